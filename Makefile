@@ -1,0 +1,48 @@
+# Two commands from a bare machine with Python: `make demo` and `make test`. Each makes its own .venv.
+# Another interpreter: `make test PYTHON=python3.12`.
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO ?= runs/demo
+BIN := $(VENV)/bin
+REQUIREMENTS := setup.py requirements.txt hetmorph/version.py
+
+.PHONY: demo test test-slow lint format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python training/train.py --data phantom --objective het --out $(DEMO)
+	@echo "picture: $(DEMO)/report.png"
+
+test: $(VENV)/.installed-tests
+	$(BIN)/python -m pytest -q -m "not slow" -n 2
+
+test-slow: $(VENV)/.installed-tests
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+
+# The stamps remember that an installation succeeded, so that it is repeated only when requirements change.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed: $(BIN)/python $(REQUIREMENTS)
+	$(BIN)/python -m pip install --editable .
+	touch $@
+
+$(VENV)/.installed-tests: $(BIN)/python $(REQUIREMENTS)
+	$(BIN)/python -m pip install --editable ".[tests]"
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-dev: $(BIN)/python $(REQUIREMENTS)
+	$(BIN)/python -m pip install --editable ".[dev]"
+	touch $@ $(VENV)/.installed $(VENV)/.installed-tests

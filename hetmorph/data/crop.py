@@ -1,0 +1,105 @@
+"""Windows round the heart: the paper's, which uses the label, and one that needs no label."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+CROPS = ("paper", "center", "none")
+MYOCARDIUM = 2
+_SEARCH_MM = 8.0
+_REACH_MM = 45.0
+
+
+class LabelsCutWarning(UserWarning):
+    """A crop leaves labelled voxels outside."""
+
+
+def take(array: np.ndarray, center: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
+    """Cuts a window out of the first two axes.
+
+    The window is moved inside the image where it would stick out; only where the image itself is smaller than the
+    window is there nothing to show, and the result is smaller too (see `fill`).
+
+    Args:
+        array: `[X, Y, …]`.
+        center: centre of the window, voxels.
+        size: height and width of the window, voxels.
+
+    Returns:
+        A view of shape `[min(X, size[0]), min(Y, size[1]), …]`.
+    """
+    return array[tuple(slice(start, start + length) for start, length in _window(array.shape, center, size))]
+
+
+def fill(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pads the first two axes with zeros (background in normalised images and labels), centred, to at least `size`."""
+    lacking = [max(0, wanted - have) for have, wanted in zip(array.shape, size, strict=False)]
+    if not any(lacking):
+        return array
+    return np.pad(array, [(gap // 2, gap - gap // 2) for gap in lacking] + [(0, 0)] * (array.ndim - 2))
+
+
+def myocardium_center(labels: np.ndarray) -> tuple[float, float] | None:
+    """Centroid of the myocardium in the middle slice, or in the slice nearest to the middle that has any.
+
+    Args:
+        labels: `[X, Y, Z]` with 2 for myocardium.
+
+    Returns:
+        Voxel coordinates along X and Y, or None where the volume has no myocardium.
+    """
+    middle = labels.shape[2] // 2
+    for index in sorted(range(labels.shape[2]), key=lambda z: abs(z - middle)):
+        where = np.nonzero(labels[:, :, index] == MYOCARDIUM)
+        if len(where[0]):
+            return float(where[0].mean()), float(where[1].mean())
+    return None
+
+
+def motion_center(moving: np.ndarray, fixed: np.ndarray, spacing: tuple[float, ...]) -> tuple[float, float]:
+    """Finds the heart without labels: it is where end-diastole and end-systole differ most.
+
+    The squared difference of the two frames, averaged over the middle half of the slices and smoothed, is reduced to
+    its highest region; a centroid of what lies within a heart's reach of it is then followed to where it rests.
+
+    Args:
+        moving: `[X, Y, Z]`, any intensity unit.
+        fixed: `[X, Y, Z]`, the same unit.
+        spacing: millimetres per axis.
+
+    Returns:
+        Voxel coordinates along X and Y; the image centre where nothing moves.
+    """
+    depth = moving.shape[2]
+    middle = slice(depth // 4, max(depth // 4 + 1, depth - depth // 4))
+    difference = moving[:, :, middle].astype(np.float64) - fixed[:, :, middle]
+    energy = np.sqrt((difference**2).mean(axis=2))
+    center = np.array([(length - 1) / 2 for length in energy.shape])
+    if not energy.max() > 0:
+        return tuple(center)
+    step = np.asarray(spacing[:2])
+    smooth = ndimage.gaussian_filter(energy, _SEARCH_MM / step)
+    smooth = np.clip(smooth - np.median(smooth), 0, None) ** 2
+    place = np.array(np.unravel_index(np.argmax(ndimage.gaussian_filter(smooth, _SEARCH_MM / step)), smooth.shape))
+    grid = np.indices(smooth.shape)
+    for _ in range(10):
+        distance = sum(((grid[axis] - place[axis]) * step[axis]) ** 2 for axis in range(2))
+        weight = smooth * (distance < _REACH_MM**2)
+        place = np.array([(weight * grid[axis]).sum() for axis in range(2)]) / weight.sum()
+    return tuple(float(value) for value in place)
+
+
+def lost(labels: np.ndarray, cropped: np.ndarray) -> int:
+    """Number of labelled voxels that a crop leaves outside."""
+    return int(np.count_nonzero(labels) - np.count_nonzero(cropped))
+
+
+def _window(
+    shape: tuple[int, ...], center: tuple[float, float], size: tuple[int, int]
+) -> list[tuple[int, int]]:
+    window = []
+    for length, middle, wanted in zip(shape, center, size, strict=False):
+        wanted = min(wanted, length)
+        window.append((int(np.clip(round(middle) - wanted // 2, 0, length - wanted)), wanted))
+    return window

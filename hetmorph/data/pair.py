@@ -1,0 +1,74 @@
+"""One sample of a data set: a moving and a fixed image with what is known about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A moving and a fixed image on the same grid.
+
+    Attributes:
+        case_id: unique name, used in tables.
+        patient: the patient it belongs to; splits never divide a patient.
+        slice_index: position along the slice axis of the volume, from 0; None for volumes.
+        group: stratum of the patient (ACDC: pathology), or None.
+        moving: float32 `[*S]` in [0, 1] (ACDC: end-diastole).
+        fixed: float32 `[*S]` in [0, 1] (ACDC: end-systole).
+        moving_labels: uint8 `[*S]` or None where no segmentation exists. A slice may hold background only.
+        fixed_labels: likewise.
+        spacing: millimetres per array axis.
+        displacement: true displacement, float32 `[*S, N]`, voxels, on the fixed grid, moved(x) = moving(x + u(x)); or
+            None where unknown.
+        sigma: true noise level of the fixed image, float32 `[*S]`, in intensity units; or None.
+    """
+
+    case_id: str
+    patient: str
+    slice_index: int | None
+    group: str | None
+    moving: np.ndarray
+    fixed: np.ndarray
+    moving_labels: np.ndarray | None
+    fixed_labels: np.ndarray | None
+    spacing: tuple[float, ...]
+    displacement: np.ndarray | None = None
+    sigma: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        shape = self.moving.shape
+        expected = dict.fromkeys(("fixed", "moving_labels", "fixed_labels", "sigma"), shape)
+        expected["displacement"] = (*shape, len(shape))
+        for name, wanted in expected.items():
+            value = getattr(self, name)
+            if value is not None and value.shape != wanted:
+                raise ValueError(
+                    f"{self.case_id}: expected {name} of shape {wanted} (moving has {shape}), received {value.shape}."
+                )
+        if len(self.spacing) != len(shape):
+            raise ValueError(f"{self.case_id}: expected {len(shape)} spacings (mm), received {self.spacing}.")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedSet:
+    """What `hetmorph.data.load` returns.
+
+    Attributes:
+        pairs: the samples of the split asked for, ordered by patient and slice.
+        skipped: (patient, reason) of each case of this split that was left out because its files are bad.
+        splits: the whole division, {"train": [patient, …], "val": […], "test": […]}, skipped patients included.
+        cut: {case_id: number of labelled voxels outside the crop}, only cases that lost some.
+    """
+
+    pairs: list[Pair]
+    skipped: list[tuple[str, str]]
+    splits: dict[str, list[str]]
+    cut: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def unlabelled(self) -> list[str]:
+        """Cases of which the moving or the fixed segmentation does not exist."""
+        return [pair.case_id for pair in self.pairs if pair.moving_labels is None or pair.fixed_labels is None]

@@ -1,0 +1,137 @@
+"""Means over cases, and the files `cases.csv` and `summary.json`."""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+BLOCKS = ("undeformed", "registered")
+
+
+def summarise(rows: Sequence[dict], convention: str = "hetmorph", **about) -> dict:
+    """Means and standard deviations of the rows of `evaluate`.
+
+    Means are over slices and leave out undefined scores; how many were defined is told under `n`. The
+    "official" convention leaves out failed rows altogether, as its authors do; they are counted here all the
+    same.
+
+    Args:
+        rows: as `evaluation.cases.evaluate` returns them.
+        convention: "hetmorph" or "official", the one the rows were made with.
+        **about: further entries for the summary (model, data, split, …), JSON values.
+
+    Returns:
+        `n_cases`: rows, failed ones included. `n_failed`: those without a valid myocardium score. `failures`:
+        their case and reason. `undeformed` and `registered`: for each metric the mean and, as `<metric>_std`,
+        the standard deviation (of the slices, divisor n). `n`: number of defined values per block and metric.
+        `per_patient`: per patient the mean over its slices, and the two blocks over patients instead of
+        slices. An undefined number is None.
+
+    Raises:
+        ValueError: no rows.
+    """
+    if not rows:
+        raise ValueError("nothing to summarise: expected at least one evaluated case, got none")
+    failed = [row for row in rows if row["failed"]]
+    scored = [row for row in rows if not row["failed"]] if convention == "official" else rows
+    columns = {block: _metrics(rows, block) for block in BLOCKS}
+    values = {
+        block: {
+            metric: [row.get(f"{block}_{metric}", math.nan) for row in scored] for metric in columns[block]
+        }
+        for block in BLOCKS
+    }
+    return {
+        "n_cases": len(rows),
+        "n_failed": len(failed),
+        "convention": convention,
+        "undeformed": _block(values["undeformed"]),
+        "registered": _block(values["registered"]),
+        "n": {block: {m: len(_defined(v)) for m, v in values[block].items()} for block in BLOCKS},
+        "failures": [{"case_id": row["case_id"], "reason": row["failed"]} for row in failed],
+        "per_patient": _per_patient(scored, columns),
+    } | about
+
+
+def pick_cases(rows: Sequence[dict], metric: str = "registered_dice_myo") -> dict[str, int]:
+    """Index of the median and of the worst row by a score of which more is better; the lower of two medians.
+
+    Rows without that score are passed over; all of them undefined gives an empty dictionary.
+    """
+    ranked = sorted((row[metric], i) for i, row in enumerate(rows) if math.isfinite(row[metric]))
+    if not ranked:
+        return {}
+    return {"median": ranked[(len(ranked) - 1) // 2][1], "worst": ranked[0][1]}
+
+
+def write_cases(path, rows: Sequence[dict]) -> None:
+    """Write the rows as CSV, one a case; undefined values are left empty. The file appears complete or not at
+    all."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(
+        {name: "" if _undefined(value) else value for name, value in row.items()} for row in rows
+    )
+    _write_atomically(path, text.getvalue())
+
+
+def write_summary(path, summary: dict) -> None:
+    """Write a summary as strict JSON (no NaN). The file appears complete or not at all."""
+    _write_atomically(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+
+def _metrics(rows: Sequence[dict], block: str) -> list[str]:
+    prefix = f"{block}_"
+    return list(dict.fromkeys(name[len(prefix) :] for row in rows for name in row if name.startswith(prefix)))
+
+
+def _block(values: dict[str, Iterable[float]]) -> dict:
+    block = {}
+    for metric, column in values.items():
+        defined = _defined(column)
+        block[metric] = float(np.mean(defined)) if defined else None
+        block[f"{metric}_std"] = float(np.std(defined)) if defined else None
+    return block
+
+
+def _per_patient(rows: Sequence[dict], columns: dict[str, list[str]]) -> dict:
+    patients = {}
+    for patient in dict.fromkeys(row["patient"] for row in rows):
+        own = [row for row in rows if row["patient"] == patient]
+        patients[patient] = {"n_cases": len(own)} | {
+            block: {m: _mean([row.get(f"{block}_{m}", math.nan) for row in own]) for m in columns[block]}
+            for block in BLOCKS
+        }
+    over_patients = {
+        block: _block({m: [p[block][m] for p in patients.values()] for m in columns[block]})
+        for block in BLOCKS
+    }
+    return {"n_patients": len(patients)} | over_patients | {"patients": patients}
+
+
+def _defined(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if not _undefined(value)]
+
+
+def _undefined(value) -> bool:
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    defined = _defined(values)
+    return float(np.mean(defined)) if defined else None
+
+
+def _write_atomically(path, text: str) -> None:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)

@@ -1,0 +1,5 @@
+"""Images on disk: thin reading with errors that name the file."""
+
+from hetmorph.io.images import DataError, Image, read_image
+
+__all__ = ["DataError", "Image", "read_image"]

@@ -1,0 +1,38 @@
+"""Reparameterised sampling of a velocity field."""
+
+import keras
+import tensorflow as tf
+
+from hetmorph.compat import ne
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class SampleNormalLogVar(ne.layers.SampleNormalLogVar):
+    """Draw z = μ + exp(½ log σ²)·ε while training; return the mean μ at inference.
+
+    The original samples at inference too, so that two predictions of one pair differ. Call with `training=True` to
+    sample on purpose. The seed generator is part of the layer's state: a resumed training draws the same noise.
+
+    Inputs `[mean, log_variance]`, each `[B, *S, N]`.
+
+    Reference:
+        Dalca et al., Medical Image Analysis 2019, doi:10.1016/j.media.2019.07.006.
+    """
+
+    def __init__(self, seed: int | None = None, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs, training=False):
+        mean, log_variance = inputs
+        if not training:
+            return mean
+        noise = keras.random.normal(tf.shape(mean), dtype=mean.dtype, seed=self.seed_generator)
+        return mean + tf.exp(0.5 * log_variance) * noise
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0]
+
+    def get_config(self):
+        return {**super().get_config(), "seed": self.seed}

@@ -1,0 +1,225 @@
+"""VoxelMorph's spatial layers on hetmorph's batched kernels: any spatial size, also sizes unknown until run time."""
+
+import math
+
+import keras
+import tensorflow as tf
+
+from hetmorph.compat import ne, vxm
+from hetmorph.ops import affine, fields
+from hetmorph.ops.grid import crop_to, pad_to_multiple, spatial_shape
+from hetmorph.ops.warp import METHODS, warp
+
+
+def _check_method(method: str) -> str:
+    if method not in METHODS:
+        raise ValueError(f"interp_method must be one of {METHODS}, got {method!r}")
+    return method
+
+
+def _array_order(field: tf.Tensor, indexing: str) -> tf.Tensor:
+    """Bring a field to array order: "xy" (cartesian) fields have their first two components swapped."""
+    if indexing == "ij":
+        return field
+    order = [1, 0, *range(2, field.shape[-1])]
+    return tf.gather(field, order, axis=-1)
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class SpatialTransformer(vxm.layers.SpatialTransformer):
+    """Warp an image by a dense displacement or an affine matrix.
+
+    Inputs `[image, transform]`: image `[B, *S, C]`; transform `[B, *T, N]` in voxels on the output grid
+    (moved(x) = image(x + u(x))) or `[B, N, N+1]`. Returns `[B, *T, C]`.
+
+    Args:
+        interp_method: "linear" or "nearest".
+        indexing: "ij" (array order) or "xy" (first two components of the transform swapped).
+        single_transform: use the first transform of the batch for every image.
+        fill_value: value outside the image; None repeats the edge.
+        shift_center: whether an affine acts about the image centre.
+
+    Example:
+        >>> moved = SpatialTransformer()([image, displacement])
+
+    Reference:
+        Balakrishnan et al., IEEE TMI 2019, doi:10.1109/TMI.2019.2897538.
+    """
+
+    def __init__(self, interp_method="linear", **kwargs):
+        super().__init__(interp_method=_check_method(interp_method), **kwargs)
+
+    def call(self, inputs):
+        image, transform = inputs
+        if self.single_transform:
+            transform = tf.repeat(transform[:1], tf.shape(image)[0], axis=0)
+        if self.is_affine:
+            displacement = affine.to_displacement(transform, spatial_shape(image), self.shift_center)
+        else:
+            displacement = transform
+        displacement = _array_order(displacement, self.indexing)
+        return warp(image, displacement, self.interp_method, self.fill_value)
+
+    def compute_output_shape(self, input_shape):
+        image, transform = input_shape
+        grid = image[1:-1] if affine.is_affine_shape(transform[1:]) else transform[1:-1]
+        return (image[0], *grid, image[-1])
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class VecInt(vxm.layers.VecInt):
+    """Integrate a stationary velocity field `[B, *S, N]` (voxels) to a displacement of the same shape.
+
+    Args:
+        method: "ss" or "scaling_and_squaring" (`int_steps` squarings), or "quadrature" (`int_steps` Euler steps).
+            "ode" relied on `tf.contrib` and is refused.
+        int_steps: number of steps.
+        indexing: as in `SpatialTransformer`.
+
+    Reference:
+        Dalca et al., Medical Image Analysis 2019, doi:10.1016/j.media.2019.07.006.
+    """
+
+    def __init__(self, indexing="ij", method="ss", **kwargs):
+        known = ("ss", "scaling_and_squaring", "quadrature")
+        if method not in known:
+            raise ValueError(f"method must be one of {known}, got {method!r}")
+        super().__init__(indexing=indexing, method=method, **kwargs)
+
+    def call(self, inputs):
+        velocity = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+        velocity = _array_order(velocity, self.indexing)
+        if self.method != "quadrature":
+            return fields.integrate(velocity, self.int_steps)
+        step = velocity / self.int_steps
+        displacement = step
+        for _ in range(self.int_steps - 1):
+            displacement += warp(step, displacement)
+        return displacement
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0] if isinstance(input_shape[0], (list, tuple)) else input_shape
+
+
+VecIntegration = VecInt
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class RescaleTransform(vxm.layers.RescaleTransform):
+    """Resample a dense transform to `int(size * zoom_factor)` voxels and scale its vectors; affine: the translation.
+
+    Args:
+        zoom_factor: output size / input size.
+        interp_method: "linear" or "nearest".
+    """
+
+    def __init__(self, zoom_factor, interp_method="linear", **kwargs):
+        super().__init__(zoom_factor, interp_method=_check_method(interp_method), **kwargs)
+
+    def call(self, transform):
+        if self.is_affine:
+            linear, translation = transform[..., :-1], transform[..., -1:]
+            return tf.concat([linear, translation * self.zoom_factor], axis=-1)
+        return fields.rescale(transform, self.zoom_factor, self.interp_method)
+
+    def compute_output_shape(self, input_shape):
+        if affine.is_affine_shape(input_shape[1:]):
+            return tuple(input_shape)
+        grid = fields.resized_shape(list(input_shape[1:-1]), self.zoom_factor)
+        return (input_shape[0], *grid, input_shape[-1])
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class ComposeTransform(vxm.layers.ComposeTransform):
+    """Compose transforms into one: T = ComposeTransform()([A, B, C]) warps as A, then B, then C would.
+
+    Dense `[B, *S, N]` and affine `[B, N, N+1]` transforms mix; the result is dense unless all are affine.
+    """
+
+    def __init__(self, interp_method="linear", shift_center=True, indexing="ij", **kwargs):
+        if indexing != "ij":
+            raise ValueError(f"transforms can only be composed with 'ij' indexing, got {indexing!r}")
+        super().__init__(_check_method(interp_method), shift_center=shift_center, indexing=indexing, **kwargs)
+
+    def build(self, input_shape):
+        if not isinstance(input_shape, (list, tuple)) or len(input_shape) < 2:
+            raise ValueError(f"ComposeTransform needs a list of at least 2 transforms, got shape {input_shape}")
+        self.built = True
+
+    def call(self, transforms):
+        current = transforms[-1]
+        for outer in reversed(transforms[:-1]):
+            current = self._compose_pair(outer, current)
+        return current
+
+    def _compose_pair(self, outer: tf.Tensor, inner: tf.Tensor) -> tf.Tensor:
+        dense = [t for t in (outer, inner) if not affine.is_affine_shape(t.shape[1:])]
+        if not dense:
+            return affine.compose(outer, inner)
+        shape = spatial_shape(dense[0])
+        outer, inner = (self._ensure_dense(t, shape) for t in (outer, inner))
+        return fields.compose(outer, inner, self.interp_method)
+
+    def _ensure_dense(self, transform: tf.Tensor, shape: list) -> tf.Tensor:
+        if affine.is_affine_shape(transform.shape[1:]):
+            return affine.to_displacement(transform, shape, self.shift_center)
+        return transform
+
+    def compute_output_shape(self, input_shape):
+        return tuple(next((s for s in input_shape if not affine.is_affine_shape(s[1:])), input_shape[0]))
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class PadToMultiple(keras.layers.Layer):
+    """Append zeros to each spatial axis of `[B, *S, C]` until its size is a multiple of `multiple`."""
+
+    def __init__(self, multiple: int, **kwargs):
+        super().__init__(**kwargs)
+        self.multiple = multiple
+
+    def call(self, image):
+        return pad_to_multiple(image, self.multiple)
+
+    def compute_output_shape(self, input_shape):
+        grid = [None if d is None else d + (-d) % self.multiple for d in input_shape[1:-1]]
+        return (input_shape[0], *grid, input_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "multiple": self.multiple}
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class CropToReference(keras.layers.Layer):
+    """Undo `PadToMultiple`: crop `[tensor, reference]` to ceil(reference size / `resolution`) voxels per axis.
+
+    Args:
+        resolution: voxel size of the tensor's grid in voxels of the reference.
+    """
+
+    def __init__(self, resolution: float = 1, **kwargs):
+        super().__init__(**kwargs)
+        self.resolution = resolution
+
+    def call(self, inputs):
+        tensor, reference = inputs
+        return crop_to(tensor, [self._size(d) for d in spatial_shape(reference)])
+
+    def _size(self, reference):
+        if reference is None or isinstance(reference, int):
+            return reference and math.ceil(reference / self.resolution)
+        return tf.cast(tf.math.ceil(tf.cast(reference, tf.float64) / self.resolution), tf.int32)
+
+    def compute_output_shape(self, input_shape):
+        tensor, reference = input_shape
+        return (tensor[0], *[self._size(d) for d in reference[1:-1]], tensor[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "resolution": self.resolution}
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class Negate(ne.layers.Negate):
+    """−x: the velocity of the inverse transform."""
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)

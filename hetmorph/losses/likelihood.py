@@ -1,0 +1,81 @@
+"""Gaussian likelihood with a variance per voxel, and the weight that variance gives to a voxel."""
+
+import tensorflow as tf
+
+from hetmorph.ops import stats
+
+SNR_FORMS = ("paper", "official", "inverse")
+RELATIVE_MAPS = ("sample", "official")
+
+
+def beta_nll(fixed, moved, log_variance, beta: float = 0.5) -> tf.Tensor:
+    """β-weighted negative log-likelihood, mean over voxels: `E[sg(σ²)^β · (½ r²/σ² + ½ log σ²)]`, r = fixed − moved.
+
+    β = 0 is the Gaussian likelihood itself; β > 0 keeps voxels of large variance from losing their gradient. The
+    minimum is at σ² = E[r²] for every β.
+
+    Args:
+        fixed, moved: `[B, *S, C]`.
+        log_variance: log σ², same shape.
+        beta: exponent, 0 to 1.
+
+    Returns:
+        Scalar.
+
+    Reference:
+        Seitzer et al., ICLR 2022, arXiv:2203.09168.
+    """
+    squared = tf.math.squared_difference(fixed, moved)
+    # log σ² is the network's output: exp(−s) needs no division and no guard.
+    nll = 0.5 * (squared * tf.exp(-log_variance) + log_variance)
+    return tf.reduce_mean(tf.exp(beta * tf.stop_gradient(log_variance)) * nll)
+
+
+def snr(fixed, log_variance, gamma: float = 0.5, form: str = "paper") -> tf.Tensor:
+    """γ-exponentiated signal-to-noise ratio per voxel.
+
+    "paper": (I²/σ²)^γ; "official" (the authors' code): (I/σ²)^γ; "inverse": (1/σ²)^γ. The signal enters by its
+    magnitude: a fractional power of a negative intensity would be NaN.
+
+    Args:
+        fixed: image `[B, *S, C]`.
+        log_variance: log σ², same shape.
+        gamma: exponent γ > 0.
+        form: one of the three above.
+
+    Reference:
+        Zhang et al., MICCAI 2024, arXiv:2312.00836.
+    """
+    if form not in SNR_FORMS:
+        raise ValueError(f"snr must be one of {SNR_FORMS}, got {form!r}")
+    inverse = tf.exp(-gamma * log_variance)
+    if form == "inverse":
+        return inverse
+    return tf.abs(fixed) ** (2 * gamma if form == "paper" else gamma) * inverse
+
+
+def relative_weight(ratio, relative: str = "sample", mask=None) -> tf.Tensor:
+    """Weight per voxel from a signal-to-noise ratio, free of gradient.
+
+    "sample" (default): each sample's 1st to 99th percentile is mapped to [0, 1], then a sigmoid, then the weight is
+    scaled to mean 1 over the mask, so that λ means the same as for the unweighted loss.
+    "official" (the authors' code): minimum and maximum of the whole batch are mapped to [0, 1], then a sigmoid; the
+    weight lies in [0.5, 0.731], depends on the batch's other samples, and one extreme voxel flattens it.
+
+    Args:
+        ratio: `[B, *S, C]`, non-negative.
+        relative: one of the two above.
+        mask: same shape, True where the mean is taken; None takes all voxels.
+    """
+    if relative not in RELATIVE_MAPS:
+        raise ValueError(f"relative must be one of {RELATIVE_MAPS}, got {relative!r}")
+    if relative == "official":
+        low, high = tf.reduce_min(ratio), tf.reduce_max(ratio)
+    else:
+        low, high = stats.percentiles(ratio, 1.0, 99.0)
+    # A constant ratio (blank image) has no range: divide_no_nan gives it the same weight everywhere.
+    scaled = tf.clip_by_value(tf.math.divide_no_nan(ratio - low, high - low), 0.0, 1.0)
+    weight = tf.sigmoid(scaled)
+    if relative == "sample":
+        weight = weight / stats.sample_mean(weight, mask)
+    return tf.stop_gradient(weight)

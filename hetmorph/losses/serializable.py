@@ -1,0 +1,75 @@
+"""A loss object whose `.loss` Keras can write to a file and read back."""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class LossMethod:
+    """The `.loss` of a loss object: callable like the method it stands for, and serialisable.
+
+    `compile(loss=[MSE().loss, ...])` is how VoxelMorph code passes losses. A bound method cannot be written to a
+    `.keras` file; this object can, by writing its owner.
+
+    Args:
+        owner: registered loss object with `get_config` and `_loss(y_true, y_pred, ...)`.
+    """
+
+    def __init__(self, owner):
+        self.owner = owner
+        self.__name__ = f"{type(owner).__name__.lower()}_loss"
+
+    def __call__(self, y_true, y_pred, *args, **kwargs) -> tf.Tensor:
+        return self.owner._loss(*as_real(y_true, y_pred), *args, **kwargs)
+
+    def get_config(self) -> dict:
+        return {"owner": keras.saving.serialize_keras_object(self.owner)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "LossMethod":
+        return cls(keras.saving.deserialize_keras_object(config["owner"]))
+
+    def __repr__(self) -> str:
+        return f"<loss of {self.owner!r}>"
+
+
+class SerializableLoss:
+    """Mixin in front of a VoxelMorph loss: serialisable `.loss`, configuration, readable `repr`.
+
+    A subclass implements `_loss(y_true, y_pred)` and `get_config()`.
+    """
+
+    @property
+    def loss(self) -> LossMethod:
+        """Callable `(y_true, y_pred) -> loss`, for `compile`."""
+        return LossMethod(self)
+
+    @classmethod
+    def from_config(cls, config: dict):
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())
+        return f"{type(self).__name__}({arguments})"
+
+
+def as_real(*tensors) -> list[tf.Tensor]:
+    """Tensors of one floating type: float32, or float64 where the prediction is.
+
+    Half precision cannot hold the sums of a loss, and integer labels have no gradient. A target of None, which the
+    smoothness losses do not look at, stays None. The prediction, last, decides the type.
+    """
+    dtype = tf.float64 if tf.convert_to_tensor(tensors[-1]).dtype == tf.float64 else tf.float32
+    return [None if t is None else tf.cast(t, dtype) for t in tensors]
+
+
+def require_rank(tensor: tf.Tensor, what: str) -> int:
+    """Number of spatial dimensions of a `[B, *S, C]` tensor.
+
+    Raises:
+        ValueError: the rank is unknown, or not that of a 1-D, 2-D or 3-D batch.
+    """
+    rank = tensor.shape.rank
+    if rank is None or not 3 <= rank <= 5:
+        raise ValueError(f"{what} needs tensors [batch, 1 to 3 spatial axes, channels], got shape {tensor.shape}")
+    return rank - 2

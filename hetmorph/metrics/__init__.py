@@ -1,0 +1,29 @@
+"""Scores of a registration on numpy arrays, 2-D and 3-D: overlap, surface distance, deformation, calibration.
+
+An undefined score is NaN (an empty structure has no surface); bad input (NaN, soft masks, mismatched shapes)
+is an error.
+"""
+
+from hetmorph.metrics import calibration, deformation, overlap, surface
+from hetmorph.metrics.calibration import ause, sparsification
+from hetmorph.metrics.deformation import endpoint_error, folds_percent, sdlogj
+from hetmorph.metrics.overlap import dice
+from hetmorph.metrics.surface import asd, assd, hausdorff, hausdorff95, surface_distances
+
+__all__ = [
+    "asd",
+    "assd",
+    "ause",
+    "calibration",
+    "deformation",
+    "dice",
+    "endpoint_error",
+    "folds_percent",
+    "hausdorff",
+    "hausdorff95",
+    "overlap",
+    "sdlogj",
+    "sparsification",
+    "surface",
+    "surface_distances",
+]

@@ -1,0 +1,87 @@
+"""How plausible a displacement field is, and how far it is from the true one.
+
+The Jacobian determinant comes from `ops.fields.jacobian_determinant`: central differences, one-sided at the
+borders. Central differences overlook folds of the finest, checkerboard kind.
+"""
+
+import numpy as np
+
+from hetmorph.ops.fields import jacobian_determinant
+
+MINIMUM_DETERMINANT = 1e-9
+
+
+def folds_percent(displacement) -> float:
+    """Percentage of voxels at which the map x + u(x) folds, that is det(I + ∇u) ≤ 0.
+
+    Args:
+        displacement: `[*S, N]` in voxels, N = number of spatial axes, at least 2 voxels per axis.
+
+    Returns:
+        Between 0 and 100.
+
+    Raises:
+        ValueError: shape does not fit, or values that are not finite.
+
+    Example:
+        >>> folds_percent(np.zeros([8, 8, 2]))
+        0.0
+    """
+    return 100.0 * float(np.mean(fold_mask(displacement)))
+
+
+def fold_mask(displacement) -> np.ndarray:
+    """Where the map x + u(x) folds: `[*S]` booleans, det(I + ∇u) ≤ 0. Arguments and errors as
+    `folds_percent`."""
+    return _determinant(displacement) <= 0
+
+
+def sdlogj(displacement) -> float:
+    """Standard deviation over all voxels of log det(I + ∇u): how unevenly volume changes.
+
+    Determinants are raised to 1e-9 before the logarithm, so that a fold counts as a very strong, finite,
+    compression (the convention of Learn2Reg).
+
+    Arguments and errors as `folds_percent`.
+
+    Reference:
+        Hering et al., Learn2Reg, IEEE TMI 2023, doi:10.1109/TMI.2022.3213983.
+    """
+    return float(np.log(np.maximum(_determinant(displacement), MINIMUM_DETERMINANT)).std())
+
+
+def endpoint_error(displacement, truth, mask=None) -> float:
+    """Mean Euclidean distance between a displacement and the true one, in voxels.
+
+    Args:
+        displacement: `[*S, N]` in voxels.
+        truth: same shape.
+        mask: `[*S]` booleans, voxels to average over. None takes all; an empty mask gives NaN.
+    """
+    displacement, truth = _checked_field(displacement), _checked_field(truth)
+    if displacement.shape != truth.shape:
+        raise ValueError(
+            f"displacements must have the same shape, got {displacement.shape} and {truth.shape}"
+        )
+    error = np.linalg.norm(displacement - truth, axis=-1)
+    error = error if mask is None else error[np.asarray(mask, dtype=bool)]
+    return float(error.mean()) if error.size else float("nan")
+
+
+def _determinant(displacement) -> np.ndarray:
+    return jacobian_determinant(_checked_field(displacement)[None])[0].numpy().astype(np.float64)
+
+
+def _checked_field(displacement) -> np.ndarray:
+    field = np.asarray(displacement, dtype=np.float32)
+    ndims = field.ndim - 1
+    if not 1 <= ndims <= 3 or field.shape[-1] != ndims or min(field.shape[:-1]) < 2:
+        raise ValueError(
+            "expected a displacement [*grid, N] with N = 1, 2 or 3 grid axes of at least 2 voxels, "
+            f"got shape {field.shape}"
+        )
+    if not np.isfinite(field).all():
+        raise ValueError(
+            f"displacement holds {np.count_nonzero(~np.isfinite(field))} values that are not finite"
+        )
+    return field

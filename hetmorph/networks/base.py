@@ -1,0 +1,138 @@
+"""What all registration models share: constructor arguments as configuration, loading, prediction helpers."""
+
+import functools
+import inspect
+
+import keras
+import numpy as np
+
+from hetmorph.compat import ne
+from hetmorph.networks import hdf5
+from hetmorph.ops.warp import warp
+
+
+def store_config_args(init):
+    """Decorate a constructor so that its arguments, defaults included, become the model's configuration."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def wrapper(self, *args, **kwargs):
+        init(self, *args, **kwargs)
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        # A decorated parent constructor has stored its own arguments, also those passed on by position.
+        arguments = dict(self.config.params) if "config" in vars(self) else {}
+        for name, value in list(bound.arguments.items())[1:]:
+            kind = signature.parameters[name].kind
+            if kind is inspect.Parameter.VAR_KEYWORD:
+                arguments.update(value)
+            elif kind is not inspect.Parameter.VAR_POSITIONAL:
+                arguments[name] = value
+        self.config = ne.modelio.ModelConfig(arguments)
+
+    return wrapper
+
+
+class LoadableModel(ne.modelio.LoadableModel):
+    """A functional model that is rebuilt from its constructor's arguments.
+
+    `.keras` files keep weights, optimiser and compiled losses. `.h5` files are written in, and read from, the layout
+    of voxelmorph 0.2, so that published weights load.
+    """
+
+    # Layers that a weight file may lack, e.g. when a VxmDense file is loaded into a HetVxmDense.
+    optional_layers: tuple[str, ...] = ()
+
+    def get_config(self):
+        return {key: _serialize(value) for key, value in self.config.params.items()}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = {key: _deserialize(value, custom_objects) for key, value in config.items()}
+        metadata = config.pop("metadata", {})
+        model = cls(**config)
+        model.metadata.update(metadata)
+        return model
+
+    @classmethod
+    def load(cls, path, by_name=False, **kwargs):
+        """Load a `.keras` file, or rebuild the model of an `.h5` file of this library or of voxelmorph 0.2.
+
+        Args:
+            path: file.
+            by_name: kept for existing code; weights are always matched by layer name.
+            kwargs: constructor arguments that replace the stored ones (`.h5` only).
+        """
+        if str(path).endswith(".keras"):
+            if kwargs:
+                raise ValueError(f"a .keras file keeps its own arguments; cannot replace {sorted(kwargs)}")
+            return keras.saving.load_model(path)
+        model = cls.from_config({**cls.load_config(path), **kwargs})
+        model.load_weights(str(path))
+        return model
+
+    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+        """Load weights, from the Keras 2 HDF5 layout by layer name or as Keras 3 does."""
+        path = str(filepath)
+        if not path.endswith((".h5", ".hdf5")) or path.endswith(".weights.h5") and not hdf5.has_layer_names(path):
+            kwargs.pop("by_name", None)
+            return super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+        missing = hdf5.assign_layer_weights(self.layers, hdf5.read_layer_weights(path), self.optional_layers)
+        if missing:
+            print(f"note: {path} has no weights for {', '.join(missing)}; they keep their initial values")
+
+    def save_weights(self, filepath, overwrite=True):
+        """Save weights; `.weights.h5` as Keras 3 does, any other `.h5` in the Keras 2 layout."""
+        path = str(filepath)
+        if not path.endswith(".h5") or path.endswith(".weights.h5"):
+            return super().save_weights(filepath, overwrite=overwrite)
+        return hdf5.write_layer_weights(self.layers, path)
+
+    def get_registration_model(self):
+        """Model with the same inputs whose only output is the displacement, `[B, *S, N]` voxels."""
+        return keras.Model(self.inputs, self.references.pos_flow)
+
+    def register(self, src, trg, *inputs, batch_size=None):
+        """Displacement that warps `src` onto `trg`.
+
+        Args:
+            src, trg: moving and fixed image, `[B, *S, C]`, intensities in [0, 1].
+            inputs: further inputs of the model, e.g. hyperparameters.
+
+        Returns:
+            `[B, *S, N]` numpy array in voxels on the grid of `trg`.
+        """
+        return self._registration_model().predict([src, trg, *inputs], batch_size=batch_size, verbose=0)
+
+    def apply_transform(self, src, trg, img, interp_method="linear"):
+        """Warp `img` (`[B, *S, C]`, e.g. labels of `src`) by the displacement of `register(src, trg)`."""
+        return warp(np.asarray(img, np.float32), self.register(src, trg), interp_method).numpy()
+
+    def _registration_model(self):
+        # predict() traces a graph per model object: one object serves all calls. Held in the untracked references.
+        if not hasattr(self.references, "registration_model"):
+            self.references.registration_model = self.get_registration_model()
+        return self.references.registration_model
+
+
+def references(**tensors):
+    """Container for tensors and layers that Keras shall not track as parts of the model."""
+    container = ne.modelio.LoadableModel.ReferenceContainer()
+    container.__dict__.update(tensors)
+    return container
+
+
+def _serialize(value):
+    if isinstance(value, keras.Model):
+        return keras.saving.serialize_keras_object(value)
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [_serialize(v) for v in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _deserialize(value, custom_objects=None):
+    if isinstance(value, dict) and "class_name" in value:
+        return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+    return value

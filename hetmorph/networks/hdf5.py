@@ -1,0 +1,80 @@
+"""Weights in the HDF5 layout of Keras 2, keyed by layer name, which VoxelMorph's published models use."""
+
+import h5py
+import numpy as np
+
+
+def has_layer_names(path: str) -> bool:
+    """Whether the file has the Keras 2 layout and not that of Keras 3's `.weights.h5`."""
+    with h5py.File(path, "r") as file:
+        return "layer_names" in _weight_group(file).attrs
+
+
+def read_layer_weights(path: str) -> dict[str, list[np.ndarray]]:
+    """Arrays of every layer that has any, in file order."""
+    with h5py.File(path, "r") as file:
+        group = _weight_group(file)
+        layers = {}
+        for name in _decode(group.attrs["layer_names"]):
+            arrays = [group[name][w][()] for w in _decode(group[name].attrs["weight_names"])]
+            if arrays:
+                layers[name] = arrays
+        return layers
+
+
+def write_layer_weights(layers, path: str) -> None:
+    """Write the weights of Keras layers so that Keras 2, Keras 3 and `read_layer_weights` read them."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [layer.name.encode() for layer in layers]
+        for layer in layers:
+            group = file.create_group(layer.name)
+            names = [f"{layer.name}/{i}_{w.name}:0".encode() for i, w in enumerate(layer.weights)]
+            group.attrs["weight_names"] = names
+            for name, weight in zip(names, layer.weights, strict=True):
+                group[name.decode()] = np.asarray(weight)
+
+
+def assign_layer_weights(layers, stored: dict[str, list[np.ndarray]], optional: tuple[str, ...] = ()) -> list[str]:
+    """Give layers the stored weights of their name; layers Keras named by itself, in order, those left over.
+
+    Args:
+        layers: Keras layers.
+        stored: from `read_layer_weights`.
+        optional: names of layers that may be missing in the file.
+
+    Returns:
+        Names of the optional layers that were missing.
+
+    Raises:
+        ValueError: a layer without weights in the file, weights without a layer, or shapes that differ.
+    """
+    stored = dict(stored)
+    pairs, unmatched = [], []
+    for layer in (layer for layer in layers if layer.weights):
+        if layer.name in stored:
+            pairs.append((layer, stored.pop(layer.name)))
+        else:
+            unmatched.append(layer)
+    missing = [layer.name for layer in unmatched if layer.name in optional]
+    unmatched = [layer for layer in unmatched if layer.name not in optional]
+    if len(unmatched) != len(stored):
+        raise ValueError(
+            f"the file has weights for {sorted(stored)} that the model has no layer for, "
+            f"and lacks weights for the model's layers {[layer.name for layer in unmatched]}"
+        )
+    pairs += zip(unmatched, stored.values(), strict=True)
+    for layer, arrays in pairs:
+        expected, received = [tuple(w.shape) for w in layer.weights], [a.shape for a in arrays]
+        if expected != received:
+            raise ValueError(f"layer {layer.name!r} expects weights of shape {expected}, the file has {received}")
+    for layer, arrays in pairs:
+        layer.set_weights(arrays)
+    return missing
+
+
+def _weight_group(file: h5py.File) -> h5py.Group:
+    return file["model_weights"] if "model_weights" in file else file
+
+
+def _decode(names) -> list[str]:
+    return [n.decode() if isinstance(n, bytes) else str(n) for n in names]

@@ -1,0 +1,160 @@
+"""The U-Net of VoxelMorph."""
+
+import keras
+import numpy as np
+from keras import layers as KL
+
+from hetmorph.compat import ne, vxm
+
+
+def default_unet_features() -> list[list[int]]:
+    """Encoder and decoder features used when none are given."""
+    return vxm.default_unet_features()
+
+
+def unet_features(nb_features, nb_levels, feat_mult, nb_conv_per_level) -> tuple[list[int], list[int]]:
+    """Resolve VoxelMorph's three ways to give U-Net features into (encoder, decoder) lists.
+
+    Raises:
+        ValueError: an integer without `nb_levels`, lists with `nb_levels`, or lists that are no pair.
+    """
+    if nb_features is None:
+        nb_features = default_unet_features()
+    if isinstance(nb_features, (int, np.integer)):
+        if nb_levels is None:
+            raise ValueError("nb_unet_features is an integer: nb_unet_levels must be given with it")
+        features = np.round(nb_features * feat_mult ** np.arange(nb_levels)).astype(int).tolist()
+        encoder, decoder = features[:-1], features[::-1]
+        return tuple(np.repeat(f, nb_conv_per_level).tolist() for f in (encoder, decoder))
+    if nb_levels is not None:
+        raise ValueError("nb_unet_levels only goes with an integer nb_unet_features, got lists of features")
+    if len(nb_features) != 2:
+        raise ValueError(f"nb_unet_features must be [encoder, decoder] or an integer, got {nb_features}")
+    encoder, decoder = ([int(f) for f in part] for part in nb_features)
+    if len(decoder) < len(encoder):
+        raise ValueError(f"the decoder needs at least {len(encoder)} features to undo the encoder, got {len(decoder)}")
+    return encoder, decoder
+
+
+class Unet(keras.Model):
+    """U-Net on an input shape or on the concatenated outputs of an input model.
+
+    Arguments, defaults and layer names are voxelmorph 0.2's, so that weights keyed by layer name fit. A core for
+    larger models; not meant to be saved by itself.
+
+    Args:
+        inshape: input shape with features, e.g. (192, 192, 192, 2); spatial sizes may be None.
+        input_model: model whose outputs are concatenated as the input, instead of `inshape`.
+        nb_features: [encoder, decoder] features, an integer with `nb_levels`, or None for the default.
+        nb_levels: number of levels, with an integer `nb_features`.
+        max_pool: pooling factor, or one per level.
+        feat_mult: feature multiplier per level, with an integer `nb_features`.
+        nb_conv_per_level: convolutions per level.
+        do_res: residual sum around each block.
+        nb_upsample_skips: number of final upsamplings left out.
+        hyp_input, hyp_tensor: input and last tensor of a hypernetwork; convolutions become hyperconvolutions.
+        final_activation_function: activation of the last convolution.
+        kernel_initializer: initialiser of the kernels.
+        name: name and prefix of all layer names.
+    """
+
+    def __init__(
+        self,
+        inshape=None,
+        input_model=None,
+        nb_features=None,
+        nb_levels=None,
+        max_pool=2,
+        feat_mult=1,
+        nb_conv_per_level=1,
+        do_res=False,
+        nb_upsample_skips=0,
+        hyp_input=None,
+        hyp_tensor=None,
+        final_activation_function=None,
+        kernel_initializer="he_normal",
+        name="unet",
+    ):
+        inputs, last = _unet_input(inshape, input_model, name)
+        if hyp_input is not None:
+            inputs = [*inputs, hyp_input]
+        encoder, decoder = unet_features(nb_features, nb_levels, feat_mult, nb_conv_per_level)
+        decoder, final = decoder[: len(encoder)], decoder[len(encoder) :]
+        depth = len(encoder) // nb_conv_per_level
+        max_pool = [max_pool] * depth if isinstance(max_pool, int) else max_pool
+        ndims = len(last.shape) - 2
+        # With a final activation the very last convolution keeps its linear output.
+        linear_block = None if final_activation_function is None else len(decoder) + len(final) - 1
+
+        def block(x, features, suffix, position=None, residual=do_res):
+            return conv_block(
+                x,
+                features,
+                name=f"{name}_{suffix}",
+                do_res=residual,
+                hyp_tensor=hyp_tensor,
+                include_activation=position is None or position != linear_block,
+                kernel_initializer=kernel_initializer,
+            )
+
+        skips = []
+        for level in range(depth):
+            for k in range(nb_conv_per_level):
+                last = block(last, encoder[level * nb_conv_per_level + k], f"enc_conv_{level}_{k}")
+            skips.append(last)
+            pooling = getattr(KL, f"MaxPooling{ndims}D")
+            last = pooling(max_pool[level], name=f"{name}_enc_pooling_{level}")(last)
+
+        for i, level in enumerate(reversed(range(depth))):
+            for k in range(nb_conv_per_level):
+                position = i * nb_conv_per_level + k
+                last = block(last, decoder[position], f"dec_conv_{level}_{k}", position)
+            if i < depth - nb_upsample_skips:
+                last = upsample_block(last, skips.pop(), max_pool[level], f"{name}_dec_upsample_{level}")
+
+        for k, features in enumerate(final):
+            last = block(last, features, f"dec_final_conv_{k}", len(decoder) + k, residual=False)
+
+        if final_activation_function is not None:
+            last = KL.Activation(final_activation_function, name=f"{name}_final_activation")(last)
+        super().__init__(inputs=inputs, outputs=last, name=name)
+
+
+def _unet_input(inshape, input_model, name: str):
+    if input_model is None:
+        if inshape is None:
+            raise ValueError("Unet needs inshape or input_model, got neither")
+        image = keras.Input(shape=inshape, name=f"{name}_input")
+        return [image], image
+    outputs = input_model.outputs
+    joined = outputs[0] if len(outputs) == 1 else KL.concatenate(outputs, name=f"{name}_input_concat")
+    return list(input_model.inputs), joined
+
+
+def conv_block(
+    x, features, strides=1, name=None, do_res=False, hyp_tensor=None, include_activation=True,
+    kernel_initializer="he_normal",
+):  # fmt: skip
+    """3-wide convolution (a hyperconvolution if `hyp_tensor` is given), optional residual sum, LeakyReLU(0.2)."""
+    ndims = len(x.shape) - 2
+    if hyp_tensor is None:
+        layer, inputs = getattr(KL, f"Conv{ndims}D"), x
+        options = {"kernel_initializer": kernel_initializer}
+    else:
+        layer, inputs, options = getattr(ne.layers, f"HyperConv{ndims}DFromDense"), [x, hyp_tensor], {}
+    result = layer(features, kernel_size=3, padding="same", strides=strides, name=name, **options)(inputs)
+    if do_res:
+        if x.shape[-1] != features:
+            x = layer(features, kernel_size=3, padding="same", name=f"resfix_{name}", **options)(inputs)
+        result = KL.Add(name=name and f"{name}_residual")([x, result])
+    if include_activation:
+        result = KL.LeakyReLU(negative_slope=0.2, name=name and f"{name}_activation")(result)
+    return result
+
+
+def upsample_block(x, connection, factor=2, name=None):
+    """Repeat voxels `factor` times along each axis and concatenate the skip connection."""
+    ndims = len(x.shape) - 2
+    size = factor if ndims == 1 else (factor,) * ndims
+    upsampled = getattr(KL, f"UpSampling{ndims}D")(size, name=name)(x)
+    return KL.concatenate([upsampled, connection], name=name and f"{name}_concat")

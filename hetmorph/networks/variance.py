@@ -1,0 +1,36 @@
+"""The noise-variance estimator."""
+
+import keras
+from keras import layers as KL
+
+from hetmorph import layers
+from hetmorph.networks.unet import Unet, unet_features
+
+
+def variance_network(
+    inshape, features=None, nb_feats: int = 1, bounds: tuple[float, float] = (-12.0, 2.0), name: str = "variance"
+) -> keras.Model:
+    """U-Net from `concat(moved, fixed)` to log σ² of the residual, a 3-wide convolution as its head.
+
+    Args:
+        inshape: spatial size; None entries take any. Any size: padded and cropped inside.
+        features: [encoder, decoder] features of the U-Net; None takes VoxelMorph's default.
+        nb_feats: channels of each image.
+        bounds: smooth bounds of log σ² for images in [0, 1]. The default allows σ from 0.0025 to e and starts at
+            σ = 0.08.
+        name: name and prefix of all layer names.
+
+    Returns:
+        Model `[B, *S, 2·nb_feats] → [B, *S, nb_feats]`, float32.
+    """
+    encoder, _ = unet_features(features, None, 1, 1)
+    multiple = 2 ** len(encoder)
+    image = keras.Input((*inshape, 2 * nb_feats), name=f"{name}_input")
+    fits = None not in inshape and all(d % multiple == 0 for d in inshape)
+    padded = image if fits else layers.PadToMultiple(multiple, name=f"{name}_pad")(image)
+    unet = Unet(input_model=keras.Model(image, padded), nb_features=features, name=f"{name}_unet")
+    head = getattr(KL, f"Conv{len(inshape)}D")(nb_feats, 3, padding="same", name=f"{name}_head")(unet.output)
+    log_variance = layers.SoftBound(*bounds, dtype="float32", name=f"{name}_bound")(head)
+    if not fits:
+        log_variance = layers.CropToReference(name=f"{name}_crop", dtype="float32")([log_variance, image])
+    return keras.Model(image, log_variance, name=name)

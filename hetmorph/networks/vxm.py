@@ -1,0 +1,295 @@
+"""VoxelMorph's dense registration network and its transform model."""
+
+import warnings
+
+import keras
+import numpy as np
+from keras import initializers as KI
+from keras import layers as KL
+
+from hetmorph import layers
+from hetmorph.networks.base import LoadableModel, references, store_config_args
+from hetmorph.networks.grids import plan_grids
+from hetmorph.networks.unet import Unet, unet_features
+
+REG_FIELDS = ("svf", "preintegrated", "postintegrated", "warp")
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class VxmDense(LoadableModel):
+    """Unsupervised dense registration of two images, as voxelmorph 0.2's `VxmDense`, for any spatial size.
+
+    A U-Net predicts a velocity field, integrated by scaling and squaring to a displacement u on the grid of the
+    target: moved(x) = source(x + u(x)). Sizes the U-Net cannot halve are padded with zeros at the end inside the
+    model, and everything is cropped back. Sizes may be None: the model then takes any.
+
+    Args:
+        inshape: spatial size, e.g. (160, 192, 224); 1 to 3 entries, each may be None.
+        nb_unet_features: [encoder, decoder] features, an integer with `nb_unet_levels`, or None for the default.
+        nb_unet_levels, unet_feat_mult: with an integer `nb_unet_features`.
+        nb_unet_conv_per_level: convolutions per level.
+        int_steps: squarings; 0 takes the field as the displacement itself.
+        svf_resolution: voxel size of the predicted velocity field, in image voxels.
+        int_resolution: voxel size of the integration grid, in image voxels.
+        int_downsize: deprecated name of `int_resolution`.
+        bidir: also warp the target to the source, by the integral of the negated velocity.
+        use_probs: predict mean and log variance of the velocity. Training samples, inference takes the mean.
+        src_feats, trg_feats: image channels.
+        unet_half_res: deprecated, sets `svf_resolution` 2.
+        input_model: model whose outputs are (source, target, …), instead of two inputs.
+        hyp_model: hypernetwork; its input becomes the model's last.
+        fill_value: value outside the image; None repeats the edge.
+        reg_field: third output: "svf", "preintegrated", "postintegrated" or "warp".
+        name: name and prefix of all layer names.
+
+    Inputs `[source, target]`, each `[B, *S, C]` in [0, 1]. Outputs `[moved source, (moved target), field]`; with
+    `use_probs` the field is mean and log variance, concatenated.
+
+    Example:
+        >>> model = VxmDense((128, 128), int_steps=7)
+        >>> model.compile("adam", loss=[hetmorph.losses.MSE().loss, hetmorph.losses.Grad("l2").loss])
+
+    Reference:
+        Balakrishnan et al., IEEE TMI 2019, doi:10.1109/TMI.2019.2897538;
+        Dalca et al., Medical Image Analysis 2019, doi:10.1016/j.media.2019.07.006.
+    """
+
+    @store_config_args
+    def __init__(
+        self,
+        inshape,
+        nb_unet_features=None,
+        nb_unet_levels=None,
+        unet_feat_mult=1,
+        nb_unet_conv_per_level=1,
+        int_steps=7,
+        svf_resolution=1,
+        int_resolution=2,
+        int_downsize=None,
+        bidir=False,
+        use_probs=False,
+        src_feats=1,
+        trg_feats=1,
+        unet_half_res=False,
+        input_model=None,
+        hyp_model=None,
+        fill_value=None,
+        reg_field="preintegrated",
+        name="vxm_dense",
+    ):
+        inshape = _check_inshape(inshape)
+        reg_field = _check_reg_field(reg_field)
+        int_resolution = _deprecated(int_downsize, "int_downsize", "int_resolution", int_resolution)
+        svf_resolution = _deprecated(2 if unet_half_res else None, "unet_half_res", "svf_resolution", svf_resolution)
+        if input_model is None:
+            input_model = _image_inputs(inshape, src_feats, trg_feats, name)
+        source, target = input_model.outputs[:2]
+
+        encoder, _ = unet_features(nb_unet_features, nb_unet_levels, unet_feat_mult, nb_unet_conv_per_level)
+        depth, skips = len(encoder) // nb_unet_conv_per_level, int(np.floor(np.log2(svf_resolution)))
+        coarse_integration = int_resolution if int_steps > 0 and int_resolution > 1 else None
+        grids = plan_grids(inshape, depth, skips, svf_resolution, coarse_integration)
+        self_name = f"{name}_".__add__
+        crop = _cropper(source if grids.multiple else None, self_name)
+
+        unet_model = Unet(
+            input_model=_padded(input_model, grids.multiple, self_name),
+            nb_features=nb_unet_features,
+            nb_levels=nb_unet_levels,
+            feat_mult=unet_feat_mult,
+            nb_conv_per_level=nb_unet_conv_per_level,
+            nb_upsample_skips=skips,
+            hyp_input=None if hyp_model is None else hyp_model.input,
+            hyp_tensor=None if hyp_model is None else hyp_model.output,
+            name=self_name("unet"),
+        )
+
+        flow, flow_params = _velocity(unet_model.output, len(inshape), use_probs, self_name)
+        svf = _rescaled(flow, grids.to_svf, self_name("svf_resize"))
+        preint_flow = _rescaled(svf, grids.to_integration, self_name("flow_resize"))
+        neg_preint = _float32(layers.Negate, self_name("neg_flow"))(preint_flow) if bidir else None
+        postint_flow = _integrated(preint_flow, int_steps, self_name("flow_int"))
+        pos_flow = crop(_rescaled(postint_flow, grids.to_image, self_name("diffflow")), 1, "diffflow")
+        y_source = _warped(source, pos_flow, fill_value, self_name("transformer"))
+        neg_flow = y_target = None
+        if bidir:
+            neg_flow = _integrated(neg_preint, int_steps, self_name("neg_flow_int"))
+            neg_flow = crop(_rescaled(neg_flow, grids.to_image, self_name("neg_diffflow")), 1, "neg_diffflow")
+            y_target = _warped(target, neg_flow, fill_value, self_name("neg_transformer"))
+
+        if use_probs:
+            field = crop(flow_params, 2**skips, "prob_concat")
+        else:
+            choices = {"svf": svf, "preintegrated": preint_flow, "postintegrated": postint_flow, "warp": pos_flow}
+            resolution = svf_resolution if reg_field == "svf" else coarse_integration or svf_resolution
+            field = choices[reg_field]
+            field = field if reg_field == "warp" else crop(field, resolution, "field")
+
+        inputs = list(input_model.inputs) + ([] if hyp_model is None else [hyp_model.input])
+        outputs = [y_source, y_target, field] if bidir else [y_source, field]
+        super().__init__(name=name, inputs=inputs, outputs=outputs)
+        self.references = references(
+            unet_model=unet_model,
+            source=source,
+            target=target,
+            svf=svf,
+            preint_flow=preint_flow,
+            postint_flow=postint_flow,
+            pos_flow=pos_flow,
+            neg_flow=neg_flow,
+            y_source=y_source,
+            y_target=y_target,
+            hyp_input=None if hyp_model is None else hyp_model.input,
+        )
+
+    @property
+    def inshape(self) -> tuple[int | None, ...]:
+        """Spatial size the model was built for; None where any size goes."""
+        return tuple(self.config.params["inshape"])
+
+    @property
+    def output_keys(self) -> list[str]:
+        """Names the outputs had under Keras 2, which existing serving clients know: the name of the layer behind."""
+        # Cropping layers do not exist in voxelmorph: their name is that of the layer they crop, plus a suffix.
+        return [t._keras_history.operation.name.removesuffix("_crop") for t in self.outputs]
+
+    def with_shape(self, inshape):
+        """A model with the same weights for images of another spatial size; None entries take any."""
+        config = self.get_config()
+        if config.get("input_model") is not None:
+            raise ValueError("a model with input_model is bound to the size of that model's inputs")
+        model = type(self).from_config({**config, "inshape": tuple(inshape)})
+        model.set_weights(self.get_weights())
+        return model
+
+    def register(self, src, trg, *inputs, batch_size=None, sample=False):
+        """Displacement that warps `src` onto `trg`, `[B, *S, N]` voxels on the grid of `trg`.
+
+        Args:
+            src, trg: moving and fixed image, `[B, *S, C]` in [0, 1].
+            inputs: further inputs of the model, e.g. hyperparameters.
+            sample: with `use_probs`, draw the velocity instead of taking its mean.
+        """
+        src, trg = _check_pair(src, trg)
+        if sample:
+            return np.asarray(self._registration_model()([src, trg, *inputs], training=True))
+        return super().register(src, trg, *inputs, batch_size=batch_size)
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class Transform(LoadableModel):
+    """Model `[scan, transform] → warped scan` for a dense (voxels) or affine transform.
+
+    Args:
+        inshape: spatial size of the scan.
+        affine: whether the transform is a matrix `[B, N, N+1]`.
+        interp_method: "linear" or "nearest".
+        rescale: factor by which the transform is upsampled first (it is given at size / rescale).
+        fill_value: value outside the scan; None repeats the edge.
+        nb_feats: channels of the scan.
+    """
+
+    @store_config_args
+    def __init__(self, inshape, affine=False, interp_method="linear", rescale=None, fill_value=None, nb_feats=1):
+        ndims = len(inshape)
+        scan = keras.Input((*inshape, nb_feats), name="scan_input")
+        if affine:
+            shape = (ndims, ndims + 1)
+        else:
+            shape = (*(d if rescale is None or d is None else int(d / rescale) for d in inshape), ndims)
+        transform = keras.Input(shape, name="trf_input")
+        scaled = transform if rescale is None else layers.RescaleTransform(rescale, dtype="float32")(transform)
+        warp = layers.SpatialTransformer(interp_method, name="transformer", fill_value=fill_value, dtype="float32")
+        super().__init__(inputs=[scan, transform], outputs=warp([scan, scaled]))
+
+
+def _check_inshape(inshape) -> tuple[int | None, ...]:
+    inshape = tuple(None if d is None else int(d) for d in inshape)
+    if len(inshape) not in (1, 2, 3) or any(d is not None and d < 2 for d in inshape):
+        raise ValueError(f"inshape must be 1 to 3 spatial sizes of at least 2 (no channels), got {inshape}")
+    return inshape
+
+
+def _check_reg_field(reg_field: str) -> str:
+    if reg_field.lower() not in REG_FIELDS:
+        raise ValueError(f"reg_field must be one of {REG_FIELDS}, got {reg_field!r}")
+    return reg_field.lower()
+
+
+def _check_pair(src, trg):
+    src, trg = np.asarray(src), np.asarray(trg)
+    if src.shape[:-1] != trg.shape[:-1]:
+        raise ValueError(f"source and target must share batch and grid, got {src.shape} and {trg.shape}")
+    for role, image in (("source", src), ("target", trg)):
+        if not np.isfinite(image).all():
+            raise ValueError(f"the {role} image has NaN or infinite voxels")
+    return src, trg
+
+
+def _deprecated(value, old: str, new: str, current):
+    if value is None:
+        return current
+    warnings.warn(f"{old} is deprecated, use {new}", DeprecationWarning, stacklevel=4)
+    return value
+
+
+def _image_inputs(inshape, src_feats, trg_feats, name: str) -> keras.Model:
+    source = keras.Input(shape=(*inshape, src_feats), name=f"{name}_source_input")
+    target = keras.Input(shape=(*inshape, trg_feats), name=f"{name}_target_input")
+    return keras.Model([source, target], [source, target])
+
+
+def _padded(input_model: keras.Model, multiple: int | None, name) -> keras.Model:
+    if multiple is None:
+        return input_model
+    pads = [layers.PadToMultiple(multiple, name=name(f"pad_{i}")) for i in range(len(input_model.outputs))]
+    return keras.Model(input_model.inputs, [p(x) for p, x in zip(pads, input_model.outputs, strict=True)])
+
+
+def _cropper(reference, name):
+    """Function that crops a padded field of some resolution to the reference image; identity without padding."""
+
+    def crop(field, resolution, label):
+        if reference is None:
+            return field
+        if label == "field":
+            label = field._keras_history.operation.name.removeprefix(name(""))
+        return _float32(layers.CropToReference, name(f"{label}_crop"), resolution=resolution)([field, reference])
+
+    return crop
+
+
+def _float32(layer_class, name: str, **kwargs):
+    # Coordinates and velocities stay in float32 under mixed precision: half precision resolves 1/8 voxel at 200.
+    return layer_class(name=name, dtype="float32", **kwargs)
+
+
+def _velocity(features, ndims: int, use_probs: bool, name):
+    """Velocity at the U-Net's output, sampled if probabilistic, and its parameters (mean, log variance) or None."""
+    conv = getattr(KL, f"Conv{ndims}D")
+    mean = conv(ndims, 3, padding="same", kernel_initializer=KI.RandomNormal(0.0, 1e-5), name=name("flow"))(features)
+    if not use_probs:
+        return mean, None
+    # A very low initial variance starts training from the deterministic model.
+    log_variance = conv(
+        ndims,
+        3,
+        padding="same",
+        kernel_initializer=KI.RandomNormal(0.0, 1e-10),
+        bias_initializer=KI.Constant(-10.0),
+        name=name("log_sigma"),
+    )(features)
+    parameters = _float32(KL.Concatenate, name("prob_concat"))([mean, log_variance])
+    return _float32(layers.SampleNormalLogVar, name("z_sample"))([mean, log_variance]), parameters
+
+
+def _rescaled(field, factor: float | None, name: str):
+    return field if factor is None else _float32(layers.RescaleTransform, name, zoom_factor=factor)(field)
+
+
+def _integrated(velocity, int_steps: int, name: str):
+    return _float32(layers.VecInt, name, int_steps=int_steps)(velocity) if int_steps > 0 else velocity
+
+
+def _warped(image, displacement, fill_value, name: str):
+    return _float32(layers.SpatialTransformer, name, fill_value=fill_value)([image, displacement])

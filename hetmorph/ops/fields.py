@@ -1,0 +1,147 @@
+"""Displacement and velocity fields: integrate, compose, invert, rescale, differentiate.
+
+Fields are `[B, *S, N]`, in voxels of their own grid, axes in array order; u pulls: moved(x) = moving(x + u(x)).
+"""
+
+import tensorflow as tf
+
+from hetmorph.ops.grid import identity_grid, spatial_shape
+from hetmorph.ops.warp import METHODS, warp
+
+
+def integrate(velocity, steps: int = 7) -> tf.Tensor:
+    """Displacement of a stationary velocity field after unit time, by scaling and squaring.
+
+    u₀ = v / 2ⁿ and u ← u + u∘(id + u), n times. Integration runs in float32: the first of seven steps divides by
+    128, which half precision does not survive.
+
+    Args:
+        velocity: `[B, *S, N]`, voxels per unit time.
+        steps: number of squarings n ≥ 0; 0 returns the velocity itself.
+
+    Returns:
+        Displacement `[B, *S, N]`, voxels, float32.
+
+    Reference:
+        Arsigny et al., MICCAI 2006, doi:10.1007/11866565_113.
+    """
+    if steps < 0:
+        raise ValueError(f"steps must be 0 or more, got {steps}")
+    displacement = tf.cast(velocity, tf.float32) / 2.0**steps
+    for _ in range(steps):
+        displacement = compose(displacement, displacement)
+    return displacement
+
+
+def compose(outer, inner, method: str = "linear") -> tf.Tensor:
+    """Displacement of φ_outer∘φ_inner: `u(x) = inner(x) + outer(x + inner(x))`.
+
+    Warping an image by the result equals warping it by `outer` first and the outcome by `inner` second.
+    """
+    return inner + warp(outer, inner, method)
+
+
+def invert(displacement, iterations: int = 20) -> tf.Tensor:
+    """Inverse displacement v with v(x) = −u(x + v(x)), by fixed-point iteration.
+
+    Converges where u is a contraction (Lipschitz constant below 1). Reference: Chen et al., Medical Physics 2008,
+    doi:10.1118/1.2816107.
+    """
+    inverse = tf.zeros_like(displacement)
+    for _ in range(iterations):
+        inverse = -warp(displacement, inverse)
+    return inverse
+
+
+def rescale(field, factor: float, method: str = "linear") -> tf.Tensor:
+    """Resample a field to `floor(size * factor)` voxels per axis and scale its vectors by `factor`.
+
+    First and last voxels stay aligned, as in VoxelMorph's `RescaleTransform`.
+    """
+    # Vectors are scaled on the smaller of the two grids.
+    field = tf.convert_to_tensor(field)
+    if factor < 1:
+        return resize(field, factor, method) * factor
+    return resize(field * factor, factor, method)
+
+
+def resized_shape(shape: list, factor: float) -> list:
+    """Sizes after `resize`; integers stay integers, None stays None, tensors stay tensors."""
+    rounding = 1e-6  # 48 * (2 / 3) must not fall below the integer it stands for
+
+    def one(size):
+        if size is None or isinstance(size, int):
+            return None if size is None else int(size * factor + rounding)
+        return tf.cast(tf.floor(tf.cast(size, tf.float64) * factor + rounding), tf.int32)
+
+    return [one(size) for size in shape]
+
+
+def resize(image, factor: float, method: str = "linear") -> tf.Tensor:
+    """Resample `[B, *S, C]` to `floor(size * factor)` voxels per axis, first and last voxels aligned.
+
+    Linear resampling is one small matrix product per axis, whose gradient is again a product and not a scatter.
+    """
+    if method not in METHODS:
+        raise ValueError(f"interpolation must be one of {METHODS}, got {method!r}")
+    image = tf.convert_to_tensor(image)
+    if factor == 1:
+        return image
+    old, new = spatial_shape(image), resized_shape(spatial_shape(image), factor)
+    for axis, (n_old, n_new) in enumerate(zip(old, new, strict=True), start=1):
+        position = tf.linspace(0.0, tf.cast(n_old - 1, tf.float32), n_new)
+        if method == "nearest":
+            image = tf.gather(image, tf.cast(tf.round(position), tf.int32), axis=axis)
+        else:
+            image = _interpolate_axis(image, position, n_old, axis)
+    return image
+
+
+def _interpolate_axis(image: tf.Tensor, position: tf.Tensor, size, axis: int) -> tf.Tensor:
+    nodes = tf.cast(tf.range(size), tf.float32)
+    matrix = tf.nn.relu(1.0 - tf.abs(position[:, None] - nodes[None, :]))  # hat functions: [new, old]
+    letters = "bxyzc"[: image.shape.rank - 1] + "c"
+    target = letters.replace(letters[axis], "n")
+    return tf.einsum(f"n{letters[axis]},{letters}->{target}", tf.cast(matrix, image.dtype), image)
+
+
+def gradient(field) -> list[tf.Tensor]:
+    """Derivative along each spatial axis: central differences, one-sided at the two borders, as `numpy.gradient`."""
+    field = tf.convert_to_tensor(field)
+    result = []
+    for axis in range(1, field.shape.rank - 1):
+        first = [slice(None)] * axis
+        ahead, behind = field[(*first, slice(2, None))], field[(*first, slice(None, -2))]
+        low = field[(*first, slice(1, 2))] - field[(*first, slice(0, 1))]
+        high = field[(*first, slice(-1, None))] - field[(*first, slice(-2, -1))]
+        result.append(tf.concat([low, (ahead - behind) / 2, high], axis=axis))
+    return result
+
+
+def jacobian_determinant(displacement) -> tf.Tensor:
+    """det(I + ∇u) per voxel, `[B, *S]`: local volume ratio, ≤ 0 where the map folds.
+
+    Args:
+        displacement: `[B, *S, N]` in voxels, at least 2 voxels per axis.
+    """
+    displacement = tf.cast(displacement, tf.float32)
+    ndims = displacement.shape[-1]
+    # [..., i, j] = d u_i / d x_j
+    jacobian = tf.stack(gradient(displacement), axis=-1) + tf.eye(ndims)
+    if ndims == 1:
+        return jacobian[..., 0, 0]
+    if ndims == 2:
+        return jacobian[..., 0, 0] * jacobian[..., 1, 1] - jacobian[..., 0, 1] * jacobian[..., 1, 0]
+    return tf.reduce_sum(jacobian[..., 0] * tf.linalg.cross(jacobian[..., 1], jacobian[..., 2]), axis=-1)
+
+
+def magnitude(displacement) -> tf.Tensor:
+    """Euclidean length per voxel, `[B, *S]`, voxels."""
+    return tf.norm(tf.cast(displacement, tf.float32), axis=-1)
+
+
+def positions(displacement) -> tf.Tensor:
+    """Absolute sampling positions x + u(x), `[B, *S, N]`, voxels."""
+    displacement = tf.cast(displacement, tf.float32)
+    grid = identity_grid(spatial_shape(displacement))
+    return tf.stack([grid[d] + displacement[..., d] for d in range(len(grid))], axis=-1)

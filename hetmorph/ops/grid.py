@@ -1,0 +1,34 @@
+"""Voxel grids: coordinates, padding to a multiple, cropping back."""
+
+import tensorflow as tf
+
+
+def spatial_shape(tensor: tf.Tensor) -> list:
+    """Spatial sizes of a `[B, *S, C]` tensor: Python integers where static, scalar tensors elsewhere."""
+    dynamic = tf.shape(tensor)
+    return [dynamic[i] if d is None else d for i, d in enumerate(tensor.shape)][1:-1]
+
+
+def identity_grid(shape: list, dtype: tf.DType = tf.float32) -> list[tf.Tensor]:
+    """Voxel coordinates, one broadcastable tensor per axis: axis d has size `shape[d]` there and 1 elsewhere."""
+    ndims = len(shape)
+    axes = []
+    for d, size in enumerate(shape):
+        coordinates = tf.cast(tf.range(size), dtype)
+        axes.append(tf.reshape(coordinates, [-1 if i == d else 1 for i in range(ndims)]))
+    return axes
+
+
+def pad_to_multiple(tensor: tf.Tensor, multiple: int) -> tf.Tensor:
+    """Append zeros at the end of each spatial axis until its size is a multiple of `multiple`.
+
+    Padding at the end only keeps voxel coordinates as they are, so that displacements need no shift afterwards.
+    """
+    after = [(-size) % multiple for size in spatial_shape(tensor)]
+    return tf.pad(tensor, [[0, 0], *[[0, a] for a in after], [0, 0]])
+
+
+def crop_to(tensor: tf.Tensor, shape: list) -> tf.Tensor:
+    """Keep the first `shape[d]` voxels of each spatial axis of a `[B, *S, C]` tensor."""
+    window = tuple(slice(0, size) for size in shape)
+    return tensor[(slice(None), *window)]

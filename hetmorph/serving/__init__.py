@@ -1,0 +1,5 @@
+"""Trained models outside Python training code."""
+
+from hetmorph.serving.export import export_savedmodel
+
+__all__ = ["export_savedmodel"]

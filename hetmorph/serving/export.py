@@ -1,0 +1,166 @@
+"""Registration models as SavedModels that need nothing but TensorFlow to run."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from hetmorph.networks import VxmDense
+from hetmorph.ops.warp import warp
+
+
+def export_savedmodel(model: keras.Model, directory: str | os.PathLike, version: int | None = None) -> Path:
+    """Write `directory/<version>/`, which `tf.saved_model.load` or TensorFlow Serving runs without this library.
+
+    Batch and spatial sizes are free. Images are `[B, *S, C]` float32 in [0, 1]; a displacement is `[B, *S, N]` in voxels
+    on the grid of the fixed image and pulls: moved(x) = moving(x + u(x)). Signatures:
+
+    | name | inputs | outputs |
+    |---|---|---|
+    | `register` | `moving`, `fixed` | `displacement`, `moved` |
+    | `serving_default` | as `register`; those of a VxmDense have the names of its Keras 2 export | |
+    | `variance` (HetVxmDense) | `moving`, `fixed` | `log_variance` (log σ_I²), `weight`, each `[B, *S, 1]` |
+    | `warp`, `warp_nearest` | `image` (any channels), `displacement` | `moved` |
+
+    Further inputs of a model, such as hyperparameters, keep their own names. Inference is deterministic: a model with
+    `use_probs` takes the mean. A request with NaN or infinite voxels, or with images whose batch or grid differ, fails
+    with an error that says so. A model with `input_model` keeps the size and the input names of that model.
+
+    Args:
+        model: a VxmDense, or a model with its `references` and `with_shape`.
+        directory: folder of all versions of this model; made if missing.
+        version: folder name, a non-negative integer; None for one above the largest there is.
+
+    Returns:
+        The folder written. It appears under its name only when complete.
+
+    Raises:
+        ValueError: a model without displacement, or a version that is no non-negative integer.
+        FileExistsError: the version is there already.
+
+    Example:
+        >>> export_savedmodel(model, "saved_models/heart")
+        PosixPath('saved_models/heart/1')
+        >>> served = tf.saved_model.load("saved_models/heart/1")
+        >>> served.signatures["register"](moving=moving, fixed=fixed)["displacement"]
+
+    Reference:
+        https://www.tensorflow.org/guide/saved_model
+    """
+    directory = Path(directory)
+    target = directory / str(_version(directory, version))
+    if target.exists():
+        raise FileExistsError(f"{target} exists; versions are never overwritten, choose another or leave it out")
+    served = _any_size(model)
+    module = tf.Module()
+    module.weights = [variable.value for variable in served.variables]
+    directory.mkdir(parents=True, exist_ok=True)
+    # A server polls `directory` for integer names: the temporary one is none.
+    unfinished = tempfile.mkdtemp(prefix=".unfinished-", dir=directory)
+    try:
+        tf.saved_model.save(module, unfinished, signatures=_signatures(served))
+        os.chmod(unfinished, 0o755)  # mkdtemp makes it private; a server often runs as another user
+        os.rename(unfinished, target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return target
+
+
+def _version(directory: Path, version: int | None) -> int:
+    if version is None:
+        taken = [int(path.name) for path in directory.glob("*") if path.name.isdecimal()]
+        return max(taken, default=0) + 1
+    if isinstance(version, bool) or not isinstance(version, int) or version < 0:
+        raise ValueError(f"version must be a non-negative integer, as servers expect, got {version!r}")
+    return version
+
+
+def _any_size(model: keras.Model) -> keras.Model:
+    """The model with free spatial sizes; itself where its sizes are bound to an `input_model`."""
+    references = getattr(model, "references", None)
+    if getattr(references, "pos_flow", None) is None or getattr(references, "y_source", None) is None:
+        raise ValueError(
+            f"expected a registration model with references.pos_flow and references.y_source, got {type(model).__name__}"
+        )
+    if _has_input_model(model):
+        return model
+    return model.with_shape((None,) * references.pos_flow.shape[-1])
+
+
+def _has_input_model(model: keras.Model) -> bool:
+    return model.get_config().get("input_model") is not None
+
+
+def _signatures(model: keras.Model) -> dict[str, Callable]:
+    pos_flow, y_source = model.references.pos_flow, model.references.y_source
+    names = [tensor.name for tensor in model.inputs]
+    if not _has_input_model(model):
+        names[:2] = ["moving", "fixed"]
+    register = _endpoint(keras.Model(model.inputs, {"displacement": pos_flow, "moved": y_source}), names)
+    signatures = {
+        "serving_default": register,
+        "register": register,
+        "warp": _warp_endpoint(pos_flow.shape[-1], "linear"),
+        "warp_nearest": _warp_endpoint(pos_flow.shape[-1], "nearest"),
+    }
+    if hasattr(model, "variance"):
+        signatures["variance"] = _endpoint(_variance_model(model), names)
+    elif isinstance(model, VxmDense):
+        outputs = dict(zip(model.output_keys, model.outputs, strict=True))
+        own_names = [tensor.name for tensor in model.inputs]
+        signatures["serving_default"] = _endpoint(keras.Model(model.inputs, outputs), own_names)
+    return signatures
+
+
+def _endpoint(model: keras.Model, names: list[str]) -> Callable:
+    """A signature function of a model with a dictionary of outputs; its inputs get `names`."""
+    specs = {
+        name: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype, name)
+        for name, tensor in zip(names, model.inputs, strict=True)
+    }
+    images = [name for name, spec in specs.items() if spec.shape.rank == len(model.inputs[0].shape)]
+
+    @tf.function(input_signature=[specs])
+    def endpoint(inputs):
+        _assert_same_grid({name: inputs[name] for name in images})
+        return model([_finite(inputs[name], name) for name in names], training=False)
+
+    return endpoint
+
+
+def _warp_endpoint(ndims: int, method: str) -> Callable:
+    grid = [None] * ndims
+    specs = {
+        "image": tf.TensorSpec([None, *grid, None], tf.float32, "image"),
+        "displacement": tf.TensorSpec([None, *grid, ndims], tf.float32, "displacement"),
+    }
+
+    @tf.function(input_signature=[specs])
+    def endpoint(inputs):
+        image, displacement = inputs["image"], _finite(inputs["displacement"], "displacement")
+        tf.debugging.assert_equal(
+            tf.shape(image)[0],
+            tf.shape(displacement)[0],
+            message="image and displacement must have the same batch size",
+        )
+        return {"moved": warp(image, displacement, method)}
+
+    return endpoint
+
+
+def _finite(tensor: tf.Tensor, name: str) -> tf.Tensor:
+    return tf.debugging.assert_all_finite(tensor, f"{name} has NaN or infinite values")
+
+
+def _assert_same_grid(images: dict[str, tf.Tensor]) -> None:
+    (name, image), *others = images.items()
+    for other_name, other in others:
+        tf.debugging.assert_equal(
+            tf.shape(image)[:-1],
+            tf.shape(other)[:-1],
+            message=f"{name} and {other_name} must have the same batch size and spatial sizes [batch, *grid]",
+        )

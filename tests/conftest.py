@@ -1,0 +1,63 @@
+"""Fixtures and settings every test shares."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# One thread a process, before TensorFlow is imported: pytest-xdist runs one process a core.
+for _variable in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+pytest.register_assert_rewrite("tests.contract")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def rng():
+    """A random generator with a fixed seed."""
+    import numpy as np  # after the lines above: it reads OMP_NUM_THREADS when it loads
+
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _same_start():
+    """Every test starts from the same seed and the float32 policy, and leaves no other policy behind."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    keras.mixed_precision.set_dtype_policy("float32")
+    yield
+    keras.mixed_precision.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """Folder of the public data sets: `HETMORPH_DATA`, else shared/data beside the repository."""
+    return _folder_or_skip("HETMORPH_DATA", REPOSITORY.parent / "shared" / "data", "public data sets")
+
+
+@pytest.fixture(scope="session")
+def golden_dir():
+    """Folder of outputs of the original voxelmorph under TF 2.15: `HETMORPH_GOLDEN`, else shared/golden."""
+    return _folder_or_skip("HETMORPH_GOLDEN", REPOSITORY.parent / "shared" / "golden", "reference outputs")
+
+
+@pytest.fixture(scope="session")
+def acdc_dir(data_dir):
+    """The ACDC folder (holding training/patient*): inside the data folder, or the data folder itself."""
+    for candidate in (data_dir / "ACDC", data_dir):
+        if any(candidate.glob("training/patient*")):
+            return candidate
+    pytest.skip(f"no ACDC in {data_dir}: expected ACDC/training/patient*")
+
+
+def _folder_or_skip(variable, default, what):
+    folder = Path(os.environ.get(variable, default))
+    if not folder.is_dir():
+        pytest.skip(f"no {what} in {folder}; set {variable} to point at them")
+    return folder

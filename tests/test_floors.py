@@ -1,0 +1,113 @@
+"""The architecture, enforced: a module imports only from the floors below its own (docs/architecture.md)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+FLOORS = {
+    0: {"compat", "config", "version"},
+    1: {"ops", "py", "utils", "generators"},
+    2: {"layers", "losses", "metrics", "io"},
+    3: {"objectives"},
+    4: {"networks", "data"},
+    5: {"uncertainty", "evaluation", "callbacks"},
+    6: {"viz", "serving"},
+    7: {"cli", "training"},
+    8: {"hetmorph"},  # hetmorph/__init__.py: what users see, above everything it gathers
+}
+FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
+
+
+def part_of(module):
+    """The part of the house a dotted module name belongs to; None for code of others."""
+    names = module.split(".")
+    if names[0] == "training":
+        return "training"
+    if names[0] != "hetmorph":
+        return None
+    return names[1] if len(names) > 1 else "hetmorph"
+
+
+def imports(source, module, is_package=False):
+    """Absolute dotted names of everything that `source` imports, wherever in the file the import stands."""
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def violations(source, module, is_package=False):
+    """Sentences, one for each import of `source` that does not point to a lower floor."""
+    here = part_of(module)
+    found = []
+    for name in imports(source, module, is_package):
+        there = part_of(name)
+        if there is None or there == here:
+            continue
+        if there not in FLOOR_OF:
+            # `from hetmorph import X` where X is no part of the house: the top itself is imported.
+            there = "hetmorph"
+        if FLOOR_OF[there] >= FLOOR_OF[here]:
+            found.append(f"{module} (floor {FLOOR_OF[here]}) imports {name} (floor {FLOOR_OF[there]})")
+    return found
+
+
+def sources():
+    """(module, path) of every file of the library and of the training scripts."""
+    for path in sorted([*ROOT.glob("hetmorph/**/*.py"), *ROOT.glob("training/**/*.py")]):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+SOURCES = list(sources())
+
+
+@pytest.mark.parametrize(("module", "path"), SOURCES, ids=[module for module, _ in SOURCES])
+def test_imports_point_down(module, path):
+    assert part_of(module) in FLOOR_OF, f"{module}: give {part_of(module)!r} a floor in {__file__}"
+    assert not violations(path.read_text(), module, path.name == "__init__.py")
+
+
+@pytest.mark.parametrize(("module", "path"), SOURCES, ids=[module for module, _ in SOURCES])
+def test_only_compat_imports_voxelmorph(module, path):
+    if module == "hetmorph.compat":
+        pytest.skip("the one file that may")
+    roots = {name.split(".")[0] for name in imports(path.read_text(), module, path.name == "__init__.py")}
+    assert not roots & {"voxelmorph", "neurite"}, f"{module}: use `from hetmorph.compat import vxm, ne`"
+
+
+@pytest.mark.parametrize(
+    ("source", "module"),
+    [
+        ("import hetmorph.viz.figures", "hetmorph.ops.warp"),
+        ("from hetmorph.networks import VxmDense", "hetmorph.layers.spatial"),
+        ("from ..networks import vxm", "hetmorph.layers.spatial"),
+        ("from .. import losses", "hetmorph.layers.spatial"),
+        ("def f():\n    from hetmorph import serving", "hetmorph.data.acdc"),
+        ("import hetmorph", "hetmorph.networks.vxm"),
+        ("import hetmorph as vxm", "hetmorph.cli"),
+        ("import training.train", "hetmorph.serving"),
+    ],
+)
+def test_upward_and_sideways_imports_are_found(source, module):
+    assert violations(source, module)
+
+
+@pytest.mark.parametrize(
+    ("source", "module"),
+    [
+        ("import numpy\nimport tensorflow as tf", "hetmorph.ops.warp"),
+        ("from hetmorph.ops import fields\nfrom ..ops.warp import warp", "hetmorph.layers.spatial"),
+        ("from . import encoder\nfrom .decoder import Decoder", "hetmorph.networks.vxm"),
+        ("from hetmorph import networks, data", "training.train"),
+    ],
+)
+def test_downward_imports_pass(source, module):
+    assert not violations(source, module)
