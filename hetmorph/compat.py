@@ -1,10 +1,10 @@
 """The original voxelmorph 0.2 and neurite 0.2, importable under Keras 3.
 
-Both packages were written for Keras 2 and fail on import, or later, because names and behaviours they rely on
-are gone. Nothing outside them is changed to help: while one of their modules is loaded, the syntax tree of its
-source is rewritten by the rules below, each of which says what broke. The files on disk stay as they were
-installed, no byte code is cached, and `keras`, `tensorflow`, `numpy` and `inspect` are never touched, so every
-other Keras code in the program behaves as if hetmorph had not been imported.
+Both packages were written for Keras 2 and fail on import, or later, because names and behaviours they rely
+on are gone. Nothing outside them is changed to help: while one of their modules is loaded, its source is
+rewritten by the rules below, each of which says what broke. The files on disk stay as they were installed, no
+byte code is cached, and `keras`, `tensorflow`, `numpy` and `inspect` are never touched, so that every other
+Keras code in the program behaves as if hetmorph had not been imported.
 
 This is the only file of the library that imports the two packages:
 
@@ -20,6 +20,7 @@ import importlib.machinery
 import importlib.metadata
 import importlib.util
 import inspect
+import itertools
 import os
 import re
 import sys
@@ -31,9 +32,9 @@ from contextlib import contextmanager
 PACKAGES = ("neurite", "voxelmorph")
 FIX = 'pip install "voxelmorph==0.2" "neurite==0.2"'
 
-# ---------------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------------------------------------
 # What the rewritten modules call instead. It reaches them as the module global `_k3`.
-# ---------------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------------------------------------
 
 
 def shape_of(tensor):
@@ -80,9 +81,9 @@ _SHIMS = types.SimpleNamespace(
 )
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------------------------------------
 # The rules. Each takes a node and returns its replacement, or None where it does not apply.
-# ---------------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _dotted(node: ast.AST) -> str:
@@ -210,38 +211,75 @@ RULES: tuple[Callable, ...] = (
 
 
 class _Rewriter(ast.NodeTransformer):
-    """Applies every rule to every node, innermost first."""
+    """Applies every rule to every node, innermost first, and remembers the replaced nodes."""
+
+    def __init__(self):
+        self.replaced: list[ast.AST] = []
 
     def visit(self, node: ast.AST) -> ast.AST:
-        node = self.generic_visit(node)
+        node = original = self.generic_visit(node)
         for rule in RULES:
             replacement = rule(node)
             if replacement is not None:
-                node = ast.copy_location(replacement, node)
+                node = ast.copy_location(replacement, original)
+        if node is not original:
+            self.replaced.append(node)
         return node
 
 
-def rewrite(source: str | bytes, filename: str = "<source>") -> ast.Module:
-    """Syntax tree of `source` after all rules."""
-    with warnings.catch_warnings():  # the packages' docstrings hold invalid escapes; that is not the user's business
+def rewrite(source: str) -> str:
+    """`source` after all rules, with every other character, and every line number, where it was."""
+    rewriter = _Rewriter()
+    with _no_warnings():
+        rewriter.visit(ast.parse(source))
+    lines = [line.encode() for line in source.splitlines(keepends=True)]
+    starts = [0, *itertools.accumulate(len(line) for line in lines)]
+    text = b"".join(lines)
+
+    def span(node: ast.AST) -> tuple[int, int]:
+        return starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
+
+    # Last first, so that earlier positions stay valid; a replaced node inside another comes with the outer one.
+    limit = len(text)
+    for node in sorted(rewriter.replaced, key=lambda node: (-span(node)[1], span(node)[0])):
+        start, end = span(node)
+        if end <= limit:
+            text = text[:start] + _code(node) + text[end:]
+            limit = start
+    return text.decode()
+
+
+def _code(node: ast.AST) -> bytes:
+    """Source of a replacement, over as many lines as what it replaces."""
+    code = ast.unparse(ast.fix_missing_locations(node))
+    further_lines = node.end_lineno - node.lineno
+    return (f"({code}" + "\n" * further_lines + ")" if further_lines else code).encode()
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """The packages' docstrings hold invalid escapes, which is not the business of whoever imports hetmorph."""
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tree = ast.parse(source, filename)
-    return ast.fix_missing_locations(_Rewriter().visit(tree))
+        yield
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------------------------------------
 # Loading
-# ---------------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------------------------------------
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
     """Loads a module from its rewritten source; reads and writes no byte code."""
 
+    def get_source(self, fullname: str) -> str:
+        return rewrite(super().get_source(fullname))
+
     def get_code(self, fullname: str) -> types.CodeType:
-        tree = rewrite(self.get_data(self.path), self.path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return compile(tree, self.path, "exec", dont_inherit=True)
+        # A file name that does not exist makes `inspect` ask this loader for the source, and so does TensorFlow's
+        # AutoGraph, which compiles functions anew from what `inspect` returns.
+        with _no_warnings():
+            return compile(self.get_source(fullname), f"{self.path}@hetmorph", "exec", dont_inherit=True)
 
     def exec_module(self, module: types.ModuleType) -> None:
         module._k3 = _SHIMS
@@ -296,9 +334,9 @@ def _load() -> tuple[types.ModuleType, types.ModuleType]:
     return loaded
 
 
-# ---------------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------------------------------------
 # Refusals
-# ---------------------------------------------------------------------------------------------------------------
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _installed_version(package: str) -> str | None:

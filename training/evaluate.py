@@ -6,15 +6,16 @@ _mm in millimetres; intensities are in [0, 1] per image. Every score stands besi
 pair.
 
 Example:
-    python training/evaluate.py --data acdc --data-dir ~/ACDC --model runs/het/model.keras --split test --out
-    runs/het/test
+    python training/evaluate.py --data acdc --data-dir ~/ACDC --model runs/het/best.keras --out runs/het/test
 """
 
 import argparse
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: hide its notes on the CPU
 if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pip install -e .`
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -58,6 +59,14 @@ def arguments(argv=None) -> argparse.Namespace:
         choices=data.CROPS,
         help="acdc: paper uses the ED label, the others none (default: paper)",
     )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(128, 128),
+        metavar=("H", "W"),
+        help="of the crop (default: 128 128)",
+    )
     parser.add_argument("--skip-bad", action="store_true", help="go on without the cases whose files are bad")
     parser.add_argument(
         "--seed", type=int, default=0, help="of the split, when no split file is used (default: 0)"
@@ -66,14 +75,16 @@ def arguments(argv=None) -> argparse.Namespace:
 
 
 def splits_of_run(model: Path) -> Path | None:
-    """splits.json in the folder of the model or up to two above it (run/export/1)."""
-    for folder in [model, *model.absolute().parents[:3]]:
+    """splits.json in the folder of the model or up to two above it, as for <run>/saved_model/1."""
+    for folder in [model, *model.absolute().parents[:2]]:
         if (folder / "splits.json").is_file():
             return folder / "splits.json"
     return None
 
 
 def run(args: argparse.Namespace) -> dict:
+    if args.split_file and args.split == "all":
+        raise ValueError("--split-file has no effect with --split all, which takes every patient found")
     predictor = evaluation.load(args.model)
     split_file = args.split_file
     if split_file is None and args.split != "all" and (split_file := splits_of_run(args.model)):
@@ -83,6 +94,7 @@ def run(args: argparse.Namespace) -> dict:
         data_dir=args.data_dir,
         split=args.split,
         crop=args.crop,
+        size=tuple(args.size),
         seed=args.seed,
         skip_bad=args.skip_bad,
         splits=split_file,

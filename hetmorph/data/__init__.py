@@ -1,6 +1,6 @@
 """Data sets as pairs of images, splits of patients, and the stream of training batches."""
 
-from hetmorph.data.crop import CROPS, LabelsCutWarning
+from hetmorph.data.crop import CROPS
 from hetmorph.data.pair import LoadedSet, Pair
 from hetmorph.data.pipeline import pipeline
 from hetmorph.data.registry import datasets, load
@@ -10,7 +10,6 @@ from hetmorph.io import DataError
 __all__ = [
     "CROPS",
     "DataError",
-    "LabelsCutWarning",
     "LoadedSet",
     "Pair",
     "datasets",

@@ -2,8 +2,8 @@
 
 Layout (official): `training/patientNNN/` and `testing/patientNNN/`, each with `Info.cfg`,
 `patientNNN_frameFF.nii.gz`, `patientNNN_frameFF_gt.nii.gz` and `patientNNN_4d.nii.gz`.
-Arrays keep the files' axes: a volume is (X, Y, Z), so axis 0 of a sample is the file's X, axis 1 its Y, and `spacing`
-is millimetres along these two. Labels: 1 right ventricle, 2 myocardium, 3 left ventricle.
+Arrays keep the files' axes: a volume is (X, Y, Z), so axis 0 of a sample is the file's X, axis 1 its Y, and
+`spacing` is millimetres along these two. Labels: 1 right ventricle, 2 myocardium, 3 left ventricle.
 
 Reference: Bernard et al., IEEE TMI 37(11), 2018, https://doi.org/10.1109/TMI.2018.2837502
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,17 +26,17 @@ from hetmorph.io.images import find_image
 
 ENVIRONMENT = "HETMORPH_DATA"
 LABELS = {"rv": 1, "myo": 2, "lv": 3}
-_PATIENT = re.compile(r"patient(\d{3,})", re.IGNORECASE)
+_PATIENT = re.compile(r"patient(\d{3,})")
 
-HELP = f"""The ACDC set is obtained, free for research after registration, from the ACDC challenge (Human Heart Project,
-CREATIS): https://www.creatis.insa-lyon.fr/Challenge/acdc/
+HELP = f"""The ACDC set is obtained, free for research after registration, from the ACDC challenge
+(Human Heart Project, CREATIS): https://www.creatis.insa-lyon.fr/Challenge/acdc/
 Expected layout:
   ACDC/training/patient001/Info.cfg
   ACDC/training/patient001/patient001_frame01.nii.gz   and patient001_frame01_gt.nii.gz
   ACDC/training/patient001/patient001_frame12.nii.gz   and patient001_frame12_gt.nii.gz
   ACDC/testing/patient101/...                          (optional)
-Point at it with --data-dir DIR or the environment variable {ENVIRONMENT}=DIR, DIR being the ACDC folder, a folder that
-holds ACDC/, or one that directly holds patientNNN/.
+Point at it with --data-dir DIR or the environment variable {ENVIRONMENT}=DIR, DIR being the ACDC folder,
+a folder that holds ACDC/, or one that directly holds patientNNN/.
 `--data phantom` needs no files."""
 
 
@@ -58,11 +58,12 @@ def find_patients(data_dir: Path | str | None) -> tuple[dict[str, Path], set[str
             HETMORPH_DATA.
 
     Returns:
-        {patient: folder} ordered by number, and the patients of the official testing folder where a training folder
-        exists beside it.
+        {patient: folder} ordered by number, and the patients of the official testing folder where a
+        training folder exists beside it.
 
     Raises:
-        DataError: no folder given, it does not exist, or it holds no patient; the message says how to get the data.
+        DataError: no folder given, it does not exist, or it holds no patient; the message says how to get
+            the data.
     """
     root = _root(data_dir)
     found: dict[str, Path] = {}
@@ -78,7 +79,7 @@ def find_patients(data_dir: Path | str | None) -> tuple[dict[str, Path], set[str
                 testing.add(path.name)
     if not found:
         entries = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
-        raise DataError(f"{root}: expected ACDC patients, found no patientNNN folder (it holds {entries}).\n{HELP}")
+        raise DataError(f"{root}: found no folder patientNNN of ACDC, it holds {entries}.\n{HELP}")
     ordered = sorted(found, key=lambda name: int(_PATIENT.fullmatch(name)[1]))
     return {name: found[name] for name in ordered}, testing if len(testing) < len(found) else set()
 
@@ -92,9 +93,8 @@ def read_info(folder: Path) -> Info:
     path = folder / "Info.cfg"
     if not path.is_file():
         raise DataError(f"{path}: no such file; it says which frames are end-diastole and end-systole.")
-    text = path.read_bytes().decode("utf-8", errors="replace")
     values = {}
-    for line in text.splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         key, separator, value = line.partition(":")
         if separator:
             values[key.strip().lower()] = value.strip()
@@ -112,8 +112,8 @@ def read_pairs(
 ) -> tuple[list[Pair], dict[str, int]]:
     """Reads one patient: moving = end-diastole, fixed = end-systole, a sample for every slice.
 
-    Each slice of each frame is stretched to [0, 1] by itself, after cropping (the paper's per-image min-max). Where the
-    field of view is smaller than `size`, zeros are added round it afterwards.
+    Each slice of each frame is stretched to [0, 1] by itself, after cropping (the paper's per-image
+    min-max). Where the field of view is smaller than `size`, zeros are added round it afterwards.
 
     Args:
         folder: the patient's folder.
@@ -129,8 +129,8 @@ def read_pairs(
     info = read_info(folder)
     frames = [_read_frame(folder, number, name) for number, name in ((info.ed, "ED"), (info.es, "ES"))]
     _check_same_grid(*frames)
-    labels = [_read_labels(folder, number, frame) for number, frame in zip((info.ed, info.es), frames, strict=True)]
-    center = _center(crop, folder, frames, labels, info)
+    labels = [_read_labels(folder, info.ed, frames[0]), _read_labels(folder, info.es, frames[1])]
+    center = _center(crop, f"{folder / folder.name}_frame{info.ed:02d}_gt.nii.gz", frames, labels[0])
     pairs, cut = [], {}
     for index in range(frames[0].array.shape[2]):
         case_id = f"{folder.name}_slice{index:02d}"
@@ -182,7 +182,7 @@ def _read_frame(folder: Path, number: int, name: str) -> Image:
     else:
         cine = find_image(folder / f"{folder.name}_4d")
         if cine is None:
-            raise DataError(f"{stem}.nii.gz: no such file ({name} frame of Info.cfg), nor {folder.name}_4d.nii.gz.")
+            raise DataError(f"{stem}.nii.gz: no such file ({name} in Info.cfg), nor {folder.name}_4d.nii.gz.")
         frame = _frame_of(read_image(cine, ndim=4), number, name)
     _check_slices_last(frame)
     return frame
@@ -190,7 +190,7 @@ def _read_frame(folder: Path, number: int, name: str) -> Image:
 
 def _frame_of(cine: Image, number: int, name: str) -> Image:
     if number > cine.array.shape[3]:
-        raise DataError(f"{cine.path}: {name} is frame {number}, but the file holds {cine.array.shape[3]} frames.")
+        raise DataError(f"{cine.path}: {name} is frame {number}, the file holds {cine.array.shape[3]} frames.")
     return Image(cine.array[..., number - 1], cine.spacing[:3], cine.affine, cine.oriented, cine.path)
 
 
@@ -203,9 +203,7 @@ def _read_labels(folder: Path, number: int, frame: Image) -> np.ndarray | None:
     values = np.unique(image.array)
     if not np.isin(values, (0, 1, 2, 3)).all():
         shown = ", ".join(f"{value:g}" for value in values[:8])
-        raise DataError(
-            f"{path}: expected the labels 0 background, 1 RV, 2 myocardium, 3 LV; received values {shown}."
-        )
+        raise DataError(f"{path}: expected the labels 0 background, 1 RV, 2 myocardium, 3 LV; received values {shown}.")
     return image.array.astype(np.uint8)
 
 
@@ -213,49 +211,51 @@ def _check_slices_last(image: Image) -> None:
     shape, spacing = image.array.shape, image.spacing
     if shape[2] > min(shape[:2]) or spacing[2] < 0.999 * max(spacing[:2]):
         raise DataError(
-            f"{image.path}: expected axes (X, Y, slice) with the few, thick slices last; received shape {shape} with "
-            f"spacing {tuple(round(value, 3) for value in spacing)} mm. Reorder the axes of the file."
+            f"{image.path}: expected axes (X, Y, slice) with the few, thick slices last; received shape {shape} "
+            f"with spacing {tuple(round(value, 3) for value in spacing)} mm. Reorder the axes of the file."
         )
 
 
 def _check_same_grid(one: Image, other: Image) -> None:
     """The same shape, voxel size, orientation and place, as far as the headers state them."""
-    if one.array.shape != other.array.shape:
-        raise DataError(f"{other.path}: expected shape {one.array.shape} as {one.path.name}, got {other.array.shape}.")
-    if not np.allclose(one.spacing, other.spacing, rtol=0.01):
-        raise DataError(f"{other.path}: expected spacing {one.spacing} mm as {one.path.name}, got {other.spacing}.")
+    for what, expected, received in (
+        ("shape", one.array.shape, other.array.shape),
+        ("spacing (mm)", one.spacing, other.spacing),
+    ):
+        if len(expected) != len(received) or not np.allclose(expected, received, rtol=0.01 * (what != "shape"), atol=0):
+            raise DataError(f"{other.path}: expected {what} {expected} as in {one.path.name}, received {received}.")
     if not (one.oriented and other.oriented):
         return
-    corners = np.array([[0, 0, 0], *(np.eye(3) * (np.array(one.array.shape) - 1))])
-    apart = [np.linalg.norm((corners @ (one.affine - other.affine)[:3, :3].T) + (one.affine - other.affine)[:3, 3], axis=1)]
-    if np.max(apart) > max(one.spacing[:2]):
+    last = np.array(one.array.shape) - 1
+    corners = np.array([[x, y, z, 1] for x in (0, last[0]) for y in (0, last[1]) for z in (0, last[2])])
+    apart = np.linalg.norm(corners @ (one.affine - other.affine).T, axis=1).max()
+    if apart > max(one.spacing[:2]):
         raise DataError(
-            f"{other.path}: lies elsewhere than {one.path.name}: corners up to {np.max(apart):.1f} mm apart; the axes "
-            "are flipped, turned or shifted. Give both files the same affine."
+            f"{other.path}: lies elsewhere than {one.path.name}, corners are up to {apart:.1f} mm apart: axes are "
+            "flipped, turned or shifted. Give both files the same affine."
         )
 
 
-def _center(
-    crop: str, folder: Path, frames: list[Image], labels: list[np.ndarray | None], info: Info
-) -> tuple[float, float] | None:
+def _center(crop: str, labels_file: str, frames: list[Image], labels: np.ndarray | None) -> tuple[float, float] | None:
     if crop == "none":
         return None
     if crop == "center":
         return crops.motion_center(frames[0].array, frames[1].array, frames[0].spacing)
     if crop != "paper":
         raise ValueError(f"expected crop to be one of {crops.CROPS}, received {crop!r}.")
-    missing = f"{folder / folder.name}_frame{info.ed:02d}_gt.nii.gz"
-    if labels[0] is None:
-        raise DataError(f"{missing}: no such file; the paper's crop needs it (--crop center does not).")
-    center = crops.myocardium_center(labels[0])
+    center = None if labels is None else crops.myocardium_center(labels)
     if center is None:
-        raise DataError(f"{missing}: holds no myocardium (label 2); the paper's crop needs it (--crop center does not).")
+        lacks = "no such file" if labels is None else "holds no myocardium (label 2)"
+        raise DataError(f"{labels_file}: {lacks}; the paper's crop needs it, --crop center does not.")
     return center
 
 
-def _prepare(array: np.ndarray, center: tuple[float, float] | None, size: tuple[int, int], adjust=None) -> np.ndarray:
-    if center is not None:
-        array = crops.take(array, center, size)
-    if adjust is not None:
-        array = adjust(array)
-    return np.ascontiguousarray(array if center is None else crops.fill(array, size))
+def _prepare(
+    array: np.ndarray,
+    center: tuple[float, float] | None,
+    size: tuple[int, int],
+    adjust: Callable[[np.ndarray], np.ndarray] = np.asarray,
+) -> np.ndarray:
+    if center is None:
+        return np.ascontiguousarray(adjust(array))
+    return np.ascontiguousarray(crops.fill(adjust(crops.take(array, center, size)), size))

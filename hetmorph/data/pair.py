@@ -21,8 +21,8 @@ class Pair:
         moving_labels: uint8 `[*S]` or None where no segmentation exists. A slice may hold background only.
         fixed_labels: likewise.
         spacing: millimetres per array axis.
-        displacement: true displacement, float32 `[*S, N]`, voxels, on the fixed grid, moved(x) = moving(x + u(x)); or
-            None where unknown.
+        displacement: true displacement, float32 `[*S, N]`, voxels, on the fixed grid, moved(x) = moving(x +
+            u(x)); or None where unknown.
         sigma: true noise level of the fixed image, float32 `[*S]`, in intensity units; or None.
     """
 
@@ -59,7 +59,8 @@ class LoadedSet:
     Attributes:
         pairs: the samples of the split asked for, ordered by patient and slice.
         skipped: (patient, reason) of each case of this split that was left out because its files are bad.
-        splits: the whole division, {"train": [patient, …], "val": […], "test": […]}, skipped patients included.
+        splits: the whole division, {"train": [patient, …], "val": […], "test": […]}, skipped patients
+            included.
         cut: {case_id: number of labelled voxels outside the crop}, only cases that lost some.
     """
 

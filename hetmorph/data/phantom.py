@@ -1,11 +1,12 @@
 """A beating heart that needs no files: short-axis pairs whose displacement and noise are known exactly.
 
 The end-diastolic picture is a function of the plane, f(y), and the motion is a closed-form map of the plane,
-y = x + u(x). The moving image is f on the grid and the fixed image is f(x + u(x)) on the grid, so that without noise
-moved(x) = moving(x + u(x)) holds up to the interpolation of the moving image. The map is a product of a smooth
-bulk motion, a twisting contraction of the left and a contraction of the right ventricle, each one-to-one, so the field
-has no fold. Noise is Rician: the magnitude of a complex signal with independent noise of standard deviation sigma(x)
-in both channels; where the signal exceeds about 3 sigma, sigma is the standard deviation of the image.
+y = x + u(x). The moving image is f on the grid and the fixed image is f(x + u(x)) on the grid, so that
+without noise moved(x) = moving(x + u(x)) holds up to the interpolation of the moving image. The map is a
+product of a smooth bulk motion, a twisting contraction of the left and a contraction of the right
+ventricle, each one-to-one, so the field has no fold. Noise is Rician: the magnitude of a complex signal
+with independent noise of standard deviation sigma(x) in both channels; where the signal exceeds about 3
+sigma, sigma is the standard deviation of the image.
 
 Reference (noise): Gudbjartsson and Patz, Magn. Reson. Med. 34, 1995, https://doi.org/10.1002/mrm.1910340618
 """
@@ -21,9 +22,9 @@ from hetmorph.data.pair import Pair
 PATIENTS = 32
 SLICES = 8
 GROUPS = {  # end-diastolic cavity radius and wall (voxels of a 128 x 128 image), end-systolic share of the radius
-    "normal": ((16.0, 20.0), (5.0, 7.0), (0.60, 0.70)),
-    "dilated": ((19.0, 24.0), (4.5, 6.0), (0.74, 0.84)),
-    "thick": ((13.0, 17.0), (7.5, 10.0), (0.56, 0.64)),
+    "normal": ((16.0, 20.0), (6.0, 8.0), (0.62, 0.72)),
+    "dilated": ((19.0, 24.0), (5.0, 6.5), (0.74, 0.85)),
+    "thick": ((13.0, 17.0), (8.5, 11.0), (0.60, 0.68)),
 }
 _NATIVE = 128
 _SPACING_MM = 1.5
@@ -41,14 +42,14 @@ class Contraction:
     twist: float
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        offset = points - self.center[:, None, None]
-        squared = (offset**2).sum(0)
-        bump = np.exp(-squared / (2 * self.width**2))
-        lean = 1 + (self.skew[:, None, None] * offset).sum(0) / np.sqrt(squared + self.width**2)
-        stretched = offset * (1 + self.strength * bump * lean)
+        x, y = points[0] - float(self.center[0]), points[1] - float(self.center[1])
+        squared = x * x + y * y
+        bump = np.exp(squared * (-0.5 / self.width**2))
+        lean = (float(self.skew[0]) * x + float(self.skew[1]) * y) / np.sqrt(squared + self.width**2)
+        factor = 1 + self.strength * bump * (1 + lean)
+        x, y = x * factor, y * factor
         cos, sin = np.cos(self.twist * bump), np.sin(self.twist * bump)
-        turned = np.stack([cos * stretched[0] - sin * stretched[1], sin * stretched[0] + cos * stretched[1]])
-        return self.center[:, None, None] + turned
+        return np.stack([cos * x - sin * y, sin * x + cos * y]) + self.center[:, None, None]
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,9 @@ def _draw(seed: int, number: int, position: int, group: str, shape: tuple[int, i
     depth = position / (SLICES - 1)
     cavity *= scale * np.sqrt(1 - (0.85 * depth) ** 2)
     wall *= scale * (1 - 0.15 * depth)
-    center = np.array(shape) / 2 + scale * (rng.uniform(-7, 7, 2) + depth * rng.uniform(-4, 4, 2))
     angle = rng.normal(-0.5 * np.pi, 0.5)
     toward_rv = np.array([np.cos(angle), np.sin(angle)])
+    center = np.array(shape) / 2 + scale * (rng.uniform(-5, 5, 2) + depth * rng.uniform(-4, 4, 2) - 5 * toward_rv)
     rv = scale * rng.uniform(15, 20) * np.sqrt(max(0.0, 1 - (1.02 * depth) ** 2))
     bulk = scale * rng.normal(0, 1, (2, 2, 2)) * np.array([[2.0, 0.7], [0.7, 0.4]])
     return Heart(
@@ -157,7 +158,7 @@ def _draw(seed: int, number: int, position: int, group: str, shape: tuple[int, i
         papillary=center[:, None] + cavity * _on_circle(angle + np.pi + rng.normal([0.9, -0.9], 0.15), 0.62),
         bulk=np.clip(bulk, -4 * scale, 4 * scale),
         left=_left(rng, center, cavity, share),
-        right=_right(rng, center + toward_rv * (cavity + wall + 0.3 * rv), rv, scale),
+        right=_right(rng, center + toward_rv * (cavity + wall + 0.55 * rv), rv, shape),
         waves=_waves(rng, local, scale),
         tissue=_tissue(rng),
         coil=np.array(shape) * rng.uniform(0, 1, 2),
@@ -172,36 +173,35 @@ def _on_circle(angles: np.ndarray, radius: float) -> np.ndarray:
 
 def _left(rng: np.random.Generator, center: np.ndarray, cavity: float, share: float) -> Contraction:
     systolic = share * cavity
-    width = systolic * rng.uniform(1.0, 1.15)
+    width = systolic * rng.uniform(0.9, 1.0)
     strength = (1 / share - 1) * np.exp(systolic**2 / (2 * width**2))
     skew = _SKEW * rng.uniform(0, 1) * _on_circle(rng.uniform(0, 2 * np.pi), 1.0)
     return Contraction(center, strength, width, skew, rng.normal(0, 0.12))
 
 
-def _right(rng: np.random.Generator, center: np.ndarray, rv: float, scale: float) -> Contraction:
-    return Contraction(center, rng.uniform(0.2, 0.45), max(0.65 * rv, 4 * scale), np.zeros(2), 0.0)
+def _right(rng: np.random.Generator, center: np.ndarray, rv: float, shape: tuple[int, int]) -> Contraction:
+    # narrow enough that nothing is pulled in across the border of the image
+    border = float(min(center.min(), (np.array(shape) - 1 - center).min()))
+    width = max(min(0.7 * rv, border / 3), 1.0)
+    return Contraction(center, rng.uniform(0.4, 0.9), width, np.zeros(2), 0.0)
 
 
 def _tissue(rng: np.random.Generator) -> dict[str, float]:
     typical = {"blood": 0.70, "myo": 0.22, "lung": 0.06, "liver": 0.32, "muscle": 0.27, "fat": 0.55, "air": 0.02}
-    return {name: value * rng.uniform(0.88, 1.08) for name, value in typical.items()}
+    return {name: float(value * rng.uniform(0.88, 1.08)) for name, value in typical.items()}
 
 
 def _waves(rng: np.random.Generator, local: np.random.Generator, scale: float) -> np.ndarray:
-    """Plane waves of the texture: rows of (wave number X, wave number Y, phase); wavelengths 6 to 30 voxels."""
+    """Plane waves of the texture: rows of (wave number X, wave number Y, phase); wavelengths from 6 voxels up."""
     count = 8
-    angle, length = rng.uniform(0, np.pi, count), scale * np.geomspace(6, 30, count)
+    angle, length = rng.uniform(0, np.pi, count), max(1.0, scale) * np.geomspace(6, 30, count)
     number = 2 * np.pi / length
     return np.stack([number * np.cos(angle), number * np.sin(angle), local.uniform(0, 2 * np.pi, count)], 1)
 
 
 def _motion(heart: Heart, grid: np.ndarray) -> np.ndarray:
     """Where each voxel of the fixed image comes from, `[2, H, W]`; sine modes keep the border in place."""
-    modes = [
-        np.sin(np.pi * order * np.arange(length) / (length - 1))
-        for length in heart.shape
-        for order in (1, 2)
-    ]
+    modes = [np.sin(np.pi * order * np.arange(length) / (length - 1)) for length in heart.shape for order in (1, 2)]
     bulk = np.einsum("amn,mi,nj->aij", heart.bulk, np.stack(modes[:2]), np.stack(modes[2:]))
     return heart.right(heart.left(grid + bulk))
 
@@ -214,18 +214,20 @@ def _inside(distance: np.ndarray) -> np.ndarray:
 
 def _ellipse(points: np.ndarray, center: np.ndarray, axes: tuple[float, float], along: np.ndarray) -> np.ndarray:
     """About the signed distance to an ellipse whose first axis points along a unit vector."""
-    x, y = points[0] - center[0], points[1] - center[1]
-    first, second = x * along[0] + y * along[1], y * along[0] - x * along[1]
-    return (np.hypot(first / axes[0], second / axes[1]) - 1) * min(axes)
+    # Python floats keep the arrays in single precision
+    cos, sin, first, second = float(along[0]), float(along[1]), float(axes[0]), float(axes[1])
+    x, y = points[0] - float(center[0]), points[1] - float(center[1])
+    a, b = x * (cos / first) + y * (sin / first), y * (cos / second) - x * (sin / second)
+    return (np.sqrt(a * a + b * b) - 1) * min(first, second)
 
 
 def _picture(heart: Heart, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Noiseless intensity and labels of the end-diastolic plane at any points `[2, …]`."""
     points = points.astype(np.float32)
     tissue, scale = heart.tissue, heart.scale
-    texture = sum(np.cos(kx * points[0] + ky * points[1] + phase) for kx, ky, phase in heart.waves.astype(np.float32))
+    texture = sum(np.cos(kx * points[0] + ky * points[1] + phase) for kx, ky, phase in heart.waves.tolist())
     texture /= len(heart.waves)
-    image = _thorax(heart, points)
+    image = _thorax(heart, points, texture)
 
     def paint(mask: np.ndarray, value: float) -> None:
         image[...] += mask * (value - image)
@@ -233,16 +235,16 @@ def _picture(heart: Heart, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     endo, epi = _left_contours(heart, points)
     rv_center = heart.center + heart.toward_rv * (heart.cavity + heart.wall + 0.3 * heart.rv)
     rv = None
-    paint(_inside(epi - 3 * scale), tissue["fat"] * 0.8)
+    paint(_inside(epi - 2 * scale), tissue["fat"] * 0.75)
     if heart.rv > 5 * scale:
         rv = _ellipse(points, rv_center, (heart.rv, 1.35 * heart.rv), heart.toward_rv)
-        paint(_inside(rv - 4.5 * scale), tissue["fat"] * 0.8)
-        paint(_inside(rv - 2.5 * scale), tissue["myo"])
+        paint(_inside(rv - 3.5 * scale), tissue["fat"] * 0.75)
+        paint(_inside(rv - 2 * scale), tissue["myo"])
         paint(_inside(rv), tissue["blood"] * 0.95)
     paint(_inside(epi), tissue["myo"])
     paint(_inside(endo), tissue["blood"])
     for muscle in heart.papillary.T:
-        size = 0.16 * heart.cavity
+        size = 0.16 * float(heart.cavity)
         paint(_inside(_ellipse(points, muscle, (size, size), heart.toward_rv)), tissue["myo"] * 1.15)
     labels = np.zeros(points.shape[1:], np.uint8)
     if rv is not None:
@@ -254,19 +256,21 @@ def _picture(heart: Heart, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _left_contours(heart: Heart, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Signed distances to the inner and outer contour of the left ventricle, slightly lobed circles."""
-    x, y = points[0] - np.float32(heart.center[0]), points[1] - np.float32(heart.center[1])
+    x, y = points[0] - float(heart.center[0]), points[1] - float(heart.center[1])
     radius = np.sqrt(x * x + y * y)
     safe = np.maximum(radius, 1e-3)
     cos, sin = x / safe, y / safe
-    (a, b), (c, d) = heart.lobes
-    lobed = a * (cos**2 - sin**2) + b * 2 * sin * cos + c * cos * (cos**2 - 3 * sin**2) + d * sin * (3 * cos**2 - sin**2)
-    uneven = 1 + 0.15 * (cos * heart.toward_rv[0] + sin * heart.toward_rv[1])
+    (a, b), (c, d) = heart.lobes.tolist()
+    lobed = (
+        a * (cos**2 - sin**2) + b * 2 * sin * cos + c * cos * (cos**2 - 3 * sin**2) + d * sin * (3 * cos**2 - sin**2)
+    )
+    uneven = 1 + 0.15 * (cos * float(heart.toward_rv[0]) + sin * float(heart.toward_rv[1]))
     endo = radius - heart.cavity * (1 + lobed)
     return endo, endo - heart.wall * uneven
 
 
-def _thorax(heart: Heart, points: np.ndarray) -> np.ndarray:
-    """What surrounds the heart: muscle, dark lungs, liver, descending aorta, bright fat of the chest wall, air."""
+def _thorax(heart: Heart, points: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    """What surrounds the heart: muscle, dark lungs with vessels, liver, aorta, the chest wall's bright fat, air."""
     tissue, scale = heart.tissue, heart.scale
     ahead = heart.toward_rv
     aside = np.array([-ahead[1], ahead[0]])
@@ -275,11 +279,12 @@ def _thorax(heart: Heart, points: np.ndarray) -> np.ndarray:
     def place(forward: float, sideways: float) -> np.ndarray:
         return heart.center + scale * (forward * ahead + sideways * aside)
 
-    def paint(distance: np.ndarray, value: float) -> None:
+    def paint(distance: np.ndarray, value: np.ndarray | float) -> None:
         image[...] += _inside(distance) * (value - image)
 
-    paint(_ellipse(points, place(-38, -30), (34 * scale, 44 * scale), ahead), tissue["lung"])
-    paint(_ellipse(points, place(30, -52), (44 * scale, 28 * scale), ahead), tissue["lung"] * 1.2)
+    lung = tissue["lung"] + 0.8 * np.clip(texture - 0.3, 0, 0.3)
+    paint(_ellipse(points, place(-38, -30), (34 * scale, 44 * scale), ahead), lung)
+    paint(_ellipse(points, place(30, -52), (44 * scale, 28 * scale), ahead), lung)
     paint(_ellipse(points, place(8, 62), (52 * scale, 36 * scale), ahead), tissue["liver"])
     paint(_ellipse(points, place(-44, 22), (7 * scale, 7 * scale), ahead), tissue["blood"] * 0.9)
     body = _ellipse(points, place(-30, 0), (86 * scale, 130 * scale), ahead)

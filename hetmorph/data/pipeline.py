@@ -25,8 +25,9 @@ def pipeline(
 ) -> tf.data.Dataset:
     """Streams batches `start_step` … `steps - 1` of an endless, reshuffled pass over the pairs.
 
-    Every sample comes up once before any comes up twice. Augmentation is the same for both images of a pair and never
-    interpolates: flips, quarter turns (square images), shifts by whole voxels, gamma and brightness within [0, 1].
+    Every sample comes up once before any comes up twice. Augmentation is the same for both images of a pair
+    and never interpolates: flips, quarter turns (square images), shifts by whole voxels, gamma and
+    brightness within [0, 1].
 
     Args:
         pairs: samples of one shape `[*S]`.
@@ -38,13 +39,17 @@ def pipeline(
         augment: switch off for plain shuffling.
 
     Returns:
-        Finite dataset of `((moving, fixed), (fixed, zeros))`, with `bidir` `((moving, fixed), (fixed, moving, zeros))`;
-        float32, images `[B, *S, 1]`, zeros `[B, *S, N]` as the target of the displacement's penalty.
+        Finite dataset of `((moving, fixed), (fixed, zeros))`, with `bidir` `((moving, fixed), (fixed,
+        moving, zeros))`; float32, images `[B, *S, 1]`, zeros `[B, *S, N]` as the target of the
+        displacement's penalty.
 
     Raises:
         ValueError: no pairs, pairs of different shapes, or numbers out of range.
     """
     shape = _common_shape(pairs)
+    for pair in pairs:
+        if not (np.isfinite(pair.moving).all() and np.isfinite(pair.fixed).all()):
+            raise ValueError(f"{pair.case_id}: expected finite intensities, received NaN or infinite ones.")
     if batch_size < 1 or not 0 <= start_step <= steps:
         raise ValueError(
             f"expected batch_size >= 1 and 0 <= start_step <= steps, received {batch_size}, {start_step}, {steps}."

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from hetmorph.data import acdc, phantom
-from hetmorph.data.crop import CROPS, LabelsCutWarning
+from hetmorph.data.crop import CROPS
 from hetmorph.data.pair import LoadedSet
 from hetmorph.data.splits import NAMES, check_splits, load_splits, make_splits
 from hetmorph.io import DataError
 
+_LOG = logging.getLogger(__name__)
 SPLITS = (*NAMES, "all")
 
 
@@ -36,13 +37,13 @@ def load(
         name: "acdc" or "phantom".
         data_dir: where the files are; None reads the environment variable HETMORPH_DATA. Unused by "phantom".
         split: "train", "val", "test", or "all" patients found.
-        crop: ACDC only. "paper": round the end-diastolic myocardium of the middle slice; "center": round the motion,
-            without labels; "none": the full field of view, whose size differs between patients.
+        crop: ACDC only. "paper": round the end-diastolic myocardium of the middle slice; "center": round
+            the motion, without labels; "none": the full field of view, whose size differs between patients.
         size: in-plane size of the samples, voxels.
         seed: of the division into train, val and test.
         skip_bad: leave out cases whose files are bad, and list them, instead of raising.
-        splits: a division to use instead of drawing one: a mapping or a file written by `save_splits`. Patients that
-            are not in it are in no part except "all".
+        splits: a division to use instead of drawing one: a mapping or a file written by `save_splits`.
+            Patients that are not in it are in no part except "all".
 
     Returns:
         A `LoadedSet`: the samples, the skipped cases, and the whole division.
@@ -120,10 +121,13 @@ def _load_acdc(data_dir, split, crop, size, seed, skip_bad, division) -> LoadedS
         reasons = "\n".join(reason for _, reason in left_out)
         raise DataError(f"no usable case among {len(chosen)} of the {split} split:\n{reasons}")
     if cut:
-        warnings.warn(
-            f"the {crop!r} crop to {size} leaves labelled voxels outside in {len(cut)} of {len(pairs)} slices: "
-            f"{', '.join(list(cut)[:5])}{', …' if len(cut) > 5 else ''}; see LoadedSet.cut.",
-            LabelsCutWarning,
-            stacklevel=3,
+        some = ", ".join(list(cut)[:3]) + (", …" if len(cut) > 3 else "")
+        _LOG.warning(
+            "The %r crop to %s leaves labelled voxels outside in %d of %d slices (%s).",
+            crop,
+            size,
+            len(cut),
+            len(pairs),
+            some,
         )
     return LoadedSet(pairs, left_out, division, cut)

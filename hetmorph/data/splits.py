@@ -22,15 +22,16 @@ def make_splits(
 ) -> dict[str, list[str]]:
     """Divides patients into train, val and test, stratified by group.
 
-    The order within a group comes from a hash of seed and name, so it depends neither on the order of the folders nor
-    on a library's random generator. 80 patients give 60/8/12; from 3 patients on, no part is empty.
+    The order within a group comes from a hash of seed and name, so it depends neither on the order of the
+    folders nor on a library's random generator. 80 patients give 60/8/12; from 3 patients on, no part is
+    empty.
 
     Args:
         groups: {patient: group}; None is a group of its own.
         seed: another seed gives another division.
         fractions: shares of train, val, test; they sum to 1.
-        held_out: patients that are the test part by decree (ACDC's testing folder); the others are then divided
-            between train and val only.
+        held_out: patients that are the test part by decree (ACDC's testing folder); the others are then
+            divided between train and val only.
 
     Returns:
         {"train": […], "val": […], "test": […]}, each sorted.

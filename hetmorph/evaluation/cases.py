@@ -9,7 +9,7 @@ Two conventions differ in how a warped label becomes a mask, after warping each 
 A structure that is absent from the moving or from the fixed labels is not a valid sample of overlap: its
 scores are NaN, which means leave out. A structure that the warp makes vanish has Dice 0 and no defined
 surface distance. A row whose myocardium scores are undefined is *failed*, and says why in the column
-`failed`.
+`failed`. So is a row whose prediction holds NaN or infinity: none of it is scored.
 """
 
 import math
@@ -84,12 +84,12 @@ def evaluate_pair(
     undeformed = _scores(pair, _identity(pair), convention, labels)
     registered = dict.fromkeys((*REGISTERED, *TRUTH_REGISTERED), math.nan)
     failed = _reason_before(pair, labels["myo"])
-    if np.isfinite(prediction.displacement).all() and np.isfinite(prediction.moved).all():
+    if _finite(prediction):
         registered |= _scores(pair, prediction, convention, labels) | _calibration(pair, prediction)
         if not failed and math.isnan(registered["hd_px"]):
             failed = "myocardium vanished by warping"
     else:
-        failed = failed or "displacement or moved image not finite"
+        failed = failed or "prediction not finite"
     registered["seconds_per_pair"] = seconds
     truth_undeformed, truth_registered = _truth_columns(pair)
     return (
@@ -124,6 +124,11 @@ def warp_labels(labels, displacement, values: Sequence[int], convention: str = "
     return warped > 0 if convention == "official" else warped >= 0.5
 
 
+def _finite(prediction: Prediction) -> bool:
+    maps = (prediction.displacement, prediction.moved, prediction.log_variance)
+    return all(np.isfinite(x).all() for x in maps if x is not None)
+
+
 def _identity(pair) -> Prediction:
     return Prediction(np.zeros((*pair.moving.shape, pair.moving.ndim), np.float32), pair.moving)
 
@@ -151,14 +156,10 @@ def _scores(pair, prediction: Prediction, convention: str, labels: Mapping[str, 
 
 def _label_scores(pair, displacement, convention: str, labels: Mapping[str, int]) -> dict:
     warped = dict(
-        zip(
-            labels, warp_labels(pair.moving_labels, displacement, [*labels.values()], convention), strict=True
-        )
+        zip(labels, warp_labels(pair.moving_labels, displacement, [*labels.values()], convention), strict=True)
     )
     truth = {name: pair.fixed_labels == value for name, value in labels.items()}
-    valid = {
-        name: truth[name].any() and (pair.moving_labels == value).any() for name, value in labels.items()
-    }
+    valid = {name: truth[name].any() and (pair.moving_labels == value).any() for name, value in labels.items()}
     scores = {f"dice_{name}": overlap.dice(warped[name], truth[name]) for name in labels if valid[name]}
     if scores:
         scores["dice_mean"] = float(np.mean([*scores.values()]))

@@ -41,9 +41,7 @@ def summarise(rows: Sequence[dict], convention: str = "hetmorph", **about) -> di
     scored = [row for row in rows if not row["failed"]] if convention == "official" else rows
     columns = {block: _metrics(rows, block) for block in BLOCKS}
     values = {
-        block: {
-            metric: [row.get(f"{block}_{metric}", math.nan) for row in scored] for metric in columns[block]
-        }
+        block: {metric: [row.get(f"{block}_{metric}", math.nan) for row in scored] for metric in columns[block]}
         for block in BLOCKS
     }
     return {
@@ -76,9 +74,7 @@ def write_cases(path, rows: Sequence[dict]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(
-        {name: "" if _undefined(value) else value for name, value in row.items()} for row in rows
-    )
+    writer.writerows({name: "" if _undefined(value) else value for name, value in row.items()} for row in rows)
     _write_atomically(path, text.getvalue())
 
 
@@ -110,8 +106,7 @@ def _per_patient(rows: Sequence[dict], columns: dict[str, list[str]]) -> dict:
             for block in BLOCKS
         }
     over_patients = {
-        block: _block({m: [p[block][m] for p in patients.values()] for m in columns[block]})
-        for block in BLOCKS
+        block: _block({m: [p[block][m] for p in patients.values()] for m in columns[block]}) for block in BLOCKS
     }
     return {"n_patients": len(patients)} | over_patients | {"patients": patients}
 

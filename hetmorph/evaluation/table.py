@@ -37,8 +37,7 @@ def markdown(summary: dict) -> str:
             rows.append((heading, *cells))
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
-        for row in rows
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join([_heading(summary), "", *lines])
@@ -50,9 +49,7 @@ def _heading(summary: dict) -> str:
     reasons = {}
     for failure in summary["failures"]:
         reasons.setdefault(failure["reason"], []).append(failure["case_id"])
-    return "\n".join(
-        [text, *(f"  {len(cases)} × {reason}: {_abridged(cases)}" for reason, cases in reasons.items())]
-    )
+    return "\n".join([text, *(f"  {len(cases)} × {reason}: {_abridged(cases)}" for reason, cases in reasons.items())])
 
 
 def _abridged(cases: list[str], most: int = 4) -> str:

@@ -11,9 +11,19 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 SUFFIXES = (".nii.gz", ".nii")
-_UNREADABLE = (OSError, EOFError, zlib.error, ImageFileError, HeaderDataError, ValueError, MemoryError)
+_UNREADABLE = (
+    EOFError,
+    HeaderDataError,
+    ImageFileError,
+    MemoryError,
+    OSError,
+    ValueError,
+    WrapStructError,
+    zlib.error,
+)
 
 
 class DataError(ValueError):
@@ -25,11 +35,12 @@ class Image:
     """One image as read from disk.
 
     Attributes:
-        array: numpy array in the file's own axis order, `(X, Y, Z[, T])` for NIfTI; the header's scale and intercept
-            are applied.
+        array: numpy array in the file's own axis order, `(X, Y, Z[, T])` for NIfTI; the header's scale and
+            intercept are applied.
         spacing: voxel size of each array axis (mm for space, the header's unit for time).
         affine: `(4, 4)`, voxel index to RAS+ millimetres.
-        oriented: whether the header states an orientation (sform or qform); without it `affine` is only a guess.
+        oriented: whether the header states an orientation (sform or qform); without it `affine` is only a
+            guess.
         path: the file.
     """
 
@@ -49,8 +60,8 @@ def find_image(stem: Path | str) -> Path | None:
 def read_image(path: Path | str, ndim: int | None = None, finite: bool = True) -> Image:
     """Reads a NIfTI file completely and checks it.
 
-    The whole file is decompressed, so that its checksum is verified: a damaged gzip stream may otherwise decode to
-    plausible voxels.
+    The whole file is decompressed, so that its checksum is verified: a damaged gzip stream may otherwise
+    decode to plausible voxels.
 
     Args:
         path: a `.nii` or `.nii.gz` file.
@@ -61,8 +72,8 @@ def read_image(path: Path | str, ndim: int | None = None, finite: bool = True) -
         An `Image`; see there for axes and units.
 
     Raises:
-        DataError: the file is missing, damaged, not NIfTI, has another number of dimensions, is empty, holds colours
-            or complex numbers, or holds voxels that are not finite.
+        DataError: the file is missing, damaged, not NIfTI, has another number of dimensions, is empty,
+            holds colours or complex numbers, or holds voxels that are not finite.
 
     Example:
         >>> image = read_image("patient001_frame01.nii.gz", ndim=3)
@@ -100,7 +111,7 @@ def _decode(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
         nifti = (nib.Nifti2Image if version2 else nib.Nifti1Image).from_bytes(content)
         return nifti, np.asanyarray(nifti.dataobj)
     except _UNREADABLE as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(
-            f"{path}: not a complete NIfTI file ({type(error).__name__}: {error}); it may be truncated or "
-            "damaged, fetch it again."
+            f"{path}: not a complete NIfTI file, it may be truncated or damaged ({reason}); fetch it again."
         ) from error

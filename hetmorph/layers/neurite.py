@@ -99,3 +99,40 @@ class MeanStream(_Stream, ne.layers.MeanStream):
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class CovStream(_Stream, ne.layers.CovStream):
+    """Running second moment E[x·xᵀ] of the flattened inputs over training, `[B, ...]` → `[B, V, V]`.
+
+    Not centred, as in neurite. The output grows with min(1, count / cap).
+
+    Args:
+        cap: number of samples that the statistic remembers.
+
+    Reference:
+        Dalca et al., NeurIPS 2019, arXiv:1908.02738.
+    """
+
+    def _add_state(self, shape):
+        self.mean = self._state("mean", shape)
+        size = int(np.prod(shape))
+        self.cov = self._state("cov", [size, size])
+        self.count = self._state("count", [1])
+
+    def _statistic(self):
+        return self.cov
+
+    def _update(self, x):
+        mean, count = self._batch_mean_update(x)
+        flat = tf.reshape(x, [tf.shape(x)[0], -1])
+        before = tf.minimum(self.count, self.cap)
+        # The first sample alone would divide by zero.
+        samples = tf.maximum(before + tf.cast(tf.shape(x)[0], tf.float32) - 1, 1.0)
+        self.cov.assign((self.cov * (before - 1) + tf.matmul(flat, flat, transpose_a=True)) / samples)
+        self.mean.assign(mean)
+        self.count.assign(count)
+
+    def compute_output_shape(self, input_shape):
+        size = int(np.prod(input_shape[1:]))
+        return (input_shape[0], size, size)

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 from keras import layers as KL
 
-from hetmorph.compat import ne, vxm
+from hetmorph import layers
+from hetmorph.compat import vxm
 
 
 def default_unet_features() -> list[list[int]]:
@@ -141,7 +142,7 @@ def conv_block(
         layer, inputs = getattr(KL, f"Conv{ndims}D"), x
         options = {"kernel_initializer": kernel_initializer}
     else:
-        layer, inputs, options = getattr(ne.layers, f"HyperConv{ndims}DFromDense"), [x, hyp_tensor], {}
+        layer, inputs, options = getattr(layers, f"HyperConv{ndims}DFromDense"), [x, hyp_tensor], {}
     result = layer(features, kernel_size=3, padding="same", strides=strides, name=name, **options)(inputs)
     if do_res:
         if x.shape[-1] != features:

@@ -38,6 +38,7 @@ def compose(outer, inner, method: str = "linear") -> tf.Tensor:
 
     Warping an image by the result equals warping it by `outer` first and the outcome by `inner` second.
     """
+    outer, inner = tf.cast(outer, tf.float32), tf.cast(inner, tf.float32)
     return inner + warp(outer, inner, method)
 
 

@@ -9,26 +9,25 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from hetmorph.networks import VxmDense
+from hetmorph.networks import HetVxmDense, VxmDense
 from hetmorph.ops.warp import warp
 
 
 def export_savedmodel(model: keras.Model, directory: str | os.PathLike, version: int | None = None) -> Path:
     """Write `directory/<version>/`, which `tf.saved_model.load` or TensorFlow Serving runs without this library.
 
-    Batch and spatial sizes are free. Images are `[B, *S, C]` float32 in [0, 1]; a displacement is `[B, *S, N]` in voxels
-    on the grid of the fixed image and pulls: moved(x) = moving(x + u(x)). Signatures:
+    Batch and spatial sizes are free. Images are `[B, *S, C]` float32 in [0, 1]; a displacement is `[B, *S, N]` in
+    voxels on the grid of the fixed image and pulls: moved(x) = moving(x + u(x)). Signatures:
 
-    | name | inputs | outputs |
-    |---|---|---|
-    | `register` | `moving`, `fixed` | `displacement`, `moved` |
-    | `serving_default` | as `register`; those of a VxmDense have the names of its Keras 2 export | |
-    | `variance` (HetVxmDense) | `moving`, `fixed` | `log_variance` (log σ_I²), `weight`, each `[B, *S, 1]` |
-    | `warp`, `warp_nearest` | `image` (any channels), `displacement` | `moved` |
+    - `register`: `moving`, `fixed` → `displacement`, `moved`.
+    - `serving_default`: the same. For a VxmDense, inputs and outputs have the names that its export under Keras 2
+      had (`vxm_dense_source_input`, … → `vxm_dense_transformer`, …), so that existing clients go on working.
+    - `variance`, of a HetVxmDense: `moving`, `fixed` → `log_variance` (log σ_I²), `weight`, each `[B, *S, C]`.
+    - `warp` (linear), `warp_nearest`: `image` of any number of channels, `displacement` → `moved`.
 
-    Further inputs of a model, such as hyperparameters, keep their own names. Inference is deterministic: a model with
-    `use_probs` takes the mean. A request with NaN or infinite voxels, or with images whose batch or grid differ, fails
-    with an error that says so. A model with `input_model` keeps the size and the input names of that model.
+    Further inputs of a model, such as hyperparameters, keep their own names. A model with `input_model` keeps the
+    size and the input names of that model. Inference is deterministic: with `use_probs` the mean is taken. A request
+    with NaN or infinite voxels, or with images that differ in batch or grid, fails with an error that says so.
 
     Args:
         model: a VxmDense, or a model with its `references` and `with_shape`.
@@ -84,7 +83,7 @@ def _any_size(model: keras.Model) -> keras.Model:
     references = getattr(model, "references", None)
     if getattr(references, "pos_flow", None) is None or getattr(references, "y_source", None) is None:
         raise ValueError(
-            f"expected a registration model with references.pos_flow and references.y_source, got {type(model).__name__}"
+            f"expected a registration model with references.pos_flow and .y_source, got {type(model).__name__}"
         )
     if _has_input_model(model):
         return model
@@ -107,13 +106,18 @@ def _signatures(model: keras.Model) -> dict[str, Callable]:
         "warp": _warp_endpoint(pos_flow.shape[-1], "linear"),
         "warp_nearest": _warp_endpoint(pos_flow.shape[-1], "nearest"),
     }
-    if hasattr(model, "variance"):
+    if isinstance(model, HetVxmDense):
         signatures["variance"] = _endpoint(_variance_model(model), names)
     elif isinstance(model, VxmDense):
         outputs = dict(zip(model.output_keys, model.outputs, strict=True))
         own_names = [tensor.name for tensor in model.inputs]
         signatures["serving_default"] = _endpoint(keras.Model(model.inputs, outputs), own_names)
     return signatures
+
+
+def _variance_model(model: HetVxmDense) -> keras.Model:
+    outputs = model.references.full_model(model.inputs)
+    return keras.Model(model.inputs, {name: outputs[name] for name in ("log_variance", "weight")})
 
 
 def _endpoint(model: keras.Model, names: list[str]) -> Callable:

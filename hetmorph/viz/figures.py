@@ -41,15 +41,11 @@ def summary_figure(
         ValueError: no pairs, pairs and rows of different number, or pairs that are not 2-D.
     """
     if not pairs or len(pairs) != len(rows):
-        raise ValueError(
-            f"expected one row per pair and at least one, got {len(pairs)} pairs, {len(rows)} rows"
-        )
+        raise ValueError(f"expected one row per pair and at least one, got {len(pairs)} pairs, {len(rows)} rows")
     if pairs[0].moving.ndim != 2:
         raise ValueError(f"the summary picture shows 2-D pairs, got images of shape {pairs[0].moving.shape}")
     chosen = pick_cases(rows) or {"first": 0}
-    shown = [
-        (name, pairs[i], rows[i], predictor(pairs[i].moving, pairs[i].fixed)) for name, i in chosen.items()
-    ]
+    shown = [(name, pairs[i], rows[i], predictor(pairs[i].moving, pairs[i].fixed)) for name, i in chosen.items()]
     figure = _figure(shown, convention, labels)
     return _save(figure, Path(path))
 
@@ -73,36 +69,29 @@ def _draw_images(axes, pair, prediction: Prediction, limits: dict) -> None:
     panels.picture(axes[0], pair.moving, "moving", pair.spacing)
     panels.picture(axes[1], pair.fixed, "fixed", pair.spacing)
     panels.picture(axes[2], prediction.moved, "moved", pair.spacing)
-    both = (-limits["difference"], limits["difference"])
-    panels.picture(axes[3], pair.fixed - pair.moving, "difference before", pair.spacing, both, "RdBu_r")
+    panels.picture(axes[3], pair.fixed - pair.moving, "difference before", pair.spacing, limits["difference"], "RdBu_r")
     after = pair.fixed - prediction.moved
-    shown = panels.picture(axes[4], after, "difference after", pair.spacing, both, "RdBu_r")
+    shown = panels.picture(axes[4], after, "difference after", pair.spacing, limits["difference"], "RdBu_r")
     _colour_bar(shown, axes[3:], "fixed − moving or moved, intensity")
 
 
 def _draw_maps(axes, pair, prediction: Prediction, limits: dict) -> None:
     longest = np.linalg.norm(prediction.displacement, axis=-1).max()
-    panels.grid(
-        axes[0], pair.moving, prediction.displacement, f"grid x + u(x), |u| ≤ {longest:.1f} px", pair.spacing
-    )
+    panels.grid(axes[0], pair.moving, prediction.displacement, f"grid x + u(x), |u| ≤ {longest:.1f} px", pair.spacing)
     if prediction.log_variance is None:
         panels.blank(axes[1], "σ_I", "the model gives\nno variance")
     else:
         sigma = np.exp(0.5 * prediction.log_variance)
-        shown = panels.picture(axes[1], sigma, "σ_I", pair.spacing, (0, limits["sigma"]), "viridis")
+        shown = panels.picture(axes[1], sigma, "σ_I", pair.spacing, limits["sigma"], "viridis")
         _colour_bar(shown, axes[1], "intensity")
     if prediction.weight is None:
         panels.blank(axes[2], "weight", "the model gives\nno weight")
     else:
-        shown = panels.picture(
-            axes[2], prediction.weight, "weight", pair.spacing, (0, limits["weight"]), "magma"
-        )
+        shown = panels.picture(axes[2], prediction.weight, "weight", pair.spacing, limits["weight"], "magma")
         _colour_bar(shown, axes[2], "relative, no unit")
 
 
-def _draw_labels(
-    axes, pair, prediction: Prediction, row: dict, convention: str, labels: Mapping[str, int]
-) -> None:
+def _draw_labels(axes, pair, prediction: Prediction, row: dict, convention: str, labels: Mapping[str, int]) -> None:
     if pair.moving_labels is None or pair.fixed_labels is None:
         for panel, when in zip(axes, ("before", "after"), strict=True):
             panels.blank(panel, f"labels {when}", "no labels")
@@ -124,23 +113,27 @@ def _legend(axes, labels: Mapping[str, int]) -> None:
         for name, colour in zip(labels, panels.STRUCTURE_COLOURS, strict=False)
     ]
     handles.append(Line2D([], [], color="white", linestyle="dotted", label="truth"))
-    axes.legend(
-        handles=handles, loc="lower right", fontsize=7, facecolor="0.25", labelcolor="white", framealpha=0.8
-    )
+    axes.legend(handles=handles, loc="lower right", fontsize=7, facecolor="0.25", labelcolor="white", framealpha=0.8)
 
 
-def _limits(shown) -> dict[str, float]:
-    """Upper ends of the colour scales: the 99.5th percentile over all the cases shown."""
-
-    def upper(maps) -> float:
-        values = [np.abs(x).ravel() for x in maps if x is not None]
-        return float(np.percentile(np.concatenate(values), 99.5)) or 1.0 if values else 1.0
-
+def _limits(shown) -> dict[str, tuple[float, float]]:
+    """Colour limits over all the cases shown, between percentiles so that single voxels do not flatten the rest."""
+    difference = _range([p.fixed - p.moving for _, p, _, _ in shown], 0.25, 99.75)
+    largest = max(map(abs, difference))
     return {
-        "difference": upper([p.fixed - p.moving for _, p, _, _ in shown]),
-        "sigma": upper([_sigma(r) for *_, r in shown]),
-        "weight": upper([r.weight for *_, r in shown]),
+        "difference": (-largest, largest),
+        "sigma": (0.0, _range([_sigma(r) for *_, r in shown], 0, 99.5)[1]),
+        "weight": _range([r.weight for *_, r in shown], 0.5, 99.5),
     }
+
+
+def _range(maps, low: float, high: float) -> tuple[float, float]:
+    """Two percentiles of the voxels of all maps, at least a little apart; maps may be None."""
+    values = np.concatenate([np.zeros(0), *(np.ravel(x) for x in maps if x is not None)])
+    if not values.size:
+        return 0.0, 1.0
+    lower, upper = np.percentile(values, [low, high])
+    return float(lower), float(max(upper, lower + 1e-6))
 
 
 def _sigma(prediction: Prediction):
@@ -158,9 +151,7 @@ def _title(name: str, row: dict) -> str:
 
 def _scores(row: dict, block: str, when: str) -> str:
     names = ("RV", "MYO", "LV")
-    return f"labels {when}: " + " ".join(
-        f"{name} {row[f'{block}_dice_{name.lower()}']:.2f}" for name in names
-    )
+    return f"labels {when}: " + " ".join(f"{name} {row[f'{block}_dice_{name.lower()}']:.2f}" for name in names)
 
 
 def _colour_bar(shown, axes, label: str) -> None:

@@ -51,6 +51,7 @@ def grid(axes, image, displacement, title: str, spacing, step: int = 4) -> None:
     axes.add_collection(LineCollection(lines, colors="#7ae582", linewidths=0.6))
     folds = position[fold_mask(displacement)]
     axes.scatter(folds[:, 0], folds[:, 1], s=3, color="red", zorder=3)
+    axes.set(xlim=(-0.5, image.shape[0] - 0.5), ylim=(image.shape[1] - 0.5, -0.5))
 
 
 def contours(axes, image, truth, masks, title: str, spacing) -> None:

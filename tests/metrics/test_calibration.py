@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hetmorph.metrics import ause, sparsification
-from tests.metrics.reference_metrics import sparsification_by_removal
+from tests.reference_metrics import sparsification_by_removal
 
 
 @pytest.fixture

@@ -1,3 +1,5 @@
+"""Fields whose determinant is known, and determinants computed one voxel at a time."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -84,7 +86,8 @@ def test_a_translation_changes_nothing(shift):
 
 @pytest.mark.parametrize("metric", [folds_percent, sdlogj])
 @pytest.mark.parametrize(
-    "bad", [np.full((4, 4, 2), np.nan), np.full((4, 4, 2), np.inf), np.zeros((4, 4, 3)), np.zeros((1, 4, 2)), 0.0]
+    "bad",
+    [np.full((4, 4, 2), np.nan), np.full((4, 4, 2), np.inf), np.zeros((4, 4, 3)), np.zeros((1, 4, 2)), 0.0],
 )
 def test_refuses_what_is_not_a_displacement(metric, bad):
     with pytest.raises(ValueError, match="displacement"):

@@ -1,11 +1,10 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hetmorph.metrics import dice
-from tests.metrics.reference_metrics import sitk_dice
+from tests.reference_metrics import sitk_dice
 
 MASKS = arrays(bool, (5, 6))
 

@@ -1,0 +1,191 @@
+"""Configuration of a training: frozen dataclasses, YAML or JSON in and out; an unknown key is an error."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+
+def _section(**defaults):
+    return field(default_factory=lambda: defaults["of"]())
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and how they are cut.
+
+    Attributes:
+        name: "acdc" or "phantom".
+        dir: folder of the set; None reads HETMORPH_DATA.
+        crop: "paper" (round the labelled heart), "center" (round the motion) or "none".
+        size: in-plane size, voxels.
+        augment: flips, quarter turns, shifts and intensity changes of the training pairs.
+        skip_bad: leave out unreadable cases instead of stopping.
+    """
+
+    name: str = "phantom"
+    dir: str | None = None
+    crop: str = "paper"
+    size: tuple[int, ...] = (128, 128)
+    augment: bool = True
+    skip_bad: bool = False
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The displacement network; see `hetmorph.networks.VxmDense`."""
+
+    arch: str = "vxm"
+    features: tuple[tuple[int, ...], ...] | None = None
+    int_steps: int = 7
+    int_resolution: float = 2
+    bidir: bool = False
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What is minimised; the last seven belong to "het" and mean what they do in `hetmorph.networks.HetVxmDense`."""
+
+    name: str = "het"
+    smoothness: float = 0.01
+    gamma: float = 0.5
+    beta: float = 0.5
+    snr: str = "paper"
+    relative: str = "sample"
+    foreground: bool = False
+    warm_start: int | None = None
+    variance_pass: str = "recompute"
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam.
+
+    Attributes:
+        learning_rate: its peak.
+        decay: "cosine" to zero at the last update, or "none".
+        warmup: updates over which the rate rises linearly from zero.
+    """
+
+    learning_rate: float = 1e-3
+    decay: str = "cosine"
+    warmup: int = 100
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How long.
+
+    Attributes:
+        steps: batches of the whole training; each updates the networks its phase trains.
+        steps_per_epoch: batches between two validations and checkpoints; the last epoch may be shorter.
+        batch_size: pairs a batch.
+    """
+
+    steps: int = 3000
+    steps_per_epoch: int = 100
+    batch_size: int = 8
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs, the last one possibly shorter."""
+        return -(-self.steps // self.steps_per_epoch)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides the outcome of a training."""
+
+    data: DataConfig = _section(of=DataConfig)
+    network: NetworkConfig = _section(of=NetworkConfig)
+    objective: ObjectiveConfig = _section(of=ObjectiveConfig)
+    optimizer: OptimizerConfig = _section(of=OptimizerConfig)
+    schedule: ScheduleConfig = _section(of=ScheduleConfig)
+    seed: int = 0
+
+    def __post_init__(self):
+        _require(self.network.arch == "vxm", "network.arch", "'vxm'", self.network.arch)
+        objective, rate, schedule = self.objective, self.optimizer, self.schedule
+        _require(objective.name in ("het", "mse"), "objective.name", "'het' or 'mse'", objective.name)
+        _require(objective.smoothness >= 0, "objective.smoothness", "λ ≥ 0", objective.smoothness)
+        _require(rate.learning_rate > 0, "optimizer.learning_rate", "a positive rate", rate.learning_rate)
+        _require(rate.decay in ("cosine", "none"), "optimizer.decay", "'cosine' or 'none'", rate.decay)
+        for name in ("steps", "steps_per_epoch", "batch_size"):
+            value = getattr(schedule, name)
+            _require(value >= 1, f"schedule.{name}", "at least 1", value)
+        if objective.name == "het" and objective.warm_start is not None:
+            room = 0 <= 2 * objective.warm_start < schedule.epochs
+            expected = f"fewer than half of the {schedule.epochs} epochs"
+            _require(room, "objective.warm_start", expected, objective.warm_start)
+
+
+def to_dict(config) -> dict:
+    """Nested plain dictionary of lists, numbers and strings."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(values: dict, cls=TrainConfig, where: str = ""):
+    """Build a configuration from a nested dictionary; keys that are left out keep their default.
+
+    Raises:
+        ValueError: an unknown key or a value of the wrong type, named with its place.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{where or 'the configuration'} must be a mapping of keys to values, got {values!r}")
+    known = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(f"unknown key {where}{unknown[0]!s}; known keys are {', '.join(known)}")
+    return cls(**{key: _convert(value, known[key], f"{where}{key}") for key, value in values.items()})
+
+
+def load(path: str | Path) -> TrainConfig:
+    """Read a `.yaml`, `.yml` or `.json` file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: broken syntax, an unknown key or a bad value.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no configuration file {path}")
+    try:
+        values = yaml.safe_load(path.read_text())  # JSON is a subset of YAML
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is neither YAML nor JSON: {error}") from error
+    try:
+        return from_dict(values or {})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def save(config: TrainConfig, path: str | Path) -> None:
+    """Write YAML that `load` reads back."""
+    Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+
+
+def _require(condition: bool, where: str, expected: str, received) -> None:
+    if not condition:
+        raise ValueError(f"{where} must be {expected}, got {received!r}")
+
+
+def _convert(value, kind, where: str):
+    if dataclasses.is_dataclass(kind):
+        return from_dict(value, kind, f"{where}.")
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        kind = next(k for k in typing.get_args(kind) if k is not type(None))
+    if typing.get_origin(kind) is tuple:
+        _require(isinstance(value, (list, tuple)), where, "a list", value)
+        return tuple(_convert(v, typing.get_args(kind)[0], f"{where}[{i}]") for i, v in enumerate(value))
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    fits = number if kind is float else type(value) is kind
+    _require(fits, where, f"of type {kind.__name__}", value)
+    return kind(value)

@@ -1,0 +1,70 @@
+"""Optimisation of one pair: the velocity field itself is the weight."""
+
+import keras
+import numpy as np
+
+from hetmorph import layers
+from hetmorph.networks.base import LoadableModel, references, store_config_args
+from hetmorph.networks.vxm import _deprecated
+from hetmorph.ops.warp import warp
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class InstanceDense(LoadableModel):
+    """Velocity field of one pair as a trainable tensor, integrated and applied to the source.
+
+    Input the source `[1, *S, C]`; outputs `[moved, velocity]`. Fit it to the target, starting from `set_flow`.
+
+    Args:
+        inshape: spatial size of the source.
+        nb_feats: channels.
+        mult: the field is the weight times this factor, which scales its learning rate.
+        int_steps: squarings; 0 takes the field as the displacement itself.
+        int_downsize: deprecated name of `int_resolution`.
+        int_resolution: voxel size of the field, in image voxels.
+
+    Example:
+        >>> model = InstanceDense((128, 128))
+        >>> model.set_flow(velocity)                        # e.g. the field output of a VxmDense
+        >>> model.compile("adam", loss=[MSE().loss, Grad("l2").loss])
+        >>> model.fit(source, [target, zeros], epochs=50)
+
+    Reference:
+        Balakrishnan et al., IEEE TMI 2019, doi:10.1109/TMI.2019.2897538, section V-C.
+    """
+
+    @store_config_args
+    def __init__(self, inshape, nb_feats=1, mult=1000, int_steps=7, int_downsize=None, int_resolution=2):
+        int_resolution = _deprecated(int_downsize, "int_downsize", "int_resolution", int_resolution)
+        # Rounded up, so that the upsampled field covers the image; equal to voxelmorph's where it divides.
+        flow_shape = [int(np.ceil(size / int_resolution)) for size in inshape]
+        source = keras.Input((*inshape, nb_feats), name="source_input")
+        flow_layer = layers.LocalParamWithInput(
+            (*flow_shape, len(inshape)), mult=mult, dtype="float32", name="local_param_with_input"
+        )
+        preint_flow = pos_flow = flow_layer(source)
+        if int_steps > 0:
+            pos_flow = layers.VecInt(int_steps=int_steps, dtype="float32", name="flow_int")(pos_flow)
+        if int_resolution > 1:
+            pos_flow = layers.RescaleTransform(int_resolution, dtype="float32", name="diffflow")(pos_flow)
+            if tuple(pos_flow.shape[1:-1]) != tuple(inshape):
+                pos_flow = layers.CropToReference(dtype="float32", name="diffflow_crop")([pos_flow, source])
+        y_source = layers.SpatialTransformer(dtype="float32", name="transformer")([source, pos_flow])
+        super().__init__(name="vxm_instance_dense", inputs=[source], outputs=[y_source, preint_flow])
+        self.references = references(pos_flow=pos_flow, flow_layer=flow_layer, mult=mult)
+
+    def set_flow(self, warp):
+        """Start from a velocity field `[*S / int_resolution, N]`, or the same with a batch axis of 1."""
+        shape = tuple(self.references.flow_layer.kernel.shape)
+        field = np.asarray(warp, np.float32)
+        if field.shape not in (shape, (1, *shape)):
+            raise ValueError(f"expected a velocity field of shape {shape}, got {field.shape}")
+        self.references.flow_layer.set_weights([field.reshape(shape) / self.references.mult])
+
+    def register(self, src, batch_size=None):
+        """Current displacement, `[B, *S, N]` voxels; the values of `src` do not matter."""
+        return self._registration_model().predict(np.asarray(src), batch_size=batch_size, verbose=0)
+
+    def apply_transform(self, src, img, interp_method="linear"):
+        """Warp `img` (`[B, *S, C]`) by the current displacement."""
+        return warp(np.asarray(img, np.float32), self.register(src), interp_method).numpy()

@@ -1,0 +1,186 @@
+import math
+
+import numpy as np
+import pytest
+
+from hetmorph.evaluation import Prediction, evaluate, evaluate_pair
+from hetmorph.evaluation.cases import OVERLAP, REGISTERED, UNDEFORMED, foreground, warp_labels
+from hetmorph.metrics import ause, dice
+from tests.evaluation.fakes import constant, heart, pair, shifted_pair
+
+NOTHING = constant((0, 0))
+
+
+def without(label, labels=None):
+    labels = heart() if labels is None else labels
+    return np.where(labels == label, 0, labels).astype(np.uint8)
+
+
+def test_an_exact_registration_scores_perfectly_beside_the_undeformed_row():
+    row = evaluate_pair(constant((-3, 0)), shifted_pair(3))
+    assert row["failed"] == ""
+    for name in ("dice_myo", "dice_rv", "dice_lv", "dice_mean"):
+        assert row[f"registered_{name}"] == 1
+        assert 0.3 < row[f"undeformed_{name}"] < 0.9
+    for name in ("hd_px", "hd95_px", "hd95_mm", "assd_px", "asd_px", "mse", "folds_percent", "sdlogj"):
+        assert row[f"registered_{name}"] == 0
+    assert row["undeformed_hd_px"] == 3
+    assert row["undeformed_hd95_mm"] == 6, "axis 0 has 2 mm a voxel"
+    assert row["undeformed_mse"] > 0.01
+
+
+def test_doing_nothing_equals_the_undeformed_columns():
+    row = evaluate_pair(NOTHING, shifted_pair(2))
+    for name in UNDEFORMED:
+        assert row[f"registered_{name}"] == row[f"undeformed_{name}"]
+
+
+def test_the_wrong_direction_makes_it_worse():
+    row = evaluate_pair(constant((3, 0)), shifted_pair(3))
+    assert row["registered_dice_myo"] < row["undeformed_dice_myo"]
+
+
+def test_official_counts_everything_touched_and_ours_the_nearer_half():
+    labels = heart()
+    u = np.full((32, 32, 2), 0.25, np.float32)
+    ours, official = (warp_labels(labels, u, [2], convention)[0] for convention in ("hetmorph", "official"))
+    np.testing.assert_array_equal(ours, labels == 2)
+    assert (official & ~ours).any() and not (ours & ~official).any()
+
+
+def test_official_punishes_a_subvoxel_warp_of_a_perfect_match():
+    near = constant((0.25, 0.25))
+    assert evaluate_pair(near, pair(), "hetmorph")["registered_dice_myo"] == 1
+    assert evaluate_pair(near, pair(), "official")["registered_dice_myo"] < 0.9
+
+
+@pytest.mark.parametrize("convention", ["hetmorph", "official"])
+@pytest.mark.parametrize(
+    ("moving", "fixed", "reason"),
+    [
+        (without(2), heart(), "no myocardium in ED"),
+        (heart(), without(2), "no myocardium in ES"),
+        (without(2), without(2), "no myocardium in ED and ES"),
+    ],
+)
+def test_a_slice_without_myocardium_fails_and_keeps_what_is_defined(convention, moving, fixed, reason):
+    row = evaluate_pair(NOTHING, pair(moving=moving, fixed=fixed), convention)
+    assert row["failed"] == reason
+    assert math.isnan(row["registered_dice_myo"]) and math.isnan(row["registered_hd_px"])
+    assert row["registered_dice_rv"] == 1
+    assert row["registered_folds_percent"] == 0
+    assert math.isfinite(row["registered_mse"]) and math.isfinite(row["registered_sdlogj"])
+
+
+@pytest.mark.parametrize(("moving", "fixed"), [(without(1), heart()), (heart(), without(1)), (without(1), without(1))])
+def test_a_slice_without_right_ventricle_lacks_that_score_alone(moving, fixed):
+    row = evaluate_pair(NOTHING, pair(moving=moving, fixed=fixed))
+    assert row["failed"] == ""
+    assert math.isnan(row["registered_dice_rv"])
+    assert row["registered_dice_mean"] == np.mean([row["registered_dice_myo"], row["registered_dice_lv"]])
+
+
+def test_a_slice_of_background_fails_without_noise():
+    empty = np.zeros((32, 32), np.uint8)
+    row = evaluate_pair(NOTHING, pair(moving=empty, fixed=empty))
+    assert row["failed"] == "no myocardium in ED and ES"
+    assert all(math.isnan(row[f"registered_{name}"]) for name in OVERLAP)
+
+
+def test_myocardium_warped_out_of_sight_scores_zero_and_fails():
+    row = evaluate_pair(constant((30, 30)), pair())
+    assert row["failed"] == "myocardium vanished by warping"
+    assert row["registered_dice_myo"] == 0
+    assert math.isnan(row["registered_hd_px"])
+
+
+def test_a_pair_without_labels_fails_and_still_has_image_scores():
+    bare = pair()
+    bare = type(bare)("bare", "p", None, None, bare.moving, bare.fixed, None, None, (1.0, 1.0))
+    row = evaluate_pair(NOTHING, bare)
+    assert row["failed"] == "no labels"
+    assert row["registered_mse"] == 0
+
+
+@pytest.mark.parametrize("broken", ["displacement", "moved", "log_variance"])
+def test_a_prediction_with_nan_fails_and_is_not_scored(broken):
+    maps = {
+        "displacement": np.zeros((32, 32, 2)),
+        "moved": np.zeros((32, 32)),
+        "log_variance": np.zeros((32, 32)),
+    }
+    maps[broken][3, 3] = np.nan
+    row = evaluate_pair(lambda moving, fixed: Prediction(**maps), pair())
+    assert row["failed"] == "prediction not finite"
+    assert math.isnan(row["registered_dice_myo"])
+    assert row["undeformed_dice_myo"] == 1
+
+
+def test_calibration_columns_come_from_the_log_variance(rng):
+    log_variance = rng.normal(size=(32, 32)).astype(np.float32)
+    sample = shifted_pair(3)
+    row = evaluate_pair(constant((-1, 0), log_variance), sample)
+    sq_error = (sample.fixed - np.roll(sample.moving, 1, 0)) ** 2
+    assert row["registered_ause"] == pytest.approx(ause(sq_error, log_variance))
+    inside = (sample.moving != 0) | (sample.fixed != 0)
+    assert 0.1 < inside.mean() < 0.9
+    assert row["registered_ause_foreground"] == pytest.approx(ause(sq_error[inside], log_variance[inside]))
+    np.testing.assert_array_equal(foreground(sample), inside)
+
+
+def test_a_model_without_variance_has_no_calibration_and_no_time_is_missing():
+    row = evaluate_pair(NOTHING, pair())
+    assert math.isnan(row["registered_ause"]) and math.isnan(row["registered_ause_foreground"])
+    assert row["registered_seconds_per_pair"] > 0
+    assert {f"registered_{name}" for name in REGISTERED} <= set(row)
+
+
+def test_truth_gives_endpoint_errors_and_noise_correlation(rng):
+    truth = np.zeros((32, 32, 2), np.float32)
+    truth[..., 0] = -3
+    sigma = rng.uniform(0.01, 0.1, (32, 32)).astype(np.float32)
+    sample = shifted_pair(3, displacement=truth, sigma=sigma)
+    row = evaluate_pair(constant((-3, 4), 2 * np.log(2 * sigma)), sample)
+    assert row["undeformed_epe"] == row["undeformed_epe_heart"] == 3
+    assert row["registered_epe"] == row["registered_epe_heart"] == 4
+    assert row["registered_sigma_correlation"] == pytest.approx(1, abs=1e-5)
+    flat = evaluate_pair(constant((-3, 4), np.zeros((32, 32), np.float32)), sample)
+    assert math.isnan(flat["registered_sigma_correlation"])
+
+
+def test_evaluate_keeps_the_order_and_leaves_compilation_out_of_the_time():
+    calls = []
+
+    def slow_at_first(moving, fixed):
+        calls.append(moving.shape)
+        return NOTHING(moving, fixed)
+
+    rows = evaluate(slow_at_first, [pair("a"), pair("b")], progress=False)
+    assert [row["case_id"] for row in rows] == ["a", "b"]
+    assert len(calls) == 3, "one call more, to warm up, for the one shape there is"
+
+
+def test_three_dimensions():
+    labels = np.stack([heart()] * 6)
+    volume = pair(moving=labels[0], fixed=labels[0])
+    volume = type(volume)("v", "p", None, None, *[np.float32(labels)] * 2, labels, labels, (8.0, 1.5, 1.5))
+    row = evaluate_pair(constant((0, 0, 0)), volume)
+    assert row["registered_dice_mean"] == 1 and row["registered_hd95_mm"] == 0
+
+
+def test_errors_name_the_case_and_the_choices():
+    def refuses(moving, fixed):
+        raise ValueError("no thanks")
+
+    with pytest.raises(ValueError, match="p1_s0: no thanks"):
+        evaluate(refuses, [pair()], progress=False)
+    with pytest.raises(ValueError, match="'hetmorph', 'official'"):
+        evaluate(NOTHING, [pair()], "paper", progress=False)
+
+
+def test_overlap_agrees_with_nearest_labels_for_whole_voxel_shifts():
+    sample = shifted_pair(2)
+    row = evaluate_pair(constant((-1, 0)), sample)
+    rolled = np.roll(sample.moving_labels, 1, 0)
+    for name, value in (("rv", 1), ("myo", 2), ("lv", 3)):
+        assert row[f"registered_dice_{name}"] == dice(rolled == value, sample.fixed_labels == value)

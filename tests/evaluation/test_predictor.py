@@ -1,0 +1,164 @@
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hetmorph.evaluation import load, wrap
+from hetmorph.evaluation.predictor import savedmodel_folder
+from hetmorph.networks import VxmDense
+from hetmorph.networks.het import HetVxmDense
+from hetmorph.ops.warp import warp
+from hetmorph.serving import export_savedmodel
+
+FEATURES = [[4, 4], [4, 4]]
+
+
+def randomised(model):
+    """Weights large enough for a displacement worth comparing: a fresh model predicts next to none."""
+    rng = np.random.default_rng(0)
+    model.set_weights([w + 0.1 * rng.normal(size=w.shape).astype(w.dtype) for w in model.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="module")
+def het():
+    return randomised(HetVxmDense((16, 24), FEATURES, variance_features=FEATURES))
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return randomised(VxmDense((16, 24), FEATURES))
+
+
+@pytest.fixture
+def images(rng):
+    return rng.random((2, 16, 24), np.float32)
+
+
+def assert_same(a, b):
+    for name in ("displacement", "moved", "log_variance", "weight"):
+        one, other = getattr(a, name), getattr(b, name)
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_het_model_gives_everything(het, images):
+    prediction = wrap(het)(*images)
+    assert prediction.displacement.shape == (16, 24, 2)
+    for image in (prediction.moved, prediction.log_variance, prediction.weight):
+        assert image.shape == (16, 24)
+    assert np.abs(prediction.displacement).max() > 0.01
+    expected = het.predict_all(images[:1, ..., None], images[1:, ..., None])
+    np.testing.assert_allclose(prediction.log_variance, expected["log_variance"][0, ..., 0], atol=1e-6)
+
+
+def test_a_model_without_variance_gives_displacement_and_moved(plain, images):
+    prediction = wrap(plain)(*images)
+    assert prediction.log_variance is None and prediction.weight is None
+    moved = warp(images[:1, ..., None], prediction.displacement[None])
+    np.testing.assert_allclose(prediction.moved, moved[0, ..., 0], atol=1e-6)
+
+
+def test_a_batch_equals_its_pairs_one_by_one(het, rng):
+    predictor = wrap(het)
+    moving, fixed = rng.random((2, 3, 16, 24), np.float32)
+    for one, a, b in zip(predictor.predict_batch(moving, fixed), moving, fixed, strict=True):
+        assert_same(one, predictor(a, b))
+
+
+def test_a_model_of_another_size_is_rebuilt_with_its_weights(het, rng):
+    moving, fixed = rng.random((2, 20, 12), np.float32)
+    expected = het.with_shape((20, 12)).predict_all(moving[None, ..., None], fixed[None, ..., None])
+    np.testing.assert_allclose(wrap(het)(moving, fixed).displacement, expected["displacement"][0], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["het", "plain"])
+def test_keras_file_savedmodel_and_live_model_agree(kind, images, tmp_path, request):
+    model = request.getfixturevalue(kind)
+    model.save(tmp_path / "model.keras")
+    export_savedmodel(model, tmp_path / "exported")
+    expected = wrap(model)(*images)
+    for path in (tmp_path / "model.keras", tmp_path / "exported"):
+        assert_same(load(path)(*images), expected)
+
+
+def test_follows_the_weights_of_a_model_in_training(plain, images):
+    model = plain.with_shape((16, 24))
+    predictor = wrap(model)
+    assert np.abs(predictor(*images).displacement).max() > 0.01
+    model.set_weights([0 * w for w in model.get_weights()])
+    assert (predictor(*images).displacement == 0).all()
+
+
+def test_wrapping_twice_changes_nothing(plain):
+    predictor = wrap(plain)
+    assert wrap(predictor) is predictor
+
+
+class Adder(tf.Module):
+    """A SavedModel made without hetmorph: displacement everywhere the same."""
+
+    def __init__(self, amount):
+        super().__init__()
+        self.amount = tf.Variable(float(amount))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 1), name=n) for n in ("moving", "fixed")])
+    def register(self, moving, fixed):
+        return {"displacement": tf.concat([0 * moving, 0 * fixed], -1) + self.amount, "moved": moving}
+
+
+def save_adder(folder, amount):
+    module = Adder(amount)
+    tf.saved_model.save(module, str(folder), signatures={"register": module.register})
+
+
+def test_the_largest_version_wins_and_numbers_are_compared_as_numbers(images, tmp_path):
+    for version in (2, 10):
+        save_adder(tmp_path / "m" / str(version), version)
+    (tmp_path / "m" / "11").mkdir()  # an export under way, without its graph yet
+    (tmp_path / "m" / "notes").mkdir()
+    assert savedmodel_folder(tmp_path / "m").name == "10"
+    prediction = load(tmp_path / "m")(*images)
+    assert (prediction.displacement == 10).all()
+    assert prediction.log_variance is None
+    assert (load(tmp_path / "m" / "2")(*images).displacement == 2).all()
+
+
+def test_refuses_images_that_do_not_fit(het, images):
+    predictor = wrap(het)
+    with pytest.raises(ValueError, match=r"2-D images.*got moving of shape \(16, 24, 3\)"):
+        predictor(np.zeros((16, 24, 3)), np.zeros((16, 24, 3)))
+    with pytest.raises(ValueError, match="same shape"):
+        predictor(images[0], images[1][:8])
+    with pytest.raises(ValueError, match="fixed image holds NaN"):
+        predictor(images[0], np.full((16, 24), np.nan))
+
+
+def test_refuses_what_is_no_registration_model():
+    with pytest.raises(ValueError, match="Sequential without references"):
+        wrap(keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]))
+
+
+def test_refuses_paths_that_hold_no_model(tmp_path, images):
+    with pytest.raises(FileNotFoundError, match="no model at"):
+        load(tmp_path / "absent.keras")
+    (tmp_path / "text.keras").write_text("not a zip")
+    (tmp_path / "weights.bin").write_text("x")
+    for name in ("text.keras", "weights.bin"):
+        with pytest.raises(ValueError, match="is not a model"):
+            load(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
+        archive.writestr("a.txt", "a")
+    with pytest.raises(ValueError, match="does not load"):
+        load(tmp_path / "other.keras")
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    with pytest.raises(ValueError, match="is not a SavedModel.*found sub"):
+        load(tmp_path / "folder")
+    save_adder(tmp_path / "m", 1)
+    module = tf.Module()
+    tf.saved_model.save(module, str(tmp_path / "bare"))
+    with pytest.raises(ValueError, match="signature 'register'.*found no signatures"):
+        load(tmp_path / "bare")

@@ -1,0 +1,111 @@
+"""hetmorph.io.images against files that are good, odd, and broken."""
+
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from hetmorph.io import DataError, read_image
+from hetmorph.io.images import find_image
+
+
+@pytest.fixture
+def array(rng):
+    return rng.integers(0, 1000, (7, 5, 3)).astype(np.int16)
+
+
+def save(path, array, affine=None):
+    nib.save(nib.Nifti1Image(array, np.diag([1.5, 1.25, 8, 1]) if affine is None else affine), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_array_and_geometry_come_back(tmp_path, array, suffix):
+    image = read_image(save(tmp_path / f"a{suffix}", array), ndim=3)
+    np.testing.assert_array_equal(image.array, array)
+    assert image.spacing == (1.5, 1.25, 8.0)
+    np.testing.assert_array_equal(image.affine, np.diag([1.5, 1.25, 8, 1]))
+    assert image.oriented
+
+
+def test_scale_and_intercept_of_the_header_are_applied(tmp_path):
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    values = np.linspace(-2.5, 7.5, 24).reshape(4, 3, 2)
+    nib.save(nib.Nifti1Image(values, np.eye(4), header), tmp_path / "a.nii.gz")  # stored as scaled integers
+    np.testing.assert_allclose(read_image(tmp_path / "a.nii.gz").array, values, atol=1e-3)
+
+
+def test_nifti2_is_read(tmp_path, array):
+    nib.save(nib.Nifti2Image(array, np.eye(4)), tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.nii.gz").array, array)
+
+
+def test_a_header_without_orientation_is_told_apart(tmp_path, array):
+    nifti = nib.Nifti1Image(array, None)
+    nifti.header["qform_code"] = nifti.header["sform_code"] = 0
+    nib.save(nifti, tmp_path / "a.nii")
+    assert not read_image(tmp_path / "a.nii").oriented
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match="gone.nii.gz: no such file"):
+        read_image(tmp_path / "gone.nii.gz")
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kept", [0.0, 0.1, 0.6, 0.99])
+def test_truncated_file_is_named(tmp_path, array, suffix, kept):
+    path = save(tmp_path / f"a{suffix}", array)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(DataError, match=r"a\.nii.*truncated or damaged"):
+        read_image(path)
+
+
+def test_a_flipped_bit_that_still_decodes_is_noticed(tmp_path, array):
+    raw = save(tmp_path / "a.nii", array).read_bytes()
+    packed = bytearray(gzip.compress(raw, compresslevel=0))  # stored blocks: any voxel byte may change unnoticed
+    packed[-20] ^= 1
+    path = tmp_path / "b.nii.gz"
+    path.write_bytes(bytes(packed))
+    with pytest.raises(DataError, match="b.nii.gz.*CRC"):
+        read_image(path)
+
+
+def test_another_kind_of_file_is_refused(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    path.write_text("<html>Please log in</html>" * 100)
+    with pytest.raises(DataError, match="a.nii.gz: not a complete NIfTI file"):
+        read_image(path)
+
+
+def test_wrong_number_of_dimensions_is_stated(tmp_path, array):
+    with pytest.raises(DataError, match=r"expected an image with 4 dimensions, received shape \(7, 5, 3\)"):
+        read_image(save(tmp_path / "a.nii", array), ndim=4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_not_finite_are_located(tmp_path, array, value):
+    array = array.astype(np.float32)
+    array[6, 0, 2] = value
+    path = save(tmp_path / "a.nii.gz", array)
+    with pytest.raises(DataError, match=r"a\.nii\.gz: 1 voxels are NaN or infinite, the first at \(6, 0, 2\)"):
+        read_image(path)
+    assert not np.isfinite(read_image(path, finite=False).array).all()
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])])
+def test_colours_and_complex_numbers_are_refused(tmp_path, dtype):
+    nib.save(nib.Nifti1Image(np.zeros((4, 3, 2), dtype), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(DataError, match="expected one real number a voxel"):
+        read_image(tmp_path / "a.nii")
+
+
+def test_find_image_prefers_the_compressed_file(tmp_path, array):
+    assert find_image(tmp_path / "a") is None
+    save(tmp_path / "a.nii", array)
+    assert find_image(tmp_path / "a").name == "a.nii"
+    save(tmp_path / "a.nii.gz", array)
+    assert find_image(tmp_path / "a").name == "a.nii.gz"

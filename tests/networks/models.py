@@ -1,0 +1,48 @@
+"""Small VoxelMorph models of every kind, and what goes in and comes out, for the tests beside this file."""
+
+from pathlib import Path
+
+import numpy as np
+
+from hetmorph.networks.atlas import ProbAtlasSegmentation
+from hetmorph.networks.hyper import HyperVxmDense
+from hetmorph.networks.instance import InstanceDense
+from hetmorph.networks.semisupervised import VxmDenseSemiSupervisedPointCloud, VxmDenseSemiSupervisedSeg
+from hetmorph.networks.template import ConditionalTemplateCreation, TemplateCreation
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+FEATURES = [[4, 4], [4, 4, 4]]
+
+# One per file of tests/golden.
+GOLDEN_CLASSES = {
+    "hyper": HyperVxmDense,
+    "hyper_3d": HyperVxmDense,
+    "seg": VxmDenseSemiSupervisedSeg,
+    "seg_bidir": VxmDenseSemiSupervisedSeg,
+    "points": VxmDenseSemiSupervisedPointCloud,
+    "points_one_way": VxmDenseSemiSupervisedPointCloud,
+    "instance": InstanceDense,
+    "template": TemplateCreation,
+    "conditional": ConditionalTemplateCreation,
+    "conditional_levels": ConditionalTemplateCreation,
+    "atlas": ProbAtlasSegmentation,
+    "atlas_supervised": ProbAtlasSegmentation,
+}
+
+
+def golden(name):
+    """Path of a weight file of the original, its inputs, its outputs, and everything else it gave."""
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        inputs = [arrays[f"in{i}"] for i in range(sum(k.startswith("in") for k in arrays))]
+        outputs = [arrays[f"out{i}"] for i in range(sum(k.startswith("out") for k in arrays))]
+        return GOLDEN / f"{name}.h5", inputs, outputs, dict(arrays)
+
+
+def random_inputs(model, rng, batch=2):
+    """Uniform arrays of the shapes that a model takes."""
+    return [rng.uniform(size=(batch, *t.shape[1:])).astype("float32") for t in model.inputs]
+
+
+def targets_like(model, inputs):
+    """Zeros of the shapes that a model gives; the image where an output has the shape of the last image input."""
+    return [np.zeros_like(y) for y in model.predict(inputs, verbose=0)]

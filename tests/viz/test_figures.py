@@ -1,0 +1,130 @@
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from hetmorph.evaluation import Prediction, evaluate
+from hetmorph.viz import figures, panels, summary_figure
+from tests.evaluation.fakes import constant, heart, pair, shifted_pair
+
+
+@pytest.fixture
+def pairs():
+    """The third matches best, the second worst."""
+    return [shifted_pair(3), pair("far", heart(), heart(centre=(19, 14))), pair("same")]
+
+
+def run(predictor, pairs, path):
+    return summary_figure(predictor, pairs, evaluate(predictor, pairs, progress=False), path)
+
+
+def shown_figure(predictor, pairs, monkeypatch, tmp_path):
+    """The figure that would be written, for its texts and axes."""
+    kept = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: kept.append(figure))
+    run(predictor, pairs, tmp_path / "x.png")
+    return kept[0]
+
+
+def titles(figure):
+    return [axes.get_title() for block in figure.subfigs for axes in block.axes]
+
+
+def test_writes_a_picture_with_content_and_nothing_else(pairs, tmp_path):
+    sigma = np.full((32, 32), -4, np.float32)
+    path = run(constant((-1, 0), sigma), pairs, tmp_path / "new" / "summary.png")
+    image = imread(path)
+    assert image.shape[0] > 800 and image.shape[1] > 1200
+    assert image.std() > 0.05
+    assert [p.name for p in path.parent.iterdir()] == ["summary.png"]
+
+
+def test_shows_the_median_and_the_worst_case_with_scores(pairs, monkeypatch, tmp_path):
+    predictor = constant((0, 0))
+    figure = shown_figure(predictor, pairs, monkeypatch, tmp_path)
+    median, worst = (block.get_suptitle() for block in figure.subfigs)
+    assert median.startswith("median case: shifted (NOR)") and worst.startswith("worst case: far (NOR)")
+    score = evaluate(predictor, pairs[1:2], progress=False)[0]["registered_dice_myo"]
+    assert f"→ {score:.3f}" in worst
+
+
+def test_every_promised_panel_is_there(pairs, monkeypatch, tmp_path):
+    figure = shown_figure(constant((0, 0), np.zeros((32, 32), np.float32)), pairs, monkeypatch, tmp_path)
+    for wanted in (
+        "moving", "fixed", "moved", "difference before", "difference after", "grid", "σ_I", "weight",
+        "labels before", "labels after",
+    ):  # fmt: skip
+        assert sum(title.startswith(wanted) for title in titles(figure)) >= 2, wanted
+
+
+def test_both_cases_share_their_colour_scales(pairs, monkeypatch, tmp_path):
+    def predict(moving, fixed):
+        difference = np.abs(fixed - moving)
+        return Prediction(np.zeros((32, 32, 2)), moving, difference - 4, difference)
+
+    figure = shown_figure(predict, pairs, monkeypatch, tmp_path)
+    for name in ("difference before", "difference after", "σ_I", "weight"):
+        panels_of = [axes for block in figure.subfigs for axes in block.axes if axes.get_title() == name]
+        assert len({axes.images[0].get_clim() for axes in panels_of}) == 1
+    low, high = panels_of[0].images[0].get_clim()
+    assert low < high
+
+
+def test_a_model_without_variance_leaves_a_note(pairs, monkeypatch, tmp_path):
+    figure = shown_figure(constant((0, 0)), pairs, monkeypatch, tmp_path)
+    texts = [text.get_text() for block in figure.subfigs for axes in block.axes for text in axes.texts]
+    assert texts.count("the model gives\nno variance") == 2
+
+
+def test_without_any_scored_case_the_first_is_shown(monkeypatch, tmp_path):
+    empty = np.zeros((32, 32), np.uint8)
+    figure = shown_figure(constant((0, 0)), [pair("bare", empty, empty)], monkeypatch, tmp_path)
+    assert [block.get_suptitle().split(" ·")[0] for block in figure.subfigs] == ["first case: bare (NOR)"]
+
+
+def test_constant_images_draw_without_warning(tmp_path):
+    flat = pair()
+    flat = type(flat)(
+        "flat", "p", None, None, np.zeros((32, 32), np.float32), np.zeros((32, 32), np.float32), None, None, (1, 1)
+    )
+    assert run(constant((0, 0)), [flat], tmp_path / "flat.png").exists()
+
+
+def test_the_users_matplotlib_is_left_alone(pairs, tmp_path):
+    import matplotlib.pyplot as plt
+
+    before = matplotlib.get_backend(), plt.get_fignums()
+    run(constant((0, 0)), pairs, tmp_path / "x.png")
+    assert (matplotlib.get_backend(), plt.get_fignums()) == before
+
+
+def test_folding_voxels_are_marked():
+    from matplotlib.figure import Figure
+
+    u = np.zeros((12, 12, 2), np.float32)
+    u[4:8, :, 0] = -3.0 * np.arange(4)[:, None]
+    axes = Figure().add_subplot()
+    panels.grid(axes, np.zeros((12, 12)), u, "grid", (1, 1))
+    marked = len(axes.collections[-1].get_offsets())
+    assert marked == panels.fold_mask(u).sum() > 0
+
+
+def test_pictures_keep_the_shape_of_the_voxels():
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    panels.picture(axes, np.zeros((10, 20)), "", (1.0, 3.0))
+    assert axes.get_aspect() == 3, "a voxel is three times as tall as wide"
+    assert axes.images[0].get_array().shape == (20, 10), "axis 0 runs from left to right"
+
+
+def test_refuses_what_it_cannot_show(pairs, tmp_path):
+    rows = evaluate(constant((0, 0)), pairs, progress=False)
+    with pytest.raises(ValueError, match="one row per pair"):
+        summary_figure(constant((0, 0)), pairs[:2], rows, tmp_path / "x.png")
+    with pytest.raises(ValueError, match="at least one"):
+        summary_figure(constant((0, 0)), [], [], tmp_path / "x.png")
+    labels = np.stack([heart()] * 4)
+    volume = type(pairs[0])("v", "p", None, None, *[np.float32(labels)] * 2, labels, labels, (1, 1, 1))
+    with pytest.raises(ValueError, match="2-D pairs"):
+        run(constant((0, 0, 0)), [volume], tmp_path / "x.png")

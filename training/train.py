@@ -1,0 +1,246 @@
+"""Train a registration model, evaluate it on the test patients, draw it and export it.
+
+Direction: end-diastole (ED, moving) is registered to end-systole (ES, fixed). Intensities are in [0, 1] per image,
+displacements in voxels on the grid of the fixed image: moved(x) = moving(x + u(x)).
+
+The run folder receives config.yaml, splits.json, log.csv, tensorboard/, checkpoints/, best.keras (highest validation
+Dice), and at the end cases.csv, summary.json, report.png and saved_model/1. A run that was stopped, however, goes on
+with --resume and ends as if it had not been.
+
+Examples:
+    python training/train.py --data phantom --steps 300
+    python training/train.py --data acdc --data-dir ~/ACDC --objective het --steps 4000 --out runs/acdc-het
+    python training/train.py --config training/configs/acdc_het.yaml --data-dir ~/ACDC
+"""
+
+import argparse
+import csv
+import dataclasses
+import importlib.util
+import os
+import sys
+import warnings
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: hide its notes on the CPU
+if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pip install -e .`
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+from hetmorph import callbacks, config, data, evaluation, serving, viz  # noqa: E402
+from hetmorph.config import TrainConfig  # noqa: E402
+from hetmorph.networks.build import build  # noqa: E402
+
+MYOCARDIUM = 2
+
+# flag: (section of the configuration, key, type, help); a flag that is not given leaves the configuration as it is
+FLAGS = {
+    "--data": ("data", "name", str, "data set: acdc or phantom (needs no files)"),
+    "--data-dir": ("data", "dir", str, "its folder; otherwise the environment variable HETMORPH_DATA"),
+    "--crop": ("data", "crop", str, "paper: round the labelled heart; center: round the motion, without labels"),
+    "--objective": ("objective", "name", str, "het: heteroscedastic; mse: plain mean squares"),
+    "--arch": ("network", "arch", str, "backbone: vxm"),
+    "--lambda": ("objective", "smoothness", float, "weight of the velocity's squared gradient"),
+    "--gamma": ("objective", "gamma", float, "het: exponent of the signal-to-noise ratio"),
+    "--beta": ("objective", "beta", float, "het: exponent of the variance in the β-NLL"),
+    "--snr": ("objective", "snr", str, "het: paper, official or inverse"),
+    "--relative": ("objective", "relative", str, "het: sample (mean 1 per image) or official (as the authors' code)"),
+    "--warm-start": ("objective", "warm_start", int, "het: epochs displacement only, then as many variance only"),
+    "--lr": ("optimizer", "learning_rate", float, "peak learning rate of Adam"),
+    "--lr-decay": ("optimizer", "decay", str, "cosine or none"),
+    "--batch-size": ("schedule", "batch_size", int, "pairs a batch"),
+    "--steps": ("schedule", "steps", int, "batches in all; instead of --epochs"),
+    "--steps-per-epoch": ("schedule", "steps_per_epoch", int, "batches between two validations"),
+}
+HET_ONLY = ("gamma", "beta", "snr", "relative", "warm_start")
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--config", type=Path, help="YAML or JSON file; flags given beside it take precedence")
+    for flag, (section, key, kind, text) in FLAGS.items():
+        default = _default(section, key)
+        shown = "" if default is None else f" (default: {default})"
+        result.add_argument(flag, dest=f"{section}.{key}", type=kind, help=text + shown)
+    result.add_argument("--epochs", type=int, help="epochs of --steps-per-epoch batches; instead of --steps")
+    result.add_argument("--bidir", action="store_const", const=True, help="both directions, each weighted by half")
+    result.add_argument("--no-augment", action="store_const", const=True, help="train on the pairs as they are")
+    result.add_argument("--skip-bad", action="store_const", const=True, help="go on without unreadable cases")
+    result.add_argument("--seed", type=int, help="of weights, order and augmentation (default: 0)")
+    result.add_argument("--out", type=Path, help="run folder (default: runs/<data>-<objective>)")
+    result.add_argument("--resume", action="store_true", help="go on with the run in --out, or start it")
+    return result
+
+
+def configuration(args: argparse.Namespace) -> TrainConfig:
+    """Defaults, overridden by --config, overridden by flags."""
+    values = config.to_dict(config.load(args.config) if args.config else TrainConfig())
+    given = {name: value for name, value in vars(args).items() if "." in name and value is not None}
+    for name, value in given.items():
+        section, key = name.split(".")
+        values[section][key] = value
+    if args.epochs is not None:
+        if "schedule.steps" in given:
+            raise ValueError("--steps and --epochs both say how long to train; give one of them")
+        values["schedule"]["steps"] = args.epochs * values["schedule"]["steps_per_epoch"]
+    for section, key, flag in (("network", "bidir", args.bidir), ("data", "skip_bad", args.skip_bad)):
+        values[section][key] = flag or values[section][key]
+    if args.no_augment:
+        values["data"]["augment"] = False
+    if args.seed is not None:
+        values["seed"] = args.seed
+    if values["objective"]["name"] != "het":
+        idle = [key for key in HET_ONLY if f"objective.{key}" in given]
+        if idle:
+            raise ValueError(f"--{idle[0].replace('_', '-')} has no effect on objective {values['objective']['name']}")
+    return config.from_dict(values)
+
+
+def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
+    """Train and return the model of the highest validation Dice."""
+    checkpoint = _open_run(settings, out, resume)
+    training, validation = (_load(settings, out, split) for split in ("train", "val"))
+    _report_skipped(training)
+    data.save_splits(training.splits, out / "splits.json")
+    keras.utils.set_random_seed(settings.seed)
+    if checkpoint is None:
+        model, done = build(settings, training.pairs[0].moving.shape), 0
+    else:
+        path, done = checkpoint
+        model = keras.saving.load_model(path)
+        print(f"resuming after epoch {done} of {settings.schedule.epochs}")
+    if done < settings.schedule.epochs:
+        _fit(model, settings, out, done, training.pairs, validation.pairs)
+    return keras.saving.load_model(out / "best.keras")
+
+
+def finish(model: keras.Model, settings: TrainConfig, out: Path) -> dict:
+    """Table, picture and SavedModel of a trained model."""
+    test = _load(settings, out, "test")
+    predictor = evaluation.wrap(model)
+    rows = evaluation.evaluate(predictor, test.pairs)
+    summary = evaluation.summarise(rows, data=settings.data.name, split="test", crop=settings.data.crop)
+    evaluation.write_cases(out / "cases.csv", rows)
+    evaluation.write_summary(out / "summary.json", summary)
+    print(evaluation.markdown(summary))
+    viz.summary_figure(predictor, test.pairs, rows, out / "report.png")
+    if not (out / "saved_model" / "1").exists():
+        serving.export_savedmodel(model, out / "saved_model", version=1)
+    return summary
+
+
+def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation_pairs) -> None:
+    schedule, objective = settings.schedule, settings.objective
+    batches = data.pipeline(
+        pairs,
+        schedule.batch_size,
+        schedule.steps,
+        settings.seed,
+        start_step=done * schedule.steps_per_epoch,
+        bidir=settings.network.bidir,
+        augment=settings.data.augment,
+    )
+    _truncate_log(out / "log.csv", done)
+    probe = [np.stack([getattr(p, role) for p in validation_pairs[:4]])[..., None] for role in ("moving", "fixed")]
+    hooks = [
+        callbacks.ValidationDice(validation_pairs, MYOCARDIUM, out / "best.keras", _best_so_far(out / "log.csv")),
+        callbacks.SanityCheck(*probe),
+        keras.callbacks.TensorBoard(out / "tensorboard", write_graph=False),
+        keras.callbacks.CSVLogger(out / "log.csv", append=done > 0),
+        callbacks.Checkpoint(out / "checkpoints"),
+    ]
+    print(f"{objective.name}: {len(pairs)} pairs, {schedule.steps} batches of {schedule.batch_size}, in {out}")
+    with warnings.catch_warnings():
+        # The last epoch may be shorter than the others, and the stream shuffles by itself.
+        warnings.filterwarnings("ignore", message=".*ran out of data.*")
+        warnings.filterwarnings("ignore", message=".*`shuffle=True` was passed.*")
+        model.fit(
+            batches,
+            epochs=schedule.epochs,
+            initial_epoch=done,
+            steps_per_epoch=schedule.steps_per_epoch,
+            callbacks=hooks,
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+
+
+def _default(section: str, key: str):
+    return getattr(getattr(TrainConfig(), section), key)
+
+
+def _load(settings: TrainConfig, out: Path, split: str) -> data.LoadedSet:
+    stored = out / "splits.json"
+    return data.load(
+        settings.data.name,
+        data_dir=settings.data.dir,
+        split=split,
+        crop=settings.data.crop,
+        size=settings.data.size,
+        seed=settings.seed if not stored.exists() else 0,
+        skip_bad=settings.data.skip_bad,
+        splits=stored if stored.exists() else None,
+    )
+
+
+def _open_run(settings: TrainConfig, out: Path, resume: bool) -> tuple[Path, int] | None:
+    """Make the run folder, or check that the one there holds this very run; its newest checkpoint, if any."""
+    stored = out / "config.yaml"
+    if stored.exists() and not resume:
+        raise ValueError(f"{out} already holds a run; go on with --resume, or choose another --out")
+    if stored.exists():
+        before, now = config.to_dict(_placeless(config.load(stored))), config.to_dict(_placeless(settings))
+        changed = [key for key in now if before[key] != now[key]]
+        if changed:
+            raise ValueError(
+                f"{out} was started with another configuration ({', '.join(changed)} differ from {stored}); "
+                "resume it with the same flags, or choose another --out"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    config.save(settings, stored)
+    return callbacks.latest_checkpoint(out / "checkpoints")
+
+
+def _placeless(settings: TrainConfig) -> TrainConfig:
+    # Where the data lie does not make another run: the folder may have been moved, or come from HETMORPH_DATA.
+    return dataclasses.replace(settings, data=dataclasses.replace(settings.data, dir=None))
+
+
+def _truncate_log(path: Path, done: int) -> None:
+    """Drop log rows of epochs after the checkpoint: they will be run again."""
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[: 1 + done] if done else []))
+
+
+def _best_so_far(path: Path) -> float:
+    if not path.exists():
+        return -1.0
+    with path.open() as file:
+        return max((float(row["val_dice"]) for row in csv.DictReader(file)), default=-1.0)
+
+
+def _report_skipped(loaded: data.LoadedSet) -> None:
+    for case, reason in loaded.skipped:
+        print(f"skipped {case}: {reason}", file=sys.stderr)
+    if loaded.skipped:
+        print(f"{len(loaded.skipped)} cases skipped", file=sys.stderr)
+
+
+def main(argv=None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        settings = configuration(args)
+        out = args.out or Path("runs") / f"{settings.data.name}-{settings.objective.name}"
+        model = train(settings, out, args.resume)
+        finish(model, settings, out)
+    except (data.DataError, ValueError, OSError) as error:
+        print(f"train.py: error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {out}: best.keras, summary.json, cases.csv, report.png, saved_model/1")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
