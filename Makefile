@@ -10,8 +10,8 @@ REQUIREMENTS := setup.py requirements.txt hetmorph/version.py
 .PHONY: demo test test-slow lint format clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python training/train.py --data phantom --objective het --out $(DEMO)
-	@echo "picture: $(DEMO)/report.png"
+	$(BIN)/python training/train.py --data phantom --objective het --steps 400 --steps-per-epoch 50 --out $(DEMO) --resume
+	@echo "picture: $(DEMO)/report.png; SavedModel: $(DEMO)/saved_model/1"
 
 test: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -q -m "not slow" -n 2

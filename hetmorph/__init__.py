@@ -4,18 +4,25 @@
 `generators` and `py` are there under their VoxelMorph names.
 """
 
+from hetmorph import compat  # first: it says what to do where the wrong voxelmorph or Keras is installed
+
+# isort: split
 from hetmorph import (
     callbacks,
     config,
     data,
     evaluation,
+    generators,
     layers,
     losses,
     metrics,
     networks,
     objectives,
     ops,
+    py,
     serving,
+    tf,
+    utils,
     viz,
 )
 from hetmorph.networks import default_unet_features
@@ -24,16 +31,21 @@ from hetmorph.version import __version__
 __all__ = [
     "__version__",
     "callbacks",
+    "compat",
     "config",
     "data",
     "default_unet_features",
     "evaluation",
+    "generators",
     "layers",
     "losses",
     "metrics",
     "networks",
     "objectives",
     "ops",
+    "py",
     "serving",
+    "tf",
+    "utils",
     "viz",
 ]

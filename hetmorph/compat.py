@@ -66,6 +66,21 @@ def is_integer(dtype) -> bool:
     return tf.as_dtype(dtype).is_integer
 
 
+def single(ends):
+    """The element of a list of one; anything else as it is."""
+    return ends[0] if isinstance(ends, (list, tuple)) and len(ends) == 1 else ends
+
+
+def python_ints(sizes) -> list:
+    """Sizes as Python integers or None."""
+    return [None if size is None else int(size) for size in sizes]
+
+
+def is_file(path) -> bool:
+    """Whether `path` is the path of a file; False for what is no path."""
+    return isinstance(path, (str, os.PathLike)) and os.path.isfile(path)
+
+
 def learning_phase() -> bool:
     """Keras 3 passes `training` down by itself; where nobody said anything, it is inference."""
     return False
@@ -77,6 +92,9 @@ _SHIMS = types.SimpleNamespace(
     argspec=argspec,
     image_data=image_data,
     is_integer=is_integer,
+    is_file=is_file,
+    single=single,
+    python_ints=python_ints,
     learning_phase=learning_phase,
 )
 
@@ -170,6 +188,61 @@ def scipy_ndimage(node):
     return None
 
 
+def is_file_of_array(node):
+    """`os.path.isfile(filename)`: raises for an array, so that volumes in memory never were accepted."""
+    return _helper("is_file", *node.args) if _called(node) == "os.path.isfile" else None
+
+
+def model_ends(node):
+    """`model.output`: Keras 3 gives a list of one where the model was built with a list of one."""
+    if isinstance(node, ast.Attribute) and node.attr in ("input", "output") and isinstance(node.ctx, ast.Load):
+        return _helper("single", node)
+    return None
+
+
+def dropout_noise_shape(node):
+    """`Dropout(noise_shape=[…])` with numpy integers: Keras 3 takes Python integers only."""
+    if isinstance(node, ast.keyword) and node.arg == "noise_shape":
+        return ast.keyword(node.arg, _helper("python_ints", node.value))
+    return None
+
+
+def missing_dot(node):
+    """`tf.kerasregularizers`, `tf.kerasmodels`: misspelt, and so never worked."""
+    if _dotted(node) in ("tf.kerasregularizers", "tf.kerasmodels"):
+        keras = ast.Attribute(node.value, "keras", ast.Load())
+        return ast.Attribute(keras, node.attr.removeprefix("keras"), ast.Load())
+    return None
+
+
+def dense_units(node):
+    """`Dense(np.prod(shape))`: Keras 3 takes Python integers only."""
+    if isinstance(node, ast.Call) and _called(node).endswith(".Dense") and node.args:
+        units = node.args[0]
+        if _called(units) == "np.prod":
+            whole = ast.Call(ast.Name("int", ast.Load()), [units], [])
+            return ast.Call(node.func, [whole, *node.args[1:]], node.keywords)
+    return None
+
+
+def softmax_lambda(node):
+    """`KL.Lambda(softmax_lambda_fcn)`: Keras 3 saves a Lambda but refuses to load it."""
+    if _called(node) == "KL.Lambda" and _dotted(node.args[0]) == "softmax_lambda_fcn":
+        return ast.Call(ast.Attribute(node.func.value, "Softmax", ast.Load()), [], node.keywords)
+    return None
+
+
+def identity_lambda(node):
+    """`KL.Lambda(lambda x: x)`: as above."""
+    if _called(node) != "KL.Lambda" or not isinstance(node.args[0], ast.Lambda):
+        return None
+    function = node.args[0]
+    if isinstance(function.body, ast.Name) and function.body.id == function.args.args[0].arg:
+        activation = ast.Attribute(node.func.value, "Activation", ast.Load())
+        return ast.Call(activation, [ast.Constant("linear")], node.keywords)
+    return None
+
+
 def super_of_own_class(node):
     """`super(self.__class__, self)`: recurses for ever as soon as the class is subclassed."""
     if _called(node) == "super" and len(node.args) == 2 and _dotted(node.args[0]) == "self.__class__":
@@ -204,6 +277,13 @@ RULES: tuple[Callable, ...] = (
     dtype_is_integer,
     optimizer_lr,
     scipy_ndimage,
+    is_file_of_array,
+    model_ends,
+    dropout_noise_shape,
+    missing_dot,
+    dense_units,
+    softmax_lambda,
+    identity_lambda,
     super_of_own_class,
     backend_choice,
     keras_losses_import,

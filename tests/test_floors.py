@@ -9,11 +9,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = {
     0: {"compat", "config", "version"},
-    1: {"ops", "py", "utils", "generators"},
-    2: {"layers", "losses", "metrics", "io"},
+    1: {"ops", "py"},
+    2: {"utils", "generators", "layers", "losses", "metrics", "io"},
     3: {"objectives"},
     4: {"networks", "data"},
-    5: {"uncertainty", "evaluation", "callbacks"},
+    5: {"uncertainty", "evaluation", "callbacks", "tf"},
     6: {"viz", "serving"},
     7: {"cli", "training"},
     8: {"hetmorph"},  # hetmorph/__init__.py: what users see, above everything it gathers

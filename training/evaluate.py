@@ -23,13 +23,9 @@ from hetmorph import data, evaluation, viz  # noqa: E402
 
 
 def arguments(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, choices=data.datasets(), help="data set")
-    parser.add_argument(
-        "--data-dir", type=Path, help="its folder (default: environment variable HETMORPH_DATA)"
-    )
+    parser.add_argument("--data-dir", type=Path, help="its folder (default: environment variable HETMORPH_DATA)")
     parser.add_argument("--model", required=True, type=Path, help="a .keras file, or a SavedModel folder")
     parser.add_argument(
         "--split",
@@ -50,9 +46,7 @@ def arguments(argv=None) -> argparse.Namespace:
         help="hetmorph: warped labels count from 0.5 on, failures are shown; "
         "official: above 0, failed slices are left out, as in the paper (default: hetmorph)",
     )
-    parser.add_argument(
-        "--out", required=True, type=Path, help="folder for cases.csv, summary.json, summary.png"
-    )
+    parser.add_argument("--out", required=True, type=Path, help="folder for cases.csv, summary.json, summary.png")
     parser.add_argument(
         "--crop",
         default="paper",
@@ -68,9 +62,7 @@ def arguments(argv=None) -> argparse.Namespace:
         help="of the crop (default: 128 128)",
     )
     parser.add_argument("--skip-bad", action="store_true", help="go on without the cases whose files are bad")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="of the split, when no split file is used (default: 0)"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="of the split, when no split file is used (default: 0)")
     return parser.parse_args(argv)
 
 

@@ -22,7 +22,7 @@ import sys
 import warnings
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: hide its notes on the CPU
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported: hide its optimiser's notes
 if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pip install -e .`
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -121,7 +121,8 @@ def finish(model: keras.Model, settings: TrainConfig, out: Path) -> dict:
     test = _load(settings, out, "test")
     predictor = evaluation.wrap(model)
     rows = evaluation.evaluate(predictor, test.pairs)
-    summary = evaluation.summarise(rows, data=settings.data.name, split="test", crop=settings.data.crop)
+    origin = {"data": settings.data.name, "split": "test", "crop": settings.data.crop}
+    summary = evaluation.summarise(rows, **origin, skipped=_listed(test))
     evaluation.write_cases(out / "cases.csv", rows)
     evaluation.write_summary(out / "summary.json", summary)
     print(evaluation.markdown(summary))
@@ -153,15 +154,15 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation_p
     ]
     print(f"{objective.name}: {len(pairs)} pairs, {schedule.steps} batches of {schedule.batch_size}, in {out}")
     with warnings.catch_warnings():
-        # The last epoch may be shorter than the others, and the stream shuffles by itself.
+        # The last epoch may be shorter than the others.
         warnings.filterwarnings("ignore", message=".*ran out of data.*")
-        warnings.filterwarnings("ignore", message=".*`shuffle=True` was passed.*")
         model.fit(
             batches,
             epochs=schedule.epochs,
             initial_epoch=done,
             steps_per_epoch=schedule.steps_per_epoch,
             callbacks=hooks,
+            shuffle=False,  # the stream is shuffled, reproducibly
             verbose=1 if sys.stdout.isatty() else 2,
         )
 
@@ -171,6 +172,7 @@ def _default(section: str, key: str):
 
 
 def _load(settings: TrainConfig, out: Path, split: str) -> data.LoadedSet:
+    # The division does not depend on the training's seed: runs of several seeds share their test patients.
     stored = out / "splits.json"
     return data.load(
         settings.data.name,
@@ -178,7 +180,6 @@ def _load(settings: TrainConfig, out: Path, split: str) -> data.LoadedSet:
         split=split,
         crop=settings.data.crop,
         size=settings.data.size,
-        seed=settings.seed if not stored.exists() else 0,
         skip_bad=settings.data.skip_bad,
         splits=stored if stored.exists() else None,
     )
@@ -219,6 +220,10 @@ def _best_so_far(path: Path) -> float:
         return -1.0
     with path.open() as file:
         return max((float(row["val_dice"]) for row in csv.DictReader(file)), default=-1.0)
+
+
+def _listed(loaded: data.LoadedSet) -> list[dict[str, str]]:
+    return [{"patient": patient, "reason": reason} for patient, reason in loaded.skipped]
 
 
 def _report_skipped(loaded: data.LoadedSet) -> None:

@@ -124,7 +124,7 @@ class SavedModelPredictor(Predictor):
 
     def __init__(self, folder: Path):
         # kept, because a signature does not keep its variables alive by itself
-        self._loaded = tf.saved_model.load(str(folder))
+        self._loaded = _load_savedmodel(folder)
         signatures = self._loaded.signatures
         if "register" not in signatures:
             raise ValueError(
@@ -191,3 +191,10 @@ def _load_keras(path: Path):
         return keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise ValueError(f"{path} does not load as a Keras model: {str(error).splitlines()[0]}") from error
+
+
+def _load_savedmodel(folder: Path):
+    try:
+        return tf.saved_model.load(str(folder))
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise ValueError(f"{folder} does not load as a SavedModel: {str(error).splitlines()[0]}") from error

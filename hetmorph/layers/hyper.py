@@ -40,8 +40,7 @@ class _HyperConvMixin:
 
     def compute_output_shape(self, input_shape):
         grid = [
-            None if size is None else self._output_size(size, axis)
-            for axis, size in enumerate(input_shape[0][1:-1])
+            None if size is None else self._output_size(size, axis) for axis, size in enumerate(input_shape[0][1:-1])
         ]
         return (input_shape[0][0], *grid, self.filters)
 

@@ -27,9 +27,13 @@ class LocalParamWithInput(ne.layers.LocalParamWithInput):
         self.initializer = keras.initializers.get(initializer)
         self.biasmult = mult
 
+    def value(self) -> tf.Tensor:
+        """The tensor, without batch."""
+        return tf.convert_to_tensor(self.kernel) * tf.cast(self.biasmult, self.kernel.dtype)
+
     def call(self, x):
-        value = tf.convert_to_tensor(self.kernel)[None] * tf.cast(self.biasmult, self.compute_dtype)
-        return tf.repeat(value, tf.shape(x)[0], axis=0)
+        value = tf.cast(self.value(), self.compute_dtype)
+        return tf.repeat(value[None], tf.shape(x)[0], axis=0)
 
     def get_config(self):
         initializer = keras.initializers.serialize(self.initializer)
@@ -136,3 +140,14 @@ class CovStream(_Stream, ne.layers.CovStream):
     def compute_output_shape(self, input_shape):
         size = int(np.prod(input_shape[1:]))
         return (input_shape[0], size, size)
+
+
+def _register_originals() -> None:
+    """Let Keras find neurite's other layers when it loads a model that holds them."""
+    for name, value in vars(ne.layers).items():
+        own = isinstance(value, type) and value.__module__ == ne.layers.__name__
+        if own and issubclass(value, keras.layers.Layer) and not name.startswith("_"):
+            keras.saving.register_keras_serializable("neurite")(value)
+
+
+_register_originals()

@@ -20,6 +20,8 @@ class LossMethod:
         self.__name__ = f"{type(owner).__name__.lower()}_loss"
 
     def __call__(self, y_true, y_pred, *args, **kwargs) -> tf.Tensor:
+        if isinstance(y_pred, keras.KerasTensor):
+            return SymbolicLoss(self.owner)([y_pred] if y_true is None else [y_true, y_pred])
         return self.owner._loss(*as_real(y_true, y_pred), *args, **kwargs)
 
     def get_config(self) -> dict:
@@ -31,6 +33,29 @@ class LossMethod:
 
     def __repr__(self) -> str:
         return f"<loss of {self.owner!r}>"
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class SymbolicLoss(keras.layers.Layer):
+    """A loss between tensors of a model, `[y_true, y_pred]` or `[y_pred]`, as an output of that model.
+
+    Args:
+        owner: loss object.
+    """
+
+    def __init__(self, owner, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.owner = owner
+
+    def call(self, tensors):
+        return self.owner._loss(*as_real(*([None] * (2 - len(tensors))), *tensors))
+
+    def get_config(self):
+        return {**super().get_config(), "owner": keras.saving.serialize_keras_object(self.owner)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "SymbolicLoss":
+        return cls(**{**config, "owner": keras.saving.deserialize_keras_object(config["owner"])})
 
 
 class SerializableLoss:

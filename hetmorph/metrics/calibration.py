@@ -73,9 +73,7 @@ def _checked(sq_error, uncertainty, mask) -> tuple[np.ndarray, np.ndarray]:
     error = np.asarray(sq_error, dtype=np.float64)
     uncertainty = np.asarray(uncertainty, dtype=np.float64)
     if error.shape != uncertainty.shape:
-        raise ValueError(
-            f"error and uncertainty must have the same shape, got {error.shape}, {uncertainty.shape}"
-        )
+        raise ValueError(f"error and uncertainty must have the same shape, got {error.shape}, {uncertainty.shape}")
     if mask is not None:
         mask = np.asarray(mask, dtype=bool)
         if mask.shape != error.shape:

@@ -60,9 +60,7 @@ def endpoint_error(displacement, truth, mask=None) -> float:
     """
     displacement, truth = _checked_field(displacement), _checked_field(truth)
     if displacement.shape != truth.shape:
-        raise ValueError(
-            f"displacements must have the same shape, got {displacement.shape} and {truth.shape}"
-        )
+        raise ValueError(f"displacements must have the same shape, got {displacement.shape} and {truth.shape}")
     error = np.linalg.norm(displacement - truth, axis=-1)
     error = error if mask is None else error[np.asarray(mask, dtype=bool)]
     return float(error.mean()) if error.size else float("nan")
@@ -81,7 +79,5 @@ def _checked_field(displacement) -> np.ndarray:
             f"got shape {field.shape}"
         )
     if not np.isfinite(field).all():
-        raise ValueError(
-            f"displacement holds {np.count_nonzero(~np.isfinite(field))} values that are not finite"
-        )
+        raise ValueError(f"displacement holds {np.count_nonzero(~np.isfinite(field))} values that are not finite")
     return field

@@ -69,7 +69,26 @@ class LoadableModel(ne.modelio.LoadableModel):
             return keras.saving.load_model(path)
         model = cls.from_config({**cls.load_config(path), **kwargs})
         model.load_weights(str(path))
+        compiled = hdf5.read_compile_config(str(path))
+        if compiled is not None and not kwargs:
+            model.compile_from_config(compiled)
+            hdf5.read_optimizer_state(model.optimizers, str(path))
         return model
+
+    def save(self, filepath, overwrite=True, **kwargs):
+        """Save the whole model: `.keras`, or `.h5` in the layout of voxelmorph 0.2 with the training state added.
+
+        `load` restores either, compiled; `keras.saving.load_model` restores an `.h5` file without its optimiser.
+        """
+        if not str(filepath).endswith((".h5", ".hdf5")):
+            return super().save(filepath, overwrite=overwrite, **kwargs)
+        super().save(filepath, overwrite=overwrite, include_optimizer=False)
+        return hdf5.write_training_state(self, self.optimizers if self.compiled else [], str(filepath))
+
+    @property
+    def optimizers(self) -> list:
+        """Optimisers of a compiled model."""
+        return [self.optimizer]
 
     def load_weights(self, filepath, skip_mismatch=False, **kwargs):
         """Load weights, from the Keras 2 HDF5 layout by layer name or as Keras 3 does."""
@@ -87,6 +106,26 @@ class LoadableModel(ne.modelio.LoadableModel):
         if not path.endswith(".h5") or path.endswith(".weights.h5"):
             return super().save_weights(filepath, overwrite=overwrite)
         return hdf5.write_layer_weights(self.layers, path)
+
+    def add_loss(self, loss):
+        """Add a loss: a value, in a layer's `call`, or a symbolic tensor made of the model's tensors.
+
+        Keras 3 takes values only. SynthMorph's training has its targets inside the model and needs the second.
+        """
+        if not isinstance(loss, keras.KerasTensor):
+            return super().add_loss(loss)
+        losses = [*getattr(self.references, "added_losses", []), loss]
+        self.references.added_losses = losses
+        self.references.model_with_losses = keras.Model(self.inputs, [*self.outputs, *losses])
+
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        model = getattr(getattr(self, "references", None), "model_with_losses", None)
+        if model is None:
+            return super().call(inputs, training=training, mask=mask, **kwargs)
+        values = model(inputs, training=training)
+        for loss in values[len(self.outputs) :]:
+            super().add_loss(keras.ops.mean(loss))
+        return values[: len(self.outputs)]
 
     def get_registration_model(self):
         """Model with the same inputs whose only output is the displacement, `[B, *S, N]` voxels."""

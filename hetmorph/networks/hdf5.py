@@ -1,7 +1,12 @@
 """Weights in the HDF5 layout of Keras 2, keyed by layer name, which VoxelMorph's published models use."""
 
+import json
+
 import h5py
+import keras
 import numpy as np
+
+TRAINING = "hetmorph_training"
 
 
 def has_layer_names(path: str) -> bool:
@@ -72,8 +77,41 @@ def assign_layer_weights(layers, stored: dict[str, list[np.ndarray]], optional: 
     return missing
 
 
+def write_training_state(model: keras.Model, optimizers: list, path: str) -> None:
+    """Add to a saved model's file how it was compiled and the state of its optimisers.
+
+    Keras' own HDF5 writer knows neither registered losses nor a second optimiser. The class gets its registered name,
+    by which `keras.saving.load_model` finds it.
+    """
+    with h5py.File(path, "a") as file:
+        config = json.loads(file.attrs["model_config"])
+        config["class_name"] = keras.saving.get_registered_name(type(model))
+        file.attrs["model_config"] = json.dumps(config)
+        if not model.compiled:
+            return
+        group = file.create_group(TRAINING)
+        group.attrs["compile_config"] = json.dumps(model.get_compile_config())
+        for i, optimizer in enumerate(optimizers):
+            for j, variable in enumerate(optimizer.variables):
+                group[f"{i}/{j}"] = keras.ops.convert_to_numpy(variable)
+
+
+def read_compile_config(path: str) -> dict | None:
+    """How the saved model was compiled, or None."""
+    with h5py.File(path, "r") as file:
+        return json.loads(file[TRAINING].attrs["compile_config"]) if TRAINING in file else None
+
+
+def read_optimizer_state(optimizers: list, path: str) -> None:
+    """Give built optimisers the state of the file."""
+    with h5py.File(path, "r") as file:
+        for i, optimizer in enumerate(optimizers):
+            for j, variable in enumerate(optimizer.variables):
+                variable.assign(file[TRAINING][f"{i}/{j}"][()])
+
+
 def _weight_group(file: h5py.File) -> h5py.Group:
-    return file["model_weights"] if "model_weights" in file else file
+    return file.get("model_weights", file)
 
 
 def _decode(names) -> list[str]:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from hetmorph.losses import MSE, Grad
 from hetmorph.losses.voxelwise import voxelwise_loss
-from hetmorph.networks.base import references, store_config_args
+from hetmorph.networks.base import store_config_args
 from hetmorph.networks.variance import variance_network
 from hetmorph.networks.vxm import VxmDense
 from hetmorph.objectives import Heteroscedastic, Phase, phase
@@ -165,6 +165,10 @@ class HetVxmDense(VxmDense):
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
+
+    @property
+    def optimizers(self):
+        return [self.optimizer, self.variance_optimizer]
 
     @property
     def displacement_variables(self):

@@ -6,6 +6,7 @@ import numpy as np
 from hetmorph import layers
 from hetmorph.networks.base import LoadableModel, references, store_config_args
 from hetmorph.networks.vxm import _deprecated
+from hetmorph.ops.fields import rescale
 from hetmorph.ops.warp import warp
 
 
@@ -51,15 +52,26 @@ class InstanceDense(LoadableModel):
                 pos_flow = layers.CropToReference(dtype="float32", name="diffflow_crop")([pos_flow, source])
         y_source = layers.SpatialTransformer(dtype="float32", name="transformer")([source, pos_flow])
         super().__init__(name="vxm_instance_dense", inputs=[source], outputs=[y_source, preint_flow])
-        self.references = references(pos_flow=pos_flow, flow_layer=flow_layer, mult=mult)
+        self.references = references(pos_flow=pos_flow, flow_layer=flow_layer, mult=mult, int_resolution=int_resolution)
 
     def set_flow(self, warp):
-        """Start from a velocity field `[*S / int_resolution, N]`, or the same with a batch axis of 1."""
-        shape = tuple(self.references.flow_layer.kernel.shape)
+        """Start from a velocity field, on the field's own grid or on the image's, with or without a batch axis of 1.
+
+        A field on the image's grid, such as the displacement that `VxmDense.register` gives, is resampled.
+        """
+        grid = tuple(self.references.flow_layer.kernel.shape)
+        image = (*self.config.params["inshape"], grid[-1])
         field = np.asarray(warp, np.float32)
-        if field.shape not in (shape, (1, *shape)):
-            raise ValueError(f"expected a velocity field of shape {shape}, got {field.shape}")
-        self.references.flow_layer.set_weights([field.reshape(shape) / self.references.mult])
+        field = field[0] if field.ndim == len(grid) + 1 and len(field) == 1 else field
+        if field.shape == image and image != grid:
+            # Repeat the last voxel up to a size that the coarser grid divides.
+            coarsening = self.references.int_resolution
+            missing = [(0, int(round(g * coarsening)) - n) for g, n in zip(grid[:-1], image[:-1], strict=True)]
+            field = np.pad(field, [*missing, (0, 0)], mode="edge")
+            field = rescale(field[None], 1 / coarsening)[0].numpy()
+        if field.shape != grid:
+            raise ValueError(f"expected a field of shape {grid} or {image}, got {np.shape(warp)}")
+        self.references.flow_layer.set_weights([field / self.references.mult])
 
     def register(self, src, batch_size=None):
         """Current displacement, `[B, *S, N]` voxels; the values of `src` do not matter."""

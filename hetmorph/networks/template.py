@@ -8,6 +8,7 @@ from keras import layers as KL
 from hetmorph import layers
 from hetmorph.compat import ne
 from hetmorph.networks.base import LoadableModel, references, store_config_args
+from hetmorph.networks.live import LiveTensor
 from hetmorph.networks.vxm import VxmDense
 from hetmorph.ops.warp import warp
 
@@ -17,7 +18,8 @@ class TemplateCreation(LoadableModel):
     """Learn a template together with the displacements from it to each image.
 
     Input the image `[B, *S, C]`; outputs `[moved template, image moved to the template, running mean of the inverse
-    displacement, displacement]`. A penalty on the third keeps the template in the middle of the population.
+    displacement, displacement]`. A penalty on the third keeps the template in the middle of the population. The
+    second is compared with the template as it is in that step, `references.atlas_tensor`.
 
     Args:
         inshape: spatial size.
@@ -49,7 +51,7 @@ class TemplateCreation(LoadableModel):
         super().__init__(inputs=[source_input], outputs=[ref.y_source, ref.y_target, mean_stream, ref.pos_flow])
         self.references = references(
             atlas_layer=atlas_layer,
-            atlas_tensor=atlas_tensor,
+            atlas_tensor=LiveTensor(lambda: atlas_layer.value()[None], (1, *inshape, atlas_feats)),
             vxm_model=vxm_model,
             pos_flow=ref.pos_flow,
             neg_flow=ref.neg_flow,

@@ -162,3 +162,16 @@ def test_refuses_paths_that_hold_no_model(tmp_path, images):
     tf.saved_model.save(module, str(tmp_path / "bare"))
     with pytest.raises(ValueError, match="signature 'register'.*found no signatures"):
         load(tmp_path / "bare")
+
+
+@pytest.mark.parametrize("damage", ["graph", "weights"])
+def test_a_damaged_savedmodel_is_named(tmp_path, damage):
+    save_adder(tmp_path / "m", 1)
+    if damage == "graph":
+        (tmp_path / "m" / "saved_model.pb").write_bytes(b"\x00broken")
+        (tmp_path / "m" / "fingerprint.pb").unlink()
+    else:
+        for file in (tmp_path / "m" / "variables").iterdir():
+            file.unlink()
+    with pytest.raises(ValueError, match="m does not load as a SavedModel"):
+        load(tmp_path / "m")

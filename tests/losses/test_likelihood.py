@@ -54,8 +54,8 @@ def test_snr_equals_its_formula(rng, form, formula, gamma):
 def test_negative_intensities_give_no_nan(form):
     # The public code's fractional power of a negative number is NaN.
     image = np.linspace(-1, 1, 16, dtype="float32").reshape(1, 4, 4, 1)
-    naive = np.sign(image) * np.inf if form == "inverse" else np.power(image[image < 0], 0.5)
-    assert form == "inverse" or np.isnan(naive).all()
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(np.power(image[image < 0], 0.5)).all()
     assert np.isfinite(likelihood.snr(image, np.zeros_like(image), 0.5, form)).all()
 
 

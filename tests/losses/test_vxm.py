@@ -197,9 +197,7 @@ print(json.dumps(losses))
 def test_a_compiled_model_survives_a_file_and_a_fresh_process(image_loss, tmp_path, rng):
     """Optimiser state and the following losses are those of the model that was never saved."""
     inputs = keras.Input((8, 8, 1))
-    model = keras.Model(
-        inputs, [keras.layers.Conv2D(n, 3, padding="same", name=f"out{n}")(inputs) for n in (1, 2)]
-    )
+    model = keras.Model(inputs, [keras.layers.Conv2D(n, 3, padding="same", name=f"out{n}")(inputs) for n in (1, 2)])
     model.compile("adam", loss=[image_loss.loss, Grad("l2", loss_mult=2).loss], loss_weights=[1, 0.01])
     x, zeros = rng.uniform(size=(2, 8, 8, 1)).astype("float32"), np.zeros((2, 8, 8, 2), "float32")
     model.fit(x, [x, zeros], epochs=2, verbose=0)

@@ -41,8 +41,3 @@ def golden(name):
 def random_inputs(model, rng, batch=2):
     """Uniform arrays of the shapes that a model takes."""
     return [rng.uniform(size=(batch, *t.shape[1:])).astype("float32") for t in model.inputs]
-
-
-def targets_like(model, inputs):
-    """Zeros of the shapes that a model gives; the image where an output has the shape of the last image input."""
-    return [np.zeros_like(y) for y in model.predict(inputs, verbose=0)]

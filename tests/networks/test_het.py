@@ -97,7 +97,8 @@ def test_each_phase_updates_its_networks(images, current, moves_displacement, mo
     groups = model.displacement_variables, model.variance_network.trainable_variables
     before = [[v.numpy() for v in group] for group in groups]
     model.train_on_batch(list(images))
-    moved = [any((a != b.numpy()).any() for a, b in zip(old, new, strict=True)) for old, new in zip(before, groups, strict=True)]
+    after = [[v.numpy() for v in group] for group in groups]
+    moved = [any((a != b).any() for a, b in zip(*pair, strict=True)) for pair in zip(before, after, strict=True)]
     assert moved == [moves_displacement, moves_variance]
     iterations = int(model.optimizer.iterations), int(model.variance_optimizer.iterations)
     assert iterations == (int(moves_displacement), int(moves_variance))
@@ -161,7 +162,9 @@ def test_bidir_halves_both_directions(images):
     np.testing.assert_allclose(loss, 0.5 * sum(parts) + 0.01 * smoothness, rtol=1e-4)
 
 
-@pytest.mark.parametrize("objective", [{"snr": "official", "relative": "official"}, {"snr": "inverse"}, {"foreground": True}])
+@pytest.mark.parametrize(
+    "objective", [{"snr": "official", "relative": "official"}, {"snr": "inverse"}, {"foreground": True}]
+)
 def test_every_form_trains(images, objective):
     model, _, _ = model_and_views(images, **objective)
     history = model.fit(list(images), epochs=3, verbose=0).history
@@ -197,7 +200,7 @@ def test_both_optimisers_survive_saving(images, tmp_path, suffix):
         model.train_on_batch(list(images))
     path = str(tmp_path / f"het{suffix}")
     model.save(path)
-    loaded = keras.saving.load_model(path)
+    loaded = HetVxmDense.load(path)
     assert loaded.references.objective == model.references.objective
     for _ in range(2):
         np.testing.assert_allclose(loaded.train_on_batch(list(images)), model.train_on_batch(list(images)), rtol=1e-5)
@@ -248,5 +251,6 @@ def test_bad_arguments_are_named(images):
     with pytest.raises(ValueError, match="one loss for each of its 2 outputs"):
         model.compile("adam", loss=MSE().loss)
     model.compile("adam")
+    targets, weights = [images[1], np.zeros((4, 16, 16, 2))], [np.ones(4), np.ones(4)]
     with pytest.raises(ValueError, match="sample_weight"):
-        model.fit(list(images), [images[1], np.zeros((4, 16, 16, 2))], sample_weight=[np.ones(4), np.ones(4)], verbose=0)
+        model.fit(list(images), targets, sample_weight=weights, verbose=0)

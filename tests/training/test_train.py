@@ -1,0 +1,181 @@
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = """
+data: {name: phantom, size: [32, 32]}
+network: {features: [[4, 4], [4, 4, 4]]}
+schedule: {steps: 7, steps_per_epoch: 2, batch_size: 2}
+objective: {warm_start: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train", ROOT / "training" / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(script, tiny, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert script.main(["--config", str(tiny), "--out", str(out)]) == 0
+    return out
+
+
+def weights(folder):
+    (path,) = (p for p in (folder / "checkpoints").glob("*.keras") if p.stem.isdigit())
+    return keras.saving.load_model(path).get_weights()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_one_command_leaves_everything(finished):
+    for name in ("config.yaml", "splits.json", "log.csv", "best.keras", "cases.csv", "summary.json", "report.png"):
+        assert (finished / name).stat().st_size > 0, name
+    assert list((finished / "tensorboard").rglob("events.*"))
+    summary = json.loads((finished / "summary.json").read_text())
+    assert {"undeformed", "registered", "n_cases", "n_failed"} <= set(summary)
+    served = tf.saved_model.load(str(finished / "saved_model" / "1"))
+    assert {"serving_default", "register", "variance", "warp"} <= set(served.signatures)
+    rows = (finished / "log.csv").read_text().splitlines()
+    assert len(rows) == 1 + 4 and {"val_dice", "variance_loss", "folds_percent"} <= set(rows[0].split(","))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_stopped_run_resumes_exactly(script, tiny, finished, tmp_path, monkeypatch):
+    out = tmp_path / "stopped"
+
+    class Stop(script.callbacks.Checkpoint):
+        def on_train_batch_begin(self, batch, logs=None):
+            if len(list(self.folder.glob("*.keras"))) and self.model.optimizer.iterations > 1 and batch == 1:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(script.callbacks, "Checkpoint", Stop)
+        with pytest.raises(KeyboardInterrupt):
+            script.main(["--config", str(tiny), "--out", str(out)])
+    assert not (out / "summary.json").exists()
+    assert script.main(["--config", str(tiny), "--out", str(out), "--resume"]) == 0
+    for a, b in zip(weights(out), weights(finished), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    logs = [np.genfromtxt(folder / "log.csv", delimiter=",", names=True) for folder in (out, finished)]
+    for name in logs[0].dtype.names:
+        np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_exactly(tiny, tmp_path):
+    command = [sys.executable, str(ROOT / "training" / "train.py"), "--config", str(tiny), "--steps", "40"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
+    for _ in range(3):
+        process = subprocess.Popen([*command, "--out", str(killed), "--resume"], stdout=subprocess.DEVNULL)
+        deadline, before = time.time() + 120, set((killed / "checkpoints").glob("0*.keras"))
+        while process.poll() is None and set((killed / "checkpoints").glob("0*.keras")) == before:
+            assert time.time() < deadline
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    subprocess.run([*command, "--out", str(killed), "--resume"], check=True, capture_output=True)
+    for a, b in zip(weights(whole), weights(killed), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def settings(script, *flags):
+    return script.configuration(script.parser().parse_args(flags))
+
+
+EFFECTS = [
+    (["--data", "acdc"], "data.name", "acdc"),
+    (["--data-dir", "x"], "data.dir", "x"),
+    (["--crop", "center"], "data.crop", "center"),
+    (["--objective", "mse"], "objective.name", "mse"),
+    (["--arch", "vxm"], "network.arch", "vxm"),
+    (["--lambda", "0.5"], "objective.smoothness", 0.5),
+    (["--gamma", "0.25"], "objective.gamma", 0.25),
+    (["--beta", "0"], "objective.beta", 0.0),
+    (["--snr", "official"], "objective.snr", "official"),
+    (["--relative", "official"], "objective.relative", "official"),
+    (["--warm-start", "2"], "objective.warm_start", 2),
+    (["--lr", "0.1"], "optimizer.learning_rate", 0.1),
+    (["--lr-decay", "none"], "optimizer.decay", "none"),
+    (["--batch-size", "3"], "schedule.batch_size", 3),
+    (["--steps", "11"], "schedule.steps", 11),
+    (["--steps-per-epoch", "7"], "schedule.steps_per_epoch", 7),
+    (["--epochs", "2"], "schedule.steps", 200),
+    (["--bidir"], "network.bidir", True),
+    (["--no-augment"], "data.augment", False),
+    (["--skip-bad"], "data.skip_bad", True),
+    (["--seed", "5"], "seed", 5),
+]
+
+
+@pytest.mark.parametrize("flags,place,value", EFFECTS)
+def test_flags_reach_the_configuration(script, flags, place, value):
+    result = settings(script, *flags)
+    for part in place.split("."):
+        result = getattr(result, part)
+    assert result == value
+
+
+def test_every_flag_is_among_those(script):
+    plumbing = {"--help", "--config", "--out", "--resume"}
+    flags = {o for action in script.parser()._actions for o in action.option_strings if o.startswith("--")}
+    assert flags - plumbing == {flags[0] for flags, *_ in EFFECTS}
+
+
+def test_flags_take_precedence_over_the_file(script, tiny):
+    result = settings(script, "--config", str(tiny), "--steps", "9")
+    assert result.schedule.steps == 9 and result.schedule.batch_size == 2
+
+
+@pytest.mark.parametrize(
+    "flags,message",
+    [
+        (["--steps", "5", "--epochs", "2"], "give one of them"),
+        (["--objective", "mse", "--gamma", "0.5"], "--gamma has no effect on objective mse"),
+        (["--objective", "mse", "--warm-start", "2"], "--warm-start has no effect"),
+        (["--data", "acdc", "--data-dir", "/nowhere"], "phantom"),
+        (["--data", "brains"], "brains"),
+        (["--config", "/nowhere.yaml"], "no configuration file"),
+    ],
+)
+def test_mistakes_end_in_one_line(script, tmp_path, capsys, flags, message):
+    out = [] if "--out" in flags else ["--out", str(tmp_path / "run")]
+    assert script.main([*flags, *out]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("train.py: error:") and re.search(message, error)
+
+
+def test_a_run_is_not_overwritten_or_mixed(script, tiny, finished, capsys):
+    assert script.main(["--config", str(tiny), "--out", str(finished)]) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert script.main(["--config", str(tiny), "--out", str(finished), "--resume", "--lr", "0.5"]) == 2
+    assert "another configuration (optimizer differ" in capsys.readouterr().err
+
+
+def test_help_states_direction_frame_and_units(script):
+    text = script.parser().format_help()
+    for word in ("ED, moving", "ES, fixed", "voxels", "grid of the fixed image", "[0, 1]"):
+        assert word in text
