@@ -10,7 +10,7 @@ REQUIREMENTS := setup.py requirements.txt hetmorph/version.py
 .PHONY: demo test test-slow lint format clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python training/train.py --data phantom --objective het --steps 400 --steps-per-epoch 50 --out $(DEMO) --resume
+	$(BIN)/python training/train.py --config training/configs/demo.yaml --out $(DEMO) --resume
 	@echo "picture: $(DEMO)/report.png; SavedModel: $(DEMO)/saved_model/1"
 
 test: $(VENV)/.installed-tests
