@@ -77,7 +77,10 @@ def _chosen(split: str, division: Mapping[str, list[str]], patients: list[str]) 
         return patients
     wanted = set(division[split])
     if absent := sorted(wanted - set(patients)):
-        raise DataError(f"patients of the {split} split that are not in the data: {', '.join(absent)}.")
+        listed = ", ".join(absent)
+        raise DataError(
+            f"patients of the {split} split that are not in the data: {listed}. Split 'all' takes every patient found."
+        )
     if not wanted:
         raise DataError(f"the {split} split is empty: {len(patients)} patients found, at least 3 are needed.")
     return [patient for patient in patients if patient in wanted]
