@@ -17,11 +17,12 @@ from hetmorph.py.utils import load_volfile
 _original = vxm.generators
 
 
-def _for_keras(value):
-    """Lists as tuples; arrays that Keras would convert anyway as float32."""
+def for_keras(value):
+    """A batch as Keras 3 takes it: lists as tuples, float64 and boolean arrays as float32."""
     if isinstance(value, (list, tuple)):
-        return tuple(_for_keras(v) for v in value)
-    return value.astype(np.float32) if value.dtype == np.float64 or value.dtype == bool else value
+        return tuple(for_keras(v) for v in value)
+    convert = isinstance(value, np.ndarray) and value.dtype in (np.float64, bool)
+    return value.astype(np.float32) if convert else value
 
 
 def _paths_as_strings(value):
@@ -36,7 +37,7 @@ def _yielding_tuples(generator):
         args = [_paths_as_strings(a) for a in args]
         kwargs = {key: _paths_as_strings(value) for key, value in kwargs.items()}
         for batch in generator(*args, **kwargs):
-            yield _for_keras(batch)
+            yield for_keras(batch)
 
     return wrapper
 
@@ -79,4 +80,4 @@ def semisupervised(vol_names, seg_names, labels, atlas_file=None, downsize=2):
         grid = source.shape[1:-1]
         zeros = np.zeros((1, *grid, len(grid)), np.float32)
         target_seg = channels(target_seg)
-        yield _for_keras(((source, target, channels(source_seg)), (target, zeros, target_seg)))
+        yield for_keras(((source, target, channels(source_seg)), (target, zeros, target_seg)))

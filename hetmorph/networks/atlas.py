@@ -7,6 +7,7 @@ from keras import layers as KL
 
 from hetmorph.layers.atlas import GaussianLogLikelihood, LogJoint, LogSumExp, ScaleAndShift
 from hetmorph.networks.base import LoadableModel, references, store_config_args
+from hetmorph.networks.live import LiveInput
 from hetmorph.networks.unet import conv_block
 from hetmorph.networks.vxm import VxmDense
 
@@ -17,6 +18,8 @@ class ProbAtlasSegmentation(LoadableModel):
 
     Inputs `[image, atlas]`, the atlas `[B, *S, labels]`; outputs `[log p(image) per voxel, displacement]`, or with
     `supervised_model` `[p(image, label), displacement]`.
+
+    A loss that leaves voxels out by their intensity reads the image of the running step: `references.image`.
 
     Args:
         inshape: spatial size.
@@ -85,7 +88,12 @@ class ProbAtlasSegmentation(LoadableModel):
             stat_mu=stat_mu,
             stat_logssq=stat_logssq,
             pos_flow=ref.pos_flow,
+            image=LiveInput(image_input, 0),
         )
+
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        self.references.image.remember(inputs)
+        return super().call(inputs, training=training, mask=mask, **kwargs)
 
     def get_gaussian_warp_model(self):
         """Model with outputs `[log-likelihood per label, means, log variances, displacement]`."""

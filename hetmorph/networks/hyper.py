@@ -1,11 +1,13 @@
 """HyperMorph: one network for all values of a hyperparameter."""
 
+from types import FunctionType
+
 import keras
 import tensorflow as tf
 from keras import layers as KL
 
 from hetmorph.networks.base import LoadableModel, store_config_args
-from hetmorph.networks.live import LiveTensor
+from hetmorph.networks.live import LiveInput
 from hetmorph.networks.vxm import VxmDense
 
 
@@ -37,16 +39,47 @@ class HyperVxmDense(LoadableModel):
         vxm_model = VxmDense(inshape, hyp_model=hyp_model, name=name, **kwargs)
         super().__init__(name=name, inputs=vxm_model.inputs, outputs=vxm_model.outputs)
         self.references = vxm_model.references
-        self.references.hyper_val = LiveTensor(self._running_hyper_val, (None, nb_hyp_params))
-        self.references.running_hyper_val = None
+        self.references.hyper_val = LiveInput(hyp_input, len(self.inputs) - 1)
 
     def call(self, inputs, training=None, mask=None, **kwargs):
-        hyper_val = tf.nest.flatten(inputs)[-1]
-        if tf.is_tensor(hyper_val):
-            self.references.running_hyper_val = hyper_val
+        self.references.hyper_val.remember(inputs)
         return super().call(inputs, training=training, mask=mask, **kwargs)
 
-    def _running_hyper_val(self):
-        if self.references.running_hyper_val is None:
-            raise ValueError("references.hyper_val has a value in losses only, while the model trains")
-        return self.references.running_hyper_val
+    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
+        """As `keras.Model.compile`; own loss functions may compute with `references.hyper_val`."""
+        super().compile(optimizer, tf.nest.map_structure(_with_known_rank, loss), *args, **kwargs)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class KnownRank:
+    """A loss function whose result may have a rank that is only known while the graph runs.
+
+    `tf.squeeze` of hyperparameters `[B, 1]` has none or one axis, depending on B. Keras 3 refuses such a loss; its
+    mean is what Keras would have made of it.
+
+    Args:
+        function: `(y_true, y_pred) -> loss`.
+    """
+
+    def __init__(self, function):
+        self.function = function
+        self.__name__ = function.__name__
+
+    def __call__(self, y_true, y_pred) -> tf.Tensor:
+        loss = tf.convert_to_tensor(self.function(y_true, y_pred))
+        return tf.reduce_mean(loss) if loss.shape.rank is None else loss
+
+    def get_config(self) -> dict:
+        return {"function": keras.saving.serialize_keras_object(self.function)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "KnownRank":
+        return cls(keras.saving.deserialize_keras_object(config["function"]))
+
+
+def _with_known_rank(loss):
+    return KnownRank(loss) if isinstance(loss, FunctionType) else loss

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import keras
 import tensorflow as tf
 
 
@@ -22,4 +23,31 @@ class LiveTensor:
         self.dtype = tf.float32
 
     def __tf_tensor__(self, dtype=None, name=None) -> tf.Tensor:
-        return tf.convert_to_tensor(self._read(), dtype=dtype, name=name)
+        # numpy generators yield float64, which Keras 2 cast to the type of the model's input.
+        return tf.convert_to_tensor(tf.cast(self._read(), self.dtype), dtype=dtype, name=name)
+
+
+class LiveInput(LiveTensor):
+    """What the running step feeds into one of a model's inputs.
+
+    Args:
+        tensor: the input.
+        position: its place among the model's inputs.
+    """
+
+    def __init__(self, tensor: keras.KerasTensor, position: int):
+        super().__init__(self._running, tensor.shape)
+        self._name, self._position = tensor._keras_history.operation.name, position
+        self._value = None
+
+    def remember(self, inputs) -> None:
+        """Take the value from what the model is called with."""
+        by_name = isinstance(inputs, dict)
+        value = inputs[self._name] if by_name else tf.nest.flatten(inputs)[self._position]
+        if not isinstance(value, keras.KerasTensor):
+            self._value = value
+
+    def _running(self):
+        if self._value is None:
+            raise ValueError(f"{self._name} has a value in losses only, while the model trains")
+        return self._value

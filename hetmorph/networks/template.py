@@ -147,8 +147,6 @@ class ConditionalTemplateCreation(LoadableModel):
             inshape,
             nb_unet_features=nb_unet_features,
             bidir=True,
-            src_feats=src_feats,
-            trg_feats=src_feats,
             input_model=keras.Model(inputs, [atlas_tensor, source_input]),
             **kwargs,
         )

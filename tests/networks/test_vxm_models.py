@@ -120,6 +120,60 @@ def test_the_hyperparameter_changes_the_registration_and_may_enter_the_loss(rng)
     assert at_one[1] == pytest.approx(0, abs=1e-6) and at_one[2] > 0
 
 
+def hyper_weighted(model):
+    """Image and field loss of VoxelMorph's `train_hypermorph.py`."""
+
+    def image_loss(y_true, y_pred):
+        per_sample = tf.reduce_mean((y_true - y_pred) ** 2, axis=[1, 2, 3])
+        return (1 - tf.squeeze(model.references.hyper_val)) * per_sample
+
+    def field_loss(y_true, y_pred):
+        return tf.squeeze(model.references.hyper_val) * losses.Grad("l2").loss(y_true, y_pred)
+
+    return image_loss, field_loss
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_hyperparameter_enters_the_loss_in_a_graph(dtype, rng):
+    """The batch size is unknown there, and with it the rank of the squeezed hyperparameter; numpy draws float64."""
+    model = HyperVxmDense(SIZE, nb_hyp_layers=1, nb_hyp_units=3, **SMALL)
+    model.compile(keras.optimizers.SGD(0.0), loss=hyper_weighted(model))
+    source, target = rng.uniform(size=(2, 2, *SIZE, 1)).astype("float32")
+    inputs = [source, target, np.full((2, 1), 0.25, dtype)]
+    expected = 0.75 * np.mean((target - model(inputs)[0]) ** 2)
+    zeros = np.zeros((2, 8, 8, 2), "float32")
+    batches = iter([(tuple(inputs), (target, zeros))])
+    value = model.fit((b for b in batches), shuffle=False, steps_per_epoch=1, verbose=0).history["loss"][0]
+    assert value == pytest.approx(expected, rel=1e-3)
+
+
+def test_own_losses_are_restored_by_name(tmp_path, rng):
+    model = HyperVxmDense(SIZE, nb_hyp_layers=1, nb_hyp_units=3, **SMALL)
+
+    def own(y_true, y_pred):
+        return tf.reduce_mean(tf.abs(y_true - y_pred))
+
+    model.compile("adam", loss=[own, losses.Grad("l2").loss], run_eagerly=True)
+    inputs = random_inputs(model, rng)
+    targets = [inputs[1], np.zeros((2, 8, 8, 2), "float32")]
+    model.train_on_batch(inputs, targets)
+    model.save(tmp_path / "hyper.keras")
+    again = keras.saving.load_model(tmp_path / "hyper.keras", custom_objects={"own": own})
+    model.reset_metrics()
+    np.testing.assert_allclose(again.train_on_batch(inputs, targets), model.train_on_batch(inputs, targets), rtol=1e-4)
+
+
+def test_vxm_dense_with_a_hypernetwork_of_its_own_is_reloaded(tmp_path, rng):
+    """Never worked: the configuration held the model itself."""
+    hyper = keras.Input((1,), name="weight")
+    model = VxmDense(SIZE, hyp_model=keras.Model(hyper, keras.layers.Dense(4)(hyper)), **SMALL)
+    inputs = random_inputs(model, rng)
+    for suffix in (".keras", ".h5"):
+        model.save(tmp_path / f"model{suffix}")
+        again = VxmDense.load(tmp_path / f"model{suffix}")
+        np.testing.assert_allclose(again(inputs)[0], model(inputs)[0], atol=1e-6)
+
+
 def test_hypernetwork_in_1d_and_for_any_size(rng):
     """neurite has no 1-D hyperconvolution, and fixes the size."""
     model = HyperVxmDense((None,), nb_hyp_layers=1, nb_hyp_units=3, **SMALL)
@@ -184,6 +238,13 @@ def test_conditional_template_depends_on_the_attributes():
     np.testing.assert_allclose(model.apply_transform(*inputs, template), outputs[0], atol=1e-4)
 
 
+def test_conditional_template_takes_the_arguments_of_the_script():
+    """`train_cond_template.py` states the channels of both images, of which there is one kind."""
+    model = ConditionalTemplateCreation(SIZE, (2,), src_feats=2, trg_feats=2, conv_nb_features=2, **SMALL)
+    assert model.outputs[0].shape == (None, *SIZE, 2)
+    assert type(model).from_config(model.get_config()).get_config() == model.get_config()
+
+
 def test_template_image_from_its_labels(rng, tmp_path):
     """`templcondsi` names a tensor that does not exist in the original, which never ran."""
     make = lambda **kw: ConditionalTemplateCreation(SIZE, (2,), conv_nb_features=2, **SMALL, **kw)  # noqa: E731
@@ -212,6 +273,22 @@ def test_likelihood_is_the_normal_density(rng):
     np.testing.assert_allclose(mean, np.broadcast_to([0.2, 0.7], mean.shape), atol=1e-2)
     np.testing.assert_allclose(likelihood, norm.logpdf(image, np.asarray(mean), scale), rtol=1e-3, atol=1e-3)
     assert displacement.shape == (1, *SIZE, 2)
+
+
+def test_a_loss_may_leave_out_voxels_by_their_intensity(rng):
+    """`train_unsupervised_seg.py` leaves the background out, with the model's symbolic input."""
+    model = ProbAtlasSegmentation(SIZE, nb_labels=2, **SMALL)
+
+    def own(_, y_pred):
+        foreground = tf.cast(tf.convert_to_tensor(model.references.image) > 0.5, tf.float32)
+        return -tf.reduce_sum(y_pred * foreground) / tf.reduce_sum(foreground)
+
+    model.compile(keras.optimizers.SGD(0.0), loss=[own, losses.Grad("l2").loss], loss_weights=[1, 0])
+    image, atlas = rng.uniform(size=(1, *SIZE, 1)), rng.dirichlet([1, 1], (1, *SIZE))
+    log_likelihood = np.asarray(model([image, atlas])[0])
+    targets = [np.zeros((1, *SIZE, 1)), np.zeros((1, *SIZE, 2))]
+    value = model.fit([image, atlas], targets, verbose=0).history["loss"][0]
+    assert value == pytest.approx(-log_likelihood[image > 0.5].mean(), rel=1e-4)
 
 
 def test_stat_post_warp_needs_the_warp():
