@@ -2,11 +2,14 @@
 
 import functools
 import inspect
+import warnings
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from hetmorph.compat import ne
+from hetmorph.generators import for_keras
 from hetmorph.networks import hdf5
 from hetmorph.ops.warp import warp
 
@@ -61,18 +64,33 @@ class LoadableModel(ne.modelio.LoadableModel):
         Args:
             path: file.
             by_name: kept for existing code; weights are always matched by layer name.
-            kwargs: constructor arguments that replace the stored ones (`.h5` only).
+            kwargs: constructor arguments that replace the stored ones; the model is not compiled then.
         """
         if str(path).endswith(".keras"):
-            if kwargs:
-                raise ValueError(f"a .keras file keeps its own arguments; cannot replace {sorted(kwargs)}")
-            return keras.saving.load_model(path)
+            model = keras.saving.load_model(path, compile=not kwargs)
+            return model if not kwargs else model._rebuilt(**kwargs)
         model = cls.from_config({**cls.load_config(path), **kwargs})
         model.load_weights(str(path))
         compiled = hdf5.read_compile_config(str(path))
-        if compiled is not None and not kwargs:
-            model.compile_from_config(compiled)
+        if compiled is not None and not kwargs and model._compile_if_known(compiled, path):
             hdf5.read_optimizer_state(model.optimizers, str(path))
+        return model
+
+    def _compile_if_known(self, compiled: dict, path) -> bool:
+        """Compile as stored, unless with a loss of the program's own that no file can hold."""
+        try:
+            self.compile_from_config(compiled)
+        except (TypeError, ValueError) as error:
+            warnings.warn(
+                f"{path} was compiled with what cannot be restored; compile the model anew: {error}", stacklevel=3
+            )
+            return False
+        return True
+
+    def _rebuilt(self, **kwargs):
+        """The same weights in a model with other constructor arguments."""
+        model = type(self).from_config({**self.get_config(), **kwargs})
+        model.set_weights(self.get_weights())
         return model
 
     def save(self, filepath, overwrite=True, **kwargs):
@@ -80,6 +98,9 @@ class LoadableModel(ne.modelio.LoadableModel):
 
         `load` restores either, compiled; `keras.saving.load_model` restores an `.h5` file without its optimiser.
         """
+        if self.compiled and not self.optimizer.built:
+            # Without a step it has no state yet, which the file would lack and `load` would look for.
+            self.optimizer.build(self.trainable_variables)
         if not str(filepath).endswith((".h5", ".hdf5")):
             return super().save(filepath, overwrite=overwrite, **kwargs)
         super().save(filepath, overwrite=overwrite, include_optimizer=False)
@@ -107,24 +128,39 @@ class LoadableModel(ne.modelio.LoadableModel):
             return super().save_weights(filepath, overwrite=overwrite)
         return hdf5.write_layer_weights(self.layers, path)
 
+    def fit(self, x=None, *args, validation_data=None, **kwargs):
+        """As `keras.Model.fit`; generators may yield lists, as in VoxelMorph's tutorial, where Keras 3 wants tuples."""
+        return super().fit(_in_tuples(x), *args, validation_data=_in_tuples(validation_data), **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """As `keras.Model.evaluate`; generators as in `fit`."""
+        return super().evaluate(_in_tuples(x), *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        """As `keras.Model.predict`; generators as in `fit`."""
+        return super().predict(_in_tuples(x), *args, **kwargs)
+
     def add_loss(self, loss):
         """Add a loss: a value, in a layer's `call`, or a symbolic tensor made of the model's tensors.
 
         Keras 3 takes values only. SynthMorph's training has its targets inside the model and needs the second.
         """
         if not isinstance(loss, keras.KerasTensor):
-            return super().add_loss(loss)
+            # The functional model in between refuses every loss.
+            return keras.layers.Layer.add_loss(self, loss)
         losses = [*getattr(self.references, "added_losses", []), loss]
         self.references.added_losses = losses
         self.references.model_with_losses = keras.Model(self.inputs, [*self.outputs, *losses])
 
     def call(self, inputs, training=None, mask=None, **kwargs):
+        # Models of one input are called with an image or with a list of one; Keras would warn about the former.
+        inputs = inputs if isinstance(inputs, dict) else tf.nest.flatten(inputs)
         model = getattr(getattr(self, "references", None), "model_with_losses", None)
         if model is None:
             return super().call(inputs, training=training, mask=mask, **kwargs)
         values = model(inputs, training=training)
         for loss in values[len(self.outputs) :]:
-            super().add_loss(keras.ops.mean(loss))
+            keras.layers.Layer.add_loss(self, keras.ops.mean(loss))
         return values[: len(self.outputs)]
 
     def get_registration_model(self):
@@ -152,6 +188,10 @@ class LoadableModel(ne.modelio.LoadableModel):
         if not hasattr(self.references, "registration_model"):
             self.references.registration_model = self.get_registration_model()
         return self.references.registration_model
+
+
+def _in_tuples(data):
+    return (for_keras(batch) for batch in data) if inspect.isgenerator(data) else data
 
 
 def references(**tensors):

@@ -118,7 +118,8 @@ class Unet(keras.Model):
 
         if final_activation_function is not None:
             last = KL.Activation(final_activation_function, name=f"{name}_final_activation")(last)
-        super().__init__(inputs=inputs, outputs=last, name=name)
+        # A list of one would make `unet.input` a list under Keras 3.
+        super().__init__(inputs=inputs if len(inputs) > 1 else inputs[0], outputs=last, name=name)
 
 
 def _unet_input(inshape, input_model, name: str):
