@@ -12,8 +12,10 @@ from hetmorph.compat import ne
 def _convolve_sample(layer, inputs: list[tf.Tensor]) -> tf.Tensor:
     """Convolution of one sample `[*S, C]` with its own kernel, and its own bias if there is one."""
     features, kernel, *bias = inputs
+    # TensorFlow's eager gradient of a 3-D convolution needs the layout spelled out.
+    layout = ("NWC", "NHWC", "NDHWC")[len(features.shape) - 2]
     result = tf.nn.convolution(
-        features[None], kernel, layer.strides, layer.padding.upper(), dilations=layer.dilation_rate
+        features[None], kernel, layer.strides, layer.padding.upper(), layout, dilations=layer.dilation_rate
     )[0]
     return result + bias[0] if layer.use_bias else result
 

@@ -58,9 +58,12 @@ class _Stream(keras.layers.Layer):
 
     def call(self, x, training=None):
         if training and self.trainable:
-            self._update(x)
-        filled = tf.minimum(1.0, self.count / self.cap)
-        return tf.repeat((filled * tf.convert_to_tensor(self._statistic()))[None], tf.shape(x)[0], axis=0)
+            # The new value itself, not the variable it is kept in: a penalty on it has to reach the inputs.
+            statistic, count = self._update(x)
+        else:
+            statistic, count = tf.convert_to_tensor(self._statistic()), self.count
+        filled = tf.minimum(1.0, count / self.cap)
+        return tf.repeat((filled * statistic)[None], tf.shape(x)[0], axis=0)
 
     def get_config(self):
         return {**super().get_config(), "cap": self.cap}
@@ -100,6 +103,7 @@ class MeanStream(_Stream, ne.layers.MeanStream):
         mean, count = self._batch_mean_update(x)
         self.mean.assign(mean)
         self.count.assign(count)
+        return mean, count
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
@@ -133,9 +137,11 @@ class CovStream(_Stream, ne.layers.CovStream):
         before = tf.minimum(self.count, self.cap)
         # The first sample alone would divide by zero.
         samples = tf.maximum(before + tf.cast(tf.shape(x)[0], tf.float32) - 1, 1.0)
-        self.cov.assign((self.cov * (before - 1) + tf.matmul(flat, flat, transpose_a=True)) / samples)
+        cov = (self.cov * (before - 1) + tf.matmul(flat, flat, transpose_a=True)) / samples
+        self.cov.assign(cov)
         self.mean.assign(mean)
         self.count.assign(count)
+        return cov, count
 
     def compute_output_shape(self, input_shape):
         size = int(np.prod(input_shape[1:]))

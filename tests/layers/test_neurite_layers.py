@@ -135,8 +135,10 @@ def test_streams_learn_in_fit(rng):
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.MeanStream(cap=2)(keras.layers.Dense(4)(inputs)))
     model.compile("sgd", loss="mse")
+    before = model.layers[1].get_weights()[0]
     model.fit(rng.normal(size=(6, 4)), np.zeros((6, 4)), batch_size=2, verbose=0)
     assert float(model.layers[-1].count[0]) == 6
+    assert np.abs(model.layers[1].get_weights()[0] - before).max() > 0  # a penalty on the mean reaches its inputs
 
 
 def test_affine_layers_equal_the_original(rng):
