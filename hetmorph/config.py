@@ -119,9 +119,10 @@ class TrainConfig:
         for name in ("steps", "steps_per_epoch", "batch_size"):
             value = getattr(schedule, name)
             _require(value >= 1, f"schedule.{name}", "at least 1", value)
+        _require(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
         if objective.name == "het" and objective.warm_start is not None:
             room = 0 <= 2 * objective.warm_start < schedule.epochs
-            expected = f"fewer than half of the {schedule.epochs} epochs"
+            expected = f"at least 0 and fewer than half of the {schedule.epochs} epochs"
             _require(room, "objective.warm_start", expected, objective.warm_start)
 
 

@@ -35,7 +35,7 @@ def test_files_in_the_repository_load():
         ({"schedule": {"steps": 0}}, "schedule.steps must be at least 1"),
         ({"objective": {"name": "ncc"}}, "objective.name must be 'het' or 'mse'"),
         ({"objective": {"smoothness": -1.0}}, "λ ≥ 0"),
-        ({"objective": {"warm_start": 20}}, "warm_start must be fewer than half of the 30 epochs"),
+        ({"objective": {"warm_start": 20}}, "warm_start must be at least 0 and fewer than half of the 30 epochs"),
         ({"data": {"size": 128}}, "data.size must be a list"),
         ({"data": {"augment": 1}}, "data.augment must be of type bool"),
         ({"data": "acdc"}, "must be a mapping"),

@@ -100,10 +100,9 @@ def configuration(args: argparse.Namespace) -> TrainConfig:
 
 def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
     """Train and return the model of the highest validation Dice."""
-    checkpoint = _open_run(settings, out, resume)
+    checkpoint = _checkpoint_of(settings, out, resume)
     training, validation = (_load(settings, out, split) for split in ("train", "val"))
     _report_skipped(training)
-    data.save_splits(training.splits, out / "splits.json")
     keras.utils.set_random_seed(settings.seed)
     if checkpoint is None:
         model, done = build(settings, training.pairs[0].moving.shape), 0
@@ -111,6 +110,10 @@ def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
         path, done = checkpoint
         model = keras.saving.load_model(path)
         print(f"resuming after epoch {done} of {settings.schedule.epochs}")
+    # Only now: a mistake in a flag or in the data folder must not leave a run behind.
+    out.mkdir(parents=True, exist_ok=True)
+    config.save(settings, out / "config.yaml")
+    data.save_splits(training.splits, out / "splits.json")
     if done < settings.schedule.epochs:
         _fit(model, settings, out, done, training.pairs, validation.pairs)
     return keras.saving.load_model(out / "best.keras")
@@ -185,8 +188,8 @@ def _load(settings: TrainConfig, out: Path, split: str) -> data.LoadedSet:
     )
 
 
-def _open_run(settings: TrainConfig, out: Path, resume: bool) -> tuple[Path, int] | None:
-    """Make the run folder, or check that the one there holds this very run; its newest checkpoint, if any."""
+def _checkpoint_of(settings: TrainConfig, out: Path, resume: bool) -> tuple[Path, int] | None:
+    """The newest checkpoint in the run folder, if any; an error if the folder holds another run."""
     stored = out / "config.yaml"
     if stored.exists() and not resume:
         raise ValueError(f"{out} already holds a run; go on with --resume, or choose another --out")
@@ -198,8 +201,6 @@ def _open_run(settings: TrainConfig, out: Path, resume: bool) -> tuple[Path, int
                 f"{out} was started with another configuration ({', '.join(changed)} differ from {stored}); "
                 "resume it with the same flags, or choose another --out"
             )
-    out.mkdir(parents=True, exist_ok=True)
-    config.save(settings, stored)
     return callbacks.latest_checkpoint(out / "checkpoints")
 
 

@@ -158,6 +158,8 @@ def test_flags_take_precedence_over_the_file(script, tiny):
         (["--objective", "mse", "--warm-start", "2"], "--warm-start has no effect"),
         (["--data", "acdc", "--data-dir", "/nowhere"], "phantom"),
         (["--data", "brains"], "brains"),
+        (["--gamma", "-1"], "gamma must be positive"),
+        (["--crop", "round"], "crop"),
         (["--config", "/nowhere.yaml"], "no configuration file"),
     ],
 )
@@ -166,6 +168,7 @@ def test_mistakes_end_in_one_line(script, tmp_path, capsys, flags, message):
     assert script.main([*flags, *out]) == 2
     error = capsys.readouterr().err
     assert error.startswith("train.py: error:") and re.search(message, error)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_is_not_overwritten_or_mixed(script, tiny, finished, capsys):
