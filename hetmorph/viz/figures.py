@@ -150,8 +150,10 @@ def _title(name: str, row: dict) -> str:
 
 
 def _scores(row: dict, block: str, when: str) -> str:
-    names = ("RV", "MYO", "LV")
-    return f"labels {when}: " + " ".join(f"{name} {row[f'{block}_dice_{name.lower()}']:.2f}" for name in names)
+    scores = {name: row[f"{block}_dice_{name.lower()}"] for name in ("RV", "MYO", "LV")}
+    # A structure that is in only one of the slices, or in none, has no score.
+    shown = [f"{name} {score:.2f}" for name, score in scores.items() if np.isfinite(score)]
+    return " ".join([f"labels {when}:", *shown])
 
 
 def _colour_bar(shown, axes, label: str) -> None:

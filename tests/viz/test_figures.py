@@ -1,3 +1,5 @@
+import dataclasses
+
 import matplotlib
 import numpy as np
 import pytest
@@ -74,6 +76,13 @@ def test_a_model_without_variance_leaves_a_note(pairs, monkeypatch, tmp_path):
     figure = shown_figure(constant((0, 0)), pairs, monkeypatch, tmp_path)
     texts = [text.get_text() for block in figure.subfigs for axes in block.axes for text in axes.texts]
     assert texts.count("the model gives\nno variance") == 2
+
+
+def test_a_structure_without_score_is_left_out_of_the_titles(monkeypatch, tmp_path):
+    lonely = dataclasses.replace(shifted_pair(3), fixed_labels=np.where(heart() == 1, 0, heart()))
+    shown = [title for title in titles(shown_figure(constant((-1, 0)), [lonely], monkeypatch, tmp_path)) if title]
+    assert not any("nan" in title for title in shown)
+    assert any("MYO" in title and "RV" not in title for title in shown)
 
 
 def test_without_any_scored_case_the_first_is_shown(monkeypatch, tmp_path):
