@@ -86,11 +86,14 @@ class ScheduleConfig:
         steps: batches of the whole training; each updates the networks its phase trains.
         steps_per_epoch: batches between two validations and checkpoints; the last epoch may be shorter.
         batch_size: pairs a batch.
+        keep: weights to score and export, "last" or "best" (highest validation Dice). The learning rate has decayed
+            by the end, whereas the best of many validations on few patients is partly luck.
     """
 
     steps: int = 3000
     steps_per_epoch: int = 100
     batch_size: int = 8
+    keep: str = "last"
 
     @property
     def epochs(self) -> int:
@@ -119,6 +122,7 @@ class TrainConfig:
         for name in ("steps", "steps_per_epoch", "batch_size"):
             value = getattr(schedule, name)
             _require(value >= 1, f"schedule.{name}", "at least 1", value)
+        _require(schedule.keep in ("last", "best"), "schedule.keep", "'last' or 'best'", schedule.keep)
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
         if objective.name == "het" and objective.warm_start is not None:
             room = 0 <= 2 * objective.warm_start < schedule.epochs

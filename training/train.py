@@ -4,8 +4,9 @@ Direction: end-diastole (ED, moving) is registered to end-systole (ES, fixed). I
 displacements in voxels on the grid of the fixed image: moved(x) = moving(x + u(x)).
 
 The run folder receives config.yaml, splits.json, log.csv, tensorboard/, checkpoints/, best.keras (highest validation
-Dice), and at the end cases.csv, summary.json, report.png and saved_model/1. A run that was stopped, however, goes on
-with --resume and ends as if it had not been.
+Dice), and at the end model.keras (the last weights, or the best ones with --keep best), cases.csv, summary.json,
+report.png and saved_model/1 of that model. A run that was stopped, however, goes on with --resume and ends as if it had
+not been.
 
 Examples:
     python training/train.py --data phantom --steps 300
@@ -53,6 +54,7 @@ FLAGS = {
     "--batch-size": ("schedule", "batch_size", int, "pairs a batch"),
     "--steps": ("schedule", "steps", int, "batches in all; instead of --epochs"),
     "--steps-per-epoch": ("schedule", "steps_per_epoch", int, "batches between two validations"),
+    "--keep": ("schedule", "keep", str, "weights to score and export: last, or best (highest validation Dice)"),
 }
 HET_ONLY = ("gamma", "beta", "snr", "relative", "warm_start")
 
@@ -99,7 +101,7 @@ def configuration(args: argparse.Namespace) -> TrainConfig:
 
 
 def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
-    """Train and return the model of the highest validation Dice."""
+    """Train, or go on with training, and return the model that is to be scored and exported."""
     checkpoint = _checkpoint_of(settings, out, resume)
     training, validation = (_load(settings, out, split) for split in ("train", "val"))
     _report_skipped(training)
@@ -116,7 +118,10 @@ def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
     data.save_splits(training.splits, out / "splits.json")
     if done < settings.schedule.epochs:
         _fit(model, settings, out, done, training.pairs, validation.pairs)
-    return keras.saving.load_model(out / "best.keras")
+    if settings.schedule.keep == "best":
+        model = keras.saving.load_model(out / "best.keras")
+    model.save(out / "model.keras")
+    return model
 
 
 def finish(model: keras.Model, settings: TrainConfig, out: Path) -> dict:
@@ -244,7 +249,7 @@ def main(argv=None) -> int:
     except (data.DataError, ValueError, OSError) as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
-    print(f"wrote {out}: best.keras, summary.json, cases.csv, report.png, saved_model/1")
+    print(f"wrote {out}: model.keras, summary.json, cases.csv, report.png, saved_model/1")
     return 0
 
 

@@ -2,6 +2,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,8 +52,9 @@ def weights(folder):
 
 @pytest.mark.filterwarnings("ignore")
 def test_one_command_leaves_everything(finished):
-    for name in ("config.yaml", "splits.json", "log.csv", "best.keras", "cases.csv", "summary.json", "report.png"):
+    for name in ("config.yaml", "splits.json", "log.csv", "model.keras", "cases.csv", "summary.json"):
         assert (finished / name).stat().st_size > 0, name
+    assert (finished / "report.png").stat().st_size > 10_000
     assert list((finished / "tensorboard").rglob("events.*"))
     summary = json.loads((finished / "summary.json").read_text())
     assert {"undeformed", "registered", "n_cases", "n_failed"} <= set(summary)
@@ -60,6 +62,25 @@ def test_one_command_leaves_everything(finished):
     assert {"serving_default", "register", "variance", "warp"} <= set(served.signatures)
     rows = (finished / "log.csv").read_text().splitlines()
     assert len(rows) == 1 + 4 and {"val_dice", "variance_loss", "folds_percent"} <= set(rows[0].split(","))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_keep_says_which_weights_are_scored_and_exported(script, tiny, finished, tmp_path):
+    def kept(folder):
+        return keras.saving.load_model(folder / "model.keras").get_weights()
+
+    for a, b in zip(kept(finished), weights(finished), strict=True):
+        np.testing.assert_array_equal(a, b)
+    best = tmp_path / "best"
+    shutil.copytree(finished, best, ignore=shutil.ignore_patterns("saved_model"))
+    path = best / "config.yaml"
+    path.write_text(path.read_text().replace("keep: last", "keep: best"))
+    other = keras.saving.load_model(best / "best.keras")
+    other.set_weights([w + 0.01 for w in other.get_weights()])
+    other.save(best / "best.keras")
+    assert script.main(["--config", str(path), "--out", str(best), "--resume"]) == 0
+    for a, b in zip(kept(best), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -124,6 +145,7 @@ EFFECTS = [
     (["--steps", "11"], "schedule.steps", 11),
     (["--steps-per-epoch", "7"], "schedule.steps_per_epoch", 7),
     (["--epochs", "2"], "schedule.steps", 200),
+    (["--keep", "best"], "schedule.keep", "best"),
     (["--bidir"], "network.bidir", True),
     (["--no-augment"], "data.augment", False),
     (["--skip-bad"], "data.skip_bad", True),
