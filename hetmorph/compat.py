@@ -81,6 +81,13 @@ def is_file(path) -> bool:
     return isinstance(path, (str, os.PathLike)) and os.path.isfile(path)
 
 
+def keras_losses(*names: str) -> tuple[Callable, ...]:
+    """Losses of `keras.losses` by name. Importing from that module would replace `keras.losses` in some versions."""
+    import keras
+
+    return tuple(getattr(keras.losses, name) for name in names)
+
+
 def learning_phase() -> bool:
     """Keras 3 passes `training` down by itself; where nobody said anything, it is inference."""
     return False
@@ -92,6 +99,7 @@ _SHIMS = types.SimpleNamespace(
     argspec=argspec,
     image_data=image_data,
     is_integer=is_integer,
+    keras_losses=keras_losses,
     is_file=is_file,
     single=single,
     python_ints=python_ints,
@@ -258,7 +266,9 @@ def backend_choice(node):
 def keras_losses_import(node):
     """`from tensorflow.keras.losses import mean_…_error`: that module no longer has them; `keras.losses` does."""
     if isinstance(node, ast.ImportFrom) and node.module == "tensorflow.keras.losses":
-        return ast.ImportFrom("keras.losses", node.names, 0)
+        targets = [ast.Name(alias.asname or alias.name, ast.Store()) for alias in node.names]
+        losses = _helper("keras_losses", *(ast.Constant(alias.name) for alias in node.names))
+        return ast.Assign([ast.Tuple(targets, ast.Store())], losses)
     return None
 
 

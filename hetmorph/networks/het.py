@@ -86,6 +86,9 @@ class HetVxmDense(VxmDense):
         self.variance_network = variance_network(
             grid, variance_features, target_feats, log_variance_bounds, name=f"{name}_variance"
         )
+        if self.variance_network not in self._layers:
+            # Keras up to 3.13 at least does not track a layer that is set on a functional model.
+            self._layers.append(self.variance_network)
         self.image_loss_tracker = keras.metrics.Mean(name="image_loss")
         self.smoothness_tracker = keras.metrics.Mean(name="smoothness")
         self.variance_loss_tracker = keras.metrics.Mean(name="variance_loss")
