@@ -268,7 +268,7 @@ def keras_losses_import(node):
     if isinstance(node, ast.ImportFrom) and node.module == "tensorflow.keras.losses":
         targets = [ast.Name(alias.asname or alias.name, ast.Store()) for alias in node.names]
         losses = _helper("keras_losses", *(ast.Constant(alias.name) for alias in node.names))
-        return ast.Assign([ast.Tuple(targets, ast.Store())], losses)
+        return ast.Assign([ast.List(targets, ast.Store())], losses)
     return None
 
 

@@ -130,6 +130,8 @@ class LoadableModel(ne.modelio.LoadableModel):
 
     def fit(self, x=None, *args, validation_data=None, **kwargs):
         """As `keras.Model.fit`; generators may yield lists, as in VoxelMorph's tutorial, where Keras 3 wants tuples."""
+        if inspect.isgenerator(x) or isinstance(x, tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)  # it cannot be shuffled, and Keras warns about its own default
         return super().fit(_in_tuples(x), *args, validation_data=_in_tuples(validation_data), **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):

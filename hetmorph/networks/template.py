@@ -9,6 +9,7 @@ from hetmorph import layers
 from hetmorph.compat import ne
 from hetmorph.networks.base import LoadableModel, references, store_config_args
 from hetmorph.networks.live import LiveTensor
+from hetmorph.networks.unet import Ends
 from hetmorph.networks.vxm import VxmDense
 from hetmorph.ops.warp import warp
 
@@ -147,7 +148,7 @@ class ConditionalTemplateCreation(LoadableModel):
             inshape,
             nb_unet_features=nb_unet_features,
             bidir=True,
-            input_model=keras.Model(inputs, [atlas_tensor, source_input]),
+            input_model=Ends(inputs, [atlas_tensor, source_input]),
             **kwargs,
         )
         ref = vxm_model.references

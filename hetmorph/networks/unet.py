@@ -1,5 +1,7 @@
 """The U-Net of VoxelMorph."""
 
+from typing import NamedTuple
+
 import keras
 import numpy as np
 from keras import layers as KL
@@ -35,6 +37,13 @@ def unet_features(nb_features, nb_levels, feat_mult, nb_conv_per_level) -> tuple
     if len(decoder) < len(encoder):
         raise ValueError(f"the decoder needs at least {len(encoder)} features to undo the encoder, got {len(decoder)}")
     return encoder, decoder
+
+
+class Ends(NamedTuple):
+    """Inputs and outputs that pass for an `input_model`. Keras 3.12 refuses a model whose inputs are its outputs."""
+
+    inputs: list
+    outputs: list
 
 
 class Unet(keras.Model):

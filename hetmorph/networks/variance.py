@@ -4,7 +4,7 @@ import keras
 from keras import layers as KL
 
 from hetmorph import layers
-from hetmorph.networks.unet import Unet, unet_features
+from hetmorph.networks.unet import Ends, Unet, unet_features
 
 
 def variance_network(
@@ -28,7 +28,7 @@ def variance_network(
     image = keras.Input((*inshape, 2 * nb_feats), name=f"{name}_input")
     fits = None not in inshape and all(d % multiple == 0 for d in inshape)
     padded = image if fits else layers.PadToMultiple(multiple, name=f"{name}_pad")(image)
-    unet = Unet(input_model=keras.Model(image, padded), nb_features=features, name=f"{name}_unet")
+    unet = Unet(input_model=Ends([image], [padded]), nb_features=features, name=f"{name}_unet")
     head = getattr(KL, f"Conv{len(inshape)}D")(nb_feats, 3, padding="same", name=f"{name}_head")(unet.output)
     log_variance = layers.SoftBound(*bounds, dtype="float32", name=f"{name}_bound")(head)
     if not fits:

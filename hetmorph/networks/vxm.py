@@ -10,7 +10,7 @@ from keras import layers as KL
 from hetmorph import layers
 from hetmorph.networks.base import LoadableModel, references, store_config_args
 from hetmorph.networks.grids import plan_grids
-from hetmorph.networks.unet import Unet, unet_features
+from hetmorph.networks.unet import Ends, Unet, unet_features
 
 REG_FIELDS = ("svf", "preintegrated", "postintegrated", "warp")
 
@@ -233,13 +233,13 @@ def _deprecated(value, old: str, new: str, current):
     return value
 
 
-def _image_inputs(inshape, src_feats, trg_feats, name: str) -> keras.Model:
+def _image_inputs(inshape, src_feats, trg_feats, name: str) -> Ends:
     source = keras.Input(shape=(*inshape, src_feats), name=f"{name}_source_input")
     target = keras.Input(shape=(*inshape, trg_feats), name=f"{name}_target_input")
-    return keras.Model([source, target], [source, target])
+    return Ends([source, target], [source, target])
 
 
-def _padded(input_model: keras.Model, multiple: int | None, name) -> keras.Model:
+def _padded(input_model: keras.Model | Ends, multiple: int | None, name) -> keras.Model | Ends:
     if multiple is None:
         return input_model
     pads = [layers.PadToMultiple(multiple, name=name(f"pad_{i}")) for i in range(len(input_model.outputs))]

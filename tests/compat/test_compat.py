@@ -38,7 +38,7 @@ RULES = [
     (
         "keras_losses_import",
         "from tensorflow.keras.losses import mean_squared_error as l2",
-        "(l2,) = _k3.keras_losses('mean_squared_error')",
+        "[l2] = _k3.keras_losses('mean_squared_error')",
     ),
 ]
 UNTOUCHED = [

@@ -32,7 +32,7 @@ def lists(rng):
 
 def test_generators_may_yield_lists(rng):
     model = compiled(run_eagerly=True)
-    fitted = model.fit(lists(rng), steps_per_epoch=2, shuffle=False, validation_data=lists(rng), validation_steps=1)
+    fitted = model.fit(lists(rng), steps_per_epoch=2, validation_data=lists(rng), validation_steps=1)
     assert np.isfinite(fitted.history["val_loss"]).all()
     assert np.isfinite(model.evaluate(lists(rng), steps=1)).all()
     assert model.predict(lists(rng), steps=2)[0].shape == (4, *SIZE, 1)

@@ -34,7 +34,6 @@ def test_published_numbers_of_parameters():
     assert sum(int(np.prod(v.shape)) for v in model.displacement_variables) == 109_170
 
 
-@pytest.mark.filterwarnings("ignore:.*shuffle=True")
 def test_is_a_drop_in_for_vxm_dense(images):
     moving, fixed = images
     zeros = np.zeros((4, 16, 16, 2), "float32")
