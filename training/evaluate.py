@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> dict:
         split=args.split,
         crop=args.crop,
         model=str(args.model),
-        skipped=[{"patient": patient, "reason": reason} for patient, reason in loaded.skipped],
+        skipped=loaded.skipped_entries,
     )
     evaluation.write_cases(args.out / "cases.csv", rows)
     evaluation.write_summary(args.out / "summary.json", summary)

@@ -130,7 +130,7 @@ def finish(model: keras.Model, settings: TrainConfig, out: Path) -> dict:
     predictor = evaluation.wrap(model)
     rows = evaluation.evaluate(predictor, test.pairs)
     origin = {"data": settings.data.name, "split": "test", "crop": settings.data.crop}
-    summary = evaluation.summarise(rows, **origin, skipped=_listed(test))
+    summary = evaluation.summarise(rows, **origin, skipped=test.skipped_entries)
     evaluation.write_cases(out / "cases.csv", rows)
     evaluation.write_summary(out / "summary.json", summary)
     print(evaluation.markdown(summary))
@@ -170,7 +170,6 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation_p
             initial_epoch=done,
             steps_per_epoch=schedule.steps_per_epoch,
             callbacks=hooks,
-            shuffle=False,  # the stream is shuffled, reproducibly
             verbose=1 if sys.stdout.isatty() else 2,
         )
 
@@ -226,10 +225,6 @@ def _best_so_far(path: Path) -> float:
         return -1.0
     with path.open() as file:
         return max((float(row["val_dice"]) for row in csv.DictReader(file)), default=-1.0)
-
-
-def _listed(loaded: data.LoadedSet) -> list[dict[str, str]]:
-    return [{"patient": patient, "reason": reason} for patient, reason in loaded.skipped]
 
 
 def _report_skipped(loaded: data.LoadedSet) -> None:

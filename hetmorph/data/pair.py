@@ -70,6 +70,11 @@ class LoadedSet:
     cut: dict[str, int] = field(default_factory=dict)
 
     @property
+    def skipped_entries(self) -> list[dict[str, str]]:
+        """`skipped` as it goes into a summary."""
+        return [{"patient": patient, "reason": reason} for patient, reason in self.skipped]
+
+    @property
     def unlabelled(self) -> list[str]:
         """Cases of which the moving or the fixed segmentation does not exist."""
         return [pair.case_id for pair in self.pairs if pair.moving_labels is None or pair.fixed_labels is None]

@@ -155,12 +155,9 @@ class VxmDense(LoadableModel):
 
     def with_shape(self, inshape):
         """A model with the same weights for images of another spatial size; None entries take any."""
-        config = self.get_config()
-        if config.get("input_model") is not None:
+        if self.get_config().get("input_model") is not None:
             raise ValueError("a model with input_model is bound to the size of that model's inputs")
-        model = type(self).from_config({**config, "inshape": tuple(inshape)})
-        model.set_weights(self.get_weights())
-        return model
+        return self._rebuilt(inshape=tuple(inshape))
 
     def register(self, src, trg, *inputs, batch_size=None, sample=False):
         """Displacement that warps `src` onto `trg`, `[B, *S, N]` voxels on the grid of `trg`.
