@@ -39,13 +39,14 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The displacement network; see `hetmorph.networks.VxmDense`."""
+    """The displacement network; see `hetmorph.networks.VxmDense`. `precision` holds for the variance network too."""
 
     arch: str = "vxm"
     features: tuple[tuple[int, ...], ...] | None = None
     int_steps: int = 7
     int_resolution: float = 2
     bidir: bool = False
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class ObjectiveConfig:
     relative: str = "sample"
     foreground: bool = False
     warm_start: int | None = None
-    variance_pass: str = "recompute"
+    variance_pass: str = "reuse"
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,8 @@ class TrainConfig:
 
     def __post_init__(self):
         _require(self.network.arch == "vxm", "network.arch", "'vxm'", self.network.arch)
+        known = ("float32", "bfloat16")
+        _require(self.network.precision in known, "network.precision", f"one of {known}", self.network.precision)
         objective, rate, schedule = self.objective, self.optimizer, self.schedule
         _require(objective.name in ("het", "mse"), "objective.name", "'het' or 'mse'", objective.name)
         _require(objective.smoothness >= 0, "objective.smoothness", "λ ≥ 0", objective.smoothness)

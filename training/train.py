@@ -43,11 +43,13 @@ FLAGS = {
     "--crop": ("data", "crop", str, "paper: round the labelled heart; center: round the motion, without labels"),
     "--objective": ("objective", "name", str, "het: heteroscedastic; mse: plain mean squares"),
     "--arch": ("network", "arch", str, "backbone: vxm"),
+    "--precision": ("network", "precision", str, "float32, or bfloat16: faster where the processor computes with it"),
     "--lambda": ("objective", "smoothness", float, "weight of the velocity's squared gradient"),
     "--gamma": ("objective", "gamma", float, "het: exponent of the signal-to-noise ratio"),
     "--beta": ("objective", "beta", float, "het: exponent of the variance in the β-NLL"),
     "--snr": ("objective", "snr", str, "het: paper, official or inverse"),
     "--relative": ("objective", "relative", str, "het: sample (mean 1 per image) or official (as the authors' code)"),
+    "--variance-pass": ("objective", "variance_pass", str, "het: reuse the warped images, or recompute as published"),
     "--warm-start": ("objective", "warm_start", int, "het: epochs displacement only, then as many variance only"),
     "--lr": ("optimizer", "learning_rate", float, "peak learning rate of Adam"),
     "--lr-decay": ("optimizer", "decay", str, "cosine or none"),
@@ -56,7 +58,7 @@ FLAGS = {
     "--steps-per-epoch": ("schedule", "steps_per_epoch", int, "batches between two validations"),
     "--keep": ("schedule", "keep", str, "weights to score and export: last, or best (highest validation Dice)"),
 }
-HET_ONLY = ("gamma", "beta", "snr", "relative", "warm_start")
+HET_ONLY = ("gamma", "beta", "snr", "relative", "variance_pass", "warm_start")
 
 
 def parser() -> argparse.ArgumentParser:

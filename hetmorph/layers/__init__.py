@@ -3,6 +3,18 @@
 from hetmorph.layers.affine import AddIdentity, AffineToDenseShift, InvertAffine, ParamsToAffineMatrix
 from hetmorph.layers.atlas import ReplaceFirstChannel, SoftmaxLabels
 from hetmorph.layers.bounds import SoftBound
+from hetmorph.layers.convolution import (
+    Conv1D,
+    Conv2D,
+    Conv3D,
+    LeakyReLU,
+    MaxPooling1D,
+    MaxPooling2D,
+    MaxPooling3D,
+    UpsampleConv1D,
+    UpsampleConv2D,
+    UpsampleConv3D,
+)
 from hetmorph.layers.hyper import (
     HyperConv1D,
     HyperConv1DFromDense,
@@ -31,6 +43,9 @@ __all__ = [
     "AddIdentity",
     "AffineToDenseShift",
     "ComposeTransform",
+    "Conv1D",
+    "Conv2D",
+    "Conv3D",
     "CovStream",
     "CropToReference",
     "HyperConv1D",
@@ -42,7 +57,11 @@ __all__ = [
     "HyperDense",
     "HyperDenseFromDense",
     "InvertAffine",
+    "LeakyReLU",
     "LocalParamWithInput",
+    "MaxPooling1D",
+    "MaxPooling2D",
+    "MaxPooling3D",
     "MeanStream",
     "Negate",
     "PadToMultiple",
@@ -54,6 +73,9 @@ __all__ = [
     "SoftBound",
     "SoftmaxLabels",
     "SpatialTransformer",
+    "UpsampleConv1D",
+    "UpsampleConv2D",
+    "UpsampleConv3D",
     "ValueAtLocation",
     "VecInt",
     "VecIntegration",

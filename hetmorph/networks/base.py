@@ -1,5 +1,6 @@
 """What all registration models share: constructor arguments as configuration, loading, prediction helpers."""
 
+import contextlib
 import functools
 import inspect
 import warnings
@@ -12,15 +13,22 @@ from hetmorph.compat import ne
 from hetmorph.generators import for_keras
 from hetmorph.networks import hdf5
 from hetmorph.ops.warp import warp
+from hetmorph.ops.xla import compiled_kernels
+
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
 def store_config_args(init):
-    """Decorate a constructor so that its arguments, defaults included, become the model's configuration."""
+    """Decorate a constructor so that its arguments, defaults included, become the model's configuration.
+
+    An argument `precision` by name makes the layers in that precision; without it, Keras' global policy holds.
+    """
     signature = inspect.signature(init)
 
     @functools.wraps(init)
     def wrapper(self, *args, **kwargs):
-        init(self, *args, **kwargs)
+        with _layers_in(kwargs.get("precision")):
+            init(self, *args, **kwargs)
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
         # A decorated parent constructor has stored its own arguments, also those passed on by position.
@@ -34,6 +42,18 @@ def store_config_args(init):
         self.config = ne.modelio.ModelConfig(arguments)
 
     return wrapper
+
+
+@contextlib.contextmanager
+def _layers_in(precision: str | None):
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {tuple(PRECISIONS)}, got {precision!r}")
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy(before if precision is None else PRECISIONS[precision])
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
 
 
 class LoadableModel(ne.modelio.LoadableModel):
@@ -127,6 +147,11 @@ class LoadableModel(ne.modelio.LoadableModel):
         if not path.endswith(".h5") or path.endswith(".weights.h5"):
             return super().save_weights(filepath, overwrite=overwrite)
         return hdf5.write_layer_weights(self.layers, path)
+
+    def train_step(self, data):
+        """As `keras.Model.train_step`, with compiled kernels; what is exported is traced without."""
+        with compiled_kernels():
+            return super().train_step(data)
 
     def fit(self, x=None, *args, validation_data=None, **kwargs):
         """As `keras.Model.fit`; generators may yield lists, as in VoxelMorph's tutorial, where Keras 3 wants tuples."""

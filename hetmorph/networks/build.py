@@ -26,6 +26,7 @@ def build(config: TrainConfig, inshape) -> VxmDense:
         "int_steps": network.int_steps,
         "int_resolution": network.int_resolution,
         "bidir": network.bidir,
+        "precision": network.precision,
     }
     smoothness = Grad("l2", loss_mult=network.int_resolution).loss
     images = 2 if network.bidir else 1

@@ -13,6 +13,7 @@ from hetmorph.networks.variance import variance_network
 from hetmorph.networks.vxm import VxmDense
 from hetmorph.objectives import Heteroscedastic, Phase, phase
 from hetmorph.ops import fields
+from hetmorph.ops.xla import compiled_kernels
 
 VARIANCE_PASSES = ("recompute", "reuse")
 
@@ -40,8 +41,9 @@ class HetVxmDense(VxmDense):
         warm_start: N; None takes a fifteenth of the epochs given to `fit`, as in the paper.
         variance_features: U-Net features of the variance network; None takes VoxelMorph's default.
         log_variance_bounds: smooth bounds of log σ².
-        variance_pass: "recompute" warps again with the updated displacement network before the variance update, as
-            published; "reuse" takes the images of the first update, which saves a forward pass.
+        variance_pass: "reuse" updates the variance network on the images that weighted the displacement loss;
+            "recompute" warps anew with the updated displacement network before, as published, which takes a fifth
+            longer and measured the same (docs/benchmarks.md).
         name: name and prefix of all layer names.
         kwargs: arguments of `VxmDense`.
 
@@ -68,7 +70,7 @@ class HetVxmDense(VxmDense):
         warm_start=None,
         variance_features=None,
         log_variance_bounds=(-12.0, 2.0),
-        variance_pass="recompute",
+        variance_pass="reuse",
         name="vxm_dense",
         **kwargs,
     ):
@@ -194,38 +196,43 @@ class HetVxmDense(VxmDense):
             if self.compiled:
                 self.make_train_function(force=True)
 
+    @compiled_kernels()
     def train_step(self, data):
         x, y = self._unpack(data)
-        with tf.GradientTape() as tape:
-            loss, views = self._displacement_loss(x, y, training=True)
+        current = self.references.phase
+        with tf.GradientTape() as tape, tf.GradientTape() as variance_tape:
+            loss, variance_loss, _ = self._both_losses(x, y, training=True)
             scaled = self.optimizer.scale_loss(loss)
-        if self.references.phase is not Phase.VARIANCE:
+            scaled_variance = self.variance_optimizer.scale_loss(variance_loss)
+        if current is not Phase.VARIANCE:
             variables = self.displacement_variables
             self.optimizer.apply(tape.gradient(scaled, variables), variables)
-        if self.references.phase is not Phase.DISPLACEMENT:
-            if self.references.phase is Phase.JOINT and self.references.variance_pass == "recompute":
-                views = self._views(self._forward(x, training=True), y)
-            self._update_variance(views)
+        if current is Phase.JOINT and self.references.variance_pass == "recompute":
+            views = self._views(self._forward(x, training=True), y)
+            with tf.GradientTape() as variance_tape:
+                variance_loss = self._variance_loss(views, self._log_variances(views, training=True))
+                scaled_variance = self.variance_optimizer.scale_loss(variance_loss)
+        if current is not Phase.DISPLACEMENT:
+            variables = self.variance_network.trainable_variables
+            self.variance_optimizer.apply(variance_tape.gradient(scaled_variance, variables), variables)
+            self.variance_loss_tracker.update_state(variance_loss)
         return self.get_metrics_result()
 
     def test_step(self, data):
-        x, y = self._unpack(data)
-        _, views = self._displacement_loss(x, y, training=False)
-        self.variance_loss_tracker.update_state(self._variance_loss(views, training=False))
+        _, variance_loss, _ = self._both_losses(*self._unpack(data), training=False)
+        self.variance_loss_tracker.update_state(variance_loss)
         return self.get_metrics_result()
 
-    def _update_variance(self, views: list[View]):
-        with tf.GradientTape() as tape:
-            loss = self._variance_loss(views, training=True)
-            scaled = self.variance_optimizer.scale_loss(loss)
-        variables = self.variance_network.trainable_variables
-        self.variance_optimizer.apply(tape.gradient(scaled, variables), variables)
-        self.variance_loss_tracker.update_state(loss)
-
-    def _displacement_loss(self, x, y, training: bool) -> tuple[tf.Tensor, list[View]]:
+    def _both_losses(self, x, y, training: bool) -> tuple[tf.Tensor, tf.Tensor, list[View]]:
+        """Loss of either network on the same images, and the images. A graph leaves out what is not used of it."""
         outputs = self._forward(x, training)
         views = self._views(outputs, y)
-        weights = [self._weight(view) for view in views]
+        log_variances = self._log_variances(views, training)
+        loss = self._displacement_loss(outputs, views, log_variances, y)
+        return loss, self._variance_loss(views, log_variances), views
+
+    def _displacement_loss(self, outputs: dict, views: list[View], log_variances: list, y) -> tf.Tensor:
+        weights = self._weights(views, log_variances)
         image_loss = 0.0
         for view, weight, loss, scale in zip(views, weights, self._image_losses, self._loss_weights, strict=False):
             image_loss += scale * tf.reduce_mean(weight * tf.cast(loss(view.fixed, view.moved), tf.float32))
@@ -237,23 +244,23 @@ class HetVxmDense(VxmDense):
         self.weight_tracker.update_state(tf.add_n([tf.reduce_mean(w) for w in weights]) / len(weights))
         folds = fields.jacobian_determinant(outputs["displacement"]) <= 0
         self.folds_tracker.update_state(100 * tf.reduce_mean(tf.cast(folds, tf.float32)))
-        return loss, views
+        return loss
 
-    def _weight(self, view: View) -> tf.Tensor:
+    def _weights(self, views: list[View], log_variances: list) -> list[tf.Tensor]:
         if self.references.phase is not Phase.JOINT:
-            return tf.ones_like(view.fixed)
-        return self.references.objective.weight(self._log_variance(view, training=False), view.fixed, view.moving)
+            return [tf.ones_like(view.fixed) for view in views]
+        weight = self.references.objective.weight
+        return [weight(s, view.fixed, view.moving) for view, s in zip(views, log_variances, strict=True)]
 
-    def _variance_loss(self, views: list[View], training: bool) -> tf.Tensor:
-        losses = [
-            self.references.objective.variance_loss(v.fixed, v.moved, self._log_variance(v, training)) for v in views
-        ]
-        return tf.add_n(losses) / len(losses)
-
-    def _log_variance(self, view: View, training: bool) -> tf.Tensor:
+    def _log_variances(self, views: list[View], training: bool) -> list[tf.Tensor]:
         # The published code forgot to detach the moved image, which leaked this loss into the displacement network.
-        images = tf.concat([tf.stop_gradient(view.moved), view.fixed], axis=-1)
-        return self.variance_network(images, training=training)
+        images = [tf.concat([tf.stop_gradient(view.moved), view.fixed], axis=-1) for view in views]
+        return [self.variance_network(pair, training=training) for pair in images]
+
+    def _variance_loss(self, views: list[View], log_variances: list) -> tf.Tensor:
+        loss = self.references.objective.variance_loss
+        losses = [loss(view.fixed, view.moved, s) for view, s in zip(views, log_variances, strict=True)]
+        return tf.add_n(losses) / len(losses)
 
     def _forward(self, x, training: bool) -> dict:
         outputs = self.references.step_model(x, training=training)

@@ -112,7 +112,7 @@ class Unet(keras.Model):
             for k in range(nb_conv_per_level):
                 last = block(last, encoder[level * nb_conv_per_level + k], f"enc_conv_{level}_{k}")
             skips.append(last)
-            pooling = getattr(KL, f"MaxPooling{ndims}D")
+            pooling = getattr(layers, f"MaxPooling{ndims}D")
             last = pooling(max_pool[level], name=f"{name}_enc_pooling_{level}")(last)
 
         for i, level in enumerate(reversed(range(depth))):
@@ -120,11 +120,12 @@ class Unet(keras.Model):
                 position = i * nb_conv_per_level + k
                 last = block(last, decoder[position], f"dec_conv_{level}_{k}", position)
             if i < depth - nb_upsample_skips:
-                last = upsample_block(last, skips.pop(), max_pool[level], f"{name}_dec_upsample_{level}")
+                last = Upsampled(last, skips.pop(), max_pool[level], f"{name}_dec_upsample_{level}")
 
         for k, features in enumerate(final):
             last = block(last, features, f"dec_final_conv_{k}", len(decoder) + k, residual=False)
 
+        last = _tensor(last)
         if final_activation_function is not None:
             last = KL.Activation(final_activation_function, name=f"{name}_final_activation")(last)
         # A list of one would make `unet.input` a list under Keras 3.
@@ -142,14 +143,42 @@ def _unet_input(inshape, input_model, name: str):
     return list(input_model.inputs), joined
 
 
+class Upsampled(NamedTuple):
+    """A coarse image repeated `factor` times along each axis and concatenated with the skip connection.
+
+    The layers are made only where something other than a plain convolution follows, which takes both as they are.
+    """
+
+    coarse: keras.KerasTensor
+    skip: keras.KerasTensor
+    factor: int
+    name: str
+
+    def tensor(self) -> keras.KerasTensor:
+        """The concatenated image."""
+        ndims = len(self.coarse.shape) - 2
+        size = self.factor if ndims == 1 else (self.factor,) * ndims
+        upsampled = getattr(KL, f"UpSampling{ndims}D")(size, name=self.name)(self.coarse)
+        return KL.concatenate([upsampled, self.skip], name=f"{self.name}_concat")
+
+
+def _tensor(x: keras.KerasTensor | Upsampled) -> keras.KerasTensor:
+    return x.tensor() if isinstance(x, Upsampled) else x
+
+
 def conv_block(
     x, features, strides=1, name=None, do_res=False, hyp_tensor=None, include_activation=True,
     kernel_initializer="he_normal",
 ):  # fmt: skip
     """3-wide convolution (a hyperconvolution if `hyp_tensor` is given), optional residual sum, LeakyReLU(0.2)."""
+    if isinstance(x, Upsampled) and x.factor > 1 and not do_res and hyp_tensor is None and strides == 1:
+        layer = getattr(layers, f"UpsampleConv{len(x.skip.shape) - 2}D")
+        convolution = layer(features, factor=x.factor, kernel_initializer=kernel_initializer, name=name)
+        return _activated(convolution([x.coarse, x.skip]), name, include_activation)
+    x = _tensor(x)
     ndims = len(x.shape) - 2
     if hyp_tensor is None:
-        layer, inputs = getattr(KL, f"Conv{ndims}D"), x
+        layer, inputs = getattr(layers, f"Conv{ndims}D"), x
         options = {"kernel_initializer": kernel_initializer}
     else:
         layer, inputs, options = getattr(layers, f"HyperConv{ndims}DFromDense"), [x, hyp_tensor], {}
@@ -158,14 +187,8 @@ def conv_block(
         if x.shape[-1] != features:
             x = layer(features, kernel_size=3, padding="same", name=f"resfix_{name}", **options)(inputs)
         result = KL.Add(name=name and f"{name}_residual")([x, result])
-    if include_activation:
-        result = KL.LeakyReLU(negative_slope=0.2, name=name and f"{name}_activation")(result)
-    return result
+    return _activated(result, name, include_activation)
 
 
-def upsample_block(x, connection, factor=2, name=None):
-    """Repeat voxels `factor` times along each axis and concatenate the skip connection."""
-    ndims = len(x.shape) - 2
-    size = factor if ndims == 1 else (factor,) * ndims
-    upsampled = getattr(KL, f"UpSampling{ndims}D")(size, name=name)(x)
-    return KL.concatenate([upsampled, connection], name=name and f"{name}_concat")
+def _activated(x, name: str | None, include: bool):
+    return layers.LeakyReLU(negative_slope=0.2, name=name and f"{name}_activation")(x) if include else x

@@ -1,7 +1,6 @@
 """The noise-variance estimator."""
 
 import keras
-from keras import layers as KL
 
 from hetmorph import layers
 from hetmorph.networks.unet import Ends, Unet, unet_features
@@ -29,7 +28,8 @@ def variance_network(
     fits = None not in inshape and all(d % multiple == 0 for d in inshape)
     padded = image if fits else layers.PadToMultiple(multiple, name=f"{name}_pad")(image)
     unet = Unet(input_model=Ends([image], [padded]), nb_features=features, name=f"{name}_unet")
-    head = getattr(KL, f"Conv{len(inshape)}D")(nb_feats, 3, padding="same", name=f"{name}_head")(unet.output)
+    conv = getattr(layers, f"Conv{len(inshape)}D")
+    head = conv(nb_feats, 3, padding="same", name=f"{name}_head", dtype="float32")(unet.output)
     log_variance = layers.SoftBound(*bounds, dtype="float32", name=f"{name}_bound")(head)
     if not fits:
         log_variance = layers.CropToReference(name=f"{name}_crop", dtype="float32")([log_variance, image])

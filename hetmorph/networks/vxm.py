@@ -41,6 +41,8 @@ class VxmDense(LoadableModel):
         fill_value: value outside the image; None repeats the edge.
         reg_field: third output: "svf", "preintegrated", "postintegrated" or "warp".
         name: name and prefix of all layer names.
+        precision: "float32", or "bfloat16" for the convolutions of the U-Net; weights, coordinates and losses stay in
+            float32. By name only; None takes Keras' global policy.
 
     Inputs `[source, target]`, each `[B, *S, C]` in [0, 1]. Outputs `[moved source, (moved target), field]`; with
     `use_probs` the field is mean and log variance, concatenated.
@@ -76,6 +78,7 @@ class VxmDense(LoadableModel):
         fill_value=None,
         reg_field="preintegrated",
         name="vxm_dense",
+        precision=None,
     ):
         inshape = _check_inshape(inshape)
         reg_field = _check_reg_field(reg_field)
@@ -153,11 +156,16 @@ class VxmDense(LoadableModel):
         # Cropping layers do not exist in voxelmorph: their name is that of the layer they crop, plus a suffix.
         return [t._keras_history.operation.name.removesuffix("_crop") for t in self.outputs]
 
-    def with_shape(self, inshape):
-        """A model with the same weights for images of another spatial size; None entries take any."""
+    def with_shape(self, inshape, **arguments):
+        """A model with the same weights for images of another spatial size; None entries take any.
+
+        Args:
+            inshape: the size.
+            arguments: further constructor arguments to change, e.g. `precision`.
+        """
         if self.get_config().get("input_model") is not None:
             raise ValueError("a model with input_model is bound to the size of that model's inputs")
-        return self._rebuilt(inshape=tuple(inshape))
+        return self._rebuilt(inshape=tuple(inshape), **arguments)
 
     def register(self, src, trg, *inputs, batch_size=None, sample=False):
         """Displacement that warps `src` onto `trg`, `[B, *S, N]` voxels on the grid of `trg`.
@@ -263,8 +271,15 @@ def _float32(layer_class, name: str, **kwargs):
 
 def _velocity(features, ndims: int, use_probs: bool, name):
     """Velocity at the U-Net's output, sampled if probabilistic, and its parameters (mean, log variance) or None."""
-    conv = getattr(KL, f"Conv{ndims}D")
-    mean = conv(ndims, 3, padding="same", kernel_initializer=KI.RandomNormal(0.0, 1e-5), name=name("flow"))(features)
+    conv = getattr(layers, f"Conv{ndims}D")
+    mean = conv(
+        ndims,
+        3,
+        padding="same",
+        kernel_initializer=KI.RandomNormal(0.0, 1e-5),
+        name=name("flow"),
+        dtype="float32",
+    )(features)
     if not use_probs:
         return mean, None
     # A very low initial variance starts training from the deterministic model.
@@ -275,6 +290,7 @@ def _velocity(features, ndims: int, use_probs: bool, name):
         kernel_initializer=KI.RandomNormal(0.0, 1e-10),
         bias_initializer=KI.Constant(-10.0),
         name=name("log_sigma"),
+        dtype="float32",
     )(features)
     parameters = _float32(KL.Concatenate, name("prob_concat"))([mean, log_variance])
     return _float32(layers.SampleNormalLogVar, name("z_sample"))([mean, log_variance]), parameters

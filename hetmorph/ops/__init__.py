@@ -6,5 +6,6 @@ only known when the graph runs.
 
 from hetmorph.ops import affine, fields, grid, stats
 from hetmorph.ops.warp import warp
+from hetmorph.ops.xla import compiled_kernels
 
-__all__ = ["affine", "fields", "grid", "stats", "warp"]
+__all__ = ["affine", "compiled_kernels", "fields", "grid", "stats", "warp"]

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from hetmorph.ops.grid import spatial_shape
-from hetmorph.ops.warp import _flatten_voxels, _linear
+from hetmorph.ops.interpolation import interpolate
 
 
 def sample(image, points) -> tf.Tensor:
@@ -25,11 +25,7 @@ def sample(image, points) -> tf.Tensor:
         raise ValueError(f"an image {image.shape} needs points [batch, count, {len(sizes)}], got {points.shape}")
     if not image.dtype.is_floating:
         image = tf.cast(image, tf.float32)
-    batch, count = tf.shape(points)[0], tf.shape(points)[1]
-    as_grid = tf.concat([[batch, count], tf.ones(len(sizes) - 1, tf.int32)], axis=0)
-    location = [tf.reshape(tf.cast(points[..., d], tf.float32), as_grid) for d in range(len(sizes))]
-    values = _linear(_flatten_voxels(image), location, sizes)
-    return tf.reshape(values, [batch, count, image.shape[-1] or tf.shape(image)[-1]])
+    return interpolate(image, tf.cast(points, tf.float32), relative=False)
 
 
 def displace(points, displacement, scale: float = 1.0) -> tf.Tensor:

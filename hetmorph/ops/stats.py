@@ -9,14 +9,15 @@ def percentiles(image, low: float, high: float) -> tuple[tf.Tensor, tf.Tensor]:
     Nearest-rank on the sorted values; exact order statistics, so a few extreme voxels cannot move them.
     """
     image = tf.convert_to_tensor(image)
-    flat = tf.sort(tf.reshape(image, [tf.shape(image)[0], -1]), axis=1)
+    image = image if image.dtype.is_floating else tf.cast(image, tf.float32)
+    flat = tf.reshape(image, [tf.shape(image)[0], -1])
     last = tf.cast(tf.shape(flat)[1] - 1, tf.float32)
-
-    def rank(percent: float) -> tf.Tensor:
-        value = tf.gather(flat, tf.cast(tf.round(last * percent / 100), tf.int32), axis=1)
-        return tf.reshape(value, [-1] + [1] * (image.shape.rank - 1))
-
-    return rank(low), rank(high)
+    below, above = (tf.cast(tf.round(last * part / 100), tf.int32) for part in (low, 100 - high))
+    # Only the extremes are sorted, which are a small part of the image.
+    smallest = -tf.math.top_k(-flat, below + 1).values[:, -1]
+    largest = tf.math.top_k(flat, above + 1).values[:, -1]
+    shape = [-1] + [1] * (image.shape.rank - 1)
+    return tf.reshape(smallest, shape), tf.reshape(largest, shape)
 
 
 def sample_mean(image, mask=None) -> tf.Tensor:

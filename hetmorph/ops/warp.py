@@ -1,10 +1,9 @@
 """Sampling an image at displaced voxel positions."""
 
-import itertools
-
 import tensorflow as tf
 
 from hetmorph.ops.grid import identity_grid, spatial_shape
+from hetmorph.ops.interpolation import interpolate
 
 METHODS = ("linear", "nearest")
 
@@ -12,8 +11,8 @@ METHODS = ("linear", "nearest")
 def warp(image, displacement, method: str = "linear", fill_value: float | None = None) -> tf.Tensor:
     """Pull an image through a displacement: `moved(x) = image(x + u(x))`.
 
-    One gather per corner serves the whole batch. Positions are computed in float32 whatever the dtype of the
-    inputs, because half precision cannot address voxels beyond 2048.
+    Positions are computed in float32 whatever the dtype of the inputs, because half precision cannot address voxels
+    beyond 2048. Gradients reach the image and the displacement; at a voxel's centre the latter is the upper one.
 
     Args:
         image: `[B, *S, C]`, any real dtype. Integers are sampled as float32 by "linear" and kept by "nearest".
@@ -33,20 +32,11 @@ def warp(image, displacement, method: str = "linear", fill_value: float | None =
     """
     image, displacement = tf.convert_to_tensor(image), tf.convert_to_tensor(displacement)
     _check(image, displacement, method)
-    if method == "linear" and not image.dtype.is_floating:
-        image = tf.cast(image, tf.float32)
-    sizes = spatial_shape(image)
     displacement = tf.cast(displacement, tf.float32)
-    grid = identity_grid(spatial_shape(displacement))
-    location = [grid[d] + displacement[..., d] for d in range(len(sizes))]
-    sample = _linear if method == "linear" else _nearest
-    moved = sample(_flatten_voxels(image), location, sizes)
+    moved = _linear(image, displacement) if method == "linear" else _nearest(image, displacement)
     if fill_value is None:
         return moved
-    inside = tf.reduce_all(
-        [(x >= 0) & (x <= tf.cast(n - 1, tf.float32)) for x, n in zip(location, sizes, strict=True)], axis=0
-    )
-    return tf.where(inside[..., None], moved, tf.cast(fill_value, moved.dtype))
+    return tf.where(_inside(displacement, spatial_shape(image))[..., None], moved, tf.cast(fill_value, moved.dtype))
 
 
 def _check(image: tf.Tensor, displacement: tf.Tensor, method: str) -> None:
@@ -60,45 +50,33 @@ def _check(image: tf.Tensor, displacement: tf.Tensor, method: str) -> None:
         )
 
 
-def _flatten_voxels(image: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(image, [-1, image.shape[-1] or tf.shape(image)[-1]])
+def _linear(image: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
+    if not image.dtype.is_floating:
+        image = tf.cast(image, tf.float32)
+    if image.dtype.size >= 4:
+        return interpolate(image, displacement, relative=True)
+    return tf.cast(interpolate(tf.cast(image, tf.float32), displacement, relative=True), image.dtype)
 
 
-def _flat_index(index: list[tf.Tensor], sizes: list) -> tf.Tensor:
-    """Row number in the flattened batch of images. `index[d]` is `[B, *T]`, already within the image."""
-    batch = tf.range(tf.shape(index[0])[0])
-    flat = tf.reshape(batch, [-1] + [1] * len(sizes))
-    for i, size in zip(index, sizes, strict=True):
-        flat = flat * size + i
-    return flat
+def _nearest(image: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
+    sizes = spatial_shape(image)
+    batch = tf.range(tf.shape(displacement)[0])
+    row = tf.reshape(batch, [-1] + [1] * len(sizes))
+    for x, size in zip(_locations(displacement), sizes, strict=True):
+        nearest = tf.clip_by_value(tf.round(x), 0.0, tf.cast(size - 1, x.dtype))
+        # Clipped again as an integer: NaN casts to an arbitrary index, and must not leave the image.
+        row = row * size + tf.clip_by_value(tf.cast(nearest, tf.int32), 0, size - 1)
+    return tf.gather(tf.reshape(image, [-1, image.shape[-1] or tf.shape(image)[-1]]), row)
 
 
-def _clip_index(x: tf.Tensor, size) -> tf.Tensor:
-    # The second clip is on integers: a NaN position casts to an arbitrary index, and must not leave the image.
-    x = tf.clip_by_value(x, 0.0, tf.cast(size - 1, x.dtype))
-    return tf.clip_by_value(tf.cast(x, tf.int32), 0, size - 1)
+def _inside(displacement: tf.Tensor, sizes: list) -> tf.Tensor:
+    """Whether each position lies within the image, `[B, *T]`."""
+    inside = [
+        (x >= 0) & (x <= tf.cast(size - 1, x.dtype)) for x, size in zip(_locations(displacement), sizes, strict=True)
+    ]
+    return tf.reduce_all(inside, axis=0)
 
 
-def _linear(voxels: tf.Tensor, location: list[tf.Tensor], sizes: list) -> tf.Tensor:
-    corners, weights = [], []
-    for x, size in zip(location, sizes, strict=True):
-        lower = _clip_index(tf.floor(x), size)
-        upper = tf.minimum(lower + 1, size - 1)
-        # The upper corner may coincide with the lower at the far edge: weighing by the distance to it is then 0.
-        toward_lower = tf.cast(upper, x.dtype) - tf.clip_by_value(x, 0.0, tf.cast(size - 1, x.dtype))
-        corners.append((lower, upper))
-        weights.append((toward_lower, 1.0 - toward_lower))
-    moved = 0.0
-    for corner in itertools.product((0, 1), repeat=len(sizes)):
-        index = [pair[c] for pair, c in zip(corners, corner, strict=True)]
-        weight = weights[0][corner[0]]
-        for pair, c in zip(weights[1:], corner[1:], strict=True):
-            weight = weight * pair[c]
-        value = tf.gather(voxels, _flat_index(index, sizes))
-        moved += tf.cast(weight[..., None], value.dtype) * value
-    return moved
-
-
-def _nearest(voxels: tf.Tensor, location: list[tf.Tensor], sizes: list) -> tf.Tensor:
-    index = [_clip_index(tf.round(x), size) for x, size in zip(location, sizes, strict=True)]
-    return tf.gather(voxels, _flat_index(index, sizes))
+def _locations(displacement: tf.Tensor) -> list[tf.Tensor]:
+    grid = identity_grid(spatial_shape(displacement))
+    return [g + u for g, u in zip(grid, tf.unstack(displacement, axis=-1), strict=True)]

@@ -79,7 +79,7 @@ def _version(directory: Path, version: int | None) -> int:
 
 
 def _any_size(model: keras.Model) -> keras.Model:
-    """The model with free spatial sizes; itself where its sizes are bound to an `input_model`."""
+    """The model with free spatial sizes, in float32; itself where its sizes are bound to an `input_model`."""
     references = getattr(model, "references", None)
     if getattr(references, "pos_flow", None) is None or getattr(references, "y_source", None) is None:
         raise ValueError(
@@ -87,7 +87,9 @@ def _any_size(model: keras.Model) -> keras.Model:
         )
     if _has_input_model(model):
         return model
-    return model.with_shape((None,) * references.pos_flow.shape[-1])
+    # bfloat16 pays on processors that compute with it; what serves the model may be another one.
+    precision = {"precision": "float32"} if model.get_config().get("precision") else {}
+    return model.with_shape((None,) * references.pos_flow.shape[-1], **precision)
 
 
 def _has_input_model(model: keras.Model) -> bool:

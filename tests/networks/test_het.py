@@ -53,8 +53,7 @@ def _stream(moving, fixed, zeros):
 def test_variance_loss_leaves_no_gradient_on_the_displacement_network(images):
     model, x, y = model_and_views(images)
     with tf.GradientTape() as tape:
-        _, views = model._displacement_loss(x, y, training=True)
-        loss = model._variance_loss(views, training=True)
+        _, loss, _ = model._both_losses(x, y, training=True)
     assert all(g is None for g in tape.gradient(loss, model.displacement_variables))
 
 
@@ -72,14 +71,14 @@ def test_weight_leaves_no_gradient_on_the_variance_network(images):
     model, x, y = model_and_views(images)
     assert model.references.phase is Phase.JOINT
     with tf.GradientTape() as tape:
-        loss, _ = model._displacement_loss(x, y, training=True)
+        loss, _, _ = model._both_losses(x, y, training=True)
     assert all(g is None for g in tape.gradient(loss, model.variance_network.trainable_variables))
 
 
 def test_displacement_loss_equals_its_formula(images):
     moving, fixed = images
     model, x, y = model_and_views(images)
-    loss, _ = model._displacement_loss(x, y, training=False)
+    loss, _, _ = model._both_losses(x, y, training=False)
     everything = model.predict_all(moving, fixed)
     field = model.predict([moving, fixed], verbose=0)[1]
     smoothness = 2 * np.mean([np.mean(np.diff(field, axis=a) ** 2) for a in (1, 2)])  # loss_mult = int_resolution
@@ -152,11 +151,11 @@ def test_bidir_halves_both_directions(images):
     model = HetVxmDense((16, 16), **SMALL, bidir=True)
     model.compile("sgd")
     assert model._loss_weights == [0.5, 0.5, 0.01]
-    loss, views = model._displacement_loss(*model._unpack(((moving, fixed), None)), training=False)
+    loss, _, views = model._both_losses(*model._unpack(((moving, fixed), None)), training=False)
     forward, backward = views
     np.testing.assert_array_equal(backward.fixed, moving)  # h_φ(I_f∘φ⁻¹, I_m)
     np.testing.assert_array_equal(backward.moving, fixed)
-    weights = [model._weight(v) for v in views]
+    weights = model._weights(views, model._log_variances(views, training=False))
     parts = [np.mean(w * (v.fixed - v.moved) ** 2) for w, v in zip(weights, views, strict=True)]
     smoothness = model.smoothness_tracker.result()
     np.testing.assert_allclose(loss, 0.5 * sum(parts) + 0.01 * smoothness, rtol=1e-4)

@@ -148,6 +148,8 @@ EFFECTS = [
     (["--keep", "best"], "schedule.keep", "best"),
     (["--bidir"], "network.bidir", True),
     (["--no-augment"], "data.augment", False),
+    (["--precision", "bfloat16"], "network.precision", "bfloat16"),
+    (["--variance-pass", "recompute"], "objective.variance_pass", "recompute"),
     (["--skip-bad"], "data.skip_bad", True),
     (["--seed", "5"], "seed", 5),
 ]

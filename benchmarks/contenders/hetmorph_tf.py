@@ -1,0 +1,54 @@
+"""hetmorph, from the clone this file lies in."""
+
+import sys
+from pathlib import Path
+
+import problem
+import worker
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+
+def build(case: dict):
+    return {"kernels": kernel, "train_step": train_step, "inference": inference}[case["benchmark"]](case)
+
+
+def kernel(case: dict):
+    import keras_kernels
+
+    from hetmorph import layers
+    from hetmorph.ops.xla import compiled_kernels
+
+    with compiled_kernels(case.get("xla", True)):
+        return keras_kernels.traced(case, layers)
+
+
+def train_step(case: dict):
+    import keras_training
+
+    import hetmorph
+    from hetmorph.networks import HetVxmDense, VxmDense
+
+    precision = case.get("precision", "float32")
+    if case["objective"] == "mse":
+        model = VxmDense(case["shape"], precision=precision)
+    else:
+        model = HetVxmDense(case["shape"], variance_pass=case["objective"], precision=precision)
+    return keras_training.step(case, model, hetmorph.losses)
+
+
+def inference(case: dict):
+    import tensorflow as tf
+
+    from hetmorph.networks import VxmDense
+
+    moving, fixed = map(tf.constant, problem.pair(case["shape"], case["batch"]))
+    model = VxmDense(case["shape"], precision=case.get("precision", "float32"))
+    if case["form"] == "predict":
+        return lambda: model.predict_on_batch([moving, fixed])
+    function = tf.function(lambda a, b: model([a, b], training=False))
+    return lambda: function(moving, fixed)[0].numpy()
+
+
+if __name__ == "__main__":
+    worker.serve(build)

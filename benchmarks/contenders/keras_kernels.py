@@ -1,0 +1,31 @@
+"""The operations as Keras layers, for whichever library has them under VoxelMorph's names."""
+
+import problem
+import tensorflow as tf
+
+
+def traced(case: dict, layers):
+    """The case as a tf.function that has run once."""
+    ndims = case["ndims"]
+    half = problem.field(ndims, coarse=True)
+    layer, inputs = {
+        "warp": lambda: (layers.SpatialTransformer(), [problem.image(ndims), problem.field(ndims)]),
+        "integrate": lambda: (layers.VecInt(int_steps=problem.STEPS), [half]),
+        "compose": lambda: (layers.ComposeTransform(), [half, half]),
+        "resize": lambda: (layers.RescaleTransform(2), [half]),
+    }[case["operation"]]()
+    inputs = [tf.constant(x) for x in inputs]
+    layer(inputs if len(inputs) > 1 else inputs[0])
+
+    def forward(*tensors):
+        return layer(list(tensors) if len(tensors) > 1 else tensors[0])
+
+    def backward(*tensors):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            loss = tf.reduce_sum(forward(*tensors) ** 2)
+        return tape.gradient(loss, tensors)
+
+    function = tf.function(backward if case["backward"] else forward)
+    function(*inputs)
+    return lambda: function(*inputs)

@@ -1,0 +1,19 @@
+"""One update of a Keras registration model, as `fit` runs it."""
+
+import numpy as np
+import problem
+import tensorflow as tf
+
+
+def step(case: dict, model, losses):
+    """Function that runs one update on a repeated batch."""
+    moving, fixed = problem.pair(case["shape"], case["batch"])
+    field = np.zeros((case["batch"], *(size // 2 for size in case["shape"]), len(case["shape"])), "float32")
+    loss = [losses.MSE().loss, losses.Grad("l2", loss_mult=2).loss]
+    options = {"jit_compile": True} if case.get("jit_compile") else {}
+    options |= {"steps_per_execution": case["updates"]} if "updates" in case else {}
+    model.compile(tf.keras.optimizers.Adam(1e-4), loss=loss, loss_weights=[1, 0.01], **options)
+    batches = iter(tf.data.Dataset.from_tensors(((moving, fixed), (fixed, field))).repeat())
+    # Keras 2 returns the function, Keras 3 keeps it.
+    update = model.make_train_function() or model.train_function
+    return lambda: update(batches)

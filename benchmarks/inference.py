@@ -1,0 +1,87 @@
+"""Time the registration of pairs by the Keras model, a tf.function and a SavedModel, against peers and classical tools.
+
+The network is VxmDense with default features on 128 × 128 images; the classical programs register the same pair, one at
+a time. Ratios are per pair against the SavedModel at the same batch size; the classical ones have batch size 1. "first
+result" is the time from the start of the process to the first pair or batch done, imports and tracing included.
+
+Example:
+    python benchmarks/inference.py --threads 1
+"""
+
+import itertools
+import subprocess
+import sys
+import tempfile
+
+from common import command, report
+from common.report import table
+from common.rounds import Contender, compete, progress
+
+OURS = "hetmorph SavedModel"
+TORCH = ("voxelmorph-torch", "voxelmorph_torch.py")
+CONTENDERS = [
+    Contender(OURS, "hetmorph", "saved_model.py"),
+    Contender("hetmorph Keras model", "hetmorph", "hetmorph_tf.py", {"form": "predict"}),
+    Contender("hetmorph tf.function", "hetmorph", "hetmorph_tf.py", {"form": "function"}),
+    Contender("voxelmorph 0.3.4, same network", *TORCH, {"layout": "dense"}),
+    Contender("voxelmorph 0.3.4, same network, channels last", *TORCH, {"layout": "dense", "channels_last": True}),
+    Contender("voxelmorph 0.3.4, its own network", *TORCH, {"layout": "own"}),
+    Contender("SimpleITK diffeomorphic demons", "classical", "classical.py", {"tool": "demons"}),
+    Contender("ANTsPy SyNOnly", "classical", "classical.py", {"tool": "syn"}),
+    Contender("greedy", "classical", "classical.py", {"tool": "greedy"}),
+]
+SHAPE = [128, 128]
+BATCHES = (1, 8, 32)
+# In a process of its own: the contender that serves the file shall not have hetmorph in memory.
+EXPORT = f"""
+import sys
+from hetmorph.networks import VxmDense
+from hetmorph.serving import export_savedmodel
+print(export_savedmodel(VxmDense({SHAPE}), sys.argv[1]))
+"""
+
+
+def main() -> None:
+    args = command.parser(__doc__, rounds=5).parse_args()
+    contenders = command.chosen(CONTENDERS, args.only)
+    pythons = command.pythons(contenders, args.python)
+    results = []
+    folder = tempfile.mkdtemp()
+    saved_model = subprocess.run(
+        [sys.executable, "-c", EXPORT, folder], check=True, capture_output=True, text=True, cwd=report.ROOT
+    )
+    for threads, batch in itertools.product(args.threads, BATCHES):
+        case = {"benchmark": "inference", "threads": threads, "shape": SHAPE, "batch": batch}
+        case["saved_model"] = saved_model.stdout.splitlines()[-1]
+        progress(f"batch {batch}, {threads} threads")
+        timings = compete(contenders, case, pythons, 1 if args.quick else args.rounds, 2 if args.quick else 5)
+        for label, timing in timings.items():
+            row = {**case, "contender": label, "seconds": timing.median}
+            results.append({**row, "cold_start": timing.cold_start, "peak_mib": timing.peak_mib})
+    command.save("inference", args, results, "\n\n".join(_table(results, threads) for threads in args.threads))
+
+
+def _table(results: list[dict], threads: int) -> str:
+    rows = []
+    for batch in BATCHES:
+        mine = [r for r in results if r["batch"] == batch and r["threads"] == threads]
+        reference = next((r["seconds"] for r in mine if r["contender"] == OURS), mine[0]["seconds"])
+        for r in mine:
+            pairs = batch / r["seconds"]
+            ratio, first = r["seconds"] / reference, r["cold_start"]
+            rows.append(
+                [
+                    r["contender"],
+                    str(batch),
+                    f"{1e3 * r['seconds']:.1f}",
+                    f"{pairs:.1f}",
+                    f"{ratio:.2f}",
+                    f"{first:.1f}",
+                ]
+            )
+    header = ["program", "batch", "latency, ms", "pairs/s", "time / SavedModel", "first result, s"]
+    return f"{threads} threads\n\n" + table(header, rows)
+
+
+if __name__ == "__main__":
+    main()

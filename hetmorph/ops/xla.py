@@ -1,0 +1,62 @@
+"""Compile numerical kernels with XLA where that is safe: in training steps, on shapes known beforehand.
+
+XLA fuses the index arithmetic, gathers and weights of an interpolation into one loop. It is not used by default,
+because graphs that must be compiled do not run on a stock TensorFlow Serving, and every new shape is compiled anew.
+"""
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable
+
+import tensorflow as tf
+
+_active = contextvars.ContextVar("hetmorph_xla", default=False)
+
+# Before 2.20 XLA runs a scatter on the CPU as a loop over single elements, 5 to 50 times slower than TensorFlow.
+FAST_SCATTER = tuple(int(part) for part in tf.__version__.split(".")[:2]) >= (2, 20)
+
+
+@contextlib.contextmanager
+def compiled_kernels(enabled: bool = True):
+    """Compile the kernels that are called, or traced, inside the `with` block.
+
+    `VxmDense` does this in its training step. Use it in a training loop of your own; graphs that are exported must be
+    traced outside.
+
+    Example:
+        >>> with compiled_kernels():
+        ...     moved = warp(image, displacement)
+    """
+    token = _active.set(enabled)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+
+
+def active() -> bool:
+    """Whether kernels are being compiled."""
+    return _active.get()
+
+
+def run(kernel: Callable, *tensors: tf.Tensor, **static) -> tf.Tensor:
+    """`kernel(*tensors, **static)`, compiled if asked for and if all sizes but the batch's are known.
+
+    Args:
+        kernel: function of tensors and of hashable keyword arguments.
+        static: sizes and flags; with a tensor among them the kernel is not compiled.
+    """
+    known = all(t.shape.rank and t.shape[1:].is_fully_defined() for t in tensors)
+    if not (_active.get() and known and not any(tf.is_tensor(leaf) for leaf in tf.nest.flatten(static))):
+        return kernel(*tensors, **static)
+    specs = tuple(tf.TensorSpec(t.shape, t.dtype) for t in tensors)
+    return _compiled(kernel, specs, tuple(static.items()))(*tensors)
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(kernel: Callable, specs: tuple, static: tuple):
+    # One function per signature: a single one for all would retrace, with TensorFlow's warning about it.
+    return tf.function(
+        functools.partial(kernel, **dict(static)), input_signature=specs, jit_compile=True, autograph=False
+    )

@@ -1,0 +1,127 @@
+"""The training step compiles its kernels, once a shape, and leaves nothing of it to the exported model."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from hetmorph.losses import MSE, Grad
+from hetmorph.networks import HetVxmDense, VxmDense
+from hetmorph.ops import xla
+from hetmorph.serving import export_savedmodel
+from tests.graphs import expect_compiled, must_compile
+
+FEATURES = [[4, 4], [4, 4]]
+OPTIONS = {VxmDense: {}, HetVxmDense: {"variance_features": FEATURES, "warm_start": 0}}
+CLASSES = pytest.mark.parametrize("cls", OPTIONS)
+
+
+def model_of(cls, shape=(16, 16), field_loss=None, **options):
+    """A compiled model whose first displacements are about a voxel, not nearly zero."""
+    keras.utils.set_random_seed(0)
+    model = cls(shape, nb_unet_features=FEATURES, int_steps=1, **OPTIONS[cls], **options)
+    flow = model.get_layer("vxm_dense_flow")
+    flow.kernel.assign(0.3 * np.random.default_rng(0).normal(size=flow.kernel.shape))
+    images = len(model.outputs) - 1
+    losses = [*[MSE().loss] * images, field_loss or Grad("l2").loss]
+    model.compile(keras.optimizers.SGD(0.1), loss=losses, loss_weights=[*[1.0 / images] * images, 0.01])
+    return model
+
+
+def data(model, batch, shape=(16, 16)):
+    rng = np.random.default_rng(1)
+    moving, fixed = (rng.random((batch, *shape, 1)).astype("float32") for _ in range(2))
+    field = np.zeros((batch, *model.outputs[-1].shape[1:]), "float32")
+    return [moving, fixed], [fixed, moving, field] if len(model.outputs) == 3 else [fixed, field]
+
+
+class NeverCompiled:
+    """Stands for the setting that `compiled_kernels` changes."""
+
+    def get(self):
+        return False
+
+    def set(self, value):
+        pass
+
+    def reset(self, token):
+        pass
+
+
+@CLASSES
+def test_two_epochs_with_a_remainder_trace_at_most_two_shapes_and_none_twice(cls):
+    traced, by_epoch = [], []
+
+    def field_loss(y_true, y_pred):
+        traced.append(y_pred.shape)
+        return Grad("l2").loss(y_true, y_pred)
+
+    model = model_of(cls, field_loss=field_loss)
+    count = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: by_epoch.append(len(traced)))
+    traced.clear()  # `compile` may have called the loss
+    model.fit(*data(model, 5), batch_size=2, epochs=2, verbose=0, shuffle=False, callbacks=[count])
+    assert 1 <= by_epoch[0] <= 2 and by_epoch[1] == by_epoch[0]
+
+
+CASES = [
+    (VxmDense, (16, 16), {"bidir": True}),
+    (VxmDense, (16, 16, 16), {}),
+    (HetVxmDense, (16, 16), {}),
+    (HetVxmDense, (16, 16), {"bidir": True, "variance_pass": "recompute"}),
+]
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_three_steps_give_the_same_weights_compiled_or_not(case, monkeypatch):
+    cls, shape, options = CASES[case]
+    weights = []
+    for compiled in (True, False):
+        model = model_of(cls, shape, **options)
+        before = model.get_weights()
+        x, y = data(model, 2, shape)
+        with monkeypatch.context() as patch, expect_compiled(compiled):
+            if not compiled:
+                patch.setattr(xla, "_active", NeverCompiled())
+            for _ in range(3):
+                model.train_on_batch(x, y)
+        weights.append(model.get_weights())
+        assert max(np.abs(a - b).max() for a, b in zip(before, weights[-1], strict=True)) > 1e-3
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+@CLASSES
+def test_after_training_nothing_is_compiled_and_no_exported_graph_demands_it(cls, tmp_path):
+    entries = [keras.Input((16, 16, 1)) for _ in range(2)]
+    halves = [keras.layers.Rescaling(0.5)(x) for x in entries]
+    model = model_of(cls, input_model=keras.Model(entries, halves))  # exported with its size: kernels could compile
+    x, y = data(model, 2)
+    model.train_on_batch(x, y)
+    with expect_compiled(False):
+        model.test_on_batch(x, y)
+        folder = export_savedmodel(model, tmp_path)
+    saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    assert len(graph.library.function) > 4
+    assert must_compile(graph) == []
+
+
+def test_a_compiled_kernel_would_be_seen_in_an_exported_model(tmp_path):
+    # What the test above looks for is found where it is.
+    module = tf.Module()
+    module.serve = tf.function(lambda x: xla.run(tf.abs, x), input_signature=[tf.TensorSpec([2, 2])])
+    with xla.compiled_kernels():
+        tf.saved_model.save(module, str(tmp_path))
+    saved = saved_model_pb2.SavedModel.FromString((tmp_path / "saved_model.pb").read_bytes())
+    assert must_compile(saved.meta_graphs[0].graph_def)
+
+
+def test_steps_run_eagerly_as_well():
+    eager, graph = model_of(HetVxmDense), model_of(HetVxmDense)
+    eager.run_eagerly = True
+    x, y = data(eager, 2)
+    for model in (eager, graph):
+        model.train_on_batch(x, y)
+    for a, b in zip(eager.get_weights(), graph.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
