@@ -15,7 +15,7 @@ import tempfile
 
 from common import command, report
 from common.report import table
-from common.rounds import Contender, compete, progress
+from common.rounds import Contender, compete, progress, workers
 
 OURS = "hetmorph SavedModel"
 TORCH = ("voxelmorph-torch", "voxelmorph_torch.py")
@@ -54,7 +54,8 @@ def main() -> None:
         case = {"benchmark": "inference", "threads": threads, "shape": SHAPE, "batch": batch}
         case["saved_model"] = saved_model.stdout.splitlines()[-1]
         progress(f"batch {batch}, {threads} threads")
-        timings = compete(contenders, case, pythons, 1 if args.quick else args.rounds, 2 if args.quick else 5)
+        with workers(contenders, pythons, threads) as running:
+            timings = compete(running, case, 1 if args.quick else args.rounds, 2 if args.quick else 5)
         for label, timing in timings.items():
             row = {**case, "contender": label, "seconds": timing.median}
             results.append({**row, "cold_start": timing.cold_start, "peak_mib": timing.peak_mib})

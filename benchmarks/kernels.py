@@ -3,7 +3,7 @@
 2-D: 8 images of 128 × 128, fields for integration of half that size; 3-D: one of 96³. Every contender runs in a process
 and an environment of its own; they take turns. The table has milliseconds of hetmorph and, for every other one, how
 many times as long it takes: above 1 hetmorph is faster. "memory" is the time to move the operation's inputs and outputs
-once, at the bandwidth of a copy in the same run.
+once, at the bandwidth of a copy in main memory in the same run.
 
 Examples:
     python benchmarks/kernels.py
@@ -14,7 +14,7 @@ import itertools
 
 from common import command
 from common.report import table
-from common.rounds import Contender, compete, progress
+from common.rounds import Contender, compete, progress, workers
 
 OURS = "hetmorph"
 CONTENDERS = [
@@ -34,14 +34,15 @@ def main() -> None:
     contenders = command.chosen(CONTENDERS, args.only)
     pythons = command.pythons(contenders, args.python)
     results = []
-    for threads, ndims, operation, backward in itertools.product(args.threads, (2, 3), OPERATIONS, (False, True)):
-        case = {"benchmark": "kernels", "ndims": ndims, "operation": operation, "backward": backward}
-        progress(f"{operation}, {ndims}-D, {'with gradients' if backward else 'forward'}, {threads} threads")
-        repetitions = 2 if args.quick else 20 if ndims == 2 else 8
-        timings = compete(
-            contenders, {**case, "threads": threads}, pythons, 1 if args.quick else args.rounds, repetitions
-        )
-        results.append({**case, "threads": threads, "seconds": {k: t.median for k, t in timings.items()}})
+    for threads in args.threads:
+        with workers(contenders, pythons, threads) as running:
+            for ndims, operation, backward in itertools.product((2, 3), OPERATIONS, (False, True)):
+                case = {"benchmark": "kernels", "ndims": ndims, "operation": operation, "backward": backward}
+                progress(f"{operation}, {ndims}-D, {'with gradients' if backward else 'forward'}, {threads} threads")
+                repetitions = 2 if args.quick else 20 if ndims == 2 else 8
+                timings = compete(running, {**case, "threads": threads}, 1 if args.quick else args.rounds, repetitions)
+                seconds = {label: timing.median for label, timing in timings.items()}
+                results.append({**case, "threads": threads, "seconds": seconds})
     command.save("kernels", args, results, "\n\n".join(_table(results, t, contenders) for t in args.threads))
 
 

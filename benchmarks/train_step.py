@@ -16,7 +16,7 @@ import itertools
 
 from common import command
 from common.report import table
-from common.rounds import Contender, compete, progress
+from common.rounds import Contender, compete, progress, workers
 
 OURS = "hetmorph mse"
 TORCH = ("voxelmorph-torch", "voxelmorph_torch.py")
@@ -45,7 +45,8 @@ def main() -> None:
         case = {"benchmark": "train_step", "threads": threads, **size}
         progress(f"{size['shape']}, batch {size['batch']}, {threads} threads")
         repetitions = 1 if args.quick else 6 if len(size["shape"]) == 2 else 1
-        timings = compete(contenders, case, pythons, 1 if args.quick else args.rounds, repetitions)
+        with workers(contenders, pythons, threads) as running:
+            timings = compete(running, case, 1 if args.quick else args.rounds, repetitions)
         for label, timing in timings.items():
             results.append({**case, "contender": label, "seconds": timing.median, "peak_mib": timing.peak_mib})
     command.save("train_step", args, results, "\n\n".join(_table(results, *c) for c in _sections(args.threads)))

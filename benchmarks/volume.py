@@ -12,7 +12,7 @@ import itertools
 
 from common import command
 from common.report import table
-from common.rounds import Contender, compete, progress
+from common.rounds import Contender, compete, progress, workers
 
 OURS = ("hetmorph", "hetmorph_tf.py")
 TORCH = ("voxelmorph-torch", "voxelmorph_torch.py")
@@ -36,7 +36,8 @@ def main() -> None:
             continue  # registers as "mse" does
         case = {"benchmark": benchmark, "threads": threads, "shape": SHAPE, "batch": 1}
         progress(f"{benchmark}, {contender.label}, {threads} threads")
-        timing = compete([contender], case, pythons, args.rounds, 1)[contender.label]
+        with workers([contender], pythons, threads) as running:
+            timing = compete(running, case, args.rounds, 1)[contender.label]
         results.append({**case, "contender": contender.label, "seconds": timing.median, "peak_mib": timing.peak_mib})
     command.save("volume", args, results, "\n\n".join(_table(results, threads) for threads in args.threads))
 

@@ -1,5 +1,6 @@
 """Contenders of one case take turns, so that whatever else the machine does slows all of them."""
 
+import contextlib
 import json
 import os
 import statistics
@@ -37,29 +38,30 @@ class Timing:
 
 
 class Worker:
-    """A contender's process with its case built, waiting to be told how often to run it."""
+    """A contender's process, which builds a case and waits to be told how often to run it."""
 
-    def __init__(self, contender: Contender, case: dict, python: str):
-        self.contender = contender
-        start = time.perf_counter()
+    def __init__(self, contender: Contender, python: str, threads: int):
+        self.contender, self.started = contender, time.perf_counter()
         self.process = subprocess.Popen(
-            [python, str(CONTENDERS / contender.script), json.dumps({**case, **contender.options})],
+            [python, str(CONTENDERS / contender.script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **settings(case["threads"])},
-            preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: case["threads"]]),
+            env={**os.environ, **settings(threads)},
+            preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads]),
         )
-        self.supported = self._answer()["supported"]
-        self.cold_start = time.perf_counter() - start
-        self.seconds, self.peak_mib = [], 0.0
+
+    def build(self, case: dict) -> bool:
+        """Have it build a case and run it once; whether the contender supports it."""
+        self.supported = self._ask({"case": {**case, **self.contender.options}})["supported"]
+        self.cold_start = time.perf_counter() - self.started
+        self.seconds = []
+        return self.supported
 
     def run(self, repetitions: int, keep: bool = True) -> None:
         """Run the case; without `keep` as a warm-up."""
-        self.process.stdin.write(f"{repetitions}\n")
-        self.process.stdin.flush()
-        answer = self._answer()
+        answer = self._ask({"repetitions": repetitions})
         self.seconds += answer["seconds"] if keep else []
         self.peak_mib = answer["peak_mib"]
 
@@ -68,7 +70,9 @@ class Worker:
         self.process.kill()
         self.process.communicate()
 
-    def _answer(self) -> dict:
+    def _ask(self, message: dict) -> dict:
+        self.process.stdin.write(json.dumps(message) + "\n")
+        self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
             errors = self.process.communicate()[1]
@@ -81,23 +85,28 @@ def settings(threads: int) -> dict[str, str]:
     return {**dict.fromkeys(_THREADS, str(threads)), "TF_NUM_INTEROP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
-def compete(contenders: list[Contender], case: dict, pythons: dict, rounds: int, repetitions: int) -> dict:
-    """{label: Timing} of the contenders that support the case."""
-    workers = []
+@contextlib.contextmanager
+def workers(contenders: list[Contender], pythons: dict[str, str], threads: int):
+    """A process for every contender, pinned to `threads` processors, for as long as the block lasts."""
+    running = []
     try:
         for contender in contenders:
-            worker = Worker(contender, case, pythons[contender.environment])
-            workers.append(worker)
-        running = [w for w in workers if w.supported]
-        for worker in running:
-            worker.run(repetitions // 2, keep=False)
-        for _ in range(rounds):
-            for worker in running:
-                worker.run(repetitions)
-        return {w.contender.label: Timing(w.seconds, w.peak_mib, w.cold_start) for w in running}
+            running.append(Worker(contender, pythons[contender.environment], threads))
+        yield running
     finally:
-        for worker in workers:
+        for worker in running:
             worker.stop()
+
+
+def compete(running: list[Worker], case: dict, rounds: int, repetitions: int) -> dict[str, Timing]:
+    """{label: Timing} of the contenders that support the case."""
+    able = [worker for worker in running if worker.build(case)]
+    for worker in able:
+        worker.run(repetitions // 2, keep=False)
+    for _ in range(rounds):
+        for worker in able:
+            worker.run(repetitions)
+    return {w.contender.label: Timing(w.seconds, w.peak_mib, w.cold_start) for w in able}
 
 
 def progress(text: str) -> None:

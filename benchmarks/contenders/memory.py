@@ -1,8 +1,12 @@
 """What the memory traffic alone costs: a copy of as many bytes as an operation must at least move."""
 
+import itertools
+
 import numpy as np
 import problem
 import worker
+
+BUFFER = 2**28  # bytes, far more than any cache
 
 
 def bytes_moved(case: dict) -> int:
@@ -15,9 +19,17 @@ def bytes_moved(case: dict) -> int:
 
 def build(case: dict):
     # A copy reads and writes: half as many bytes copied are as many moved.
-    source = np.ones(bytes_moved(case) // 2 // 4, "float32")
+    size = max(bytes_moved(case) // 2 // 4, 1)
+    source = np.ones(BUFFER // 4 + size, "float32")
     target = np.empty_like(source)
-    return lambda: np.copyto(target, source)
+    starts = itertools.cycle(range(0, BUFFER // 4, size))
+
+    def copy():
+        # Each time another part of the buffers, which no cache holds.
+        start = next(starts)
+        np.copyto(target[start : start + size], source[start : start + size])
+
+    return copy
 
 
 if __name__ == "__main__":

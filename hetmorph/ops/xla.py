@@ -7,6 +7,7 @@ because graphs that must be compiled do not run on a stock TensorFlow Serving, a
 import contextlib
 import contextvars
 import functools
+import os
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -22,13 +23,13 @@ def compiled_kernels(enabled: bool = True):
     """Compile the kernels that are called, or traced, inside the `with` block.
 
     `VxmDense` does this in its training step. Use it in a training loop of your own; graphs that are exported must be
-    traced outside.
+    traced outside. The environment variable HETMORPH_XLA=0 turns it off everywhere.
 
     Example:
         >>> with compiled_kernels():
         ...     moved = warp(image, displacement)
     """
-    token = _active.set(enabled)
+    token = _active.set(enabled and os.environ.get("HETMORPH_XLA") != "0")
     try:
         yield
     finally:

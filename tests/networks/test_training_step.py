@@ -1,5 +1,8 @@
 """The training step compiles its kernels, once a shape, and leaves nothing of it to the exported model."""
 
+import resource
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -125,3 +128,21 @@ def test_steps_run_eagerly_as_well():
         model.train_on_batch(x, y)
     for a, b in zip(eager.get_weights(), graph.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
+def test_memory_stays_flat_over_epochs(rng):
+    image = rng.random((4, 64, 64, 1)).astype("float32")
+    model = HetVxmDense((64, 64), nb_unet_features=[[8, 8], [8, 8, 8]], warm_start=0)
+    model.compile(keras.optimizers.Adam(1e-3))
+    batches = tf.data.Dataset.from_tensors(((image, image), (image, np.zeros((4, 32, 32, 2), "float32")))).repeat()
+    model.fit(batches, epochs=3, steps_per_epoch=4, verbose=0)
+    before = resident_mib()
+    model.fit(batches, epochs=12, steps_per_epoch=4, verbose=0)
+    # One update's activations are 5 MiB: 48 updates that kept theirs would be 240.
+    assert resident_mib() - before < 40
+
+
+def resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20

@@ -136,3 +136,9 @@ def test_one_function_for_all_shapes_would_warn(caplog):
         for size in range(1, 13):
             shared(tf.zeros([size]))
     assert "retracing" in caplog.text
+
+
+def test_the_environment_turns_it_off(monkeypatch):
+    monkeypatch.setenv("HETMORPH_XLA", "0")
+    with xla.compiled_kernels():
+        assert not xla.active()
