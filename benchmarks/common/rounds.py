@@ -26,11 +26,10 @@ class Contender:
 
 @dataclass
 class Timing:
-    """Seconds of every repetition, peak memory of the process, and seconds from its start to its first result."""
+    """Seconds of every repetition, and peak memory of the process."""
 
     seconds: list[float]
     peak_mib: float
-    cold_start: float
 
     @property
     def median(self) -> float:
@@ -41,7 +40,7 @@ class Worker:
     """A contender's process, which builds a case and waits to be told how often to run it."""
 
     def __init__(self, contender: Contender, python: str, threads: int):
-        self.contender, self.started = contender, time.perf_counter()
+        self.contender = contender
         self.process = subprocess.Popen(
             [python, str(CONTENDERS / contender.script)],
             stdin=subprocess.PIPE,
@@ -55,7 +54,6 @@ class Worker:
     def build(self, case: dict) -> bool:
         """Have it build a case and run it once; whether the contender supports it."""
         self.supported = self._ask({"case": {**case, **self.contender.options}})["supported"]
-        self.cold_start = time.perf_counter() - self.started
         self.seconds = []
         return self.supported
 
@@ -106,7 +104,15 @@ def compete(running: list[Worker], case: dict, rounds: int, repetitions: int) ->
     for _ in range(rounds):
         for worker in able:
             worker.run(repetitions)
-    return {w.contender.label: Timing(w.seconds, w.peak_mib, w.cold_start) for w in able}
+    return {w.contender.label: Timing(w.seconds, w.peak_mib) for w in able}
+
+
+def cold_start(contender: Contender, case: dict, pythons: dict[str, str]) -> float:
+    """Seconds from the start of a process of its own to the first result."""
+    start = time.perf_counter()
+    with workers([contender], pythons, case["threads"]) as (worker,):
+        worker.build(case)
+        return time.perf_counter() - start
 
 
 def progress(text: str) -> None:
