@@ -50,14 +50,14 @@ def main() -> None:
     saved_model = subprocess.run(
         [sys.executable, "-c", EXPORT, folder], check=True, capture_output=True, text=True, cwd=report.ROOT
     )
+    exported = {"saved_model": saved_model.stdout.splitlines()[-1]}
     for threads, batch in itertools.product(args.threads, BATCHES):
         case = {"benchmark": "inference", "threads": threads, "shape": SHAPE, "batch": batch}
-        case["saved_model"] = saved_model.stdout.splitlines()[-1]
         progress(f"batch {batch}, {threads} threads")
         with workers(contenders, pythons, threads) as running:
-            timings = compete(running, case, 1 if args.quick else args.rounds, 2 if args.quick else 5)
+            timings = compete(running, {**case, **exported}, 1 if args.quick else args.rounds, 2 if args.quick else 5)
         for contender in (c for c in contenders if c.label in timings):
-            timing, first = timings[contender.label], cold_start(contender, case, pythons)
+            timing, first = timings[contender.label], cold_start(contender, {**case, **exported}, pythons)
             row = {**case, "contender": contender.label, "seconds": timing.median}
             results.append({**row, "cold_start": first, "peak_mib": timing.peak_mib})
     command.save("inference", args, results, "\n\n".join(_table(results, threads) for threads in args.threads))

@@ -49,11 +49,9 @@ def main() -> None:
             timings = compete(running, case, 1 if args.quick else args.rounds, repetitions)
         for label, timing in timings.items():
             results.append({**case, "contender": label, "seconds": timing.median, "peak_mib": timing.peak_mib})
-    command.save("train_step", args, results, "\n\n".join(_table(results, *c) for c in _sections(args.threads)))
-
-
-def _sections(threads: list[int]):
-    return itertools.product(CASES, threads)
+    command.save(
+        "train_step", args, results, "\n\n".join(_table(results, *c) for c in itertools.product(CASES, args.threads))
+    )
 
 
 def _table(results: list[dict], size: dict, threads: int) -> str:

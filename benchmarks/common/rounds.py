@@ -53,9 +53,8 @@ class Worker:
 
     def build(self, case: dict) -> bool:
         """Have it build a case and run it once; whether the contender supports it."""
-        self.supported = self._ask({"case": {**case, **self.contender.options}})["supported"]
         self.seconds = []
-        return self.supported
+        return self._ask({"case": {**case, **self.contender.options}})["supported"]
 
     def run(self, repetitions: int, keep: bool = True) -> None:
         """Run the case; without `keep` as a warm-up."""

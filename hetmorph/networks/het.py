@@ -42,7 +42,7 @@ class HetVxmDense(VxmDense):
         variance_features: U-Net features of the variance network; None takes VoxelMorph's default.
         log_variance_bounds: smooth bounds of log σ².
         variance_pass: "reuse" updates the variance network on the images that weighted the displacement loss;
-            "recompute" warps anew with the updated displacement network before, as published, which takes a fifth
+            "recompute" warps anew with the updated displacement network before, as published, which takes a third
             longer and measured the same (docs/benchmarks.md).
         name: name and prefix of all layer names.
         kwargs: arguments of `VxmDense`.

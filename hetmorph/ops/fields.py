@@ -5,7 +5,7 @@ Fields are `[B, *S, N]`, in voxels of their own grid, axes in array order; u pul
 
 import tensorflow as tf
 
-from hetmorph.ops.grid import identity_grid, spatial_shape
+from hetmorph.ops.grid import displaced_grid, spatial_shape
 from hetmorph.ops.warp import METHODS, warp
 
 
@@ -143,6 +143,4 @@ def magnitude(displacement) -> tf.Tensor:
 
 def positions(displacement) -> tf.Tensor:
     """Absolute sampling positions x + u(x), `[B, *S, N]`, voxels."""
-    displacement = tf.cast(displacement, tf.float32)
-    grid = identity_grid(spatial_shape(displacement))
-    return tf.stack([grid[d] + displacement[..., d] for d in range(len(grid))], axis=-1)
+    return tf.stack(displaced_grid(tf.cast(displacement, tf.float32)), axis=-1)

@@ -19,6 +19,17 @@ def identity_grid(shape: list, dtype: tf.DType = tf.float32) -> list[tf.Tensor]:
     return axes
 
 
+def displaced_grid(displacement: tf.Tensor) -> list[tf.Tensor]:
+    """Positions x + u(x) of a `[B, *S, N]` displacement, `[B, *S]` for each axis, voxels."""
+    grid = identity_grid(spatial_shape(displacement))
+    return [g + u for g, u in zip(grid, tf.unstack(displacement, axis=-1), strict=True)]
+
+
+def flat_voxels(image: tf.Tensor) -> tf.Tensor:
+    """A batch of images `[B, *S, C]` as rows `[B·∏S, C]`."""
+    return tf.reshape(image, [-1, image.shape[-1] or tf.shape(image)[-1]])
+
+
 def pad_to_multiple(tensor: tf.Tensor, multiple: int) -> tf.Tensor:
     """Append zeros at the end of each spatial axis until its size is a multiple of `multiple`.
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from hetmorph.ops import xla
-from hetmorph.ops.grid import identity_grid, spatial_shape
+from hetmorph.ops.grid import displaced_grid, flat_voxels, spatial_shape
 
 
 def interpolate(image: tf.Tensor, position: tf.Tensor, relative: bool) -> tf.Tensor:
@@ -43,7 +43,7 @@ def interpolate(image: tf.Tensor, position: tf.Tensor, relative: bool) -> tf.Ten
 def pull(image: tf.Tensor, position: tf.Tensor, relative: bool) -> tf.Tensor:
     """The interpolation itself."""
     cells = _cells(position, spatial_shape(image), relative)
-    voxels = _flat_voxels(image)
+    voxels = flat_voxels(image)
     values = [tf.gather(voxels, cells.row + offset) for offset in cells.offsets]
     fractions = [tf.cast(f, image.dtype)[..., None] for f in cells.fractions]
     return _contract(values, fractions)
@@ -52,7 +52,7 @@ def pull(image: tf.Tensor, position: tf.Tensor, relative: bool) -> tf.Tensor:
 def slope(image: tf.Tensor, position: tf.Tensor, upstream: tf.Tensor, relative: bool) -> tf.Tensor:
     """Gradient of ⟨upstream, pull(image, position)⟩ with respect to the positions, `[B, *T, N]`."""
     cells = _cells(position, spatial_shape(image), relative)
-    voxels, fractions = _flat_voxels(image), [tf.cast(f, image.dtype) for f in cells.fractions]
+    voxels, fractions = flat_voxels(image), [tf.cast(f, image.dtype) for f in cells.fractions]
     values = [tf.gather(voxels, cells.row + offset) for offset in cells.offsets]
     if image.shape[-1] == 1:
         # Multiplied last: XLA then keeps the gathers in one loop.
@@ -119,10 +119,7 @@ class _Cells(NamedTuple):
 
 
 def _cells(position: tf.Tensor, sizes, relative: bool) -> _Cells:
-    coordinates = tf.unstack(position, axis=-1)
-    if relative:
-        grid = identity_grid(spatial_shape(position))
-        coordinates = [x + g for x, g in zip(coordinates, grid, strict=True)]
+    coordinates = displaced_grid(position) if relative else tf.unstack(position, axis=-1)
     batch = tf.range(tf.shape(position)[0])
     row = tf.reshape(batch, [-1] + [1] * (coordinates[0].shape.rank - 1))
     fractions, outside = [], []
@@ -176,10 +173,6 @@ def _difference(values: list, fractions: list, axis: int) -> tf.Tensor:
     bit = 2 ** (len(fractions) - 1 - axis)
     steps = [values[k + bit] - values[k] for k in range(len(values)) if not k & bit]
     return _contract(steps, fractions[:axis] + fractions[axis + 1 :])
-
-
-def _flat_voxels(image: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(image, [-1, image.shape[-1] or tf.shape(image)[-1]])
 
 
 def _at_least_zero(size):

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from hetmorph.ops.grid import identity_grid, spatial_shape
+from hetmorph.ops.grid import displaced_grid, flat_voxels, spatial_shape
 from hetmorph.ops.interpolation import interpolate
 
 METHODS = ("linear", "nearest")
@@ -62,21 +62,17 @@ def _nearest(image: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
     sizes = spatial_shape(image)
     batch = tf.range(tf.shape(displacement)[0])
     row = tf.reshape(batch, [-1] + [1] * len(sizes))
-    for x, size in zip(_locations(displacement), sizes, strict=True):
+    for x, size in zip(displaced_grid(displacement), sizes, strict=True):
         nearest = tf.clip_by_value(tf.round(x), 0.0, tf.cast(size - 1, x.dtype))
         # Clipped again as an integer: NaN casts to an arbitrary index, and must not leave the image.
         row = row * size + tf.clip_by_value(tf.cast(nearest, tf.int32), 0, size - 1)
-    return tf.gather(tf.reshape(image, [-1, image.shape[-1] or tf.shape(image)[-1]]), row)
+    return tf.gather(flat_voxels(image), row)
 
 
 def _inside(displacement: tf.Tensor, sizes: list) -> tf.Tensor:
     """Whether each position lies within the image, `[B, *T]`."""
     inside = [
-        (x >= 0) & (x <= tf.cast(size - 1, x.dtype)) for x, size in zip(_locations(displacement), sizes, strict=True)
+        (x >= 0) & (x <= tf.cast(size - 1, x.dtype))
+        for x, size in zip(displaced_grid(displacement), sizes, strict=True)
     ]
     return tf.reduce_all(inside, axis=0)
-
-
-def _locations(displacement: tf.Tensor) -> list[tf.Tensor]:
-    grid = identity_grid(spatial_shape(displacement))
-    return [g + u for g, u in zip(grid, tf.unstack(displacement, axis=-1), strict=True)]
