@@ -2,7 +2,8 @@
 
 The programs run one after the other, each in a process of its own: first a registration or an update that builds and
 traces everything, then one that is timed. Peak memory is the largest resident set of the process, the framework
-included. bfloat16 halves the U-Net's images in memory; weights, coordinates and losses stay in float32.
+included. bfloat16 halves the U-Net's images in memory; weights, coordinates and losses stay in float32. Slabs
+are gradient checkpointing: the convolutions of full resolution are computed slab by slab, and again for the gradient.
 
 Example:
     python benchmarks/volume.py --threads 2
@@ -16,10 +17,14 @@ from common.rounds import Contender, compete, progress, workers
 
 OURS = ("hetmorph", "hetmorph_tf.py")
 TORCH = ("voxelmorph-torch", "voxelmorph_torch.py")
+LEAN = {"precision": "bfloat16", "slabs": 8}
 CONTENDERS = [
     Contender("hetmorph mse", *OURS, {"objective": "mse", "form": "function"}),
     Contender("hetmorph mse, bfloat16", *OURS, {"objective": "mse", "form": "function", "precision": "bfloat16"}),
+    Contender("hetmorph mse, 8 slabs", *OURS, {"objective": "mse", "form": "function", "slabs": 8}),
+    Contender("hetmorph mse, bfloat16, 8 slabs", *OURS, {**LEAN, "objective": "mse", "form": "function"}),
     Contender("hetmorph het", *OURS, {"objective": "reuse"}),
+    Contender("hetmorph het, bfloat16, 8 slabs", *OURS, {**LEAN, "objective": "reuse"}),
     Contender("voxelmorph 0.2, TF 2.15", "voxelmorph-tf", "voxelmorph_tf.py"),
     Contender("voxelmorph 0.3.4, same network", *TORCH, {"layout": "dense"}),
 ]

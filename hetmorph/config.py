@@ -39,7 +39,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The displacement network; see `hetmorph.networks.VxmDense`. `precision` holds for the variance network too."""
+    """The displacement network; see `hetmorph.networks.VxmDense`. The last two hold for the variance network too."""
 
     arch: str = "vxm"
     features: tuple[tuple[int, ...], ...] | None = None
@@ -47,6 +47,7 @@ class NetworkConfig:
     int_resolution: float = 2
     bidir: bool = False
     precision: str = "float32"
+    slabs: int = 1
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class TrainConfig:
         _require(self.network.arch == "vxm", "network.arch", "'vxm'", self.network.arch)
         known = ("float32", "bfloat16")
         _require(self.network.precision in known, "network.precision", f"one of {known}", self.network.precision)
+        _require(self.network.slabs >= 1, "network.slabs", "at least 1", self.network.slabs)
         objective, rate, schedule = self.objective, self.optimizer, self.schedule
         _require(objective.name in ("het", "mse"), "objective.name", "'het' or 'mse'", objective.name)
         _require(objective.smoothness >= 0, "objective.smoothness", "λ ≥ 0", objective.smoothness)

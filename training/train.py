@@ -44,6 +44,7 @@ FLAGS = {
     "--objective": ("objective", "name", str, "het: heteroscedastic; mse: plain mean squares"),
     "--arch": ("network", "arch", str, "backbone: vxm"),
     "--precision": ("network", "precision", str, "float32, or bfloat16: faster where the processor computes with it"),
+    "--slabs": ("network", "slabs", int, "gradient checkpointing: more slabs take less memory and more time"),
     "--lambda": ("objective", "smoothness", float, "weight of the velocity's squared gradient"),
     "--gamma": ("objective", "gamma", float, "het: exponent of the signal-to-noise ratio"),
     "--beta": ("objective", "beta", float, "het: exponent of the variance in the β-NLL"),

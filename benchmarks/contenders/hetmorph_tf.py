@@ -29,11 +29,10 @@ def train_step(case: dict):
     import hetmorph
     from hetmorph.networks import HetVxmDense, VxmDense
 
-    precision = case.get("precision", "float32")
     if case["objective"] == "mse":
-        model = VxmDense(case["shape"], precision=precision)
+        model = VxmDense(case["shape"], **_arguments(case))
     else:
-        model = HetVxmDense(case["shape"], variance_pass=case["objective"], precision=precision)
+        model = HetVxmDense(case["shape"], variance_pass=case["objective"], **_arguments(case))
     return keras_training.step(case, model, hetmorph.losses)
 
 
@@ -43,11 +42,15 @@ def inference(case: dict):
     from hetmorph.networks import VxmDense
 
     moving, fixed = map(tf.constant, problem.pair(case["shape"], case["batch"]))
-    model = VxmDense(case["shape"], precision=case.get("precision", "float32"))
+    model = VxmDense(case["shape"], **_arguments(case))
     if case["form"] == "predict":
         return lambda: model.predict_on_batch([moving, fixed])
     function = tf.function(lambda a, b: model([a, b], training=False))
     return lambda: function(moving, fixed)[0].numpy()
+
+
+def _arguments(case: dict) -> dict:
+    return {"precision": case.get("precision", "float32"), "slabs": case.get("slabs", 1)}
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from hetmorph.layers.hyper import (
 from hetmorph.layers.neurite import CovStream, LocalParamWithInput, MeanStream
 from hetmorph.layers.points import PointTransformer, ValueAtLocation
 from hetmorph.layers.sampling import SampleNormalLogVar
+from hetmorph.layers.slabs import Slabs
 from hetmorph.layers.spatial import (
     ComposeTransform,
     CropToReference,
@@ -70,6 +71,7 @@ __all__ = [
     "ReplaceFirstChannel",
     "RescaleTransform",
     "SampleNormalLogVar",
+    "Slabs",
     "SoftBound",
     "SoftmaxLabels",
     "SpatialTransformer",

@@ -27,6 +27,7 @@ def build(config: TrainConfig, inshape) -> VxmDense:
         "int_resolution": network.int_resolution,
         "bidir": network.bidir,
         "precision": network.precision,
+        "slabs": network.slabs,
     }
     smoothness = Grad("l2", loss_mult=network.int_resolution).loss
     images = 2 if network.bidir else 1

@@ -6,6 +6,8 @@ import h5py
 import keras
 import numpy as np
 
+from hetmorph.layers import Slabs
+
 TRAINING = "hetmorph_training"
 
 
@@ -27,8 +29,14 @@ def read_layer_weights(path: str) -> dict[str, list[np.ndarray]]:
         return layers
 
 
+def named_layers(layers) -> list[keras.layers.Layer]:
+    """The layers that weight files name: those of a `Slabs` by themselves."""
+    return [part for layer in layers for part in (layer.chain if isinstance(layer, Slabs) else [layer])]
+
+
 def write_layer_weights(layers, path: str) -> None:
     """Write the weights of Keras layers so that Keras 2, Keras 3 and `read_layer_weights` read them."""
+    layers = named_layers(layers)
     with h5py.File(path, "w") as file:
         file.attrs["layer_names"] = [layer.name.encode() for layer in layers]
         for layer in layers:
@@ -55,7 +63,7 @@ def assign_layer_weights(layers, stored: dict[str, list[np.ndarray]], optional: 
     """
     stored = dict(stored)
     pairs, unmatched = [], []
-    for layer in (layer for layer in layers if layer.weights):
+    for layer in (layer for layer in named_layers(layers) if layer.weights):
         if layer.name in stored:
             pairs.append((layer, stored.pop(layer.name)))
         else:

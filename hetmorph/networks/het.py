@@ -86,7 +86,7 @@ class HetVxmDense(VxmDense):
             )
         grid = tuple(ref.target.shape[1:-1])
         self.variance_network = variance_network(
-            grid, variance_features, target_feats, log_variance_bounds, name=f"{name}_variance"
+            grid, variance_features, target_feats, log_variance_bounds, f"{name}_variance", kwargs.get("slabs", 1)
         )
         if self.variance_network not in self._layers:
             # Keras up to 3.13 at least does not track a layer that is set on a functional model.

@@ -66,6 +66,11 @@ class Unet(keras.Model):
         final_activation_function: activation of the last convolution.
         kernel_initializer: initialiser of the kernels.
         name: name and prefix of all layer names.
+        slabs: number of slabs in which the final convolutions are computed, again for the gradient; see `layers.Slabs`.
+        head: convolution that ends the network, in the same slabs.
+
+    Raises:
+        ValueError: several slabs, and no plain convolutions after the last upsampling to be computed in them.
     """
 
     def __init__(
@@ -84,6 +89,8 @@ class Unet(keras.Model):
         final_activation_function=None,
         kernel_initializer="he_normal",
         name="unet",
+        slabs=1,
+        head=None,
     ):
         inputs, last = _unet_input(inshape, input_model, name)
         if hyp_input is not None:
@@ -122,12 +129,17 @@ class Unet(keras.Model):
             if i < depth - nb_upsample_skips:
                 last = Upsampled(last, skips.pop(), max_pool[level], f"{name}_dec_upsample_{level}")
 
+        if slabs > 1:
+            if not (final and isinstance(last, Upsampled)) or hyp_tensor is not None or final_activation_function:
+                raise ValueError("slabs needs final convolutions at full resolution, no hypernetwork and no activation")
+            last, final, head = _in_slabs(last, final, head, slabs, name, kernel_initializer), [], None
         for k, features in enumerate(final):
             last = block(last, features, f"dec_final_conv_{k}", len(decoder) + k, residual=False)
 
         last = _tensor(last)
         if final_activation_function is not None:
             last = KL.Activation(final_activation_function, name=f"{name}_final_activation")(last)
+        last = last if head is None else head(last)
         # A list of one would make `unet.input` a list under Keras 3.
         super().__init__(inputs=inputs if len(inputs) > 1 else inputs[0], outputs=last, name=name)
 
@@ -188,6 +200,19 @@ def conv_block(
             x = layer(features, kernel_size=3, padding="same", name=f"resfix_{name}", **options)(inputs)
         result = KL.Add(name=name and f"{name}_residual")([x, result])
     return _activated(result, name, include_activation)
+
+
+def _in_slabs(x: Upsampled, final: list[int], head, slabs: int, name: str, kernel_initializer) -> keras.KerasTensor:
+    """The final convolutions, and the one that follows, as one layer; names and weights as without slabs."""
+    ndims, chain = len(x.skip.shape) - 2, []
+    for k, features in enumerate(final):
+        kind, options = ("Conv", {"kernel_size": 3, "padding": "same"}) if k else ("UpsampleConv", {"factor": x.factor})
+        label = f"{name}_dec_final_conv_{k}"
+        convolution = getattr(layers, f"{kind}{ndims}D")
+        chain.append(convolution(features, kernel_initializer=kernel_initializer, name=label, **options))
+        chain.append(layers.LeakyReLU(negative_slope=0.2, name=f"{label}_activation"))
+    chain += [] if head is None else [head]
+    return layers.Slabs(chain, slabs, name=f"{name}_slabs")([x.coarse, x.skip])
 
 
 def _activated(x, name: str | None, include: bool):

@@ -7,7 +7,12 @@ from hetmorph.networks.unet import Ends, Unet, unet_features
 
 
 def variance_network(
-    inshape, features=None, nb_feats: int = 1, bounds: tuple[float, float] = (-12.0, 2.0), name: str = "variance"
+    inshape,
+    features=None,
+    nb_feats: int = 1,
+    bounds: tuple[float, float] = (-12.0, 2.0),
+    name: str = "variance",
+    slabs: int = 1,
 ) -> keras.Model:
     """U-Net from `concat(moved, fixed)` to log σ² of the residual, a 3-wide convolution as its head.
 
@@ -18,6 +23,7 @@ def variance_network(
         bounds: smooth bounds of log σ² for images in [0, 1]. The default allows σ from 0.0025 to e and starts at
             σ = 0.08.
         name: name and prefix of all layer names.
+        slabs: as in `VxmDense`.
 
     Returns:
         Model `[B, *S, 2·nb_feats] → [B, *S, nb_feats]`, float32.
@@ -27,10 +33,12 @@ def variance_network(
     image = keras.Input((*inshape, 2 * nb_feats), name=f"{name}_input")
     fits = None not in inshape and all(d % multiple == 0 for d in inshape)
     padded = image if fits else layers.PadToMultiple(multiple, name=f"{name}_pad")(image)
-    unet = Unet(input_model=Ends([image], [padded]), nb_features=features, name=f"{name}_unet")
     conv = getattr(layers, f"Conv{len(inshape)}D")
-    head = conv(nb_feats, 3, padding="same", name=f"{name}_head", dtype="float32")(unet.output)
-    log_variance = layers.SoftBound(*bounds, dtype="float32", name=f"{name}_bound")(head)
+    head = conv(nb_feats, 3, padding="same", name=f"{name}_head", dtype="float32")
+    unet = Unet(
+        input_model=Ends([image], [padded]), nb_features=features, name=f"{name}_unet", slabs=slabs, head=head
+    )
+    log_variance = layers.SoftBound(*bounds, dtype="float32", name=f"{name}_bound")(unet.output)
     if not fits:
         log_variance = layers.CropToReference(name=f"{name}_crop", dtype="float32")([log_variance, image])
     return keras.Model(image, log_variance, name=name)

@@ -43,6 +43,8 @@ class VxmDense(LoadableModel):
         name: name and prefix of all layer names.
         precision: "float32", or "bfloat16" for the convolutions of the U-Net; weights, coordinates and losses stay in
             float32. By name only; None takes Keras' global policy.
+        slabs: gradient checkpointing: in how many slabs the convolutions of full resolution, most of the memory, are
+            computed, and again for the gradient. Results and weights are those of 1. The first size must be known.
 
     Inputs `[source, target]`, each `[B, *S, C]` in [0, 1]. Outputs `[moved source, (moved target), field]`; with
     `use_probs` the field is mean and log variance, concatenated.
@@ -79,6 +81,7 @@ class VxmDense(LoadableModel):
         reg_field="preintegrated",
         name="vxm_dense",
         precision=None,
+        slabs=1,
     ):
         inshape = _check_inshape(inshape)
         reg_field = _check_reg_field(reg_field)
@@ -95,6 +98,8 @@ class VxmDense(LoadableModel):
         self_name = f"{name}_".__add__
         crop = _cropper(source if grids.multiple else None, self_name)
 
+        velocity_conv = _velocity_conv(len(inshape), self_name)
+        ends_in_velocity = slabs > 1 and not use_probs
         unet_model = Unet(
             input_model=_padded(input_model, grids.multiple, self_name),
             nb_features=nb_unet_features,
@@ -105,9 +110,12 @@ class VxmDense(LoadableModel):
             hyp_input=None if hyp_model is None else hyp_model.input,
             hyp_tensor=None if hyp_model is None else hyp_model.output,
             name=self_name("unet"),
+            slabs=slabs,
+            head=velocity_conv if ends_in_velocity else None,
         )
 
-        flow, flow_params = _velocity(unet_model.output, len(inshape), use_probs, self_name)
+        mean = unet_model.output if ends_in_velocity else velocity_conv(unet_model.output)
+        flow, flow_params = _sampled(mean, unet_model.output, self_name) if use_probs else (mean, None)
         svf = _rescaled(flow, grids.to_svf, self_name("svf_resize"))
         preint_flow = _rescaled(svf, grids.to_integration, self_name("flow_resize"))
         neg_preint = _float32(layers.Negate, self_name("neg_flow"))(preint_flow) if bidir else None
@@ -269,21 +277,16 @@ def _float32(layer_class, name: str, **kwargs):
     return layer_class(name=name, dtype="float32", **kwargs)
 
 
-def _velocity(features, ndims: int, use_probs: bool, name):
-    """Velocity at the U-Net's output, sampled if probabilistic, and its parameters (mean, log variance) or None."""
-    conv = getattr(layers, f"Conv{ndims}D")
-    mean = conv(
-        ndims,
-        3,
-        padding="same",
-        kernel_initializer=KI.RandomNormal(0.0, 1e-5),
-        name=name("flow"),
-        dtype="float32",
-    )(features)
-    if not use_probs:
-        return mean, None
+def _velocity_conv(ndims: int, name) -> keras.layers.Layer:
+    conv, weak = getattr(layers, f"Conv{ndims}D"), KI.RandomNormal(0.0, 1e-5)
+    return conv(ndims, 3, padding="same", kernel_initializer=weak, name=name("flow"), dtype="float32")
+
+
+def _sampled(mean, features, name):
+    """A sample of the velocity with this mean, and its parameters (mean, log variance)."""
     # A very low initial variance starts training from the deterministic model.
-    log_variance = conv(
+    ndims = mean.shape[-1]
+    log_variance = getattr(layers, f"Conv{ndims}D")(
         ndims,
         3,
         padding="same",

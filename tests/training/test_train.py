@@ -149,6 +149,7 @@ EFFECTS = [
     (["--bidir"], "network.bidir", True),
     (["--no-augment"], "data.augment", False),
     (["--precision", "bfloat16"], "network.precision", "bfloat16"),
+    (["--slabs", "2"], "network.slabs", 2),
     (["--variance-pass", "recompute"], "objective.variance_pass", "recompute"),
     (["--skip-bad"], "data.skip_bad", True),
     (["--seed", "5"], "seed", 5),
