@@ -39,11 +39,21 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The displacement network; see `hetmorph.networks.VxmDense`. The last two hold for the variance network too."""
+    """The displacement network.
+
+    Attributes:
+        arch: "vxm" or "transmorph"; see `hetmorph.networks.VxmDense` and `TransMorph`.
+        features: U-Net features [encoder, decoder] of "vxm"; None takes the default.
+        int_steps: squarings of the integration; None takes the backbone's default: 7, and 0 for "transmorph".
+        int_resolution: voxel size of the integration grid, in image voxels.
+        bidir: register in both directions.
+        precision: "float32" or "bfloat16", also of the variance network.
+        slabs: gradient checkpointing of "vxm" and its variance network.
+    """
 
     arch: str = "vxm"
     features: tuple[tuple[int, ...], ...] | None = None
-    int_steps: int = 7
+    int_steps: int | None = None
     int_resolution: float = 2
     bidir: bool = False
     precision: str = "float32"
@@ -52,10 +62,12 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is minimised; the last seven belong to "het" and mean what they do in `hetmorph.networks.HetVxmDense`."""
+    """What is minimised: a recipe of `hetmorph.objectives.RECIPES` and the options that this recipe has."""
 
     name: str = "het"
     smoothness: float = 0.01
+    window: int = 9
+    bins: int = 32
     gamma: float = 0.5
     beta: float = 0.5
     snr: str = "paper"
@@ -63,6 +75,8 @@ class ObjectiveConfig:
     foreground: bool = False
     warm_start: int | None = None
     variance_pass: str = "reuse"
+    prior_lambda: float = 10.0
+    alpha: float = 1e-4
 
 
 @dataclass(frozen=True)
@@ -71,8 +85,8 @@ class OptimizerConfig:
 
     Attributes:
         learning_rate: its peak.
-        decay: "cosine" to zero at the last update, or "none".
-        warmup: updates over which the rate rises linearly from zero.
+        decay: "cosine" to zero at the last update; "poly", (1 − k/n)^0.9 at update k of n, as TransMorph; or "none".
+        warmup: with "cosine", updates over which the rate rises linearly from zero.
     """
 
     learning_rate: float = 1e-3
@@ -115,21 +129,19 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        _require(self.network.arch == "vxm", "network.arch", "'vxm'", self.network.arch)
         known = ("float32", "bfloat16")
         _require(self.network.precision in known, "network.precision", f"one of {known}", self.network.precision)
         _require(self.network.slabs >= 1, "network.slabs", "at least 1", self.network.slabs)
         objective, rate, schedule = self.objective, self.optimizer, self.schedule
-        _require(objective.name in ("het", "mse"), "objective.name", "'het' or 'mse'", objective.name)
         _require(objective.smoothness >= 0, "objective.smoothness", "λ ≥ 0", objective.smoothness)
         _require(rate.learning_rate > 0, "optimizer.learning_rate", "a positive rate", rate.learning_rate)
-        _require(rate.decay in ("cosine", "none"), "optimizer.decay", "'cosine' or 'none'", rate.decay)
+        _require(rate.decay in ("cosine", "poly", "none"), "optimizer.decay", "'cosine', 'poly' or 'none'", rate.decay)
         for name in ("steps", "steps_per_epoch", "batch_size"):
             value = getattr(schedule, name)
             _require(value >= 1, f"schedule.{name}", "at least 1", value)
         _require(schedule.keep in ("last", "best"), "schedule.keep", "'last' or 'best'", schedule.keep)
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
-        if objective.name == "het" and objective.warm_start is not None:
+        if objective.warm_start is not None:
             room = 0 <= 2 * objective.warm_start < schedule.epochs
             expected = f"at least 0 and fewer than half of the {schedule.epochs} epochs"
             _require(room, "objective.warm_start", expected, objective.warm_start)

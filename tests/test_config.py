@@ -33,7 +33,7 @@ def test_files_in_the_repository_load():
         ({"data": {"folder": "x"}}, "unknown key data.folder"),
         ({"schedule": {"steps": "many"}}, "schedule.steps must be of type int, got 'many'"),
         ({"schedule": {"steps": 0}}, "schedule.steps must be at least 1"),
-        ({"objective": {"name": "ncc"}}, "objective.name must be 'het' or 'mse'"),
+        ({"optimizer": {"decay": "steps"}}, "optimizer.decay must be 'cosine', 'poly' or 'none'"),
         ({"objective": {"smoothness": -1.0}}, "λ ≥ 0"),
         ({"objective": {"warm_start": 20}}, "warm_start must be at least 0 and fewer than half of the 30 epochs"),
         ({"data": {"size": 128}}, "data.size must be a list"),

@@ -30,9 +30,9 @@ if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pi
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
-from hetmorph import callbacks, config, data, evaluation, serving, viz  # noqa: E402
+from hetmorph import callbacks, config, data, evaluation, objectives, serving, viz  # noqa: E402
 from hetmorph.config import TrainConfig  # noqa: E402
-from hetmorph.networks.build import build  # noqa: E402
+from hetmorph.networks.build import build, model_class  # noqa: E402
 
 MYOCARDIUM = 2
 
@@ -41,25 +41,29 @@ FLAGS = {
     "--data": ("data", "name", str, "data set: acdc or phantom (needs no files)"),
     "--data-dir": ("data", "dir", str, "its folder; otherwise the environment variable HETMORPH_DATA"),
     "--crop": ("data", "crop", str, "paper: round the labelled heart; center: round the motion, without labels"),
-    "--objective": ("objective", "name", str, "het: heteroscedastic; mse: plain mean squares"),
-    "--arch": ("network", "arch", str, "backbone: vxm"),
+    "--objective": ("objective", "name", str, f"method: {', '.join(objectives.RECIPES)}"),
+    "--arch": ("network", "arch", str, "backbone: vxm or transmorph"),
+    "--int-steps": ("network", "int_steps", int, "squarings of a velocity; default 7, transmorph 0: a displacement"),
     "--precision": ("network", "precision", str, "float32, or bfloat16: faster where the processor computes with it"),
     "--slabs": ("network", "slabs", int, "gradient checkpointing: more slabs take less memory and more time"),
     "--lambda": ("objective", "smoothness", float, "weight of the velocity's squared gradient"),
+    "--window": ("objective", "window", int, "ncc: side of the window, voxels"),
+    "--bins": ("objective", "bins", int, "mi: bins of the histograms"),
+    "--prior-lambda": ("objective", "prior_lambda", float, "vxm-diff: precision of the prior"),
+    "--alpha": ("objective", "alpha", float, "het-z: weight of the velocity's uncertainty"),
     "--gamma": ("objective", "gamma", float, "het: exponent of the signal-to-noise ratio"),
-    "--beta": ("objective", "beta", float, "het: exponent of the variance in the β-NLL"),
+    "--beta": ("objective", "beta", float, "het, beta-nll: exponent of the variance in the β-NLL"),
     "--snr": ("objective", "snr", str, "het: paper, official or inverse"),
     "--relative": ("objective", "relative", str, "het: sample (mean 1 per image) or official (as the authors' code)"),
     "--variance-pass": ("objective", "variance_pass", str, "het: reuse the warped images, or recompute as published"),
     "--warm-start": ("objective", "warm_start", int, "het: epochs displacement only, then as many variance only"),
     "--lr": ("optimizer", "learning_rate", float, "peak learning rate of Adam"),
-    "--lr-decay": ("optimizer", "decay", str, "cosine or none"),
+    "--lr-decay": ("optimizer", "decay", str, "cosine, poly or none"),
     "--batch-size": ("schedule", "batch_size", int, "pairs a batch"),
     "--steps": ("schedule", "steps", int, "batches in all; instead of --epochs"),
     "--steps-per-epoch": ("schedule", "steps_per_epoch", int, "batches between two validations"),
     "--keep": ("schedule", "keep", str, "weights to score and export: last, or best (highest validation Dice)"),
 }
-HET_ONLY = ("gamma", "beta", "snr", "relative", "variance_pass", "warm_start")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -96,11 +100,19 @@ def configuration(args: argparse.Namespace) -> TrainConfig:
         values["data"]["augment"] = False
     if args.seed is not None:
         values["seed"] = args.seed
-    if values["objective"]["name"] != "het":
-        idle = [key for key in HET_ONLY if f"objective.{key}" in given]
-        if idle:
-            raise ValueError(f"--{idle[0].replace('_', '-')} has no effect on objective {values['objective']['name']}")
-    return config.from_dict(values)
+    settings = config.from_dict(values)
+    _refuse_idle(given, settings.objective.name)
+    model_class(settings)  # says now, before any data are read, what does not go together
+    return settings
+
+
+def _refuse_idle(given: dict, objective: str) -> None:
+    """An option of another objective is a mistake, also at its default value."""
+    if objective in objectives.RECIPES:
+        known = objectives.RECIPES[objective].options()
+        for key in (name.removeprefix("objective.") for name in given if name.startswith("objective.")):
+            if key not in ("name", *known):
+                raise ValueError(f"--{key.replace('_', '-')} has no effect on objective {objective}")
 
 
 def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
@@ -144,7 +156,7 @@ def finish(model: keras.Model, settings: TrainConfig, out: Path) -> dict:
 
 
 def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation_pairs) -> None:
-    schedule, objective = settings.schedule, settings.objective
+    schedule = settings.schedule
     batches = data.pipeline(
         pairs,
         schedule.batch_size,
@@ -163,7 +175,7 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation_p
         keras.callbacks.CSVLogger(out / "log.csv", append=done > 0),
         callbacks.Checkpoint(out / "checkpoints"),
     ]
-    print(f"{objective.name}: {len(pairs)} pairs, {schedule.steps} batches of {schedule.batch_size}, in {out}")
+    print(f"{settings.objective.name}: {len(pairs)} pairs, {schedule.steps} batches of {schedule.batch_size}, in {out}")
     with warnings.catch_warnings():
         # The last epoch may be shorter than the others.
         warnings.filterwarnings("ignore", message=".*ran out of data.*")

@@ -2,6 +2,7 @@
 
 from hetmorph.layers.affine import AddIdentity, AffineToDenseShift, InvertAffine, ParamsToAffineMatrix
 from hetmorph.layers.atlas import ReplaceFirstChannel, SoftmaxLabels
+from hetmorph.layers.attention import DropPath, PatchEmbed, PatchMerging, SwinBlock, WindowAttention
 from hetmorph.layers.bounds import SoftBound
 from hetmorph.layers.convolution import (
     Conv1D,
@@ -15,6 +16,7 @@ from hetmorph.layers.convolution import (
     UpsampleConv2D,
     UpsampleConv3D,
 )
+from hetmorph.layers.decoder import InstanceNormalization, LinearUpsampling
 from hetmorph.layers.hyper import (
     HyperConv1D,
     HyperConv1DFromDense,
@@ -49,6 +51,7 @@ __all__ = [
     "Conv3D",
     "CovStream",
     "CropToReference",
+    "DropPath",
     "HyperConv1D",
     "HyperConv1DFromDense",
     "HyperConv2D",
@@ -57,8 +60,10 @@ __all__ = [
     "HyperConv3DFromDense",
     "HyperDense",
     "HyperDenseFromDense",
+    "InstanceNormalization",
     "InvertAffine",
     "LeakyReLU",
+    "LinearUpsampling",
     "LocalParamWithInput",
     "MaxPooling1D",
     "MaxPooling2D",
@@ -67,6 +72,8 @@ __all__ = [
     "Negate",
     "PadToMultiple",
     "ParamsToAffineMatrix",
+    "PatchEmbed",
+    "PatchMerging",
     "PointTransformer",
     "ReplaceFirstChannel",
     "RescaleTransform",
@@ -75,10 +82,12 @@ __all__ = [
     "SoftBound",
     "SoftmaxLabels",
     "SpatialTransformer",
+    "SwinBlock",
     "UpsampleConv1D",
     "UpsampleConv2D",
     "UpsampleConv3D",
     "ValueAtLocation",
     "VecInt",
     "VecIntegration",
+    "WindowAttention",
 ]

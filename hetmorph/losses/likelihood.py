@@ -9,13 +9,18 @@ RELATIVE_MAPS = ("sample", "official")
 
 
 def beta_nll(fixed, moved, log_variance, beta: float = 0.5) -> tf.Tensor:
-    """β-weighted negative log-likelihood, mean over voxels: `E[sg(σ²)^β · (½ r²/σ² + ½ log σ²)]`, r = fixed − moved.
+    """`nll` of the residual of two images `[B, *S, C]`."""
+    return nll(tf.math.squared_difference(fixed, moved), log_variance, beta)
+
+
+def nll(squared, log_variance, beta: float = 0.5) -> tf.Tensor:
+    """β-weighted negative log-likelihood, mean over voxels: `E[sg(σ²)^β · (½ r²/σ² + ½ log σ²)]`.
 
     β = 0 is the Gaussian likelihood itself; β > 0 keeps voxels of large variance from losing their gradient. The
     minimum is at σ² = E[r²] for every β.
 
     Args:
-        fixed, moved: `[B, *S, C]`.
+        squared: squared residual r², `[B, *S, C]`.
         log_variance: log σ², same shape.
         beta: exponent, 0 to 1.
 
@@ -25,10 +30,9 @@ def beta_nll(fixed, moved, log_variance, beta: float = 0.5) -> tf.Tensor:
     Reference:
         Seitzer et al., ICLR 2022, arXiv:2203.09168.
     """
-    squared = tf.math.squared_difference(fixed, moved)
     # log σ² is the network's output: exp(−s) needs no division and no guard.
-    nll = 0.5 * (squared * tf.exp(-log_variance) + log_variance)
-    return tf.reduce_mean(tf.exp(beta * tf.stop_gradient(log_variance)) * nll)
+    value = 0.5 * (squared * tf.exp(-log_variance) + log_variance)
+    return tf.reduce_mean(tf.exp(beta * tf.stop_gradient(log_variance)) * value)
 
 
 def snr(fixed, log_variance, gamma: float = 0.5, form: str = "paper") -> tf.Tensor:

@@ -1,26 +1,37 @@
 """Registration networks."""
 
+from hetmorph.networks.adareg import AdaRegTransMorph, AdaRegVxmDense
 from hetmorph.networks.atlas import ProbAtlasSegmentation
 from hetmorph.networks.checkpoint import ModelCheckpointParallel
-from hetmorph.networks.het import HetVxmDense
+from hetmorph.networks.het import HetTransMorph, HetVxmDense
 from hetmorph.networks.hyper import HyperVxmDense
 from hetmorph.networks.instance import InstanceDense
+from hetmorph.networks.nll import NllTransMorph, NllVxmDense
 from hetmorph.networks.semisupervised import VxmDenseSemiSupervisedPointCloud, VxmDenseSemiSupervisedSeg
 from hetmorph.networks.synth import SynthStrip, labels_to_image
 from hetmorph.networks.template import ConditionalTemplateCreation, TemplateCreation
+from hetmorph.networks.transmorph import TransMorph
+from hetmorph.networks.two_networks import TwoNetworks
 from hetmorph.networks.unet import Unet, default_unet_features
 from hetmorph.networks.vxm import Transform, VxmDense
 
 __all__ = [
+    "AdaRegTransMorph",
+    "AdaRegVxmDense",
     "ConditionalTemplateCreation",
+    "HetTransMorph",
     "HetVxmDense",
     "HyperVxmDense",
     "InstanceDense",
     "ModelCheckpointParallel",
+    "NllTransMorph",
+    "NllVxmDense",
     "ProbAtlasSegmentation",
     "SynthStrip",
     "TemplateCreation",
+    "TransMorph",
     "Transform",
+    "TwoNetworks",
     "Unet",
     "VxmDense",
     "VxmDenseSemiSupervisedPointCloud",

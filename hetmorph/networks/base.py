@@ -217,6 +217,32 @@ class LoadableModel(ne.modelio.LoadableModel):
         return self.references.registration_model
 
 
+class RegistrationModel(LoadableModel):
+    """A model of two images with `references.pos_flow` and `references.y_source`, for one or any spatial size."""
+
+    @property
+    def inshape(self) -> tuple[int | None, ...]:
+        """Spatial size the model was built for; None where any size goes."""
+        return tuple(self.config.params["inshape"])
+
+    @property
+    def output_keys(self) -> list[str]:
+        """Names the outputs had under Keras 2, which existing serving clients know: the name of the layer behind."""
+        # Cropping layers do not exist in voxelmorph: their name is that of the layer they crop, plus a suffix.
+        return [t._keras_history.operation.name.removesuffix("_crop") for t in self.outputs]
+
+    def with_shape(self, inshape, **arguments):
+        """A model with the same weights for images of another spatial size; None entries take any.
+
+        Args:
+            inshape: the size.
+            arguments: further constructor arguments to change, e.g. `precision`.
+        """
+        if self.get_config().get("input_model") is not None:
+            raise ValueError("a model with input_model is bound to the size of that model's inputs")
+        return self._rebuilt(inshape=tuple(inshape), **arguments)
+
+
 def _in_tuples(data):
     return (for_keras(batch) for batch in data) if inspect.isgenerator(data) else data
 

@@ -35,9 +35,7 @@ def variance_network(
     padded = image if fits else layers.PadToMultiple(multiple, name=f"{name}_pad")(image)
     conv = getattr(layers, f"Conv{len(inshape)}D")
     head = conv(nb_feats, 3, padding="same", name=f"{name}_head", dtype="float32")
-    unet = Unet(
-        input_model=Ends([image], [padded]), nb_features=features, name=f"{name}_unet", slabs=slabs, head=head
-    )
+    unet = Unet(input_model=Ends([image], [padded]), nb_features=features, name=f"{name}_unet", slabs=slabs, head=head)
     log_variance = layers.SoftBound(*bounds, dtype="float32", name=f"{name}_bound")(unet.output)
     if not fits:
         log_variance = layers.CropToReference(name=f"{name}_crop", dtype="float32")([log_variance, image])

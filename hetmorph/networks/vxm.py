@@ -8,15 +8,26 @@ from keras import initializers as KI
 from keras import layers as KL
 
 from hetmorph import layers
-from hetmorph.networks.base import LoadableModel, references, store_config_args
+from hetmorph.networks.base import LoadableModel, RegistrationModel, references, store_config_args
 from hetmorph.networks.grids import plan_grids
-from hetmorph.networks.unet import Ends, Unet, unet_features
-
-REG_FIELDS = ("svf", "preintegrated", "postintegrated", "warp")
+from hetmorph.networks.parts import (
+    check_inshape,
+    check_pair,
+    check_reg_field,
+    cropper,
+    float32,
+    image_inputs,
+    integrated,
+    padded_inputs,
+    rescaled,
+    velocity_conv,
+    warped,
+)
+from hetmorph.networks.unet import Unet, unet_features
 
 
 @keras.saving.register_keras_serializable("hetmorph")
-class VxmDense(LoadableModel):
+class VxmDense(RegistrationModel):
     """Unsupervised dense registration of two images, as voxelmorph 0.2's `VxmDense`, for any spatial size.
 
     A U-Net predicts a velocity field, integrated by scaling and squaring to a displacement u on the grid of the
@@ -83,12 +94,12 @@ class VxmDense(LoadableModel):
         precision=None,
         slabs=1,
     ):
-        inshape = _check_inshape(inshape)
-        reg_field = _check_reg_field(reg_field)
+        inshape = check_inshape(inshape)
+        reg_field = check_reg_field(reg_field)
         int_resolution = _deprecated(int_downsize, "int_downsize", "int_resolution", int_resolution)
         svf_resolution = _deprecated(2 if unet_half_res else None, "unet_half_res", "svf_resolution", svf_resolution)
         if input_model is None:
-            input_model = _image_inputs(inshape, src_feats, trg_feats, name)
+            input_model = image_inputs(inshape, src_feats, trg_feats, name)
         source, target = input_model.outputs[:2]
 
         encoder, _ = unet_features(nb_unet_features, nb_unet_levels, unet_feat_mult, nb_unet_conv_per_level)
@@ -96,12 +107,12 @@ class VxmDense(LoadableModel):
         coarse_integration = int_resolution if int_steps > 0 and int_resolution > 1 else None
         grids = plan_grids(inshape, depth, skips, svf_resolution, coarse_integration)
         self_name = f"{name}_".__add__
-        crop = _cropper(source if grids.multiple else None, self_name)
+        crop = cropper(source if grids.multiple else None, self_name)
 
-        velocity_conv = _velocity_conv(len(inshape), self_name)
+        to_velocity = velocity_conv(len(inshape), self_name)
         ends_in_velocity = slabs > 1 and not use_probs
         unet_model = Unet(
-            input_model=_padded(input_model, grids.multiple, self_name),
+            input_model=padded_inputs(input_model, grids.multiple, self_name),
             nb_features=nb_unet_features,
             nb_levels=nb_unet_levels,
             feat_mult=unet_feat_mult,
@@ -111,22 +122,22 @@ class VxmDense(LoadableModel):
             hyp_tensor=None if hyp_model is None else hyp_model.output,
             name=self_name("unet"),
             slabs=slabs,
-            head=velocity_conv if ends_in_velocity else None,
+            head=to_velocity if ends_in_velocity else None,
         )
 
-        mean = unet_model.output if ends_in_velocity else velocity_conv(unet_model.output)
+        mean = unet_model.output if ends_in_velocity else to_velocity(unet_model.output)
         flow, flow_params = _sampled(mean, unet_model.output, self_name) if use_probs else (mean, None)
-        svf = _rescaled(flow, grids.to_svf, self_name("svf_resize"))
-        preint_flow = _rescaled(svf, grids.to_integration, self_name("flow_resize"))
-        neg_preint = _float32(layers.Negate, self_name("neg_flow"))(preint_flow) if bidir else None
-        postint_flow = _integrated(preint_flow, int_steps, self_name("flow_int"))
-        pos_flow = crop(_rescaled(postint_flow, grids.to_image, self_name("diffflow")), 1, "diffflow")
-        y_source = _warped(source, pos_flow, fill_value, self_name("transformer"))
+        svf = rescaled(flow, grids.to_svf, self_name("svf_resize"))
+        preint_flow = rescaled(svf, grids.to_integration, self_name("flow_resize"))
+        neg_preint = float32(layers.Negate, self_name("neg_flow"))(preint_flow) if bidir else None
+        postint_flow = integrated(preint_flow, int_steps, self_name("flow_int"))
+        pos_flow = crop(rescaled(postint_flow, grids.to_image, self_name("diffflow")), 1, "diffflow")
+        y_source = warped(source, pos_flow, fill_value, self_name("transformer"))
         neg_flow = y_target = None
         if bidir:
-            neg_flow = _integrated(neg_preint, int_steps, self_name("neg_flow_int"))
-            neg_flow = crop(_rescaled(neg_flow, grids.to_image, self_name("neg_diffflow")), 1, "neg_diffflow")
-            y_target = _warped(target, neg_flow, fill_value, self_name("neg_transformer"))
+            neg_flow = integrated(neg_preint, int_steps, self_name("neg_flow_int"))
+            neg_flow = crop(rescaled(neg_flow, grids.to_image, self_name("neg_diffflow")), 1, "neg_diffflow")
+            y_target = warped(target, neg_flow, fill_value, self_name("neg_transformer"))
 
         if use_probs:
             field = crop(flow_params, 2**skips, "prob_concat")
@@ -153,28 +164,6 @@ class VxmDense(LoadableModel):
             hyp_input=None if hyp_model is None else hyp_model.input,
         )
 
-    @property
-    def inshape(self) -> tuple[int | None, ...]:
-        """Spatial size the model was built for; None where any size goes."""
-        return tuple(self.config.params["inshape"])
-
-    @property
-    def output_keys(self) -> list[str]:
-        """Names the outputs had under Keras 2, which existing serving clients know: the name of the layer behind."""
-        # Cropping layers do not exist in voxelmorph: their name is that of the layer they crop, plus a suffix.
-        return [t._keras_history.operation.name.removesuffix("_crop") for t in self.outputs]
-
-    def with_shape(self, inshape, **arguments):
-        """A model with the same weights for images of another spatial size; None entries take any.
-
-        Args:
-            inshape: the size.
-            arguments: further constructor arguments to change, e.g. `precision`.
-        """
-        if self.get_config().get("input_model") is not None:
-            raise ValueError("a model with input_model is bound to the size of that model's inputs")
-        return self._rebuilt(inshape=tuple(inshape), **arguments)
-
     def register(self, src, trg, *inputs, batch_size=None, sample=False):
         """Displacement that warps `src` onto `trg`, `[B, *S, N]` voxels on the grid of `trg`.
 
@@ -183,7 +172,7 @@ class VxmDense(LoadableModel):
             inputs: further inputs of the model, e.g. hyperparameters.
             sample: with `use_probs`, draw the velocity instead of taking its mean.
         """
-        src, trg = _check_pair(src, trg)
+        src, trg = check_pair(src, trg)
         if sample:
             return np.asarray(self._registration_model()([src, trg, *inputs], training=True))
         return super().register(src, trg, *inputs, batch_size=batch_size)
@@ -216,70 +205,11 @@ class Transform(LoadableModel):
         super().__init__(inputs=[scan, transform], outputs=warp([scan, scaled]))
 
 
-def _check_inshape(inshape) -> tuple[int | None, ...]:
-    inshape = tuple(None if d is None else int(d) for d in inshape)
-    if len(inshape) not in (1, 2, 3) or any(d is not None and d < 2 for d in inshape):
-        raise ValueError(f"inshape must be 1 to 3 spatial sizes of at least 2 (no channels), got {inshape}")
-    return inshape
-
-
-def _check_reg_field(reg_field: str) -> str:
-    if reg_field.lower() not in REG_FIELDS:
-        raise ValueError(f"reg_field must be one of {REG_FIELDS}, got {reg_field!r}")
-    return reg_field.lower()
-
-
-def _check_pair(src, trg):
-    src, trg = np.asarray(src), np.asarray(trg)
-    if src.shape[:-1] != trg.shape[:-1]:
-        raise ValueError(f"source and target must share batch and grid, got {src.shape} and {trg.shape}")
-    for role, image in (("source", src), ("target", trg)):
-        if not np.isfinite(image).all():
-            raise ValueError(f"the {role} image has NaN or infinite voxels")
-    return src, trg
-
-
 def _deprecated(value, old: str, new: str, current):
     if value is None:
         return current
     warnings.warn(f"{old} is deprecated, use {new}", DeprecationWarning, stacklevel=4)
     return value
-
-
-def _image_inputs(inshape, src_feats, trg_feats, name: str) -> Ends:
-    source = keras.Input(shape=(*inshape, src_feats), name=f"{name}_source_input")
-    target = keras.Input(shape=(*inshape, trg_feats), name=f"{name}_target_input")
-    return Ends([source, target], [source, target])
-
-
-def _padded(input_model: keras.Model | Ends, multiple: int | None, name) -> keras.Model | Ends:
-    if multiple is None:
-        return input_model
-    pads = [layers.PadToMultiple(multiple, name=name(f"pad_{i}")) for i in range(len(input_model.outputs))]
-    return keras.Model(input_model.inputs, [p(x) for p, x in zip(pads, input_model.outputs, strict=True)])
-
-
-def _cropper(reference, name):
-    """Function that crops a padded field of some resolution to the reference image; identity without padding."""
-
-    def crop(field, resolution, label):
-        if reference is None:
-            return field
-        if label == "field":
-            label = field._keras_history.operation.name.removeprefix(name(""))
-        return _float32(layers.CropToReference, name(f"{label}_crop"), resolution=resolution)([field, reference])
-
-    return crop
-
-
-def _float32(layer_class, name: str, **kwargs):
-    # Coordinates and velocities stay in float32 under mixed precision: half precision resolves 1/8 voxel at 200.
-    return layer_class(name=name, dtype="float32", **kwargs)
-
-
-def _velocity_conv(ndims: int, name) -> keras.layers.Layer:
-    conv, weak = getattr(layers, f"Conv{ndims}D"), KI.RandomNormal(0.0, 1e-5)
-    return conv(ndims, 3, padding="same", kernel_initializer=weak, name=name("flow"), dtype="float32")
 
 
 def _sampled(mean, features, name):
@@ -295,17 +225,7 @@ def _sampled(mean, features, name):
         name=name("log_sigma"),
         dtype="float32",
     )(features)
-    parameters = _float32(KL.Concatenate, name("prob_concat"))([mean, log_variance])
-    return _float32(layers.SampleNormalLogVar, name("z_sample"))([mean, log_variance]), parameters
+    parameters = float32(KL.Concatenate, name("prob_concat"))([mean, log_variance])
+    return float32(layers.SampleNormalLogVar, name("z_sample"))([mean, log_variance]), parameters
 
 
-def _rescaled(field, factor: float | None, name: str):
-    return field if factor is None else _float32(layers.RescaleTransform, name, zoom_factor=factor)(field)
-
-
-def _integrated(velocity, int_steps: int, name: str):
-    return _float32(layers.VecInt, name, int_steps=int_steps)(velocity) if int_steps > 0 else velocity
-
-
-def _warped(image, displacement, fill_value, name: str):
-    return _float32(layers.SpatialTransformer, name, fill_value=fill_value)([image, displacement])

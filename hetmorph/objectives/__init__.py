@@ -1,6 +1,7 @@
 """Published methods: how losses, weights and schedules go together."""
 
-from hetmorph.objectives.heteroscedastic import Heteroscedastic
+from hetmorph.objectives.likelihoods import Heteroscedastic, JointLikelihood
+from hetmorph.objectives.recipes import RECIPES, Recipe, recipe
 from hetmorph.objectives.schedule import Phase, phase, warm_start_length
 
-__all__ = ["Heteroscedastic", "Phase", "phase", "warm_start_length"]
+__all__ = ["RECIPES", "Heteroscedastic", "JointLikelihood", "Phase", "Recipe", "phase", "recipe", "warm_start_length"]

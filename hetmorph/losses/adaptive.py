@@ -1,0 +1,63 @@
+"""Baselines that adapt to the residual by a formula, without a variance network."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hetmorph.losses.serializable import SerializableLoss, as_real
+from hetmorph.ops import stats
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class AdaFrame(SerializableLoss):
+    """Squared difference, with less weight on voxels whose residual stands out.
+
+    `(1 − sigmoid(a·ρ − b)) · (y − ŷ)²`, where ρ is the absolute residual r, standardised within each sample,
+    a = 0.1/(μ + 1e-7) and b = 10·(1 − cos πμ) for its mean μ. The weight is free of gradient.
+
+    Reference:
+        The adaptive weighting that Zhang et al., MICCAI 2024, arXiv:2312.00836, compare with.
+    """
+
+    def voxelwise(self, y_true, y_pred) -> tf.Tensor:
+        """Weighted squared difference of images `[B, *S, C]` in [0, 1]."""
+        y_true, y_pred = as_real(y_true, y_pred)
+        return frame_weight(y_true - y_pred) * tf.math.squared_difference(y_true, y_pred)
+
+    def _loss(self, y_true, y_pred):
+        return tf.reduce_mean(self.voxelwise(y_true, y_pred))
+
+    def get_config(self):
+        return {}
+
+
+def frame_weight(residual) -> tf.Tensor:
+    """Weight of `AdaFrame` for a residual `[B, *S, C]`; ½ everywhere where the residual is constant."""
+    size = tf.stop_gradient(tf.abs(residual))
+    mean = stats.sample_mean(size)
+    deviation = tf.sqrt(stats.sample_mean(tf.math.squared_difference(size, mean)))
+    standardised = tf.math.divide_no_nan(size - mean, deviation)
+    steepness, shift = 0.1 / (mean + 1e-7), 10 * (1 - tf.cos(np.pi * mean))
+    return 1 - tf.sigmoid(steepness * standardised - shift)
+
+
+def residual_scale(fixed, moved, field) -> tf.Tensor:
+    """Factor exp(−50·r·mean r) of a field in its penalty, `[B, *field grid, 1]`, free of gradient.
+
+    Where the images disagree the field is allowed to be rougher. The residual r = |fixed − moved| of images
+    `[B, *S, C]` is averaged over its channels and over the voxels of the coarser field.
+
+    Raises:
+        ValueError: sizes that are known only at run time.
+
+    Reference:
+        The adaptive regularisation that Zhang et al., MICCAI 2024, arXiv:2312.00836, compare with.
+    """
+    size = tf.reduce_mean(tf.stop_gradient(tf.abs(fixed - moved)), axis=-1, keepdims=True)
+    scale = tf.exp(-50 * size * stats.sample_mean(size))
+    if None in (*size.shape[1:-1], *field.shape[1:-1]):
+        raise ValueError(f"the residual needs known sizes to be averaged, got {size.shape} for a field {field.shape}")
+    factors = [-(-a // b) for a, b in zip(size.shape[1:-1], field.shape[1:-1], strict=True)]
+    if set(factors) == {1}:
+        return scale
+    return tf.nn.avg_pool(scale, factors, factors, "SAME")

@@ -1,0 +1,33 @@
+"""Registration whose field may be rougher where the images disagree: the baseline "adareg"."""
+
+import keras
+
+from hetmorph.losses.adaptive import residual_scale
+from hetmorph.networks.transmorph import TransMorph
+from hetmorph.networks.vxm import VxmDense
+
+
+class _AdaptiveField:
+    """Mixin: the field is scaled by the residual before its penalty."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
+        """As `keras.Model.compute_loss`, with the last output times `exp(−50·r·mean r)`, r the residual."""
+        moved, *others, field = y_pred
+        scaled = field * residual_scale(y[0], moved, field)
+        return super().compute_loss(x, y, [moved, *others, scaled], *args, **kwargs)
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class AdaRegVxmDense(_AdaptiveField, VxmDense):
+    """`VxmDense` trained with a smoothness penalty that is relaxed where the residual is large.
+
+    Outputs and arguments are those of `VxmDense`; only the penalty sees the scaled field.
+
+    Reference:
+        The adaptive regularisation that Zhang et al., MICCAI 2024, arXiv:2312.00836, compare with.
+    """
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class AdaRegTransMorph(_AdaptiveField, TransMorph):
+    """`TransMorph` trained as `AdaRegVxmDense`."""

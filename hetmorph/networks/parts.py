@@ -1,0 +1,81 @@
+"""Pieces of every registration network: inputs, padding and cropping, integration, warping."""
+
+import keras
+import numpy as np
+from keras import initializers as KI
+
+from hetmorph import layers
+from hetmorph.networks.unet import Ends
+
+REG_FIELDS = ("svf", "preintegrated", "postintegrated", "warp")
+
+
+def check_inshape(inshape) -> tuple[int | None, ...]:
+    inshape = tuple(None if d is None else int(d) for d in inshape)
+    if len(inshape) not in (1, 2, 3) or any(d is not None and d < 2 for d in inshape):
+        raise ValueError(f"inshape must be 1 to 3 spatial sizes of at least 2 (no channels), got {inshape}")
+    return inshape
+
+
+def check_reg_field(reg_field: str) -> str:
+    if reg_field.lower() not in REG_FIELDS:
+        raise ValueError(f"reg_field must be one of {REG_FIELDS}, got {reg_field!r}")
+    return reg_field.lower()
+
+
+def check_pair(src, trg):
+    src, trg = np.asarray(src), np.asarray(trg)
+    if src.shape[:-1] != trg.shape[:-1]:
+        raise ValueError(f"source and target must share batch and grid, got {src.shape} and {trg.shape}")
+    for role, image in (("source", src), ("target", trg)):
+        if not np.isfinite(image).all():
+            raise ValueError(f"the {role} image has NaN or infinite voxels")
+    return src, trg
+
+
+def image_inputs(inshape, src_feats, trg_feats, name: str) -> Ends:
+    source = keras.Input(shape=(*inshape, src_feats), name=f"{name}_source_input")
+    target = keras.Input(shape=(*inshape, trg_feats), name=f"{name}_target_input")
+    return Ends([source, target], [source, target])
+
+
+def padded_inputs(input_model: keras.Model | Ends, multiple: int | None, name) -> keras.Model | Ends:
+    if multiple is None:
+        return input_model
+    pads = [layers.PadToMultiple(multiple, name=name(f"pad_{i}")) for i in range(len(input_model.outputs))]
+    return keras.Model(input_model.inputs, [p(x) for p, x in zip(pads, input_model.outputs, strict=True)])
+
+
+def cropper(reference, name):
+    """Function that crops a padded field of some resolution to the reference image; identity without padding."""
+
+    def crop(field, resolution, label):
+        if reference is None:
+            return field
+        if label == "field":
+            label = field._keras_history.operation.name.removeprefix(name(""))
+        return float32(layers.CropToReference, name(f"{label}_crop"), resolution=resolution)([field, reference])
+
+    return crop
+
+
+def float32(layer_class, name: str, **kwargs):
+    # Coordinates and velocities stay in float32 under mixed precision: half precision resolves 1/8 voxel at 200.
+    return layer_class(name=name, dtype="float32", **kwargs)
+
+
+def velocity_conv(ndims: int, name) -> keras.layers.Layer:
+    conv, weak = getattr(layers, f"Conv{ndims}D"), KI.RandomNormal(0.0, 1e-5)
+    return conv(ndims, 3, padding="same", kernel_initializer=weak, name=name("flow"), dtype="float32")
+
+
+def rescaled(field, factor: float | None, name: str):
+    return field if factor is None else float32(layers.RescaleTransform, name, zoom_factor=factor)(field)
+
+
+def integrated(velocity, int_steps: int, name: str):
+    return float32(layers.VecInt, name, int_steps=int_steps)(velocity) if int_steps > 0 else velocity
+
+
+def warped(image, displacement, fill_value, name: str):
+    return float32(layers.SpatialTransformer, name, fill_value=fill_value)([image, displacement])

@@ -1,0 +1,197 @@
+"""The methods one can train by name: which losses, with which weights, on which kind of model."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hetmorph.losses import KL, MSE, NCC, AdaFrame, Grad, MutualInformation, SmoothPosterior
+from hetmorph.objectives.likelihoods import Heteroscedastic, JointLikelihood
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A similarity plus `λ·m·‖∇v‖²`, m the voxel size of the velocity grid in image voxels.
+
+    Attributes:
+        smoothness: λ.
+        model: kind of model that trains it; `hetmorph.networks.build` knows the class.
+        samples: whether the velocity is a distribution that training samples from.
+    """
+
+    smoothness: float = 0.01
+    model: ClassVar[str] = "plain"
+    samples: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if not self.smoothness >= 0:
+            raise ValueError(f"smoothness must be λ ≥ 0, got {self.smoothness!r}")
+
+    def image_loss(self):
+        """Loss object of the fixed and the moved image."""
+        return MSE()
+
+    def field_loss(self, resolution: float, ndims: int) -> tuple:
+        """Loss object of the predicted field, and its weight."""
+        return Grad("l2", loss_mult=resolution), self.smoothness
+
+    def model_arguments(self) -> dict:
+        """Constructor arguments of the model."""
+        return {"use_probs": True} if self.samples else {}
+
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        """Names of the numbers and choices it understands."""
+        return tuple(field.name for field in dataclasses.fields(cls))
+
+
+@dataclass(frozen=True)
+class Mse(Recipe):
+    """Mean squared difference, every voxel alike."""
+
+
+@dataclass(frozen=True)
+class Ncc(Recipe):
+    """Squared local cross-correlation in a window of `window` voxels a side."""
+
+    window: int = 9
+
+    def image_loss(self):
+        return NCC(win=self.window)
+
+
+@dataclass(frozen=True)
+class Mi(Recipe):
+    """Mutual information from histograms of `bins` bins."""
+
+    bins: int = 32
+
+    def image_loss(self):
+        return MutualInformation(nb_bins=self.bins)
+
+
+@dataclass(frozen=True)
+class Nll(Recipe):
+    """Gaussian likelihood with a predicted variance, one loss for both networks, nothing detached."""
+
+    model: ClassVar[str] = "joint likelihood"
+
+    def likelihood(self) -> JointLikelihood:
+        """What the two networks minimise."""
+        return JointLikelihood(0.0)
+
+    def model_arguments(self) -> dict:
+        return super().model_arguments() | dataclasses.asdict(self.likelihood())
+
+
+@dataclass(frozen=True)
+class BetaNll(Nll):
+    """The same with the factor sg(σ²)^β, which keeps voxels of large variance from losing their gradient."""
+
+    beta: float = 0.5
+
+    def likelihood(self) -> JointLikelihood:
+        return JointLikelihood(self.beta)
+
+
+@dataclass(frozen=True)
+class Adaframe(Recipe):
+    """Squared difference with less weight on voxels of outstanding residual."""
+
+    def image_loss(self):
+        return AdaFrame()
+
+
+@dataclass(frozen=True)
+class Adareg(Recipe):
+    """Squared difference; the field may be rougher where the residual is large."""
+
+    model: ClassVar[str] = "adaptive field"
+
+
+@dataclass(frozen=True)
+class VxmDiff(Recipe):
+    """VoxelMorph-diff: a distribution of velocities, sampled in training, and its divergence from a smooth prior.
+
+    The divergence is weighted so that its ‖∇μ‖² has the weight that λ gives it in "mse".
+
+    Attributes:
+        prior_lambda: precision of the prior.
+    """
+
+    prior_lambda: float = 10.0
+    samples: ClassVar[bool] = True
+
+    def field_loss(self, resolution: float, ndims: int) -> tuple:
+        # KL holds ¼·N·(prior precision)·‖∇μ‖².
+        return KL(self.prior_lambda), 4 * self.smoothness * resolution / (ndims * self.prior_lambda)
+
+
+@dataclass(frozen=True)
+class Het(Recipe):
+    """The heteroscedastic method: squared difference weighted by the relative signal-to-noise ratio.
+
+    Attributes:
+        gamma, beta, snr, relative, foreground: see `Heteroscedastic`.
+        warm_start, variance_pass: see `hetmorph.networks.HetVxmDense`.
+    """
+
+    gamma: float = 0.5
+    beta: float = 0.5
+    snr: str = "paper"
+    relative: str = "sample"
+    foreground: bool = False
+    warm_start: int | None = None
+    variance_pass: str = "reuse"
+    model: ClassVar[str] = "heteroscedastic"
+
+    def likelihood(self) -> Heteroscedastic:
+        """What the two networks minimise."""
+        return Heteroscedastic(self.gamma, self.beta, self.snr, self.relative, self.foreground)
+
+    def model_arguments(self) -> dict:
+        own = {"warm_start": self.warm_start, "variance_pass": self.variance_pass}
+        return super().model_arguments() | dataclasses.asdict(self.likelihood()) | own
+
+
+@dataclass(frozen=True)
+class HetZ(Het):
+    """The same with a distribution of velocities: uncertainty of the noise and of the displacement.
+
+    Attributes:
+        alpha: weight α of `E[σ_z² − log σ_z²]`.
+    """
+
+    alpha: float = 1e-4
+    samples: ClassVar[bool] = True
+
+    def field_loss(self, resolution: float, ndims: int) -> tuple:
+        return SmoothPosterior(self.smoothness, self.alpha, resolution), 1.0
+
+
+RECIPES: dict[str, type[Recipe]] = {
+    "mse": Mse,
+    "ncc": Ncc,
+    "mi": Mi,
+    "nll": Nll,
+    "beta-nll": BetaNll,
+    "adaframe": Adaframe,
+    "adareg": Adareg,
+    "vxm-diff": VxmDiff,
+    "het": Het,
+    "het-z": HetZ,
+}
+
+
+def recipe(options) -> Recipe:
+    """The recipe that `options` (a `hetmorph.config.ObjectiveConfig`) names, with its numbers and choices.
+
+    Raises:
+        ValueError: an unknown name, a bad value, or an option that this recipe would ignore.
+    """
+    if options.name not in RECIPES:
+        raise ValueError(f"objective.name must be one of {', '.join(RECIPES)}, got {options.name!r}")
+    known = RECIPES[options.name].options()
+    for field in dataclasses.fields(options):
+        if field.name not in ("name", *known) and getattr(options, field.name) != field.default:
+            raise ValueError(f"objective.{field.name} has no effect on objective {options.name}")
+    return RECIPES[options.name](**{name: getattr(options, name) for name in known})

@@ -1,0 +1,91 @@
+"""Every kind of model on both backbones: one training step, saving, and what is refused."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hetmorph import config, networks
+from hetmorph.losses import MSE, Grad
+from hetmorph.networks.build import MODELS, build, model_class
+from hetmorph.objectives import RECIPES
+from hetmorph.serving import export_savedmodel
+
+TINY = {
+    "vxm": {"nb_unet_features": [[4, 8], [8, 8, 4]]},
+    "transmorph": {
+        "embed_dim": 8,
+        "depths": (1, 1),
+        "num_heads": (2, 2),
+        "window_size": (2, 2),
+        "reg_head_features": 4,
+    },
+}
+KINDS = [(arch, kind) for arch in MODELS for kind in MODELS[arch]]
+
+
+def tiny(arch, kind, **options):
+    keras.utils.set_random_seed(2)
+    return MODELS[arch][kind]((16, 16), **TINY[arch], **options)
+
+
+@pytest.fixture
+def pair(rng):
+    image = rng.random((2, 16, 16, 1)).astype("float32")
+    return image, np.roll(image, 1, axis=1)
+
+
+@pytest.mark.parametrize("bidir", [False, True])
+@pytest.mark.parametrize("arch,kind", KINDS)
+def test_a_step_trains_and_the_file_goes_on(arch, kind, bidir, pair, tmp_path):
+    model = tiny(arch, kind, bidir=bidir)
+    images = [pair[1], pair[0]][: 1 + bidir]
+    target = [*images, np.zeros_like(model.predict(list(pair), verbose=0)[-1])]
+    losses = [*(MSE().loss for _ in images), Grad("l2").loss]
+    model.compile(keras.optimizers.SGD(0.05), loss=losses, loss_weights=[*(1.0 for _ in images), 0.01])
+    before = [w.copy() for w in model.get_weights()]
+    assert np.isfinite(model.train_on_batch(list(pair), target)).all()
+    assert any(np.abs(a - b).max() > 0 for a, b in zip(before, model.get_weights(), strict=True))
+    model.save(tmp_path / "model.keras")
+    restored = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(restored) is type(model)
+    np.testing.assert_allclose(restored.register(*pair), model.register(*pair), atol=1e-6)
+
+
+@pytest.mark.parametrize("arch,kind", [pair for pair in KINDS if pair[1] != "plain"])
+def test_exports_have_the_signatures_of_their_kind(arch, kind, pair, tmp_path):
+    model = tiny(arch, kind)
+    signatures = tf.saved_model.load(str(export_savedmodel(model, tmp_path))).signatures
+    has_variance = isinstance(model, networks.TwoNetworks)
+    assert ("variance" in signatures) == has_variance
+    if has_variance:
+        served = signatures["variance"](moving=tf.constant(pair[0]), fixed=tf.constant(pair[1]))["log_variance"]
+        np.testing.assert_allclose(served, model.variance(*pair), atol=1e-4)
+
+
+def of(arch, objective="mse", **network):
+    return config.from_dict({"network": {"arch": arch, **network}, "objective": {"name": objective}})
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_objectives_that_sample_velocities_are_refused_on_transmorph(name):
+    if RECIPES[name].samples:
+        with pytest.raises(ValueError, match=f"objective {name} samples velocities, which network.arch transmorph"):
+            model_class(of("transmorph", name))
+    else:
+        assert issubclass(model_class(of("transmorph", name)), networks.TransMorph)
+
+
+@pytest.mark.parametrize("option", [{"slabs": 2}, {"features": [[4], [4, 4]]}])
+def test_options_of_the_unet_are_refused_on_transmorph(option):
+    with pytest.raises(ValueError, match=f"network.{[*option][0]} has no effect on network.arch transmorph"):
+        model_class(of("transmorph", **option))
+
+
+@pytest.mark.parametrize("int_steps,multiple", [(None, 1), (5, 2)])
+def test_lambda_means_the_same_for_displacements_and_velocities(int_steps, multiple):
+    """The default field of TransMorph is the displacement at full resolution; a velocity lies on the coarser grid."""
+    model = build(of("transmorph", int_steps=int_steps), (32, 32))
+    penalty = model.loss[-1].owner
+    assert penalty.loss_mult == multiple
+    assert model.outputs[-1].shape[1] == 32 // multiple

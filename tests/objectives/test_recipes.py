@@ -1,0 +1,183 @@
+"""Every method by name: the number it minimises, what it trains, and what it refuses."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from hetmorph import config, objectives
+from hetmorph.networks import HetVxmDense
+from hetmorph.networks.build import build, model_class
+from hetmorph.objectives import RECIPES
+
+NAMES = sorted(RECIPES)
+LAMBDA, RESOLUTION = 0.3, 2
+
+
+def settings(name, **options):
+    return config.from_dict(
+        {
+            "network": {"features": [[4, 8], [8, 8, 4]]},
+            "objective": {"name": name, "smoothness": LAMBDA, **options},
+            "optimizer": {"learning_rate": 2e-3, "decay": "none"},
+        }
+    )
+
+
+@pytest.fixture
+def pair(rng):
+    grid = np.stack(np.meshgrid(*[np.linspace(0, 3, 16)] * 2, indexing="ij"))
+    fixed = 0.5 + 0.4 * np.sin(grid).prod(0) + rng.normal(scale=0.02, size=(2, 16, 16))
+    fixed = np.clip(fixed, 0, 1)[..., None].astype("float32")
+    return np.roll(fixed, 1, axis=1), fixed
+
+
+def moving_model(name, rng, **options):
+    """A model of the recipe whose displacement is not zero."""
+    keras.utils.set_random_seed(1)
+    model = build(settings(name, **options), (16, 16))
+    kernel = model.get_layer("vxm_dense_flow").kernel
+    kernel.assign(rng.normal(scale=0.1, size=kernel.shape))
+    return model
+
+
+def gradient_penalty(field):
+    return np.mean([np.mean(np.diff(field, axis=axis) ** 2) for axis in (1, 2)]) * RESOLUTION
+
+
+def expected_loss(name, model, moving, fixed, moved, field):
+    """The definition, in numpy."""
+    squared = (fixed - moved) ** 2
+    smooth = LAMBDA * gradient_penalty(field)
+    if name == "mse":
+        return squared.mean() + smooth
+    if name in ("nll", "beta-nll"):
+        s = model.variance(moving, fixed)
+        factor = np.exp(0.5 * s) if name == "beta-nll" else 1.0
+        return np.mean(factor * 0.5 * (squared / np.exp(s) + s)) + smooth
+    if name == "adaframe":
+        weights = []
+        for r in np.abs(fixed - moved):
+            a, b = 0.1 / (r.mean() + 1e-7), 10 * (1 - np.cos(np.pi * r.mean()))
+            weights.append(1 - 1 / (1 + np.exp(-(a * (r - r.mean()) / r.std() - b))))
+        return np.mean(weights * squared) + smooth
+    if name == "adareg":
+        r = np.abs(fixed - moved)
+        factor = np.exp(-50 * r * r.mean(axis=(1, 2, 3), keepdims=True))
+        factor = factor.reshape(2, 8, 2, 8, 2, 1).mean((2, 4))
+        return squared.mean() + LAMBDA * gradient_penalty(field * factor)
+    if name == "het":
+        return np.mean(model.snr_weight(moving, fixed) * squared) + smooth
+    if name == "het-z":
+        mean, s = field[..., :2], field[..., 2:]
+        likelihood = np.mean(model.snr_weight(moving, fixed) * squared)
+        return likelihood + LAMBDA * gradient_penalty(mean) + 1e-4 * np.mean(np.exp(s) - s)
+    if name == "vxm-diff":
+        mean, s = field[..., :2], field[..., 2:]
+        neighbours = sum(np.pad(np.ones((16, 16)), 1)[1 + i : 17 + i, 1 + j : 17 + j] for i, j in
+                         ((0, 1), (1, 0), (0, -1), (-1, 0)))[..., None]  # fmt: skip
+        spread = np.mean(10 * neighbours * np.exp(s) - s)
+        weight = 4 * LAMBDA * RESOLUTION / (2 * 10)
+        # The precision term is λ·‖∇μ‖²: the same weight that "mse" gives it.
+        return squared.mean() + weight * spread + LAMBDA * gradient_penalty(mean)
+    raise AssertionError(f"{name} has no definition here")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("ncc", "mi")])
+def test_the_loss_is_its_definition(name, pair, rng):
+    model = moving_model(name, rng)
+    moved, field = model.predict(list(pair), verbose=0)
+    assert np.abs(moved - pair[0]).max() > 0.02
+    loss = model.test_on_batch(list(pair), [pair[1], np.zeros_like(field)])[0]
+    assert loss == pytest.approx(expected_loss(name, model, *pair, moved, field), rel=2e-4)
+
+
+@pytest.mark.parametrize("name,window", [("ncc", 5), ("mi", None)])
+def test_similarities_take_their_options(name, window, pair, rng):
+    model = moving_model(name, rng, **({"window": window} if window else {"bins": 8}))
+    moved, field = model.predict(list(pair), verbose=0)
+    loss = model.test_on_batch(list(pair), [pair[1], np.zeros_like(field)])[0]
+    similarity = RECIPES[name](window=window) if window else RECIPES[name](bins=8)
+    image = float(np.mean(similarity.image_loss().loss(pair[1], moved)))
+    assert loss == pytest.approx(image + LAMBDA * gradient_penalty(field), rel=1e-4)
+
+
+def proper_loss(name, model, pair, target):
+    """The loss; for "beta-nll", whose own value is not what its gradient lowers, the likelihood."""
+    if name != "beta-nll":
+        return model.test_on_batch(list(pair), target)[0]
+    moved, s = model.predict(list(pair), verbose=0)[0], model.variance(*pair)
+    return np.mean((pair[1] - moved) ** 2 / np.exp(s) + s)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_training_lowers_the_loss_and_moves_every_weight(name, pair):
+    keras.utils.set_random_seed(3)
+    options = {"warm_start": 0} if "warm_start" in RECIPES[name].options() else {}
+    model = build(settings(name, smoothness=0.01, **options), (16, 16))
+    before = model.get_weights()
+    target = [pair[1], np.zeros_like(model.predict(list(pair), verbose=0)[-1])]
+    losses = []
+    for _ in range(4):
+        losses.append(proper_loss(name, model, pair, target))
+        history = model.fit(list(pair), target, epochs=3, verbose=0).history["loss"]
+        assert np.isfinite(history).all()
+    assert min(losses[1:]) < losses[0]
+    for variable, old in zip(model.weights, before, strict=True):
+        if "seed" not in variable.path:
+            assert np.abs(variable.numpy() - old).max() > 0, variable.path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bidir_and_saving(name, pair, tmp_path):
+    values = config.to_dict(settings(name))
+    values["network"]["bidir"] = True
+    model = build(config.from_dict(values), (16, 16))
+    field = model.predict(list(pair), verbose=0)[-1]
+    target = [pair[1], pair[0], np.zeros_like(field)]
+    model.train_on_batch(list(pair), target)
+    model.save(tmp_path / "model.keras")
+    restored = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(restored) is type(model)
+    if not RECIPES[name].samples:  # the next step of a sampled velocity draws anew
+        first, second = (m.train_on_batch(list(pair), target)[0] for m in (model, restored))
+        assert first == pytest.approx(second, rel=1e-5)
+
+
+def test_nothing_is_detached_from_the_joint_likelihood(pair, rng):
+    """The gradient of the displacement network is that of the whole, also through the variance network's input."""
+    model = moving_model("beta-nll", rng)
+    het = moving_model("het", rng, warm_start=0)
+    for network, reaches in ((model, True), (het, False)):
+        before = network.get_layer("vxm_dense_flow").kernel.numpy()
+        network.optimizer.learning_rate = 0.0 if not reaches else 1e-2
+        network.train_on_batch(list(pair), [pair[1], np.zeros((2, 8, 8, 2), "float32")])
+        assert (np.abs(network.get_layer("vxm_dense_flow").kernel.numpy() - before).max() > 0) == reaches
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_recipe_knows_its_options_and_refuses_the_others(name):
+    known = RECIPES[name].options()
+    defaults = {field.name: field.default for field in dataclasses.fields(config.ObjectiveConfig)}
+    assert set(known) <= set(defaults)
+    for field in dataclasses.fields(RECIPES[name]):
+        assert field.default == defaults[field.name]
+    others = {"window": 5, "bins": 5, "gamma": 0.3, "prior_lambda": 3.0, "alpha": 0.5, "variance_pass": "recompute"}
+    for option in set(others) - set(known):
+        with pytest.raises(ValueError, match=f"objective.{option} has no effect on objective {name}"):
+            model_class(settings(name, **{option: others[option]}))
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="objective.name must be one of mse, ncc.*got 'ssd'"):
+        model_class(settings("ssd"))
+    with pytest.raises(ValueError, match="network.arch must be one of vxm.*got 'unet'"):
+        model_class(config.from_dict({"network": {"arch": "unet"}}))
+    with pytest.raises(ValueError, match="smoothness must be λ ≥ 0"):
+        objectives.recipe(config.ObjectiveConfig("mse", smoothness=float("nan")))
+
+
+def test_het_z_is_a_het_model_with_a_sampled_velocity():
+    model = build(settings("het-z"), (16, 16))
+    assert isinstance(model, HetVxmDense) and model.get_config()["use_probs"]
