@@ -25,6 +25,7 @@ SERVING = ["grpcio>=1.60", "requests>=2.31"]
 REPORTS = ["SimpleITK>=2.3"]
 TESTS = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "SimpleITK>=2.3", "scikit-image>=0.22"]
 BENCH = ["SimpleITK>=2.3"]
+CLASSICAL = ["SimpleITK>=2.3", "antspyx>=0.5"]
 DEV = ["ruff>=0.12", *TESTS, *SERVING, *REPORTS, *BENCH]
 
 setup(
@@ -42,6 +43,7 @@ setup(
         "reports": REPORTS,
         "tests": TESTS,
         "bench": BENCH,
+        "classical": CLASSICAL,
         "dev": sorted(set(DEV)),
     },
     classifiers=[

@@ -18,23 +18,29 @@ def _section(**defaults):
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images, and how they are cut.
+    """Which images, how they are cut, and what is done to them.
 
     Attributes:
-        name: "acdc" or "phantom".
+        name: one of `hetmorph.data.datasets()`, or a CSV file of pairs.
         dir: folder of the set; None reads HETMORPH_DATA.
-        crop: "paper" (round the labelled heart), "center" (round the motion) or "none".
-        size: in-plane size, voxels.
+        crop: one of the set's, e.g. "paper" (round the labelled heart); None takes the set's own.
+        size: size of the samples, voxels; None takes the set's own.
         augment: flips, quarter turns, shifts and intensity changes of the training pairs.
         skip_bad: leave out unreadable cases instead of stopping.
+        noise: mean σ of added heteroscedastic Rician noise, of the intensity range.
+        known_warp: replace each fixed image by the moving one, warped by up to so many voxels.
+        rounds: sets of pairs between subjects: pairs a subject, as fixed image.
     """
 
     name: str = "phantom"
     dir: str | None = None
-    crop: str = "paper"
-    size: tuple[int, ...] = (128, 128)
+    crop: str | None = None
+    size: tuple[int, ...] | None = None
     augment: bool = True
     skip_bad: bool = False
+    noise: float = 0.0
+    known_warp: float = 0.0
+    rounds: int = 1
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class NetworkConfig:
         bidir: register in both directions.
         precision: "float32" or "bfloat16", also of the variance network.
         slabs: gradient checkpointing of "vxm" and its variance network.
+        passes: how often the trained network is applied to what it has moved so far; see `MultiPass`.
     """
 
     arch: str = "vxm"
@@ -58,6 +65,7 @@ class NetworkConfig:
     bidir: bool = False
     precision: str = "float32"
     slabs: int = 1
+    passes: int = 1
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,10 @@ class TrainConfig:
     def __post_init__(self):
         known = ("float32", "bfloat16")
         _require(self.network.precision in known, "network.precision", f"one of {known}", self.network.precision)
-        _require(self.network.slabs >= 1, "network.slabs", "at least 1", self.network.slabs)
+        for name in ("slabs", "passes"):
+            _require(getattr(self.network, name) >= 1, f"network.{name}", "at least 1", getattr(self.network, name))
+        alone = self.network.passes == 1 or not self.network.bidir
+        _require(alone, "network.passes", "1 with bidir, whose backward passes do not go on", self.network.passes)
         objective, rate, schedule = self.objective, self.optimizer, self.schedule
         _require(objective.smoothness >= 0, "objective.smoothness", "λ ≥ 0", objective.smoothness)
         _require(rate.learning_rate > 0, "optimizer.learning_rate", "a positive rate", rate.learning_rate)

@@ -1,12 +1,19 @@
-"""Evaluate a registration model on a data set: cases.csv, summary.json and summary.png.
+"""Evaluate a registration model, or a classical program, on a data set.
 
-Direction: end-diastole (ED, moving) is registered to end-systole (ES, fixed). The displacement u lives on the
-grid of the fixed image, in voxels, and pulls: moved(x) = moving(x + u(x)). Distances named _px are in voxels,
-_mm in millimetres; intensities are in [0, 1] per image. Every score stands beside the one of the undeformed
-pair.
+Direction: the moving image (end-diastole, ED, moving, in a heart) is registered to the fixed one (end-systole, ES,
+fixed). The displacement u lives on the grid of the fixed image, in voxels, and pulls: moved(x) = moving(x + u(x)).
+Distances named _px are in voxels, _mm in millimetres; intensities are in [0, 1] per image. Every score stands beside
+the one of the undeformed pair.
 
-Example:
-    python training/evaluate.py --data acdc --data-dir ~/ACDC --model runs/het/best.keras --out runs/het/test
+Writes cases.csv, summary.json and summary.png; for a model that predicts a variance also curves.csv (sparsification),
+sparsification.png and calibration.png.
+
+How the images are cut and what is added to them is read from the config.yaml of the model's run, if it was trained on
+the same data set, as far as the command line does not say otherwise; what was read is printed.
+
+Examples:
+    python training/evaluate.py --data acdc --data-dir ~/ACDC --model runs/het/model.keras --out runs/het/test
+    python training/evaluate.py --data acdc --data-dir ~/ACDC --model demons --out runs/demons/test
 """
 
 import argparse
@@ -19,14 +26,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pip install -e .`
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hetmorph import data, evaluation, viz  # noqa: E402
+from hetmorph import config, data, evaluation, viz  # noqa: E402
+
+# Options of data.load that a training's configuration holds under the same name.
+FROM_RUN = ("crop", "size", "noise", "known_warp", "rounds")
 
 
 def arguments(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, choices=data.datasets(), help="data set")
+    sets = ", ".join(data.datasets())
+    parser.add_argument("--data", required=True, help=f"data set: {sets}; or a table of pairs, pairs.csv")
     parser.add_argument("--data-dir", type=Path, help="its folder (default: environment variable HETMORPH_DATA)")
-    parser.add_argument("--model", required=True, type=Path, help="a .keras file, or a SavedModel folder")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help=f"a .keras file, a SavedModel folder, or a classical program: {', '.join(evaluation.PROGRAMS)}",
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument(
         "--split",
         default="test",
@@ -46,64 +62,113 @@ def arguments(argv=None) -> argparse.Namespace:
         help="hetmorph: warped labels count from 0.5 on, failures are shown; "
         "official: above 0, failed slices are left out, as in the paper (default: hetmorph)",
     )
-    parser.add_argument("--out", required=True, type=Path, help="folder for cases.csv, summary.json, summary.png")
     parser.add_argument(
         "--crop",
-        default="paper",
-        choices=data.CROPS,
-        help="acdc: paper uses the ED label, the others none (default: paper)",
+        help="acdc: paper uses the ED label, the others none (default: as the model's run, or the set's own)",
     )
+    parser.add_argument("--size", type=int, nargs="+", metavar="N", help="voxels along each axis (default: likewise)")
+    parser.add_argument("--noise", type=float, help="mean level of Rician noise to add (default: likewise, or none)")
     parser.add_argument(
-        "--size",
-        type=int,
-        nargs=2,
-        default=(128, 128),
-        metavar=("H", "W"),
-        help="of the crop (default: 128 128)",
+        "--known-warp",
+        type=float,
+        help="replace the fixed images by known warps of the moving ones of this amplitude, voxels (default: likewise)",
     )
+    parser.add_argument("--rounds", type=int, help="sets of subjects: how often each is moving and fixed")
+    parser.add_argument("--threads", type=int, help="of a classical program (default: 1)")
     parser.add_argument("--skip-bad", action="store_true", help="go on without the cases whose files are bad")
-    parser.add_argument("--seed", type=int, default=0, help="of the split, when no split file is used (default: 0)")
+    parser.add_argument("--resume", action="store_true", help="go on with a stopped evaluation in --out, or start it")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the split, when no split file is used, and of noise and warps (default: 0)",
+    )
     return parser.parse_args(argv)
 
 
-def splits_of_run(model: Path) -> Path | None:
-    """splits.json in the folder of the model or up to two above it, as for <run>/saved_model/1."""
-    for folder in [model, *model.absolute().parents[:2]]:
-        if (folder / "splits.json").is_file():
-            return folder / "splits.json"
+def beside(model: str, name: str) -> Path | None:
+    """A file in the folder of the model or up to two above it, as for <run>/saved_model/1."""
+    if model in evaluation.PROGRAMS:
+        return None
+    path = Path(model)
+    for folder in [path, *path.absolute().parents[:2]]:
+        if (folder / name).is_file():
+            return folder / name
     return None
 
 
-def run(args: argparse.Namespace) -> dict:
+def data_options(args: argparse.Namespace) -> dict:
+    """Options of `data.load` from the command line, else from the model's run; the latter are printed."""
+    options = {name: value for name in FROM_RUN if (value := getattr(args, name)) is not None}
+    stored = beside(args.model, "config.yaml")
+    if stored is None:
+        return options
+    settings = config.to_dict(config.load(stored))["data"]
+    if settings["name"] != args.data:
+        print(f"{stored} is of {settings['name']}, not of {args.data}: nothing taken from it")
+        return options
+    taken = {name: value for name in FROM_RUN if name not in options and (value := settings.get(name)) is not None}
+    if taken:
+        print(f"as in {stored}: {', '.join(f'{name} {value}' for name, value in taken.items())}")
+    return options | taken
+
+
+def split_file(args: argparse.Namespace) -> Path | None:
     if args.split_file and args.split == "all":
         raise ValueError("--split-file has no effect with --split all, which takes every patient found")
-    predictor = evaluation.load(args.model)
-    split_file = args.split_file
-    if split_file is None and args.split != "all" and (split_file := splits_of_run(args.model)):
-        print(f"patients of the {args.split} split as in {split_file}")
+    if args.split_file or args.split == "all":
+        return args.split_file
+    found = beside(args.model, "splits.json")
+    if found:
+        print(f"patients of the {args.split} split as in {found}")
+    return found
+
+
+def score(predictor, loaded, partial, convention: str, resume: bool) -> tuple[list[dict], evaluation.Curves]:
+    """The rows of all pairs in their order; those of a stopped evaluation are kept."""
+    if partial.path.exists() and not resume:
+        raise ValueError(f"{partial.path} is of a stopped evaluation; go on with --resume, or choose another --out")
+    rows, curves = partial.read()
+    done = {row["case_id"] for row in rows}
+    if done:
+        print(f"{len(done)} of {len(loaded.pairs)} cases are done")
+    pending = [pair for pair in loaded.pairs if pair.case_id not in done]
+    try:
+        for row in evaluation.evaluate_each(
+            predictor, pending, convention, labels=loaded.labels, main=loaded.main, curves=curves
+        ):
+            rows.append(row)
+            partial.write(rows, curves)
+    finally:
+        if rows:
+            partial.write(rows, curves, now=True)
+    by_case = {row["case_id"]: row for row in rows}
+    return [by_case[pair.case_id] for pair in loaded.pairs], curves
+
+
+def run(args: argparse.Namespace) -> dict:
+    options, splits = data_options(args), split_file(args)
+    predictor = evaluation.load(args.model, args.threads)
     loaded = data.load(
         args.data,
         data_dir=args.data_dir,
         split=args.split,
-        crop=args.crop,
-        size=tuple(args.size),
         seed=args.seed,
         skip_bad=args.skip_bad,
-        splits=split_file,
+        splits=splits,
+        **options,
     )
-    rows = evaluation.evaluate(predictor, loaded.pairs, args.convention)
-    summary = evaluation.summarise(
-        rows,
-        args.convention,
-        data=args.data,
-        split=args.split,
-        crop=args.crop,
-        model=str(args.model),
-        skipped=loaded.skipped_entries,
-    )
-    evaluation.write_cases(args.out / "cases.csv", rows)
-    evaluation.write_summary(args.out / "summary.json", summary)
-    viz.summary_figure(predictor, loaded.pairs, rows, args.out / "summary.png", args.convention)
+    about = {"data": args.data, "split": args.split, "model": args.model, "seed": args.seed}
+    about |= {name: options.get(name) for name in FROM_RUN}
+    decides = about | {"convention": args.convention, "threads": args.threads, "skip_bad": args.skip_bad}
+    decides |= {"cases": [pair.case_id for pair in loaded.pairs], "files": evaluation.fingerprint(args.model)}
+    partial = evaluation.Partial(args.out / "cases.partial.json", decides)
+    rows, curves = score(predictor, loaded, partial, args.convention, args.resume)
+    if curves:
+        about["calibration"] = curves.calibration()
+    summary = evaluation.summarise(rows, args.convention, loaded.main, **about, skipped=loaded.skipped_entries)
+    viz.write_results(args.out, predictor, loaded, rows, curves, summary, "summary.png")
+    partial.remove()
     return summary
 
 
@@ -111,13 +176,13 @@ def main(argv=None) -> int:
     args = arguments(argv)
     try:
         summary = run(args)
-    except (data.DataError, ValueError, OSError) as error:
+    except (data.DataError, ValueError, OSError, ImportError) as error:
         print(f"evaluate.py: error: {error}", file=sys.stderr)
         return 2
     print(evaluation.markdown(summary))
     if summary["skipped"]:
         print(f"{len(summary['skipped'])} patients skipped, their files are bad; reasons in summary.json")
-    print(f"wrote cases.csv, summary.json and summary.png in {args.out}")
+    print(f"wrote {', '.join(sorted(path.name for path in args.out.iterdir() if path.is_file()))} in {args.out}")
     return 0
 
 

@@ -1,7 +1,8 @@
 """Train a registration model, evaluate it on the test patients, draw it and export it.
 
-Direction: end-diastole (ED, moving) is registered to end-systole (ES, fixed). Intensities are in [0, 1] per image,
-displacements in voxels on the grid of the fixed image: moved(x) = moving(x + u(x)).
+Direction: the moving image (in a heart end-diastole: ED, moving) is registered to the fixed one (end-systole: ES,
+fixed). Intensities are in [0, 1] per image, displacements in voxels on the grid of the fixed image: moved(x) =
+moving(x + u(x)).
 
 The run folder receives config.yaml, splits.json, log.csv, tensorboard/, checkpoints/, best.keras (highest validation
 Dice), and at the end model.keras (the last weights, or the best ones with --keep best), cases.csv, summary.json,
@@ -32,20 +33,33 @@ import numpy as np  # noqa: E402
 
 from hetmorph import callbacks, config, data, evaluation, objectives, serving, viz  # noqa: E402
 from hetmorph.config import TrainConfig  # noqa: E402
+from hetmorph.networks import MultiPass  # noqa: E402
 from hetmorph.networks.build import build, model_class  # noqa: E402
-
-MYOCARDIUM = 2
 
 # flag: (section of the configuration, key, type, help); a flag that is not given leaves the configuration as it is
 FLAGS = {
-    "--data": ("data", "name", str, "data set: acdc or phantom (needs no files)"),
+    "--data": (
+        "data",
+        "name",
+        str,
+        f"data set: {', '.join(data.datasets())}, or a .csv of pairs",
+    ),
     "--data-dir": ("data", "dir", str, "its folder; otherwise the environment variable HETMORPH_DATA"),
-    "--crop": ("data", "crop", str, "paper: round the labelled heart; center: round the motion, without labels"),
+    "--crop": (
+        "data",
+        "crop",
+        str,
+        f"how the images are cut: {', '.join(data.CROPS)}; each set has its own",
+    ),
+    "--noise": ("data", "noise", float, "mean σ of added heteroscedastic Rician noise; 1 is the intensity range"),
+    "--known-warp": ("data", "known_warp", float, "fixed image: the moving one, warped by up to so many voxels"),
+    "--rounds": ("data", "rounds", int, "pairs a subject, for sets of pairs between subjects"),
     "--objective": ("objective", "name", str, f"method: {', '.join(objectives.RECIPES)}"),
     "--arch": ("network", "arch", str, "backbone: vxm or transmorph"),
     "--int-steps": ("network", "int_steps", int, "squarings of a velocity; default 7, transmorph 0: a displacement"),
     "--precision": ("network", "precision", str, "float32, or bfloat16: faster where the processor computes with it"),
     "--slabs": ("network", "slabs", int, "gradient checkpointing: more slabs take less memory and more time"),
+    "--passes": ("network", "passes", int, "how often the trained network is applied to what it has moved so far"),
     "--lambda": ("objective", "smoothness", float, "weight of the velocity's squared gradient"),
     "--window": ("objective", "window", int, "ncc: side of the window, voxels"),
     "--bins": ("objective", "bins", int, "mi: bins of the histograms"),
@@ -73,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
         default = _default(section, key)
         shown = "" if default is None else f" (default: {default})"
         result.add_argument(flag, dest=f"{section}.{key}", type=kind, help=text + shown)
+    result.add_argument("--size", type=int, nargs="+", help="of the samples, voxels per axis (default: the set's own)")
     result.add_argument("--epochs", type=int, help="epochs of --steps-per-epoch batches; instead of --steps")
     result.add_argument("--bidir", action="store_const", const=True, help="both directions, each weighted by half")
     result.add_argument("--no-augment", action="store_const", const=True, help="train on the pairs as they are")
@@ -96,6 +111,8 @@ def configuration(args: argparse.Namespace) -> TrainConfig:
         values["schedule"]["steps"] = args.epochs * values["schedule"]["steps_per_epoch"]
     for section, key, flag in (("network", "bidir", args.bidir), ("data", "skip_bad", args.skip_bad)):
         values[section][key] = flag or values[section][key]
+    if args.size is not None:
+        values["data"]["size"] = args.size
     if args.no_augment:
         values["data"]["augment"] = False
     if args.seed is not None:
@@ -120,6 +137,8 @@ def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
     checkpoint = _checkpoint_of(settings, out, resume)
     training, validation = (_load(settings, out, split) for split in ("train", "val"))
     _report_skipped(training)
+    if settings.schedule.keep == "best" and validation.main is None:
+        raise ValueError("--keep best needs labels, by which the best weights could be told; the data have none")
     keras.utils.set_random_seed(settings.seed)
     if checkpoint is None:
         model, done = build(settings, training.pairs[0].moving.shape), 0
@@ -132,9 +151,11 @@ def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
     config.save(settings, out / "config.yaml")
     data.save_splits(training.splits, out / "splits.json")
     if done < settings.schedule.epochs:
-        _fit(model, settings, out, done, training.pairs, validation.pairs)
+        _fit(model, settings, out, done, training.pairs, validation)
     if settings.schedule.keep == "best":
         model = keras.saving.load_model(out / "best.keras")
+    if settings.network.passes > 1:
+        model = MultiPass(model, settings.network.passes)
     model.save(out / "model.keras")
     return model
 
@@ -143,19 +164,20 @@ def finish(model: keras.Model, settings: TrainConfig, out: Path) -> dict:
     """Table, picture and SavedModel of a trained model."""
     test = _load(settings, out, "test")
     predictor = evaluation.wrap(model)
-    rows = evaluation.evaluate(predictor, test.pairs)
-    origin = {"data": settings.data.name, "split": "test", "crop": settings.data.crop}
-    summary = evaluation.summarise(rows, **origin, skipped=test.skipped_entries)
-    evaluation.write_cases(out / "cases.csv", rows)
-    evaluation.write_summary(out / "summary.json", summary)
+    curves = evaluation.Curves()
+    rows = evaluation.evaluate(predictor, test.pairs, labels=test.labels, main=test.main, curves=curves)
+    about = {"data": settings.data.name, "split": "test", "crop": settings.data.crop}
+    if curves:
+        about["calibration"] = curves.calibration()
+    summary = evaluation.summarise(rows, "hetmorph", test.main, **about, skipped=test.skipped_entries)
     print(evaluation.markdown(summary))
-    viz.summary_figure(predictor, test.pairs, rows, out / "report.png")
+    viz.write_results(out, predictor, test, rows, curves, summary, "report.png")
     if not (out / "saved_model" / "1").exists():
         serving.export_savedmodel(model, out / "saved_model", version=1)
     return summary
 
 
-def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation_pairs) -> None:
+def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation: data.LoadedSet) -> None:
     schedule = settings.schedule
     batches = data.pipeline(
         pairs,
@@ -167,9 +189,9 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation_p
         augment=settings.data.augment,
     )
     _truncate_log(out / "log.csv", done)
-    probe = [np.stack([getattr(p, role) for p in validation_pairs[:4]])[..., None] for role in ("moving", "fixed")]
+    probe = [np.stack([getattr(p, role) for p in validation.pairs[:4]])[..., None] for role in ("moving", "fixed")]
     hooks = [
-        callbacks.ValidationDice(validation_pairs, MYOCARDIUM, out / "best.keras", _best_so_far(out / "log.csv")),
+        *_validation_dice(validation, out),
         callbacks.SanityCheck(*probe),
         keras.callbacks.TensorBoard(out / "tensorboard", write_graph=False),
         keras.callbacks.CSVLogger(out / "log.csv", append=done > 0),
@@ -189,6 +211,14 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation_p
         )
 
 
+def _validation_dice(validation: data.LoadedSet, out: Path) -> list[callbacks.ValidationDice]:
+    """Overlap of the set's main structure after each epoch; nothing where nothing is labelled."""
+    if validation.main is None:
+        return []
+    label = validation.labels[validation.main]
+    return [callbacks.ValidationDice(validation.pairs, label, out / "best.keras", _best_so_far(out / "log.csv"))]
+
+
 def _default(section: str, key: str):
     return getattr(getattr(TrainConfig(), section), key)
 
@@ -203,6 +233,9 @@ def _load(settings: TrainConfig, out: Path, split: str) -> data.LoadedSet:
         crop=settings.data.crop,
         size=settings.data.size,
         skip_bad=settings.data.skip_bad,
+        noise=settings.data.noise,
+        known_warp=settings.data.known_warp,
+        rounds=settings.data.rounds,
         splits=stored if stored.exists() else None,
     )
 
@@ -225,7 +258,11 @@ def _checkpoint_of(settings: TrainConfig, out: Path, resume: bool) -> tuple[Path
 
 def _placeless(settings: TrainConfig) -> TrainConfig:
     # Where the data lie does not make another run: the folder may have been moved, or come from HETMORPH_DATA.
-    return dataclasses.replace(settings, data=dataclasses.replace(settings.data, dir=None))
+    # A size and a crop that are the set's own need not be spelt out.
+    own, given = data.dataset(settings.data.name), settings.data
+    size = own.size if given.size is None else given.size
+    crop = own.crops[0] if given.crop is None and own.crops else given.crop
+    return dataclasses.replace(settings, data=dataclasses.replace(given, dir=None, size=size, crop=crop))
 
 
 def _truncate_log(path: Path, done: int) -> None:
@@ -253,7 +290,7 @@ def main(argv=None) -> int:
     args = parser().parse_args(argv)
     try:
         settings = configuration(args)
-        out = args.out or Path("runs") / f"{settings.data.name}-{settings.objective.name}"
+        out = args.out or Path("runs") / f"{Path(settings.data.name).stem}-{settings.objective.name}"
         model = train(settings, out, args.resume)
         finish(model, settings, out)
     except (data.DataError, ValueError, OSError) as error:

@@ -1,21 +1,27 @@
 """Data sets as pairs of images, splits of patients, and the stream of training batches."""
 
-from hetmorph.data.crop import CROPS
+from hetmorph.data.dataset import Dataset
+from hetmorph.data.known_warp import warp_known
+from hetmorph.data.noise import add_rician
 from hetmorph.data.pair import LoadedSet, Pair
 from hetmorph.data.pipeline import pipeline
-from hetmorph.data.registry import datasets, load
+from hetmorph.data.registry import CROPS, dataset, datasets, load
 from hetmorph.data.splits import load_splits, make_splits, save_splits
 from hetmorph.io import DataError
 
 __all__ = [
     "CROPS",
     "DataError",
+    "Dataset",
     "LoadedSet",
     "Pair",
+    "add_rician",
+    "dataset",
     "datasets",
     "load",
     "load_splits",
     "make_splits",
     "pipeline",
     "save_splits",
+    "warp_known",
 ]

@@ -10,21 +10,22 @@ Reference: Bernard et al., IEEE TMI 37(11), 2018, https://doi.org/10.1109/TMI.20
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from hetmorph.data import crop as crops
+from hetmorph.data.dataset import Dataset, Found
+from hetmorph.data.files import ENVIRONMENT, check_same_grid, nothing_found, read_labels, root_folder
 from hetmorph.data.normalise import minmax
 from hetmorph.data.pair import Pair
 from hetmorph.io import DataError, Image, read_image
 from hetmorph.io.images import find_image
 
-ENVIRONMENT = "HETMORPH_DATA"
+CROPS = ("paper", "center", "none")
 LABELS = {"rv": 1, "myo": 2, "lv": 3}
 _PATIENT = re.compile(r"patient(\d{3,})")
 
@@ -65,7 +66,7 @@ def find_patients(data_dir: Path | str | None) -> tuple[dict[str, Path], set[str
         DataError: no folder given, it does not exist, or it holds no patient; the message says how to get
             the data.
     """
-    root = _root(data_dir)
+    root = root_folder(data_dir, "ACDC", HELP)
     found: dict[str, Path] = {}
     testing: set[str] = set()
     for folder in _patient_parents(root):
@@ -78,8 +79,7 @@ def find_patients(data_dir: Path | str | None) -> tuple[dict[str, Path], set[str
             if folder.name.lower() == "testing":
                 testing.add(path.name)
     if not found:
-        entries = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
-        raise DataError(f"{root}: found no folder patientNNN of ACDC, it holds {entries}.\n{HELP}")
+        raise nothing_found(root, "folder patientNNN of ACDC", HELP)
     ordered = sorted(found, key=lambda name: int(_PATIENT.fullmatch(name)[1]))
     return {name: found[name] for name in ordered}, testing if len(testing) < len(found) else set()
 
@@ -127,16 +127,17 @@ def read_pairs(
         DataError: a file is missing, damaged, or does not fit the others; it is named.
     """
     info = read_info(folder)
+    stems = [folder / f"{folder.name}_frame{number:02d}" for number in (info.ed, info.es)]
     frames = [_read_frame(folder, number, name) for number, name in ((info.ed, "ED"), (info.es, "ES"))]
-    _check_same_grid(*frames)
-    labels = [_read_labels(folder, info.ed, frames[0]), _read_labels(folder, info.es, frames[1])]
-    center = _center(crop, f"{folder / folder.name}_frame{info.ed:02d}_gt.nii.gz", frames, labels[0])
+    check_same_grid(*frames)
+    labels = [read_labels(Path(f"{stem}_gt"), frame, LABELS) for stem, frame in zip(stems, frames, strict=True)]
+    center = _center(crop, f"{stems[0]}_gt.nii.gz", frames, labels[0])
     pairs, cut = [], {}
     for index in range(frames[0].array.shape[2]):
         case_id = f"{folder.name}_slice{index:02d}"
-        images = [_prepare(frame.array[:, :, index], center, size, minmax) for frame in frames]
+        images = [crops.cut_out(frame.array[:, :, index], center, size, minmax) for frame in frames]
         masks = [one if one is None else one[:, :, index] for one in labels]
-        kept = [one if one is None else _prepare(one, center, size) for one in masks]
+        kept = [one if one is None else crops.cut_out(one, center, size) for one in masks]
         gone = sum(crops.lost(a, b) for a, b in zip(masks, kept, strict=True) if a is not None)
         if gone:
             cut[case_id] = gone
@@ -144,14 +145,11 @@ def read_pairs(
     return pairs, cut
 
 
-def _root(data_dir: Path | str | None) -> Path:
-    given = data_dir or os.environ.get(ENVIRONMENT)
-    if not given:
-        raise DataError(f"no folder with ACDC data was given.\n{HELP}")
-    root = Path(given).expanduser()
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder ({'--data-dir' if data_dir else ENVIRONMENT}).\n{HELP}")
-    return root
+def frame_of(cine: Image, number: int, name: str) -> Image:
+    """One frame, counted from 1, of a cine `(X, Y, Z, T)`; DataError where there are fewer."""
+    if number > cine.array.shape[3]:
+        raise DataError(f"{cine.path}: {name} is frame {number}, the file holds {cine.array.shape[3]} frames.")
+    return Image(cine.array[..., number - 1], cine.spacing[:3], cine.affine, cine.oriented, cine.path)
 
 
 def _patient_parents(root: Path) -> Iterator[Path]:
@@ -183,28 +181,9 @@ def _read_frame(folder: Path, number: int, name: str) -> Image:
         cine = find_image(folder / f"{folder.name}_4d")
         if cine is None:
             raise DataError(f"{stem}.nii.gz: no such file ({name} in Info.cfg), nor {folder.name}_4d.nii.gz.")
-        frame = _frame_of(read_image(cine, ndim=4), number, name)
+        frame = frame_of(read_image(cine, ndim=4), number, name)
     _check_slices_last(frame)
     return frame
-
-
-def _frame_of(cine: Image, number: int, name: str) -> Image:
-    if number > cine.array.shape[3]:
-        raise DataError(f"{cine.path}: {name} is frame {number}, the file holds {cine.array.shape[3]} frames.")
-    return Image(cine.array[..., number - 1], cine.spacing[:3], cine.affine, cine.oriented, cine.path)
-
-
-def _read_labels(folder: Path, number: int, frame: Image) -> np.ndarray | None:
-    path = find_image(folder / f"{folder.name}_frame{number:02d}_gt")
-    if path is None:
-        return None
-    image = read_image(path, ndim=3)
-    _check_same_grid(frame, image)
-    values = np.unique(image.array)
-    if not np.isin(values, (0, 1, 2, 3)).all():
-        shown = ", ".join(f"{value:g}" for value in values[:8])
-        raise DataError(f"{path}: expected the labels 0 background, 1 RV, 2 myocardium, 3 LV; received values {shown}.")
-    return image.array.astype(np.uint8)
 
 
 def _check_slices_last(image: Image) -> None:
@@ -216,33 +195,13 @@ def _check_slices_last(image: Image) -> None:
         )
 
 
-def _check_same_grid(one: Image, other: Image) -> None:
-    """The same shape, voxel size, orientation and place, as far as the headers state them."""
-    for what, expected, received in (
-        ("shape", one.array.shape, other.array.shape),
-        ("spacing (mm)", one.spacing, other.spacing),
-    ):
-        if len(expected) != len(received) or not np.allclose(expected, received, rtol=0.01 * (what != "shape"), atol=0):
-            raise DataError(f"{other.path}: expected {what} {expected} as in {one.path.name}, received {received}.")
-    if not (one.oriented and other.oriented):
-        return
-    last = np.array(one.array.shape) - 1
-    corners = np.array([[x, y, z, 1] for x in (0, last[0]) for y in (0, last[1]) for z in (0, last[2])])
-    apart = np.linalg.norm(corners @ (one.affine - other.affine).T, axis=1).max()
-    if apart > max(one.spacing[:2]):
-        raise DataError(
-            f"{other.path}: lies elsewhere than {one.path.name}, corners are up to {apart:.1f} mm apart: axes are "
-            "flipped, turned or shifted. Give both files the same affine."
-        )
-
-
 def _center(crop: str, labels_file: str, frames: list[Image], labels: np.ndarray | None) -> tuple[float, float] | None:
     if crop == "none":
         return None
     if crop == "center":
         return crops.motion_center(frames[0].array, frames[1].array, frames[0].spacing)
     if crop != "paper":
-        raise ValueError(f"expected crop to be one of {crops.CROPS}, received {crop!r}.")
+        raise ValueError(f"expected crop to be one of {CROPS}, received {crop!r}.")
     center = None if labels is None else crops.myocardium_center(labels)
     if center is None:
         lacks = "no such file" if labels is None else "holds no myocardium (label 2)"
@@ -250,12 +209,13 @@ def _center(crop: str, labels_file: str, frames: list[Image], labels: np.ndarray
     return center
 
 
-def _prepare(
-    array: np.ndarray,
-    center: tuple[float, float] | None,
-    size: tuple[int, int],
-    adjust: Callable[[np.ndarray], np.ndarray] = np.asarray,
-) -> np.ndarray:
-    if center is None:
-        return np.ascontiguousarray(adjust(array))
-    return np.ascontiguousarray(crops.fill(adjust(crops.take(array, center, size)), size))
+DATASET = Dataset(
+    name="acdc",
+    labels=LABELS,
+    main="myo",
+    size=(128, 128),
+    find=lambda data_dir: Found(*find_patients(data_dir)),
+    read=lambda folder, options: read_pairs(folder, options.crop, options.size),
+    crops=CROPS,
+    group=lambda folder: read_info(folder).group,
+)

@@ -1,11 +1,12 @@
-"""Windows round the heart: the paper's, which uses the label, and one that needs no label."""
+"""Windows: round the heart (the paper's, which uses the label, and one that needs none) or round the middle."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from scipy import ndimage
 
-CROPS = ("paper", "center", "none")
 MYOCARDIUM = 2
 _BLUR_MM = 8.0
 _HEART_MM = 20.0
@@ -13,8 +14,8 @@ _REACH_MM = 55.0
 _PRIOR_MM = 50.0
 
 
-def take(array: np.ndarray, center: tuple[float, float], size: tuple[int, int]) -> np.ndarray:
-    """Cuts a window out of the first two axes.
+def take(array: np.ndarray, center: tuple[float, ...], size: tuple[int, ...]) -> np.ndarray:
+    """Cuts a window out of the first axes, as many as `size` has.
 
     The window is moved inside the image where it would stick out; only where the image itself is smaller
     than the window is there nothing to show, and the result is smaller too (see `fill`).
@@ -22,7 +23,7 @@ def take(array: np.ndarray, center: tuple[float, float], size: tuple[int, int]) 
     Args:
         array: `[X, Y, …]`.
         center: centre of the window, voxels.
-        size: height and width of the window, voxels.
+        size: of the window along each axis, voxels.
 
     Returns:
         A view of shape `[min(X, size[0]), min(Y, size[1]), …]`.
@@ -30,12 +31,33 @@ def take(array: np.ndarray, center: tuple[float, float], size: tuple[int, int]) 
     return array[tuple(slice(start, start + length) for start, length in _window(array.shape, center, size))]
 
 
-def fill(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Pads the first two axes with zeros (background in normalised images and labels), centred, to at least `size`."""
+def fill(array: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Pads the first axes with zeros (background in normalised images and labels), centred, to at least `size`."""
     lacking = [max(0, wanted - have) for have, wanted in zip(array.shape, size, strict=False)]
     if not any(lacking):
         return array
-    return np.pad(array, [(gap // 2, gap - gap // 2) for gap in lacking] + [(0, 0)] * (array.ndim - 2))
+    return np.pad(array, [(gap // 2, gap - gap // 2) for gap in lacking] + [(0, 0)] * (array.ndim - len(size)))
+
+
+def cut_out(
+    array: np.ndarray,
+    center: tuple[float, ...] | None,
+    size: tuple[int, ...],
+    adjust: Callable[[np.ndarray], np.ndarray] = np.asarray,
+) -> np.ndarray:
+    """Window round `center`, adjusted, then filled to `size`; with center None the whole array, adjusted."""
+    if center is None:
+        return np.ascontiguousarray(adjust(array))
+    return np.ascontiguousarray(fill(adjust(take(array, center, size)), size))
+
+
+def fit(
+    array: np.ndarray,
+    size: tuple[int, ...] | None,
+    adjust: Callable[[np.ndarray], np.ndarray] = np.asarray,
+) -> np.ndarray:
+    """Window round the middle of the array, adjusted, then filled to `size`; with size None the whole array."""
+    return cut_out(array, None if size is None else tuple(n // 2 for n in array.shape), size, adjust)
 
 
 def myocardium_center(labels: np.ndarray) -> tuple[float, float] | None:

@@ -13,12 +13,14 @@ class Pair:
 
     Attributes:
         case_id: unique name, used in tables.
-        patient: the patient it belongs to; splits never divide a patient.
+        patient: the patient it belongs to; splits never divide a patient. Pairs between subjects: the
+            fixed one.
         slice_index: position along the slice axis of the volume, from 0; None for volumes.
         group: stratum of the patient (ACDC: pathology), or None.
         moving: float32 `[*S]` in [0, 1] (ACDC: end-diastole).
         fixed: float32 `[*S]` in [0, 1] (ACDC: end-systole).
-        moving_labels: uint8 `[*S]` or None where no segmentation exists. A slice may hold background only.
+        moving_labels: uint8 `[*S]` (uint16 where values exceed 255) or None where no segmentation exists. A
+            slice may hold background only.
         fixed_labels: likewise.
         spacing: millimetres per array axis.
         displacement: true displacement, float32 `[*S, N]`, voxels, on the fixed grid, moved(x) = moving(x +
@@ -62,12 +64,16 @@ class LoadedSet:
         splits: the whole division, {"train": [patient, …], "val": […], "test": […]}, skipped patients
             included.
         cut: {case_id: number of labelled voxels outside the crop}, only cases that lost some.
+        labels: {structure: label value}, e.g. {"rv": 1, "myo": 2, "lv": 3}; empty where nothing is labelled.
+        main: structure that surface distances, failures and validation refer to; None with empty `labels`.
     """
 
     pairs: list[Pair]
     skipped: list[tuple[str, str]]
     splits: dict[str, list[str]]
     cut: dict[str, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    main: str | None = None
 
     @property
     def skipped_entries(self) -> list[dict[str, str]]:

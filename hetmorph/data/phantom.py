@@ -13,12 +13,15 @@ Reference (noise): Gudbjartsson and Patz, Magn. Reson. Med. 34, 1995, https://do
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hetmorph.data.dataset import Dataset, Found, Options
+from hetmorph.data.noise import rician
 from hetmorph.data.pair import Pair
 
+LABELS = {"rv": 1, "myo": 2, "lv": 3}
 PATIENTS = 32
 SLICES = 8
 GROUPS = {  # end-diastolic cavity radius and wall (voxels of a 128 x 128 image), end-systolic share of the radius
@@ -81,10 +84,10 @@ def patients(count: int = PATIENTS) -> dict[str, str]:
     return {f"phantom{number:03d}": groups[number % len(groups)] for number in range(count)}
 
 
-def read_pairs(patient: str, size: tuple[int, int] = (128, 128), seed: int = 0) -> list[Pair]:
+def read_pairs(patient: str, size: tuple[int, int] = (128, 128), seed: int = 0, noise: bool = True) -> list[Pair]:
     """All slices of one built-in patient, from base to apex."""
     number = int(patient.removeprefix("phantom"))
-    return [generate(number * SLICES + index, seed, size) for index in range(SLICES)]
+    return [generate(number * SLICES + index, seed, size, noise) for index in range(SLICES)]
 
 
 def generate(index: int, seed: int = 0, size: tuple[int, int] = (128, 128), noise: bool = True) -> Pair:
@@ -118,7 +121,7 @@ def generate(index: int, seed: int = 0, size: tuple[int, int] = (128, 128), nois
     sigma = _noise_level(heart, grid)
     if noise:
         rng = np.random.default_rng([seed, number, position, 1])
-        moving, fixed = _rician(moving, sigma, rng), _rician(fixed, sigma, rng)
+        moving, fixed = (np.clip(rician(image, sigma, rng), 0, 1) for image in (moving, fixed))
     return Pair(
         case_id=f"{name}_slice{position:02d}",
         patient=name,
@@ -301,6 +304,19 @@ def _noise_level(heart: Heart, grid: np.ndarray) -> np.ndarray:
     return heart.noise * (0.7 + 0.8 * np.minimum(far, 1.5) + 1.8 * spot)
 
 
-def _rician(image: np.ndarray, sigma: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    real = image + sigma * rng.standard_normal(image.shape)
-    return np.clip(np.hypot(real, sigma * rng.standard_normal(image.shape)), 0, 1)
+def _read(name: str, options: Options) -> tuple[list[Pair], dict[str, int]]:
+    pairs = read_pairs(name, options.size, noise=not options.clean)
+    return [replace(pair, sigma=None) for pair in pairs] if options.clean else pairs, {}
+
+
+DATASET = Dataset(
+    name="phantom",
+    labels=LABELS,
+    main="myo",
+    size=(128, 128),
+    crops=("paper",),  # drawn as that crop shows a heart
+    find=lambda _: Found({name: name for name in patients()}),
+    read=_read,
+    group=patients().get,
+    files=False,
+)

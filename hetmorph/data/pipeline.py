@@ -74,7 +74,7 @@ def _common_shape(pairs: Sequence[Pair]) -> tuple[int, ...]:
         raise ValueError("expected at least one pair, received none.")
     shapes = {pair.moving.shape for pair in pairs}
     if len(shapes) > 1:
-        raise ValueError(f"expected pairs of one shape (crop them), received {sorted(shapes)[:5]}.")
+        raise ValueError(f"expected pairs of one shape (a crop or size gives them one), received {sorted(shapes)[:5]}.")
     return shapes.pop()
 
 

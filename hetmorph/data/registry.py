@@ -2,70 +2,139 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from hetmorph.data import acdc, phantom
-from hetmorph.data.crop import CROPS
-from hetmorph.data.pair import LoadedSet
+import numpy as np
+
+from hetmorph.data import acdc, camus, csv_pairs, echo, hippocampus, oasis2d, phantom, sunnybrook
+from hetmorph.data.dataset import Dataset, Found, Options
+from hetmorph.data.known_warp import warp_known
+from hetmorph.data.noise import add_rician
+from hetmorph.data.pair import LoadedSet, Pair
 from hetmorph.data.splits import NAMES, check_splits, load_splits, make_splits
+from hetmorph.data.subjects import pair_subjects
 from hetmorph.io import DataError
 
 _LOG = logging.getLogger(__name__)
+_SETS = {
+    one.name: one
+    for one in (
+        acdc.DATASET,
+        camus.DATASET,
+        echo.DATASET,
+        hippocampus.DATASET,
+        oasis2d.DATASET,
+        oasis2d.TISSUE_DATASET,
+        phantom.DATASET,
+        sunnybrook.DATASET,
+    )
+}
+CROPS = tuple(dict.fromkeys(crop for one in _SETS.values() for crop in one.crops))
 SPLITS = (*NAMES, "all")
 
 
 def datasets() -> list[str]:
-    """Names that `load` knows."""
-    return ["acdc", "phantom"]
+    """Names that `load` knows; besides, it takes the path of a table of pairs that ends in .csv."""
+    return list(_SETS)
+
+
+def dataset(name: Path | str) -> Dataset:
+    """What is known about a set before loading it: labels, default size, crops.
+
+    Raises:
+        ValueError: neither a name of `datasets()` nor a path that ends in .csv.
+    """
+    if str(name).lower().endswith(".csv"):
+        return csv_pairs.dataset(name)
+    if name not in _SETS:
+        raise ValueError(f"expected name to be one of {tuple(_SETS)} or a file .csv, received {name!r}.")
+    return _SETS[name]
 
 
 def load(
-    name: str,
+    name: Path | str,
     data_dir: Path | str | None = None,
     split: str = "train",
-    crop: str = "paper",
-    size: tuple[int, int] = (128, 128),
+    crop: str | None = None,
+    size: tuple[int, ...] | None = None,
     seed: int = 0,
     skip_bad: bool = False,
     splits: Mapping[str, list[str]] | Path | str | None = None,
+    noise: float = 0.0,
+    known_warp: float = 0.0,
+    rounds: int = 1,
 ) -> LoadedSet:
     """Loads one part of a data set into memory.
 
     Args:
-        name: "acdc" or "phantom".
-        data_dir: where the files are; None reads the environment variable HETMORPH_DATA. Unused by "phantom".
+        name: one of `datasets()`, or a table of pairs of one's own (.csv, see `hetmorph.data.csv_pairs`).
+        data_dir: where the files are; None reads the environment variable HETMORPH_DATA, for a table its
+            own folder.
         split: "train", "val", "test", or "all" patients found.
-        crop: ACDC only. "paper": round the end-diastolic myocardium of the middle slice; "center": round
-            the motion, without labels; "none": the full field of view, whose size differs between patients.
-        size: in-plane size of the samples, voxels.
-        seed: of the division into train, val and test.
+        crop: one of `dataset(name).crops`, None the first of them. ACDC: "paper": round the end-diastolic
+            myocardium of the middle slice; "center": round the motion, without labels; "none": the full
+            field of view, whose size differs between patients. CAMUS and echo: "paper": the whole image
+            squeezed to `size`; "aspect": with its proportions kept.
+        size: voxels of a sample along each axis; None is the set's own.
+        seed: of the division into train, val and test, the pairing of subjects, noise and warps.
         skip_bad: leave out cases whose files are bad, and list them, instead of raising.
         splits: a division to use instead of drawing one: a mapping or a file written by `save_splits`.
             Patients that are not in it are in no part except "all".
+        noise: mean level of Rician noise to add, see `add_rician`; the phantom's own is then left out.
+        known_warp: where above 0, `warp_known` with this amplitude (voxels) replaces the fixed images.
+        rounds: sets of subjects: how often each is moving and fixed, see `pair_subjects`.
 
     Returns:
-        A `LoadedSet`: the samples, the skipped cases, and the whole division.
+        A `LoadedSet`: the samples, the skipped cases, the whole division, and what the labels mean.
 
     Raises:
         DataError: data are missing or bad; the file and a remedy are named.
-        ValueError: an argument is none of the choices.
+        ValueError: an argument is none of the choices, or has no effect on this set.
 
     Example:
         >>> train = load("phantom", split="train", size=(64, 64))
         >>> train.pairs[0].moving.shape
         (64, 64)
     """
-    for given, known, what in ((name, datasets(), "name"), (split, SPLITS, "split"), (crop, CROPS, "crop")):
-        if given not in known:
-            raise ValueError(f"expected {what} to be one of {tuple(known)}, received {given!r}.")
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"expected size as two positive numbers of voxels, received {size}.")
-    division = None if splits is None else _given_splits(splits)
-    if name == "phantom":
-        return _load_phantom(split, tuple(size), seed, division)
-    return _load_acdc(data_dir, split, crop, tuple(size), seed, skip_bad, division)
+    chosen = dataset(name)
+    if split not in SPLITS:
+        raise ValueError(f"expected split to be one of {SPLITS}, received {split!r}.")
+    options = Options(_checked_size(chosen, size), _checked_crop(chosen, crop), clean=noise > 0)
+    _check_effect(chosen, data_dir, rounds)
+    found = chosen.find(data_dir)
+    division = found.splits if splits is None else _given_splits(splits)
+    loaded = _load(chosen, found, split, options, seed, skip_bad, division, rounds)
+    pairs = warp_known(loaded.pairs, seed, known_warp) if known_warp else loaded.pairs
+    return dataclasses.replace(loaded, pairs=add_rician(pairs, noise, seed))
+
+
+def _checked_crop(chosen: Dataset, crop: str | None) -> str | None:
+    if crop is None:
+        return chosen.crops[0] if chosen.crops else None
+    if not chosen.crops:
+        raise ValueError(f"expected crop to be left out, {chosen.name!r} has no choice of it; received {crop!r}.")
+    if crop not in chosen.crops:
+        raise ValueError(f"expected crop to be one of {chosen.crops} ({chosen.name}), received {crop!r}.")
+    return crop
+
+
+def _checked_size(chosen: Dataset, size: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    if size is None:
+        return chosen.size
+    if len(size) not in chosen.ndims or min(size) < 1:
+        wanted = " or ".join(map(str, chosen.ndims))
+        raise ValueError(f"expected size as {wanted} positive numbers of voxels ({chosen.name}), received {size}.")
+    return tuple(size)
+
+
+def _check_effect(chosen: Dataset, data_dir: Path | str | None, rounds: int) -> None:
+    if data_dir is not None and not chosen.files:
+        raise ValueError(f"expected data_dir to be left out, {chosen.name!r} needs no files; received {data_dir}.")
+    if rounds != 1 and not chosen.between:
+        raise ValueError(f"expected rounds=1, {chosen.name!r} has pairs within patients only; received {rounds}.")
 
 
 def _given_splits(splits: Mapping[str, list[str]] | Path | str) -> dict[str, list[str]]:
@@ -86,51 +155,68 @@ def _chosen(split: str, division: Mapping[str, list[str]], patients: list[str]) 
     return [patient for patient in patients if patient in wanted]
 
 
-def _load_phantom(split: str, size: tuple[int, int], seed: int, division: dict | None) -> LoadedSet:
-    groups = phantom.patients()
-    division = division or make_splits(groups, seed)
-    pairs = [pair for name in _chosen(split, division, list(groups)) for pair in phantom.read_pairs(name, size)]
-    return LoadedSet(pairs, [], division)
-
-
-def _load_acdc(data_dir, split, crop, size, seed, skip_bad, division) -> LoadedSet:
-    folders, testing = acdc.find_patients(data_dir)
+def _load(
+    chosen: Dataset,
+    found: Found,
+    split: str,
+    options: Options,
+    seed: int,
+    skip_bad: bool,
+    division: dict[str, list[str]] | None,
+    rounds: int,
+) -> LoadedSet:
     groups, skipped = {}, {}
-    for patient, folder in folders.items():
+    for patient, entry in found.patients.items():
         try:
-            groups[patient] = acdc.read_info(folder).group
+            groups[patient] = chosen.group(entry)
         except DataError as error:
             if not skip_bad:
                 raise
             # it keeps its place in the division: one bad file must not move other patients
             groups[patient], skipped[patient] = None, str(error)
-    division = division or make_splits(groups, seed, held_out=testing)
-    chosen = _chosen(split, division, list(folders))
-    pairs, cut = [], {}
-    for patient in chosen:
+    division = division or make_splits(groups, seed, held_out=found.held_out)
+    wanted = _chosen(split, division, list(groups))
+    results = []
+    for patient in wanted:
         if patient in skipped:
             continue
         try:
-            samples, gone = acdc.read_pairs(folders[patient], crop, size)
+            results.append(chosen.read(found.patients[patient], options))
         except DataError as error:
             if not skip_bad:
                 raise
             skipped[patient] = str(error)
-            continue
-        pairs += samples
-        cut |= gone
-    left_out = [(patient, skipped[patient]) for patient in chosen if patient in skipped]
-    if not pairs:
+    left_out = [(patient, skipped[patient]) for patient in wanted if patient in skipped]
+    if not results:
         reasons = "\n".join(reason for _, reason in left_out)
-        raise DataError(f"no usable case among {len(chosen)} of the {split} split:\n{reasons}")
-    if cut:
-        some = ", ".join(list(cut)[:3]) + (", …" if len(cut) > 3 else "")
-        _LOG.warning(
-            "The %r crop to %s leaves labelled voxels outside in %d of %d slices (%s).",
-            crop,
-            size,
-            len(cut),
-            len(pairs),
-            some,
-        )
-    return LoadedSet(pairs, left_out, division, cut)
+        raise DataError(f"no usable case among {len(wanted)} of the {split} split:\n{reasons}")
+    pairs, cut = pair_subjects(results, seed, rounds) if chosen.between else _joined(results)
+    _warn_of_cuts(pairs, cut, options)
+    labels = _labels_in(pairs) if chosen.labels is None else dict(chosen.labels)
+    return LoadedSet(pairs, left_out, division, cut, labels, chosen.main or next(iter(labels), None))
+
+
+def _joined(results: list[tuple[list[Pair], dict[str, int]]]) -> tuple[list[Pair], dict[str, int]]:
+    pairs = [pair for samples, _ in results for pair in samples]
+    return pairs, {case: count for _, gone in results for case, count in gone.items()}
+
+
+def _labels_in(pairs: list[Pair]) -> dict[str, int]:
+    """{"label_v": v} for every value v above 0 that occurs."""
+    masks = [mask for pair in pairs for mask in (pair.moving_labels, pair.fixed_labels) if mask is not None]
+    values = sorted({int(value) for mask in masks for value in np.unique(mask)} - {0})
+    return {f"label_{value}": value for value in values}
+
+
+def _warn_of_cuts(pairs: list[Pair], cut: dict[str, int], options: Options) -> None:
+    if not cut:
+        return
+    _LOG.warning(
+        "The %scrop to %s leaves labelled voxels outside in %d of %d %s (%s).",
+        f"{options.crop!r} " if options.crop else "",
+        options.size,
+        len(cut),
+        len(pairs),
+        "pairs" if pairs[0].slice_index is None else "slices",
+        ", ".join(list(cut)[:3]) + (", …" if len(cut) > 3 else ""),
+    )

@@ -1,20 +1,30 @@
-"""Evaluation of a registration model: predictor → one row per slice → summary → files and table."""
+"""Evaluation of a registration: predictor → one row per case → summary → files and table."""
 
-from hetmorph.evaluation.cases import CONVENTIONS, evaluate, evaluate_pair
-from hetmorph.evaluation.paired import compare, read_cases
+from hetmorph.evaluation.cases import CONVENTIONS, evaluate, evaluate_each, evaluate_pair
+from hetmorph.evaluation.classical import PROGRAMS
+from hetmorph.evaluation.paired import compare, compare_runs, over_seeds, read_cases
+from hetmorph.evaluation.partial import Partial, fingerprint
 from hetmorph.evaluation.predictor import Prediction, Predictor, load, wrap
 from hetmorph.evaluation.summary import pick_cases, summarise, write_cases, write_summary
 from hetmorph.evaluation.table import markdown
+from hetmorph.evaluation.uncertainty import Curves
 
 __all__ = [
     "CONVENTIONS",
+    "Curves",
+    "PROGRAMS",
+    "Partial",
     "Prediction",
     "Predictor",
     "compare",
+    "compare_runs",
     "evaluate",
+    "evaluate_each",
     "evaluate_pair",
+    "fingerprint",
     "load",
     "markdown",
+    "over_seeds",
     "pick_cases",
     "read_cases",
     "summarise",

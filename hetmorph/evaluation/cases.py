@@ -6,31 +6,45 @@ Two conventions differ in how a warped label becomes a mask, after warping each 
 - "official": inside where it is above 0, as in the experiments of Zhang et al. (arXiv 2312.00836). This
   dilates the mask: even a perfect warp scores below 1.
 
-A structure that is absent from the moving or from the fixed labels is not a valid sample of overlap: its
-scores are NaN, which means leave out. A structure that the warp makes vanish has Dice 0 and no defined
-surface distance. A row whose myocardium scores are undefined is *failed*, and says why in the column
-`failed`. So is a row whose prediction holds NaN or infinity: none of it is scored.
+Every structure has its Dice; surface distances and failures refer to one of them, the *main* structure of the data
+set (the myocardium of a heart). A structure that is absent from the moving or from the fixed labels is not a valid
+sample of overlap: its scores are NaN, which means leave out. A structure that the warp makes vanish has Dice 0 and no
+defined surface distance. A row whose scores of the main structure are undefined is *failed*, and says why in the
+column `failed`. So is a row whose prediction holds NaN or infinity: none of it is scored.
 """
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
+from hetmorph.evaluation import uncertainty
 from hetmorph.evaluation.predictor import Prediction
-from hetmorph.metrics import calibration, deformation, overlap, surface
+from hetmorph.evaluation.uncertainty import Curves, Judgement
+from hetmorph.metrics import deformation, overlap, surface
 from hetmorph.ops.warp import warp
 
 CONVENTIONS = ("hetmorph", "official")
 LABELS = {"rv": 1, "myo": 2, "lv": 3}
-OVERLAP = ("dice_myo", "dice_rv", "dice_lv", "dice_mean", "hd_px", "hd95_px", "assd_px", "asd_px", "hd95_mm")
+MAIN = "myo"
+# Of a heart: what its main structure, the moving and the fixed image, and all its labels together are called.
+HEART = ("myocardium", "ED", "ES", "heart")
+SURFACE = ("hd_px", "hd95_px", "assd_px", "asd_px", "hd95_mm")
 DEFORMATION = ("folds_percent", "sdlogj")
+
+
+def overlap_columns(labels: Mapping[str, int] = LABELS, main: str | None = MAIN) -> tuple[str, ...]:
+    """Names of the columns made from labels: Dice of the main structure first, of the others, their mean, surfaces."""
+    others = (name for name in labels if name != main)
+    dices = (f"dice_{name}" for name in ((main, *others) if labels else ()))
+    return (*dices, "dice_mean", *SURFACE)
+
+
+OVERLAP = overlap_columns()
 UNDEFORMED = (*OVERLAP, *DEFORMATION, "mse")
-REGISTERED = (*UNDEFORMED, "ause", "ause_foreground", "seconds_per_pair")
-TRUTH_UNDEFORMED = ("epe", "epe_heart")
-TRUTH_REGISTERED = (*TRUTH_UNDEFORMED, "sigma_correlation")
+REGISTERED = (*UNDEFORMED, *uncertainty.RESIDUAL, "seconds_per_pair")
 
 
 def evaluate(
@@ -39,6 +53,8 @@ def evaluate(
     convention: str = "hetmorph",
     progress: bool = True,
     labels: Mapping[str, int] = LABELS,
+    main: str | None = MAIN,
+    curves: Curves | None = None,
 ) -> list[dict]:
     """One row of scores per pair, in their order.
 
@@ -47,7 +63,9 @@ def evaluate(
         pairs: `hetmorph.data.Pair` objects, 2-D or 3-D.
         convention: "hetmorph" or "official", see above.
         progress: show a progress bar on stderr.
-        labels: label value of each structure; "myo" must be among them.
+        labels: label value of each structure; each gets a column `dice_<structure>`. Empty for a set without labels.
+        main: the structure that surface distances and failures refer to; None where there are no labels.
+        curves: collects sparsification and calibration of σ_I over the pairs, for a model that predicts it.
 
     Returns:
         Dictionaries with `case_id, patient, slice_index, group, failed`, and each metric twice, as
@@ -55,20 +73,36 @@ def evaluate(
         is repeated, so that `registered_seconds_per_pair` leaves out compilation.
 
     Raises:
-        ValueError: unknown convention, or a pair the predictor cannot take (the case is named).
+        ValueError: unknown convention, a main structure without label, or a pair the predictor cannot take (the case
+            is named).
     """
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {CONVENTIONS}, got {convention!r}")
-    rows, warm = [], set()
+    return list(evaluate_each(predictor, pairs, convention, progress, labels, main, curves))
+
+
+def evaluate_each(
+    predictor: Callable[..., Prediction],
+    pairs: Sequence,
+    convention: str = "hetmorph",
+    progress: bool = True,
+    labels: Mapping[str, int] = LABELS,
+    main: str | None = MAIN,
+    curves: Curves | None = None,
+) -> Iterator[dict]:
+    """The rows of `evaluate` one after the other, each as soon as it is known."""
+    _check(convention, labels, main)
+    warm = set()
+    compiles = getattr(predictor, "compiles", True)
     for pair in tqdm(pairs, desc="evaluating", unit="pair", disable=not progress):
         try:
-            if pair.moving.shape not in warm:
+            if compiles and pair.moving.shape not in warm:
                 predictor(pair.moving, pair.fixed)
                 warm.add(pair.moving.shape)
-            rows.append(evaluate_pair(predictor, pair, convention, labels))
+            row, judgement = _row_of(predictor, pair, convention, labels, main)
         except ValueError as error:
             raise ValueError(f"{pair.case_id}: {error}") from error
-    return rows
+        if curves is not None and judgement is not None:
+            curves.add(judgement)
+        yield row
 
 
 def evaluate_pair(
@@ -76,33 +110,11 @@ def evaluate_pair(
     pair,
     convention: str = "hetmorph",
     labels: Mapping[str, int] = LABELS,
+    main: str | None = MAIN,
 ) -> dict:
     """The row of one pair; see `evaluate`."""
-    start = time.perf_counter()
-    prediction = predictor(pair.moving, pair.fixed)
-    seconds = time.perf_counter() - start
-    undeformed = _scores(pair, _identity(pair), convention, labels)
-    registered = dict.fromkeys((*REGISTERED, *TRUTH_REGISTERED), math.nan)
-    failed = _reason_before(pair, labels["myo"])
-    if _finite(prediction):
-        registered |= _scores(pair, prediction, convention, labels) | _calibration(pair, prediction)
-        if not failed and math.isnan(registered["hd_px"]):
-            failed = "myocardium vanished by warping"
-    else:
-        failed = failed or "prediction not finite"
-    registered["seconds_per_pair"] = seconds
-    truth_undeformed, truth_registered = _truth_columns(pair)
-    return (
-        {
-            "case_id": pair.case_id,
-            "patient": pair.patient,
-            "slice_index": pair.slice_index,
-            "group": pair.group,
-        }
-        | {"failed": failed}
-        | {f"undeformed_{k}": undeformed[k] for k in (*UNDEFORMED, *truth_undeformed)}
-        | {f"registered_{k}": registered[k] for k in (*REGISTERED, *truth_registered)}
-    )
+    _check(convention, labels, main)
+    return _row_of(predictor, pair, convention, labels, main)[0]
 
 
 def foreground(pair) -> np.ndarray:
@@ -124,6 +136,45 @@ def warp_labels(labels, displacement, values: Sequence[int], convention: str = "
     return warped > 0 if convention == "official" else warped >= 0.5
 
 
+def _check(convention: str, labels: Mapping[str, int], main: str | None) -> None:
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention must be one of {CONVENTIONS}, got {convention!r}")
+    if labels and main not in labels:
+        raise ValueError(f"the main structure must be one of {tuple(labels)}, got {main!r}")
+    if "mean" in labels:
+        raise ValueError("no structure can be called 'mean': dice_mean is the mean over all structures")
+
+
+def _row_of(
+    predictor, pair, convention: str, labels: Mapping[str, int], main: str | None
+) -> tuple[dict, Judgement | None]:
+    start = time.perf_counter()
+    prediction = predictor(pair.moving, pair.fixed)
+    seconds = time.perf_counter() - start
+    common = (*overlap_columns(labels, main), *DEFORMATION, "mse", *_truth_columns(pair, main))
+    undeformed = dict.fromkeys(common, math.nan) | _scores(pair, _identity(pair), convention, labels, main)
+    registered = dict.fromkeys((*common, *_uncertainty_columns(pair)), math.nan) | {"seconds_per_pair": seconds}
+    failed, judgement = _reason_before(pair, labels, main), None
+    if _finite(prediction):
+        registered |= _scores(pair, prediction, convention, labels, main)
+        if prediction.log_variance is not None:
+            judgement = uncertainty.judge(pair, prediction, foreground(pair))
+            registered |= judgement.scores
+        if not failed and math.isnan(registered["hd_px"]):
+            failed = f"{_words(main)[0]} vanished by warping"
+    else:
+        failed = failed or "prediction not finite"
+    row = {
+        "case_id": pair.case_id,
+        "patient": pair.patient,
+        "slice_index": pair.slice_index,
+        "group": pair.group,
+        "failed": failed,
+    }
+    row |= {f"undeformed_{name}": score for name, score in undeformed.items()}
+    return row | {f"registered_{name}": score for name, score in registered.items()}, judgement
+
+
 def _finite(prediction: Prediction) -> bool:
     maps = (prediction.displacement, prediction.moved, prediction.log_variance)
     return all(np.isfinite(x).all() for x in maps if x is not None)
@@ -133,28 +184,34 @@ def _identity(pair) -> Prediction:
     return Prediction(np.zeros((*pair.moving.shape, pair.moving.ndim), np.float32), pair.moving)
 
 
-def _reason_before(pair, myocardium: int) -> str:
+def _words(main: str | None) -> tuple[str, str, str, str]:
+    """What to call the main structure, the moving and the fixed image, and all structures together."""
+    return HEART if main == MAIN else (main, "moving", "fixed", "labels")
+
+
+def _reason_before(pair, labels: Mapping[str, int], main: str | None) -> str:
     """Why no registration could be scored on this pair, or ""."""
-    if pair.moving_labels is None or pair.fixed_labels is None:
+    if not labels or pair.moving_labels is None or pair.fixed_labels is None:
         return "no labels"
-    frames = {"ED": pair.moving_labels, "ES": pair.fixed_labels}
-    missing = [name for name, frame in frames.items() if not (frame == myocardium).any()]
-    return f"no myocardium in {' and '.join(missing)}" if missing else ""
+    name, moving, fixed, _ = _words(main)
+    images = {moving: pair.moving_labels, fixed: pair.fixed_labels}
+    missing = [image for image, values in images.items() if not (values == labels[main]).any()]
+    return f"no {name} in {' and '.join(missing)}" if missing else ""
 
 
-def _scores(pair, prediction: Prediction, convention: str, labels: Mapping[str, int]) -> dict:
-    scores = dict.fromkeys(OVERLAP, math.nan)
-    if pair.moving_labels is not None and pair.fixed_labels is not None:
-        scores |= _label_scores(pair, prediction.displacement, convention, labels)
+def _scores(pair, prediction: Prediction, convention: str, labels: Mapping[str, int], main: str | None) -> dict:
+    scores = {}
+    if labels and pair.moving_labels is not None and pair.fixed_labels is not None:
+        scores |= _label_scores(pair, prediction.displacement, convention, labels, main)
     scores["folds_percent"] = deformation.folds_percent(prediction.displacement)
     scores["sdlogj"] = deformation.sdlogj(prediction.displacement)
     scores["mse"] = float(np.mean((pair.fixed - prediction.moved) ** 2))
     if pair.displacement is not None:
-        scores |= _displacement_errors(pair, prediction.displacement)
+        scores |= _displacement_errors(pair, prediction.displacement, main)
     return scores
 
 
-def _label_scores(pair, displacement, convention: str, labels: Mapping[str, int]) -> dict:
+def _label_scores(pair, displacement, convention: str, labels: Mapping[str, int], main: str | None) -> dict:
     warped = dict(
         zip(labels, warp_labels(pair.moving_labels, displacement, [*labels.values()], convention), strict=True)
     )
@@ -163,8 +220,8 @@ def _label_scores(pair, displacement, convention: str, labels: Mapping[str, int]
     scores = {f"dice_{name}": overlap.dice(warped[name], truth[name]) for name in labels if valid[name]}
     if scores:
         scores["dice_mean"] = float(np.mean([*scores.values()]))
-    if valid["myo"]:
-        scores |= _surface_scores(truth["myo"], warped["myo"], pair.spacing)
+    if valid[main]:
+        scores |= _surface_scores(truth[main], warped[main], pair.spacing)
     return scores
 
 
@@ -178,33 +235,22 @@ def _surface_scores(truth: np.ndarray, prediction: np.ndarray, spacing) -> dict:
     }
 
 
-def _calibration(pair, prediction: Prediction) -> dict:
-    if prediction.log_variance is None:
-        return {}
-    sq_error = (pair.fixed - prediction.moved) ** 2
-    scores = {
-        "ause": calibration.ause(sq_error, prediction.log_variance),
-        "ause_foreground": calibration.ause(sq_error, prediction.log_variance, foreground(pair)),
-    }
-    if pair.sigma is not None:
-        scores["sigma_correlation"] = _correlation(np.exp(0.5 * prediction.log_variance), pair.sigma)
-    return scores
+def _displacement_errors(pair, displacement, main: str | None) -> dict:
+    labelled = pair.fixed_labels > 0 if pair.fixed_labels is not None else np.zeros(pair.fixed.shape, bool)
+    masks = dict(zip(_error_columns(main), (foreground(pair), labelled), strict=True))
+    return {name: deformation.endpoint_error(displacement, pair.displacement, mask) for name, mask in masks.items()}
 
 
-def _displacement_errors(pair, displacement) -> dict:
-    errors = {"epe": deformation.endpoint_error(displacement, pair.displacement, foreground(pair))}
-    heart = pair.fixed_labels > 0 if pair.fixed_labels is not None else np.zeros(pair.fixed.shape, bool)
-    return errors | {"epe_heart": deformation.endpoint_error(displacement, pair.displacement, heart)}
+def _error_columns(main: str | None) -> tuple[str, str]:
+    """Displacement error over the foreground, and over what is labelled in the fixed image."""
+    return "epe", f"epe_{_words(main)[3]}"
 
 
-def _correlation(a, b) -> float:
-    """Pearson correlation; NaN when either is constant."""
-    if np.std(a) == 0 or np.std(b) == 0:
-        return math.nan
-    return float(np.corrcoef(np.ravel(a), np.ravel(b))[0, 1])
+def _truth_columns(pair, main: str | None) -> tuple[str, ...]:
+    return () if pair.displacement is None else _error_columns(main)
 
 
-def _truth_columns(pair) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the metrics that need the true displacement or noise of this pair."""
-    errors = TRUTH_UNDEFORMED if pair.displacement is not None else ()
-    return errors, (*errors, "sigma_correlation") if pair.sigma is not None else errors
+def _uncertainty_columns(pair) -> tuple[str, ...]:
+    """Names of the metrics of uncertainty that can be known for this pair."""
+    displacement = uncertainty.DISPLACEMENT if pair.displacement is not None else ()
+    return (*uncertainty.RESIDUAL, *displacement, *(uncertainty.NOISE if pair.sigma is not None else ()))

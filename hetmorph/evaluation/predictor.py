@@ -32,10 +32,13 @@ class Predictor:
     """Registers pairs of arrays. Subclasses say how a batch runs through their model.
 
     Attributes:
-        ndims: number of spatial axes the model works on.
+        ndims: number of spatial axes the model works on; None takes 2-D and 3-D alike.
+        compiles: whether the first call on images of another shape takes longer than those after it.
     """
 
-    def __init__(self, ndims: int):
+    compiles = True
+
+    def __init__(self, ndims: int | None):
         self.ndims = ndims
 
     def __call__(self, moving, fixed) -> Prediction:
@@ -63,9 +66,10 @@ class Predictor:
 
     def _checked(self, images, name: str) -> np.ndarray:
         images = np.asarray(images, dtype=np.float32)
-        if images.ndim != self.ndims + 1:
+        allowed = (2, 3) if self.ndims is None else (self.ndims,)
+        if images.ndim - 1 not in allowed:
             raise ValueError(
-                f"this model registers {self.ndims}-D images without channel axis, "
+                f"this model registers {' or '.join(f'{n}-D' for n in allowed)} images without channel axis, "
                 f"got {name} of shape {images.shape[1:]}"
             )
         if not np.isfinite(images).all():
@@ -148,20 +152,30 @@ def wrap(model) -> Predictor:
     return model if isinstance(model, Predictor) else ModelPredictor(model)
 
 
-def load(path) -> Predictor:
-    """The predictor of a model on disk.
+def load(path, threads: int | None = None) -> Predictor:
+    """The predictor of a model on disk, or of a classical program.
 
     Args:
         path: a `.keras` file; or a SavedModel folder, or the folder above it that holds integer version
-            folders, of which the largest is taken.
+            folders, of which the largest is taken; or a name of `evaluation.PROGRAMS`, such as "demons" (a folder
+            of that name is "./demons").
+        threads: of a classical program; None takes one.
 
     Raises:
         FileNotFoundError: nothing at this path.
-        ValueError: something else than a registration model.
+        ValueError: something else than a registration model, or `threads` for one that TensorFlow runs.
+        ImportError: the package of the classical program is missing.
     """
+    from hetmorph.evaluation import classical
+
+    if str(path) in classical.PROGRAMS:
+        return classical.load(str(path), 1 if threads is None else threads)
+    if threads is not None:
+        raise ValueError("threads are for classical programs; TensorFlow reads TF_NUM_INTRAOP_THREADS")
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"no model at {path}: expected a .keras file or a SavedModel folder")
+        programs = ", ".join(classical.PROGRAMS)
+        raise FileNotFoundError(f"no model at {path}: expected a .keras file, a SavedModel folder, or {programs}")
     if path.is_dir():
         return SavedModelPredictor(savedmodel_folder(path))
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):

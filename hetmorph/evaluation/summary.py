@@ -13,7 +13,7 @@ import numpy as np
 BLOCKS = ("undeformed", "registered")
 
 
-def summarise(rows: Sequence[dict], convention: str = "hetmorph", **about) -> dict:
+def summarise(rows: Sequence[dict], convention: str = "hetmorph", main: str | None = "myo", **about) -> dict:
     """Means and standard deviations of the rows of `evaluate`.
 
     Means are over slices and leave out undefined scores; how many were defined is told under `n`. The
@@ -23,13 +23,14 @@ def summarise(rows: Sequence[dict], convention: str = "hetmorph", **about) -> di
     Args:
         rows: as `evaluation.cases.evaluate` returns them.
         convention: "hetmorph" or "official", the one the rows were made with.
+        main: the structure that surface distances and failures refer to, the one the rows were made with.
         **about: further entries for the summary (model, data, split, …), JSON values.
 
     Returns:
-        `n_cases`: rows, failed ones included. `n_failed`: those without a valid myocardium score. `failures`:
-        their case and reason. `undeformed` and `registered`: for each metric the mean and, as `<metric>_std`,
-        the standard deviation (of the slices, divisor n). `n`: number of defined values per block and metric.
-        `per_patient`: per patient the mean over its slices, and the two blocks over patients instead of
+        `n_cases`: rows, failed ones included. `n_failed`: those without a valid score of the main structure.
+        `failures`: their case and reason. `undeformed` and `registered`: for each metric the mean and, as
+        `<metric>_std`, the standard deviation (of the slices, divisor n). `n`: number of defined values per block
+        and metric. `per_patient`: per patient the mean over its slices, and the two blocks over patients instead of
         slices. An undefined number is None.
 
     Raises:
@@ -48,6 +49,7 @@ def summarise(rows: Sequence[dict], convention: str = "hetmorph", **about) -> di
         "n_cases": len(rows),
         "n_failed": len(failed),
         "convention": convention,
+        "main": main,
         "undeformed": _block(values["undeformed"]),
         "registered": _block(values["registered"]),
         "n": {block: {m: len(_defined(v)) for m, v in values[block].items()} for block in BLOCKS},
@@ -61,26 +63,36 @@ def pick_cases(rows: Sequence[dict], metric: str = "registered_dice_myo") -> dic
 
     Rows without that score are passed over; all of them undefined gives an empty dictionary.
     """
-    ranked = sorted((row[metric], i) for i, row in enumerate(rows) if math.isfinite(row[metric]))
+    scores = [row.get(metric, math.nan) for row in rows]
+    ranked = sorted((score, i) for i, score in enumerate(scores) if math.isfinite(score))
     if not ranked:
         return {}
     return {"median": ranked[(len(ranked) - 1) // 2][1], "worst": ranked[0][1]}
 
 
 def write_cases(path, rows: Sequence[dict]) -> None:
-    """Write the rows as CSV, one a case; undefined values are left empty. The file appears complete or not at
+    """Write rows as CSV, one a case or a point; undefined values are left empty. The file appears complete or not at
     all."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: "" if _undefined(value) else value for name, value in row.items()} for row in rows)
-    _write_atomically(path, text.getvalue())
+    write_text(path, text.getvalue())
 
 
 def write_summary(path, summary: dict) -> None:
     """Write a summary as strict JSON (no NaN). The file appears complete or not at all."""
-    _write_atomically(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path, text: str) -> None:
+    """Write a text file, complete or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def _metrics(rows: Sequence[dict], block: str) -> list[str]:
@@ -122,11 +134,3 @@ def _undefined(value) -> bool:
 def _mean(values: Iterable[float]) -> float | None:
     defined = _defined(values)
     return float(np.mean(defined)) if defined else None
-
-
-def _write_atomically(path, text: str) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

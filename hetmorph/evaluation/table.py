@@ -2,9 +2,6 @@
 
 COLUMNS = (
     # metric, heading, factor, decimals
-    ("dice_myo", "Dice MYO", 1, 3),
-    ("dice_rv", "Dice RV", 1, 3),
-    ("dice_lv", "Dice LV", 1, 3),
     ("dice_mean", "Dice mean", 1, 3),
     ("hd_px", "HD px", 1, 2),
     ("hd95_px", "HD95 px", 1, 2),
@@ -16,11 +13,20 @@ COLUMNS = (
     ("mse", "MSE ·10³", 1e3, 2),
     ("ause", "AUSE ·10⁴", 1e4, 2),
     ("ause_foreground", "AUSE fg ·10⁴", 1e4, 2),
+    ("coverage1_foreground", "within ±σ fg % (68.3)", 1e2, 1),
+    ("coverage2_foreground", "within ±2σ fg % (95.4)", 1e2, 1),
+    ("z_sd_foreground", "sd of r/σ fg (1)", 1, 2),
+    ("z_normal_distance_foreground", "r/σ from N(0, 1) fg", 1, 2),
+    ("sigma_ece_foreground", "ECE σ fg ·10³", 1e3, 2),
     ("epe", "EPE px", 1, 2),
     ("epe_heart", "EPE heart px", 1, 2),
+    ("epe_labels", "EPE labels px", 1, 2),
+    ("ause_displacement_foreground", "AUSE EPE fg px²", 1, 3),
     ("sigma_correlation", "r(σ)", 1, 2),
+    ("sigma_rank_correlation", "rank r(σ)", 1, 2),
     ("seconds_per_pair", "s/pair", 1, 3),
 )
+FEW = 5  # structures that get a line each; of more, the main one and the mean
 
 
 def markdown(summary: dict) -> str:
@@ -31,7 +37,7 @@ def markdown(summary: dict) -> str:
         summary: as `evaluation.summary.summarise` returns it.
     """
     rows = [("", "undeformed", "registered")]
-    for metric, heading, factor, decimals in COLUMNS:
+    for metric, heading, factor, decimals in (*_dice_columns(summary), *COLUMNS):
         cells = [_cell(summary[block], metric, factor, decimals) for block in ("undeformed", "registered")]
         if any(cells):
             rows.append((heading, *cells))
@@ -41,6 +47,22 @@ def markdown(summary: dict) -> str:
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join([_heading(summary), "", *lines])
+
+
+def structure_heading(name: str) -> str:
+    """Abbreviations in capitals, names as they are."""
+    return name.upper() if len(name) <= 4 else name
+
+
+def shown_structures(summary: dict) -> list[str]:
+    """The structures that get a line of their own, the main one first."""
+    names = [metric.removeprefix("dice_") for metric in summary["n"]["registered"] if metric.startswith("dice_")]
+    names = [name for name in names if name != "mean"]
+    return names if len(names) <= FEW else [name for name in names if name == summary["main"]]
+
+
+def _dice_columns(summary: dict) -> list[tuple[str, str, int, int]]:
+    return [(f"dice_{name}", f"Dice {structure_heading(name)}", 1, 3) for name in shown_structures(summary)]
 
 
 def _heading(summary: dict) -> str:

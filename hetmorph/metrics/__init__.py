@@ -8,6 +8,7 @@ from hetmorph.metrics import calibration, deformation, overlap, surface
 from hetmorph.metrics.calibration import ause, sparsification
 from hetmorph.metrics.deformation import endpoint_error, folds_percent, sdlogj
 from hetmorph.metrics.overlap import dice
+from hetmorph.metrics.reliability import calibration_error, coverage, normal_distance, reliability_curve, standardised
 from hetmorph.metrics.surface import asd, assd, hausdorff, hausdorff95, surface_distances
 
 __all__ = [
@@ -15,15 +16,20 @@ __all__ = [
     "assd",
     "ause",
     "calibration",
+    "calibration_error",
+    "coverage",
     "deformation",
     "dice",
     "endpoint_error",
     "folds_percent",
     "hausdorff",
     "hausdorff95",
+    "normal_distance",
     "overlap",
+    "reliability_curve",
     "sdlogj",
     "sparsification",
+    "standardised",
     "surface",
     "surface_distances",
 ]

@@ -62,7 +62,11 @@ def ause(sq_error, uncertainty, mask=None, steps: int = 50) -> float:
 
     Arguments and errors as `sparsification`.
     """
-    curves = sparsification(sq_error, uncertainty, mask, steps)
+    return area(sparsification(sq_error, uncertainty, mask, steps))
+
+
+def area(curves: Sparsification | None) -> float:
+    """The area that `ause` reports, of curves already at hand; NaN for None."""
     if curves is None:
         return float("nan")
     gap = np.abs(curves.curve - curves.oracle)

@@ -6,6 +6,7 @@ from hetmorph.networks.checkpoint import ModelCheckpointParallel
 from hetmorph.networks.het import HetTransMorph, HetVxmDense
 from hetmorph.networks.hyper import HyperVxmDense
 from hetmorph.networks.instance import InstanceDense
+from hetmorph.networks.multi_pass import MultiPass
 from hetmorph.networks.nll import NllTransMorph, NllVxmDense
 from hetmorph.networks.semisupervised import VxmDenseSemiSupervisedPointCloud, VxmDenseSemiSupervisedSeg
 from hetmorph.networks.synth import SynthStrip, labels_to_image
@@ -24,6 +25,7 @@ __all__ = [
     "HyperVxmDense",
     "InstanceDense",
     "ModelCheckpointParallel",
+    "MultiPass",
     "NllTransMorph",
     "NllVxmDense",
     "ProbAtlasSegmentation",

@@ -51,7 +51,7 @@ class TwoNetworks:
         ref.warm_start, ref.variance_pass = warm_start, variance_pass
         ref.phase = Phase.JOINT
         ref.step_model = keras.Model(self.inputs, [*self.outputs, ref.pos_flow, ref.source, ref.target])
-        ref.full_model = self._full_model()
+        ref.full_model = full_model(self, self.inputs, ref.source, ref.target, ref.pos_flow, ref.y_source)
 
     # -- inference ------------------------------------------------------------------------------------------------
 
@@ -66,18 +66,6 @@ class TwoNetworks:
     def predict_all(self, src, trg, batch_size=None) -> dict[str, np.ndarray]:
         """Everything one registration yields: `displacement` (voxels), `moved`, `log_variance` and `weight`."""
         return self.references.full_model.predict([src, trg], batch_size=batch_size, verbose=0)
-
-    def _full_model(self) -> keras.Model:
-        ref = self.references
-        log_variance = self.variance_network(keras.layers.Concatenate(dtype="float32")([ref.y_source, ref.target]))
-        weight = _Weight(ref.objective, dtype="float32")([log_variance, ref.target, ref.source])
-        outputs = {
-            "displacement": ref.pos_flow,
-            "moved": ref.y_source,
-            "log_variance": log_variance,
-            "weight": weight,
-        }
-        return keras.Model(self.inputs, outputs)
 
     @property
     def layers(self):
@@ -258,6 +246,14 @@ class TwoNetworks:
         self._image_losses = [voxelwise_loss(part) for part in loss[:-1]]
         self._field_loss = keras.losses.get(loss[-1])
         self._loss_weights = [1.0] * len(loss) if loss_weights is None else [float(w) for w in loss_weights]
+
+
+def full_model(model: TwoNetworks, inputs: list, source, target, displacement, moved) -> keras.Model:
+    """Model of what `TwoNetworks.predict_all` says of one registration, by the variance network of `model`."""
+    log_variance = model.variance_network(keras.layers.Concatenate(dtype="float32")([moved, target]))
+    weight = _Weight(model.references.objective, dtype="float32")([log_variance, target, source])
+    outputs = {"displacement": displacement, "moved": moved, "log_variance": log_variance, "weight": weight}
+    return keras.Model(inputs, outputs)
 
 
 class _Weight(keras.layers.Layer):

@@ -227,5 +227,3 @@ def _sampled(mean, features, name):
     )(features)
     parameters = float32(KL.Concatenate, name("prob_concat"))([mean, log_variance])
     return float32(layers.SampleNormalLogVar, name("z_sample"))([mean, log_variance]), parameters
-
-

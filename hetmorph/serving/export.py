@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from hetmorph.networks import TwoNetworks, VxmDense
+from hetmorph.networks import VxmDense
 from hetmorph.ops.warp import warp
 
 
@@ -22,7 +22,8 @@ def export_savedmodel(model: keras.Model, directory: str | os.PathLike, version:
     - `register`: `moving`, `fixed` → `displacement`, `moved`.
     - `serving_default`: the same. For a VxmDense, inputs and outputs have the names that its export under Keras 2
       had (`vxm_dense_source_input`, … → `vxm_dense_transformer`, …), so that existing clients go on working.
-    - `variance`, of a model with a variance network: `moving`, `fixed` → `log_variance` (log σ_I²), `weight`, each `[B, *S, C]`.
+    - `variance`, of a model with a variance network: `moving`, `fixed` → `log_variance` (log σ_I²), `weight`, each
+      `[B, *S, C]`.
     - `warp` (linear), `warp_nearest`: `image` of any number of channels, `displacement` → `moved`.
 
     Further inputs of a model, such as hyperparameters, keep their own names. A model with `input_model` keeps the
@@ -88,7 +89,8 @@ def _any_size(model: keras.Model) -> keras.Model:
     if _has_input_model(model):
         return model
     # bfloat16 pays on processors that compute with it; what serves the model may be another one.
-    precision = {"precision": "float32"} if model.get_config().get("precision") else {}
+    network = getattr(references, "model", model)
+    precision = {"precision": "float32"} if network.get_config().get("precision") else {}
     return model.with_shape((None,) * references.pos_flow.shape[-1], **precision)
 
 
@@ -108,7 +110,7 @@ def _signatures(model: keras.Model) -> dict[str, Callable]:
         "warp": _warp_endpoint(pos_flow.shape[-1], "linear"),
         "warp_nearest": _warp_endpoint(pos_flow.shape[-1], "nearest"),
     }
-    if isinstance(model, TwoNetworks):
+    if hasattr(model.references, "full_model"):
         signatures["variance"] = _endpoint(_variance_model(model), names)
     elif isinstance(model, VxmDense):
         outputs = dict(zip(model.output_keys, model.outputs, strict=True))
@@ -117,7 +119,7 @@ def _signatures(model: keras.Model) -> dict[str, Callable]:
     return signatures
 
 
-def _variance_model(model: TwoNetworks) -> keras.Model:
+def _variance_model(model: keras.Model) -> keras.Model:
     outputs = model.references.full_model(model.inputs)
     return keras.Model(model.inputs, {name: outputs[name] for name in ("log_variance", "weight")})
 

@@ -1,6 +1,7 @@
-"""Pictures of a registration. Matplotlib is imported only when one is drawn, and its global state is not
-touched."""
+"""Pictures and files of a registration. Matplotlib is imported only to draw, its global state is not touched."""
 
+from hetmorph.viz.curves import calibration_figure, sparsification_figure
 from hetmorph.viz.figures import summary_figure
+from hetmorph.viz.results import write_results
 
-__all__ = ["summary_figure"]
+__all__ = ["calibration_figure", "sparsification_figure", "summary_figure", "write_results"]

@@ -15,6 +15,16 @@ STRUCTURE_COLOURS = (
 )  # RV, myocardium, LV: told apart also by the colour-blind
 
 
+def structure_colours(count: int) -> list[str]:
+    """A colour for each of so many structures; beyond twenty they repeat."""
+    if count <= len(STRUCTURE_COLOURS):
+        return [*STRUCTURE_COLOURS[:count]]
+    from matplotlib import colormaps, colors
+
+    palette = [colors.to_hex(colour) for colour in colormaps["tab20"].colors]
+    return [palette[i % len(palette)] for i in range(count)]
+
+
 def blank(axes, title: str, note: str = "") -> None:
     """An empty panel with a title and a note in its middle."""
     axes.set(xticks=[], yticks=[], aspect="equal")
@@ -38,10 +48,11 @@ def picture(axes, image, title: str, spacing, limits=(0.0, 1.0), colours: str = 
     )
 
 
-def grid(axes, image, displacement, title: str, spacing, step: int = 4) -> None:
+def grid(axes, image, displacement, title: str, spacing, step: int = 4, folds=None) -> None:
     """The grid x + u(x) over the faded moving image: where each voxel of the fixed grid is taken from.
 
-    Voxels at which the map folds are marked red.
+    Voxels at which the map folds are marked red: those given as `folds`, `[H, W]` booleans, or those of the
+    displacement itself.
     """
     from matplotlib.collections import LineCollection
 
@@ -49,8 +60,8 @@ def grid(axes, image, displacement, title: str, spacing, step: int = 4) -> None:
     position = np.moveaxis(np.indices(displacement.shape[:-1]), 0, -1) + displacement
     lines = [*position[::step], *position.swapaxes(0, 1)[::step]]
     axes.add_collection(LineCollection(lines, colors="#7ae582", linewidths=0.6))
-    folds = position[fold_mask(displacement)]
-    axes.scatter(folds[:, 0], folds[:, 1], s=3, color="red", zorder=3)
+    folded = position[fold_mask(displacement) if folds is None else folds]
+    axes.scatter(folded[:, 0], folded[:, 1], s=3, color="red", zorder=3)
     axes.set(xlim=(-0.5, image.shape[0] - 0.5), ylim=(image.shape[1] - 0.5, -0.5))
 
 
@@ -66,7 +77,7 @@ def contours(axes, image, truth, masks, title: str, spacing) -> None:
         spacing: mm per axis.
     """
     picture(axes, image, title, spacing)
-    for mask, colour in zip(masks, STRUCTURE_COLOURS, strict=False):
+    for mask, colour in zip(masks, structure_colours(len(masks)), strict=True):
         _outline(axes, mask, colour, "solid", 1.4)
     for mask in truth:
         _outline(axes, mask, "white", "dotted", 1.1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from hetmorph.data.crop import fill, lost, motion_center, myocardium_center, take
+from hetmorph.data.crop import cut_out, fill, fit, lost, motion_center, myocardium_center, take
 
 
 def test_window_is_centred_where_there_is_room():
@@ -31,6 +31,24 @@ def test_small_image_is_kept_whole_and_filled_with_zeros():
 
 def test_fill_leaves_further_axes_alone():
     assert fill(np.ones((3, 4, 5)), (6, 6)).shape == (6, 6, 5)
+
+
+@pytest.mark.parametrize("shape", [(7, 10), (8, 11), (6, 7, 9)])
+def test_fit_keeps_the_middle(shape):
+    array = np.arange(1, np.prod(shape) + 1).reshape(shape)
+    inner = fit(array, tuple(length - 4 for length in shape))
+    np.testing.assert_array_equal(inner, array[(slice(2, -2),) * len(shape)])
+    outer = fit(array, tuple(length + 4 for length in shape))
+    np.testing.assert_array_equal(outer[(slice(2, -2),) * len(shape)], array)
+    assert outer.sum() == array.sum()
+    np.testing.assert_array_equal(fit(array, None), array)
+
+
+def test_what_is_cut_out_is_adjusted_before_it_is_filled():
+    array = np.arange(20.0).reshape(4, 5)
+    result = cut_out(array, (2, 2), (2, 8), lambda window: window + 100)
+    np.testing.assert_array_equal(result[:, 1:6], array[1:3] + 100)
+    assert not result[:, [0, 6, 7]].any()
 
 
 def test_myocardium_center_takes_the_middle_slice_or_the_next_that_has_any():

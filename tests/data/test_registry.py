@@ -1,23 +1,121 @@
 """load(): names, splits, and errors of use."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
 from hetmorph import data
 from hetmorph.data import DataError, datasets, load, save_splits
+from tests.data import sets
 from tests.data.conftest import SHAPE
 
 SIZE = (16, 16)
+FILES = [name for name in datasets() if data.dataset(name).files]
+PARTS = ("train", "val", "test")
 
 
-def test_every_name_loads_in_every_split(acdc_tree):
-    for name in datasets():
-        parts = {split: load(name, acdc_tree, split=split, size=SIZE) for split in ("train", "val", "test", "all")}
-        patients = {split: {pair.patient for pair in part.pairs} for split, part in parts.items()}
-        assert patients["train"] | patients["val"] | patients["test"] == patients["all"]
-        assert sum(map(len, patients.values())) == 2 * len(patients["all"])
-        for split in ("train", "val", "test"):
-            assert sorted(patients[split]) == parts["all"].splits[split]
-        assert all(pair.moving.shape == SIZE for pair in parts["all"].pairs)
+def folder_of(name, tmp_path):
+    """A tiny set on disk, or None for one without files; enough subjects for two in each part."""
+    if name not in sets.WRITERS:
+        return None
+    return sets.WRITERS[name](tmp_path, 20 if data.dataset(name).between else 4)
+
+
+@pytest.mark.parametrize("name", datasets())
+def test_every_name_loads_in_every_split(name, tmp_path):
+    folder, size = folder_of(name, tmp_path), sets.SIZES.get(name, SIZE)
+    parts = {split: load(name, folder, split=split, size=size) for split in (*PARTS, "all")}
+    patients = {split: {pair.patient for pair in part.pairs} for split, part in parts.items()}
+    assert patients["train"] | patients["val"] | patients["test"] == patients["all"]
+    assert sum(map(len, patients.values())) == 2 * len(patients["all"])
+    for split in PARTS:
+        assert sorted(patients[split]) == parts["all"].splits[split]
+    loaded = parts["all"]
+    assert loaded.main in loaded.labels and 0 not in loaded.labels.values()
+    assert len({pair.case_id for pair in loaded.pairs}) == len(loaded.pairs)
+    for pair in loaded.pairs:
+        assert pair.moving.shape == size and pair.moving.dtype == pair.fixed.dtype == np.float32
+        assert min(pair.moving.min(), pair.fixed.min()) >= 0 and max(pair.moving.max(), pair.fixed.max()) <= 1
+        assert pair.moving_labels.dtype == np.uint8
+        assert set(np.unique(pair.moving_labels)) <= {0, *loaded.labels.values()}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_environment_variable_may_name_the_folder_of_all_sets(name, tmp_path, monkeypatch):
+    for write in dict.fromkeys(sets.WRITERS.values()):
+        write(tmp_path)
+    monkeypatch.setenv("HETMORPH_DATA", str(tmp_path))
+    loaded = load(name, split="all", size=sets.SIZES.get(name, SIZE))
+    assert len({pair.patient for pair in loaded.pairs}) >= 4
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_without_data_each_set_says_what_it_expects_and_where(name, tmp_path, monkeypatch):
+    monkeypatch.delenv("HETMORPH_DATA", raising=False)
+    for folder, message in ((None, "no folder with"), (tmp_path / "none", "no such folder"), (tmp_path, "found no")):
+        with pytest.raises(DataError, match=f"{message}(?s:.*)Expected(?s:.*)--data-dir(?s:.*)HETMORPH_DATA"):
+            load(name, folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_bad_file_is_named_or_its_case_left_out_and_listed(name, tmp_path):
+    folder, size = folder_of(name, tmp_path), sets.SIZES.get(name, SIZE)
+    before = load(name, folder, split="all", size=size)
+    images = [path for path in folder.rglob("*.*z") if not path.match("*_gt*") and not path.match("*seg*")]
+    victim = min(path for path in images if path.parent.name != "labelsTr")
+    victim.write_bytes(victim.read_bytes()[:-50])
+    with pytest.raises(DataError, match=f"{victim.name}: not a complete"):
+        load(name, folder, split="all", size=size)
+    after = load(name, folder, split="all", size=size, skip_bad=True)
+    [(patient, reason)] = after.skipped
+    assert patient in str(victim) and victim.name in reason
+    assert after.splits == before.splits
+    assert {pair.patient for pair in after.pairs} == {pair.patient for pair in before.pairs} - {patient}
+
+
+@pytest.mark.parametrize("name", ["camus", "echo"])
+def test_sets_with_a_choice_of_crop_take_each(name, tmp_path):
+    folder = folder_of(name, tmp_path)
+    default = load(name, folder, split="all")
+    assert default.pairs[0].moving.shape == data.dataset(name).size
+    by_crop = {crop: load(name, folder, split="all", crop=crop).pairs[0] for crop in data.dataset(name).crops}
+    np.testing.assert_array_equal(by_crop[data.dataset(name).crops[0]].moving, default.pairs[0].moving)
+    assert len(set(by_crop["aspect"].spacing)) == 1 < len(set(by_crop["paper"].spacing))
+
+
+def same(one, other):
+    return all(
+        np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
+        for a, b in ((getattr(one, f.name), getattr(other, f.name)) for f in dataclasses.fields(one))
+    )
+
+
+def test_noise_and_known_warps_come_on_request_only(acdc_tree):
+    options = {"split": "test", "size": (32, 32)}
+    plain = load("acdc", acdc_tree, **options).pairs
+    for one, other in zip(plain, load("acdc", acdc_tree, **options, noise=0, known_warp=0).pairs, strict=True):
+        assert same(one, other)
+    noisy = load("acdc", acdc_tree, **options, noise=0.1).pairs
+    for one, other in zip(noisy, data.add_rician(plain, 0.1), strict=True):
+        assert same(one, other)
+    both = load("acdc", acdc_tree, **options, noise=0.1, known_warp=2.0, seed=0).pairs
+    for one, other in zip(both, data.add_rician(data.warp_known(plain, 0, 2.0), 0.1, 0), strict=True):
+        assert same(one, other) and one.sigma is not None and one.displacement is not None
+
+
+def test_noise_replaces_that_of_the_phantom():
+    pair = load("phantom", split="val", size=(32, 32), noise=0.05).pairs[0]
+    clean = data.phantom.generate(8 * int(pair.patient[-3:]), size=(32, 32), noise=False)
+    expected = data.add_rician(dataclasses.replace(clean, sigma=None), 0.05)
+    np.testing.assert_array_equal(pair.fixed, expected.fixed)
+    np.testing.assert_array_equal(pair.sigma, expected.sigma)
+
+
+def test_phantom_loads_what_it_always_did():
+    loaded = load("phantom", split="val", size=(32, 32))
+    for pair in loaded.pairs[:8]:
+        assert same(pair, data.phantom.generate(8 * int(pair.patient[-3:]) + pair.slice_index, size=(32, 32)))
 
 
 def test_seed_moves_patients_and_nothing_else(acdc_tree):
@@ -54,6 +152,14 @@ def test_an_empty_part_is_said(patient):
         ({"name": "phantom", "crop": "centre"}, "expected crop .*'centre'"),
         ({"name": "phantom", "size": (128,)}, "expected size"),
         ({"name": "phantom", "size": (0, 16)}, "expected size"),
+        ({"name": "phantom", "size": (16, 16, 16)}, "expected size as 2 positive"),
+        ({"name": "hippocampus", "size": (16, 16)}, "expected size as 3 positive"),
+        ({"name": "phantom", "crop": "center"}, "expected crop .*'paper'.*'center'"),
+        ({"name": "hippocampus", "crop": "paper"}, "hippocampus' has no choice of it; received 'paper'"),
+        ({"name": "phantom", "data_dir": "x"}, "needs no files; received x"),
+        ({"name": "acdc", "rounds": 2}, "pairs within patients only; received 2"),
+        ({"name": "phantom", "noise": -0.1, "size": (16, 16)}, "noise level"),
+        ({"name": "phantom", "known_warp": -1.0, "size": (32, 32)}, "amplitude above 0"),
     ],
 )
 def test_wrong_choices_are_named(arguments, message):

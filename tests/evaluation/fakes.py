@@ -41,3 +41,12 @@ def constant(displacement, log_variance=None):
         return Prediction(u, moved, log_variance, None if log_variance is None else np.ones_like(moving))
 
     return predict
+
+
+def volume(shift=0, depth=8):
+    """3-D pair: a heart in the inner slices of the last axis, `shift` voxels further along axis 0 when fixed."""
+    labels = [np.zeros((32, 32, depth), np.uint8) for _ in range(2)]
+    for values, centre in zip(labels, ((14, 14), (14 + shift, 14)), strict=True):
+        values[..., 2:-1] = heart(centre=centre)[..., None]
+    images = [image(values) for values in labels]
+    return Pair("volume", "p1", None, None, *images, *labels, (2.0, 0.5, 5.0))

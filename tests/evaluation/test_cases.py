@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from hetmorph.evaluation import Prediction, evaluate, evaluate_pair
+from hetmorph.evaluation import Prediction, evaluate, evaluate_each, evaluate_pair
 from hetmorph.evaluation.cases import OVERLAP, REGISTERED, UNDEFORMED, foreground, warp_labels
 from hetmorph.metrics import ause, dice
-from tests.evaluation.fakes import constant, heart, pair, shifted_pair
+from tests.evaluation.fakes import constant, heart, pair, shifted_pair, volume
 
 NOTHING = constant((0, 0))
 
@@ -166,6 +166,64 @@ def test_three_dimensions():
     volume = type(volume)("v", "p", None, None, *[np.float32(labels)] * 2, labels, labels, (8.0, 1.5, 1.5))
     row = evaluate_pair(constant((0, 0, 0)), volume)
     assert row["registered_dice_mean"] == 1 and row["registered_hd95_mm"] == 0
+
+
+def test_a_volume_has_distances_between_surfaces_in_three_dimensions():
+    exact, still = (evaluate_pair(constant(u), volume(2)) for u in ((-2, 0, 0), (0, 0, 0)))
+    assert exact["registered_dice_myo"] == 1 and exact["registered_hd_px"] == exact["registered_assd_px"] == 0
+    assert still["registered_hd_px"] == 2 and still["registered_hd95_mm"] == 4, "axis 0 has 2 mm a voxel"
+    through = evaluate_pair(constant((-2, 0, 1)), volume(2))
+    assert through["registered_hd_px"] == 1, "one slice too far, seen only through the plane"
+
+
+BRAIN = {f"region{i}": i for i in range(1, 25)}
+
+
+def blocks(shift=0):
+    """24 squares of 6 x 6, each a label."""
+    labels = np.zeros((40, 40), np.uint8)
+    for value in range(1, 25):
+        y, x = divmod(value - 1, 5)
+        labels[2 + 7 * y + shift : 8 + 7 * y + shift, 2 + 7 * x : 8 + 7 * x] = value
+    return labels
+
+
+def test_any_labels_have_their_columns_and_the_main_one_the_distances():
+    sample = pair(moving=np.minimum(blocks(), 3), fixed=np.minimum(blocks(1), 3))
+    sample = type(sample)("b", "p", None, None, sample.moving, sample.fixed, blocks(), blocks(1), (1.0, 1.0))
+    row = evaluate_pair(constant((0, 0)), sample, labels=BRAIN, main="region7")
+    assert row["failed"] == "" and "registered_dice_myo" not in row
+    for name in BRAIN:
+        assert row[f"registered_dice_{name}"] == pytest.approx(5 / 6)
+    assert row["registered_dice_mean"] == pytest.approx(5 / 6) and row["registered_hd_px"] == 1
+    assert evaluate_pair(constant((-1, 0)), sample, labels=BRAIN, main="region7")["registered_dice_mean"] == 1
+
+
+def test_reasons_name_the_main_structure_and_the_images():
+    row = evaluate_pair(NOTHING, pair(fixed=without(3)), labels={"cavity": 3, "wall": 2}, main="cavity")
+    assert row["failed"] == "no cavity in fixed" and row["registered_dice_wall"] == 1
+    assert "cavity vanished" in evaluate_pair(constant((30, 30)), pair(), labels={"cavity": 3}, main="cavity")["failed"]
+
+
+def test_a_set_without_labels_has_image_scores():
+    row = evaluate_pair(NOTHING, pair(), labels={}, main=None)
+    assert row["failed"] == "no labels" and row["registered_mse"] == 0
+    assert not any("dice" in name and name[-4:] != "mean" for name in row)
+    truth = np.ones((32, 32, 2), np.float32)
+    known = evaluate_pair(NOTHING, shifted_pair(3, displacement=truth), labels={"cavity": 3}, main="cavity")
+    assert known["registered_epe_labels"] == pytest.approx(2**0.5) and "registered_epe_heart" not in known
+
+
+def test_labels_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"main structure must be one of \('cavity',\), got 'myo'"):
+        evaluate(NOTHING, [pair()], progress=False, labels={"cavity": 3})
+    with pytest.raises(ValueError, match="'mean'"):
+        evaluate(NOTHING, [pair()], progress=False, labels={"mean": 3}, main="mean")
+
+
+def test_rows_come_one_by_one():
+    rows = evaluate_each(NOTHING, [pair("a"), pair("b")], progress=False)
+    assert next(rows)["case_id"] == "a" and next(rows)["case_id"] == "b"
 
 
 def test_errors_name_the_case_and_the_choices():

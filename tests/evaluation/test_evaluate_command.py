@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hetmorph import data
+from hetmorph import config, data, evaluation
 from hetmorph.networks.het import HetVxmDense
 from training import evaluate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "training" / "evaluate.py"
 FEATURES = [[4, 4], [4, 4]]
+PHANTOM = ["--data", "phantom", "--size", "32", "32"]
 
 
 def command(*arguments, cwd=None):
@@ -46,9 +47,12 @@ def result(run_folder, tmp_path_factory):
     return done, out
 
 
-def test_writes_the_three_files_and_prints_the_table(result):
+FILES = ["calibration.png", "cases.csv", "curves.csv", "sparsification.png", "summary.json", "summary.png"]
+
+
+def test_writes_its_files_and_prints_the_table(result):
     done, out = result
-    assert sorted(p.name for p in out.iterdir()) == ["cases.csv", "summary.json", "summary.png"]
+    assert sorted(p.name for p in out.iterdir()) == FILES
     assert "| Dice MYO" in done.stdout and "undeformed" in done.stdout
     assert "evaluating: 100%" in done.stderr, "a progress bar"
 
@@ -71,6 +75,10 @@ def test_summary_and_rows_agree(result):
         column = [float(row[f"{block}_dice_myo"]) for row in rows if row[f"{block}_dice_myo"]]
         assert np.mean(column) == pytest.approx(summary[block]["dice_myo"])
     assert summary["registered"]["ause"] > 0 and summary["registered"]["epe"] > 0
+    assert summary["calibration"]["foreground"]["voxels"] > 0
+    with open(out / "curves.csv", newline="") as file:
+        curve = [row for row in csv.DictReader(file) if row["error"] == "residual"]
+    assert np.mean([float(row["registered_mse"]) for row in rows]) == pytest.approx(float(curve[0]["remaining"]))
 
 
 @pytest.mark.parametrize(
@@ -81,6 +89,8 @@ def test_summary_and_rows_agree(result):
         (["--model", "RUN/best.keras", "--split-file", "absent.json"], "absent.json"),
         (["--model", "RUN/best.keras", "--split", "all", "--split-file", "x.json"], "no effect"),
         (["--model", "RUN/best.keras", "--data", "acdc"], "HETMORPH_DATA"),
+        (["--model", "RUN/best.keras", "--threads", "2"], "classical programs"),
+        (["--model", "demons", "--data", "brains"], "'brains'"),
     ],
 )
 def test_bad_input_is_one_clear_line(run_folder, tmp_path, monkeypatch, capsys, arguments, message):
@@ -99,6 +109,7 @@ def test_help_states_direction_frame_units_and_an_example(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for wanted in ("ED, moving", "ES, fixed", "grid of the fixed image", "voxels", "millimetres", "python training/"):
         assert wanted in text
+    assert all(program in text.replace(" ", "") for program in evaluation.PROGRAMS), "wrapped at hyphens"
 
 
 def test_a_bad_file_is_skipped_and_reported_on_request(acdc_dir, run_folder, tmp_path, capsys):
@@ -116,3 +127,87 @@ def test_a_bad_file_is_skipped_and_reported_on_request(acdc_dir, run_folder, tmp
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["convention"] == "official" and summary["skipped"][0]["patient"] == bad
     assert summary["n_cases"] > 10 and 0.3 < summary["undeformed"]["dice_myo"] < 0.8
+
+
+@pytest.fixture
+def small_run(run_folder, tmp_path):
+    """A run on images of 32 x 32 voxels, its model in saved_model/1 as well as at its top."""
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    config.save(config.TrainConfig(data=config.DataConfig(name="phantom", size=(32, 32))), folder / "config.yaml")
+    return folder
+
+
+def test_what_the_command_line_leaves_open_comes_from_the_run_and_is_told(small_run, tmp_path, capsys):
+    flags = ["--data", "phantom", "--model", str(small_run / "best.keras"), "--out", str(tmp_path / "out")]
+    assert evaluate.main(flags) == 0
+    printed = capsys.readouterr().out
+    assert f"as in {small_run / 'config.yaml'}: " in printed and "size [32, 32]" in printed
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["size"] == [32, 32]
+    options = evaluate.data_options(evaluate.arguments([*flags, "--size", "48", "32"]))
+    assert options["size"] == [48, 32] and "size [" not in capsys.readouterr().out
+
+
+def test_a_run_on_another_set_says_nothing_about_this_one(small_run, capsys):
+    args = evaluate.arguments(["--data", "acdc", "--model", str(small_run / "saved_model" / "1"), "--out", "o"])
+    assert evaluate.data_options(args) == {}
+    assert "is of phantom, not of acdc: nothing taken" in capsys.readouterr().out
+
+
+def test_a_broken_configuration_is_named(small_run, tmp_path, capsys):
+    (small_run / "config.yaml").write_text("data: {colour: red}\n")
+    flags = ["--data", "phantom", "--model", str(small_run / "best.keras"), "--out", str(tmp_path / "out")]
+    assert evaluate.main(flags) == 2
+    assert "config.yaml" in capsys.readouterr().err
+
+
+def test_a_program_needs_no_model_and_the_undeformed_row_repeats_itself(tmp_path):
+    assert evaluate.main([*PHANTOM, "--model", "undeformed", "--out", str(tmp_path)]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    for name, score in summary["undeformed"].items():
+        assert summary["registered"][name] == score
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cases.csv", "summary.json", "summary.png"]
+
+
+def stopping_after(count):
+    """`evaluation.load` of a model that the user stops after some calls."""
+    calls = []
+
+    def load(path, threads=None):
+        predictor = evaluation.wrap(HetVxmDense((32, 32), FEATURES, variance_features=FEATURES))
+
+        def predict(moving, fixed):
+            calls.append(1)
+            if len(calls) > count:
+                raise KeyboardInterrupt
+            return predictor(moving, fixed)
+
+        return predict
+
+    return load
+
+
+def test_a_stopped_evaluation_goes_on_and_ends_as_if_it_had_not_been(small_run, tmp_path, monkeypatch, capsys):
+    load = evaluation.load
+    model = str(small_run / "best.keras")
+    flags = ["--data", "phantom", "--model", model, "--out"]
+    assert evaluate.main([*flags, str(tmp_path / "whole")]) == 0
+    monkeypatch.setattr(evaluation, "load", stopping_after(4))
+    stopped = [*flags, str(tmp_path / "stopped")]
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.main(stopped)
+    monkeypatch.setattr(evaluation, "load", load)
+    assert [p.name for p in (tmp_path / "stopped").iterdir()] == ["cases.partial.json"]
+    assert evaluate.main(stopped) == 2
+    assert "go on with --resume" in capsys.readouterr().err
+    assert evaluate.main([*stopped, "--resume", "--convention", "official"]) == 2
+    assert "another convention" in capsys.readouterr().err
+    assert evaluate.main([*stopped, "--resume"]) == 0
+    assert "3 of 8 cases are done" in capsys.readouterr().out, "the first of four calls is to warm up"
+    whole, stopped = (evaluation.read_cases(tmp_path / name) for name in ("whole", "stopped"))
+    assert [row["case_id"] for row in whole] == [row["case_id"] for row in stopped]
+    for name in ("registered_dice_myo", "registered_coverage1"):
+        kept = [row[name] for row in whole[3:]], [row[name] for row in stopped[3:]]
+        assert kept[0] == kept[1]
+    assert {row["pairs"] for row in evaluation.read_cases(tmp_path / "stopped" / "curves.csv")} == {"8"}
+    assert sorted(p.name for p in (tmp_path / "stopped").iterdir()) == FILES

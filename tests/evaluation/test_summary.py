@@ -121,3 +121,18 @@ def test_table_shows_both_columns_and_the_failures(rows):
     assert [cell.split("±")[0].strip() for cell in line.split("|")[2:4]] == [f"{mean:.3f}" for mean in expected]
     assert "1 failed" in table and "no myocardium in ES: c" in table
     assert len({len(line) for line in table.splitlines() if line.startswith("|")}) == 1
+
+
+def test_of_many_structures_the_table_shows_the_main_one_and_the_mean_of_few_all():
+    def table(count):
+        labels = {f"s{i}": i for i in range(1, count + 1)}
+        rows = evaluate(constant((0, 0)), [pair()], progress=False, labels=labels | {"s2": 2}, main="s2")
+        return [line.split("|")[1].strip() for line in markdown(summarise(rows, main="s2")).splitlines()[4:]]
+
+    assert table(3)[:4] == ["Dice S2", "Dice S1", "Dice S3", "Dice mean"]
+    assert table(24)[:3] == ["Dice S2", "Dice mean", "HD px"]
+
+
+def test_calibration_is_in_the_table(rows):
+    headings = [line.split("|")[1].strip() for line in markdown(summarise(rows)).splitlines()[4:]]
+    assert {"within ±σ fg % (68.3)", "sd of r/σ fg (1)", "ECE σ fg ·10³"} <= set(headings)

@@ -7,7 +7,7 @@ from matplotlib.image import imread
 
 from hetmorph.evaluation import Prediction, evaluate
 from hetmorph.viz import figures, panels, summary_figure
-from tests.evaluation.fakes import constant, heart, pair, shifted_pair
+from tests.evaluation.fakes import constant, heart, pair, shifted_pair, volume
 
 
 @pytest.fixture
@@ -133,7 +133,40 @@ def test_refuses_what_it_cannot_show(pairs, tmp_path):
         summary_figure(constant((0, 0)), pairs[:2], rows, tmp_path / "x.png")
     with pytest.raises(ValueError, match="at least one"):
         summary_figure(constant((0, 0)), [], [], tmp_path / "x.png")
-    labels = np.stack([heart()] * 4)
-    volume = type(pairs[0])("v", "p", None, None, *[np.float32(labels)] * 2, labels, labels, (1, 1, 1))
-    with pytest.raises(ValueError, match="2-D pairs"):
-        run(constant((0, 0, 0)), [volume], tmp_path / "x.png")
+
+
+def test_a_volume_shows_the_slice_through_the_middle_of_the_main_structure(monkeypatch, tmp_path):
+    sample = volume(2)
+    assert run(constant((-2, 0, 1)), [sample], tmp_path / "v.png").exists()
+    figure = shown_figure(constant((-2, 0, 0)), [sample], monkeypatch, tmp_path)
+    assert " · slice 4 ·" in figure.subfigs[0].get_suptitle(), "slices 2 to 6 of 8 hold the heart"
+    shown = {axes.get_title(): axes for block in figure.subfigs for axes in block.axes}
+    np.testing.assert_array_equal(shown["fixed"].images[0].get_array(), sample.fixed[..., 4].T)
+    np.testing.assert_array_equal(shown["moved"].images[0].get_array(), np.roll(sample.moving, 2, 0)[..., 4].T)
+    assert shown["fixed"].get_aspect() == 0.25, "spacing along the two axes shown"
+    assert "|u| ≤ 2.0 px" in "".join(shown)
+
+
+def test_a_volume_without_labels_shows_the_middle_of_the_axis(monkeypatch, tmp_path):
+    bare = dataclasses.replace(volume(), moving_labels=None, fixed_labels=None)
+    figure = shown_figure(constant((0, 0, 0)), [bare], monkeypatch, tmp_path)
+    assert " · slice 4 ·" in figure.subfigs[0].get_suptitle()
+
+
+def test_many_structures_are_drawn_without_crowding_titles_and_legend(monkeypatch, tmp_path):
+    labels = {f"region{i}": i for i in range(1, 25)}
+    kept = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path: kept.append(figure))
+    rows = evaluate(constant((0, 0)), [shifted_pair(3)], progress=False, labels=labels, main="region2")
+    summary_figure(constant((0, 0)), [shifted_pair(3)], rows, "x.png", labels=labels, main="region2")
+    shown = [title for title in titles(kept[0]) if title.startswith("labels after")][0]
+    assert shown.startswith("labels after: region2 0.") and "region1 " not in shown and "MEAN" in shown
+    legends = [axes.get_legend() for axes in kept[0].subfigs[0].axes if axes.get_legend()]
+    assert [text.get_text() for text in legends[0].get_texts()] == ["truth"]
+    assert len(set(panels.structure_colours(20))) == 20 and len(panels.structure_colours(24)) == 24
+
+
+def test_a_set_without_labels_shows_its_first_pair(monkeypatch, tmp_path):
+    rows = evaluate(constant((0, 0)), [pair()], progress=False, labels={}, main=None)
+    path = summary_figure(constant((0, 0)), [pair()], rows, tmp_path / "x.png", labels={}, main=None)
+    assert path.exists()

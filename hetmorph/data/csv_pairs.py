@@ -1,0 +1,204 @@
+"""Anyone's NIfTI files, listed in a table: `load("pairs.csv")`.
+
+One row is one pair. Columns `moving` and `fixed` name images; optional: `moving_labels`, `fixed_labels`,
+`split` (train, val or test, in every row), `patient`, `case`. Paths are relative to the table, or to `data_dir`.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from hetmorph.data.crop import fit, lost
+from hetmorph.data.dataset import Dataset, Found, Options
+from hetmorph.data.files import check_same_grid, read_array
+from hetmorph.data.normalise import minmax
+from hetmorph.data.pair import Pair
+from hetmorph.data.splits import NAMES
+from hetmorph.io import DataError, Image
+
+_LOG = logging.getLogger(__name__)
+REQUIRED = ("moving", "fixed")
+LABEL_COLUMNS = ("moving_labels", "fixed_labels")
+COLUMNS = (*REQUIRED, *LABEL_COLUMNS, "split", "patient", "case")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table, its paths resolved; empty cells are None."""
+
+    line: int
+    case: str
+    patient: str | None
+    split: str | None
+    files: dict[str, Path | None]
+
+
+def dataset(table: Path | str) -> Dataset:
+    """The data set that a table describes; labels are discovered in its files."""
+    return Dataset(name=str(table), labels=None, main=None, size=None, find=partial(find, Path(table)), read=read)
+
+
+def find(table: Path, data_dir: Path | str | None) -> Found:
+    """Reads the table.
+
+    Without a column `patient`, rows that share an image belong to one patient, so that no image is in two
+    parts of the division.
+
+    Args:
+        table: the CSV file.
+        data_dir: folder that paths start from; None: the folder of the table.
+
+    Returns:
+        {patient: rows}, and the division where the table has a column `split`.
+
+    Raises:
+        DataError: the table is missing, lacks a column or a cell, has a row or case twice, or puts a patient
+            into two parts.
+    """
+    base = table.parent if data_dir is None else Path(data_dir).expanduser()
+    rows = _rows(table, base)
+    _check_unique(table, rows)
+    patients: dict[str, list[Row]] = {}
+    for owner, row in zip(_owners(table, rows), rows, strict=True):
+        patients.setdefault(owner, []).append(replace(row, patient=owner))
+    return Found(patients, splits=_division(table, patients))
+
+
+def read(rows: list[Row], options: Options) -> tuple[list[Pair], dict[str, int]]:
+    """Reads the pairs of one patient; each image is stretched to [0, 1] by itself.
+
+    Args:
+        rows: of the table.
+        options: with `size`, images are cropped or padded round their middle; otherwise kept as they are.
+
+    Raises:
+        DataError: a file is missing, damaged, or on another grid than its partner; it is named.
+    """
+    pairs, cut = [], {}
+    for row in rows:
+        pair, gone = _read_row(row, options.size)
+        pairs.append(pair)
+        if gone:
+            cut[row.case] = gone
+    return pairs, cut
+
+
+def _rows(table: Path, base: Path) -> list[Row]:
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            header = [(name or "").strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = header
+            lines = [(reader.line_num, entry) for entry in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: expected a table of pairs (CSV, UTF-8), received {error}.") from error
+    if missing := [name for name in REQUIRED if name not in header]:
+        raise DataError(
+            f"{table}: expected a first line with the columns moving,fixed (and perhaps {', '.join(COLUMNS[2:])}), "
+            f"separated by commas; {', '.join(missing)} not among {header}."
+        )
+    if twice := [name for name, count in Counter(header).items() if count > 1]:
+        raise DataError(f"{table}: the columns {twice} are there twice; keep one of each.")
+    if ignored := [name for name in header if name not in COLUMNS]:
+        _LOG.warning("%s: the columns %s are not used; those known are %s.", table, ignored, ", ".join(COLUMNS))
+    if not lines:
+        raise DataError(f"{table}: holds no row; expected one for each pair.")
+    return [_row(table, base, line, entry) for line, entry in lines]
+
+
+def _row(table: Path, base: Path, line: int, entry: dict) -> Row:
+    if None in entry or None in entry.values():
+        raise DataError(f"{table}, line {line}: expected as many cells as the first line has; check commas and quotes.")
+    cells = {name: (text.strip() or None) for name, text in entry.items()}
+    if empty := [name for name in REQUIRED if cells[name] is None]:
+        raise DataError(f"{table}, line {line}: the cell {' and '.join(empty)} is empty; name a file or drop the row.")
+    split = cells.get("split")
+    if "split" in cells and split not in NAMES:
+        raise DataError(f"{table}, line {line}: expected split to be one of {NAMES}, received {split!r}.")
+    if "patient" in cells and cells["patient"] is None:
+        raise DataError(f"{table}, line {line}: the cell patient is empty; fill it, or drop the whole column.")
+    paths = {name: None if cells.get(name) is None else base / cells[name] for name in (*REQUIRED, *LABEL_COLUMNS)}
+    return Row(line, cells.get("case") or f"line{line:04d}", cells.get("patient"), split, paths)
+
+
+def _check_unique(table: Path, rows: list[Row]) -> None:
+    seen: dict[object, int] = {}
+    for row in rows:
+        for key, what in (
+            ((row.files["moving"], row.files["fixed"]), "the same moving and fixed image"),
+            (row.case, f"the case {row.case!r}"),
+        ):
+            if key in seen:
+                raise DataError(f"{table}, line {row.line}: {what} as in line {seen[key]}; keep one of the two.")
+            seen[key] = row.line
+
+
+def _owners(table: Path, rows: list[Row]) -> list[str]:
+    """Patient of each row: the column, else the first row of those that hang together by shared images."""
+    if rows[0].patient is not None:
+        return [row.patient for row in rows]
+    parts: list[tuple[set[Path], str]] = []
+    for row in rows:
+        images = {row.files[name] for name in REQUIRED}
+        touching = [part for part in parts if part[0] & images]
+        parts = [part for part in parts if not part[0] & images]
+        name = touching[0][1] if touching else row.case
+        parts.append((images.union(*(part[0] for part in touching)), name))
+    if len(parts) == 1 < len(rows):
+        _LOG.warning(
+            "%s: every row is connected to the others by shared images, so all are one patient; a column patient "
+            "or split says how to divide them.",
+            table,
+        )
+    return [next(name for images, name in parts if row.files["moving"] in images) for row in rows]
+
+
+def _division(table: Path, patients: dict[str, list[Row]]) -> dict[str, list[str]] | None:
+    division: dict[str, list[str]] = {name: [] for name in NAMES}
+    for patient, rows in patients.items():
+        wanted = {row.split for row in rows}
+        if len(wanted) > 1:
+            lines = ", ".join(str(row.line) for row in rows[:8])
+            raise DataError(
+                f"{table}: patient {patient!r} is in more than one split, {sorted(wanted)} (lines {lines}); rows of a "
+                "patient, or without a column patient those that share an image, belong into one."
+            )
+        split = wanted.pop()
+        if split is None:
+            return None
+        division[split].append(patient)
+    return {name: sorted(part) for name, part in division.items()}
+
+
+def _read_row(row: Row, size: tuple[int, ...] | None) -> tuple[Pair, int]:
+    images = [read_array(row.files[name], (2, 3)) for name in REQUIRED]
+    check_same_grid(*images)
+    shape = images[0].array.shape
+    if size is not None and len(size) != len(shape):
+        raise DataError(f"{images[0].path}: expected {len(size)} dimensions as in size {size}, received shape {shape}.")
+    masks = [_labels(row.files[name], image) for name, image in zip(LABEL_COLUMNS, images, strict=True)]
+    kept = [mask if mask is None else fit(mask, size) for mask in masks]
+    gone = sum(lost(mask, one) for mask, one in zip(masks, kept, strict=True) if mask is not None)
+    arrays = [fit(image.array, size, minmax) for image in images]
+    return Pair(row.case, row.patient, None, None, *arrays, *kept, images[0].spacing), gone
+
+
+def _labels(path: Path | None, image: Image) -> np.ndarray | None:
+    if path is None:
+        return None
+    labels = read_array(path, (image.array.ndim,))
+    check_same_grid(image, labels)
+    low, high = labels.array.min(), labels.array.max()
+    if low < 0 or high > 65535 or (labels.array != np.round(labels.array)).any():
+        raise DataError(
+            f"{path}: expected whole label values from 0 to 65535, received values from {low:g} to {high:g}; "
+            "write a segmentation, not probabilities."
+        )
+    return labels.array.astype(np.uint8 if high < 256 else np.uint16)

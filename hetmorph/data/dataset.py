@@ -1,0 +1,88 @@
+"""What an adapter says about its data set; `registry.load` needs nothing else to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hetmorph.data.pair import Pair
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for, defaults filled in.
+
+    Attributes:
+        size: voxels of a sample; None keeps each as it is.
+        crop: one of the set's `crops`, or None where it has none.
+        clean: without noise of the set's own making (phantom).
+    """
+
+    size: tuple[int, ...] | None
+    crop: str | None = None
+    clean: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in the folder of a set.
+
+    Attributes:
+        patients: {patient: what `Dataset.read` takes}, ordered.
+        held_out: patients that are the test part by decree.
+        splits: a division that the data bring with them, or None.
+    """
+
+    patients: dict[str, Any]
+    held_out: set[str] = field(default_factory=set)
+    splits: dict[str, list[str]] | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One image of a set whose pairs are made between subjects; fields as in `Pair`, `cut` as in `LoadedSet`."""
+
+    name: str
+    image: np.ndarray
+    labels: np.ndarray | None
+    spacing: tuple[float, ...]
+    cut: int = 0
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set: how to find and read it, and what its labels mean.
+
+    Attributes:
+        name: what `load` and `--data` call it.
+        labels: {structure: label value}; None: discovered in the files.
+        main: structure that surface distances, failures and validation refer to; None with `labels`.
+        size: default voxels of a sample; None: as the files have it.
+        find: `find(data_dir) -> Found`; raises DataError with what would help.
+        read: `read(entry of Found.patients, Options)`: the patient's pairs and {case_id: labelled voxels
+            outside the crop}; where `between`, a `Subject` instead.
+        crops: choices of `crop`, the default first; empty: there is none.
+        group: stratum of a patient for the division, or None; may raise DataError.
+        between: pairs are made between subjects, see `hetmorph.data.subjects`.
+        files: whether the set lies on disk.
+    """
+
+    name: str
+    labels: Mapping[str, int] | None
+    main: str | None
+    size: tuple[int, ...] | None
+    find: Callable[[Path | str | None], Found]
+    read: Callable[[Any, Options], tuple[list[Pair], dict[str, int]] | Subject]
+    crops: tuple[str, ...] = ()
+    group: Callable[[Any], str | None] = lambda _: None
+    between: bool = False
+    files: bool = True
+
+    @property
+    def ndims(self) -> tuple[int, ...]:
+        """Numbers of dimensions that its samples may have."""
+        return (2, 3) if self.size is None else (len(self.size),)

@@ -1,0 +1,231 @@
+"""Tables of pairs: what they may say, and everything they may say wrongly."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from hetmorph.data import DataError, load
+from tests.data.sets import picture, save, shell, write_csv, write_table
+
+
+def rows_of(table):
+    with open(table, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read(table, **options):
+    return load(table, **{"split": "all", **options})
+
+
+@pytest.mark.parametrize("shape", [(20, 24), (20, 24, 1), (10, 12, 14)])
+def test_rows_are_pairs_in_file_axes(tmp_path, shape):
+    loaded = read(write_table(tmp_path, 3, shape))
+    flat = tuple(length for length in shape if length > 1)
+    assert loaded.labels == {"label_1": 1, "label_2": 2} and loaded.main == "label_1"
+    for number, pair in enumerate(loaded.pairs):
+        assert pair.moving.shape == flat and pair.case_id == f"line{number + 2:04d}"
+        image = picture(shell(shape, 6, 3), number).reshape(flat).astype(float)
+        np.testing.assert_allclose(pair.moving, (image - image.min()) / np.ptp(image), atol=1e-6)
+        np.testing.assert_array_equal(pair.fixed_labels, shell(shape, 5, 3).reshape(flat))
+        np.testing.assert_allclose(pair.spacing, (1.5, 1.25, 2.0)[: len(flat)], rtol=1e-6)
+
+
+def test_labels_are_optional(tmp_path):
+    loaded = read(write_table(tmp_path, 3, columns=()))
+    assert loaded.labels == {} and loaded.main is None and len(loaded.unlabelled) == 3
+
+
+def test_cells_of_labels_may_be_empty(tmp_path):
+    table = write_table(tmp_path, 3)
+    rows = rows_of(table)
+    rows[1]["fixed_labels"] = ""
+    assert read(write_csv(table, rows)).unlabelled == ["line0003"]
+
+
+def test_size_crops_and_pads_round_the_middle(tmp_path, caplog):
+    table = write_table(tmp_path, 3)
+    whole = read(table).pairs[0]
+    padded = read(table, size=(32, 32)).pairs[0]
+    np.testing.assert_array_equal(padded.moving[6:26, 4:28], whole.moving)
+    small = read(table, size=(8, 8))
+    assert small.pairs[0].moving.shape == (8, 8) and len(small.cut) == 3 and "in 3 of 3 pairs" in caplog.text
+    with pytest.raises(DataError, match="moving0.nii.gz: expected 3 dimensions as in size"):
+        read(table, size=(8, 8, 8))
+
+
+def test_paths_start_from_data_dir_where_it_is_given(tmp_path):
+    write_table(tmp_path / "files", 3)
+    table = (tmp_path / "files" / "pairs.csv").rename(tmp_path / "pairs.csv")
+    assert len(read(table, data_dir=tmp_path / "files").pairs) == 3
+    with pytest.raises(DataError, match="images/moving0.nii.gz: no such file"):
+        read(table)
+
+
+def test_the_environment_variable_does_not_move_a_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("HETMORPH_DATA", "/nowhere")
+    assert len(read(write_table(tmp_path, 3)).pairs) == 3
+
+
+def test_names_of_cases_and_patients_come_from_the_table(tmp_path):
+    table = write_table(tmp_path, 4, case=["a", "b", "c", ""], patient=["p", "p", "q", "r"])
+    pairs = read(table).pairs
+    assert [(pair.case_id, pair.patient) for pair in pairs] == [("a", "p"), ("b", "p"), ("c", "q"), ("line0005", "r")]
+    parts = read(table).splits
+    assert sorted(sum(parts.values(), [])) == ["p", "q", "r"] and all(parts.values())
+
+
+def test_a_column_split_is_the_division(tmp_path):
+    table = write_table(tmp_path, 4, case=list("abcd"), split=["train", "test", "train", "val"])
+    parts = {split: [pair.case_id for pair in load(table, split=split).pairs] for split in ("train", "val", "test")}
+    assert parts == {"train": ["a", "c"], "val": ["d"], "test": ["b"]}
+    own = {"train": ["b"], "val": ["a"], "test": ["d"]}
+    assert [pair.case_id for pair in load(table, split="test", splits=own).pairs] == ["d"]
+
+
+def test_rows_that_share_an_image_stay_together(tmp_path):
+    table = write_table(tmp_path, 6, columns=())
+    rows = rows_of(table)
+    rows[4]["moving"] = rows[0]["fixed"]
+    rows[5]["fixed"] = rows[4]["fixed"]
+    owners = [pair.patient for pair in read(write_csv(table, rows)).pairs]
+    assert owners == ["line0002", "line0002", "line0002", "line0003", "line0004", "line0005"]
+
+
+def test_one_atlas_for_all_asks_for_a_column(tmp_path, caplog):
+    table = write_table(tmp_path, 4, columns=())
+    rows = [row | {"fixed": "images/fixed0.nii.gz"} for row in rows_of(table)]
+    assert len({pair.patient for pair in read(write_csv(table, rows)).pairs}) == 1
+    assert "a column patient or split says how to divide them" in caplog.text
+    named = [row | {"patient": f"p{number}"} for number, row in enumerate(rows)]
+    assert len({pair.patient for pair in read(write_csv(table, named)).pairs}) == 4
+
+
+def test_large_label_values_are_kept(tmp_path):
+    table = write_table(tmp_path, 3)
+    save(tmp_path / "images" / "fixed1_seg.nii.gz", shell((20, 24), 5, 3).astype(np.int32) * 1000, (1.5, 1.25))
+    loaded = read(table)
+    assert loaded.labels == {f"label_{value}": value for value in (1, 2, 1000, 2000)}
+    assert loaded.pairs[1].fixed_labels.dtype == np.uint16
+
+
+def test_spreadsheets_write_marks_spaces_and_further_columns(tmp_path, caplog):
+    table = write_table(tmp_path, 3, columns=())
+    text = table.read_text().replace("moving,fixed", "moving , fixed,age").replace(".gz\n", ".gz, 54\n")
+    table.write_text("\ufeff" + text, encoding="utf-8")
+    assert len(read(table).pairs) == 3
+    assert "the columns ['age'] are not used" in caplog.text
+
+
+# --- wrong tables -----------------------------------------------------------------------------------------------------
+
+
+def _set(number, **cells):
+    def change(rows):
+        rows[number].update(cells)
+        return rows
+
+    return change
+
+
+def _without(column):
+    return lambda rows: [{name: cell for name, cell in row.items() if name != column} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without("fixed"), "pairs.csv: expected a first line with the columns moving,fixed.*fixed not among"),
+        (_set(1, moving=""), "pairs.csv, line 3: the cell moving is empty"),
+        (
+            _set(2, moving="images/moving0.nii.gz", fixed="images/fixed0.nii.gz"),
+            "line 4: the same moving and fixed.*line 2",
+        ),
+        (_set(2, case="a"), "line 4: the case 'a' as in line 2"),
+        (_set(0, split="training"), "line 2: expected split to be one of .*'training'"),
+        (_set(0, split=""), "line 2: expected split to be one of .*None"),
+        (_set(0, patient="q"), "patient 'q' is in more than one split, .*lines 2, 3"),
+        (_set(0, patient=""), "line 2: the cell patient is empty"),
+        (_set(0, fixed="images/none.nii.gz"), "none.nii.gz: no such file"),
+        (_set(0, fixed_labels="images/none.nii.gz"), "none.nii.gz: no such file"),
+    ],
+)
+def test_wrong_rows_are_named(tmp_path, change, message):
+    table = write_table(tmp_path, 3, case=["a", "b", "c"], patient=["p", "q", "r"], split=["train", "val", "test"])
+    write_csv(table, change(rows_of(table)))
+    with pytest.raises(DataError, match=message):
+        read(table)
+
+
+def test_shared_images_across_splits_are_named(tmp_path):
+    table = write_table(tmp_path, 3, columns=(), split=["train", "val", "test"])
+    write_csv(table, _set(2, moving="images/fixed0.nii.gz")(rows_of(table)))
+    with pytest.raises(DataError, match="is in more than one split.*share an image"):
+        read(table)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "expected a first line"),
+        ("moving,fixed\n", "holds no row"),
+        ("moving;fixed\na;b\n", "separated by commas"),
+        ("moving,fixed\na,b,c\n", "line 2: expected as many cells"),
+        ("moving,fixed\na\n", "line 2: expected as many cells"),
+        ("moving,fixed,fixed\na,b,c\n", r"the columns \['fixed'\] are there twice"),
+        (b"\xff\xfe\x00", "expected a table of pairs"),
+        (None, "No such file"),
+    ],
+)
+def test_what_is_no_table_is_said(tmp_path, content, message):
+    table = tmp_path / "pairs.csv"
+    if content is not None:
+        table.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError, match=f"pairs.csv.*{message}"):
+        read(table)
+
+
+@pytest.mark.parametrize(
+    ("file", "array", "spacing", "message"),
+    [
+        ("fixed1", np.ones((20, 23)), (1.5, 1.25), r"expected shape \(20, 24\) as in moving1.*Resample"),
+        ("fixed1", np.ones((20, 24)), (1.0, 1.25), "expected spacing .* as in moving1.*Resample"),
+        ("fixed1", np.full((20, 24), np.nan), (1.5, 1.25), "480 voxels are NaN"),
+        (
+            "moving1",
+            np.ones((2, 3, 4, 5)),
+            None,
+            r"expected an image with 2 or 3 dimensions, received shape \(2, 3, 4, 5\)",
+        ),
+        ("moving1", np.ones(7), None, "expected an image with 2 or 3 dimensions"),
+        ("moving1_seg", np.full((20, 24), 0.3), (1.5, 1.25), "expected whole label values.*not probabilities"),
+        ("moving1_seg", np.full((20, 24), -1.0), (1.5, 1.25), "expected whole label values .*from -1"),
+        ("moving1_seg", np.ones((24, 20)), (1.5, 1.25), "expected shape"),
+    ],
+)
+def test_wrong_files_are_named_or_their_patient_skipped(tmp_path, file, array, spacing, message):
+    table = write_table(tmp_path, 3)
+    save(tmp_path / "images" / f"{file}.nii.gz", array.astype(np.float32), spacing)
+    with pytest.raises(DataError, match=f"{file}.nii.gz: {message}"):
+        read(table)
+    loaded = read(table, skip_bad=True)
+    assert [patient for patient, _ in loaded.skipped] == ["line0003"] and len(loaded.pairs) == 2
+
+
+def test_images_that_lie_elsewhere_are_named(tmp_path):
+    table = write_table(tmp_path, 3)
+    affine = np.diag([1.5, -1.25, 1.0, 1.0])
+    save(tmp_path / "images" / "fixed0.nii.gz", picture(shell((20, 24), 5, 3), 0), affine=affine)
+    with pytest.raises(DataError, match="fixed0.nii.gz: lies elsewhere than moving0.nii.gz.*same affine"):
+        read(table)
+
+
+def test_real_volumes_through_a_table(data_dir, tmp_path):
+    folder = data_dir / "ACDC" / "training" / "patient001"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    row = {"moving": "patient001_frame01.nii.gz", "fixed": "patient001_frame12.nii.gz"}
+    row |= {f"{role}_labels": name.replace(".nii", "_gt.nii") for role, name in row.items()}
+    loaded = read(write_csv(tmp_path / "pairs.csv", [row]), data_dir=folder, size=(128, 128, 10))
+    assert loaded.labels == {"label_1": 1, "label_2": 2, "label_3": 3}
+    assert loaded.pairs[0].moving.shape == (128, 128, 10) and loaded.pairs[0].spacing[2] == 10

@@ -1,0 +1,68 @@
+"""Pairs between subjects."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hetmorph.data import DataError
+from hetmorph.data.dataset import Subject
+from hetmorph.data.subjects import pair_subjects
+
+IMAGE = np.zeros((2, 2), np.float32)
+KNOWN = [("s002", "s000"), ("s003", "s001"), ("s001", "s002"), ("s000", "s003")]
+
+
+def subjects(count, cut=0):
+    return [Subject(f"s{number:03d}", IMAGE, None, (1.0, 1.0), cut) for number in range(count)]
+
+
+def names(pairs):
+    return [tuple(pair.case_id.split("_to_")) for pair in pairs]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(2, 30), st.integers(1, 3), st.integers(0, 3))
+def test_each_is_as_often_moving_as_fixed_never_with_itself_and_no_pair_comes_twice(count, rounds, seed):
+    if rounds >= count:
+        return
+    pairs = names(pair_subjects(subjects(count), seed, rounds)[0])
+    assert len(set(pairs)) == len(pairs) == count * rounds
+    assert all(moving != fixed for moving, fixed in pairs)
+    for role in (0, 1):
+        assert set(Counter(pair[role] for pair in pairs).values()) == {rounds}
+
+
+def test_one_round_is_one_ring():
+    after = dict(names(pair_subjects(subjects(20))[0]))
+    seen, place = set(), "s000"
+    while place not in seen:
+        seen.add(place)
+        place = after[place]
+    assert len(seen) == 20
+
+
+def test_pairs_follow_from_seed_and_names_alone():
+    one = names(pair_subjects(subjects(12), 1)[0])
+    assert one == names(pair_subjects(subjects(12)[::-1], 1)[0]) != names(pair_subjects(subjects(12), 2)[0])
+    # written down once; a change would silently change every test set of pairs
+    assert names(pair_subjects(subjects(4))[0]) == KNOWN
+
+
+def test_the_fixed_subject_is_the_patient_and_gives_the_order():
+    pairs, _ = pair_subjects(subjects(7), rounds=2)
+    assert [pair.patient for pair in pairs] == [fixed for _, fixed in names(pairs)] == sorted(p.patient for p in pairs)
+
+
+def test_voxels_cut_from_either_are_counted():
+    pairs, cut = pair_subjects([*subjects(2), Subject("t", IMAGE, None, (1.0, 1.0), 5)])
+    assert sorted(cut.values()) == [5, 5] and all("t" in case.split("_to_") for case in cut)
+    assert set(cut) <= {pair.case_id for pair in pairs}
+
+
+@pytest.mark.parametrize(("count", "rounds"), [(1, 1), (0, 1), (3, 3), (3, 0)])
+def test_too_few_subjects_are_said(count, rounds):
+    with pytest.raises(DataError, match=f"received {count} subjects and rounds={rounds}"):
+        pair_subjects(subjects(count), rounds=rounds)

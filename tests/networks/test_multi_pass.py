@@ -1,0 +1,87 @@
+"""Several passes of one network: composition, saving, training, export."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hetmorph import evaluation
+from hetmorph.losses import MSE, Grad
+from hetmorph.networks import HetVxmDense, MultiPass, TransMorph, VxmDense
+from hetmorph.ops import fields
+from hetmorph.ops.warp import warp
+from hetmorph.serving import export_savedmodel
+
+FEATURES = [[4, 8], [8, 8, 4]]
+SMALL = {"nb_unet_features": FEATURES}
+TINY = {"embed_dim": 8, "depths": (1, 1), "num_heads": (2, 2), "window_size": (2, 2), "reg_head_features": 4}
+MODELS = [(VxmDense, SMALL), (HetVxmDense, {**SMALL, "variance_features": FEATURES}), (TransMorph, TINY)]
+
+
+@pytest.fixture
+def pair(rng):
+    grid = np.stack(np.meshgrid(*[np.linspace(0, 3, 16)] * 2, indexing="ij"))
+    fixed = np.repeat((0.5 + 0.4 * np.sin(grid).prod(0))[None, ..., None], 2, 0).astype("float32")
+    return np.roll(fixed, 2, axis=1), fixed
+
+
+def moving(cls, options, rng):
+    model = cls((16, 16), **options)
+    for layer in model.layers:
+        if layer.name.endswith("_flow") and layer.weights:
+            layer.kernel.assign(rng.normal(scale=0.1, size=layer.kernel.shape))
+    return model
+
+
+@pytest.mark.parametrize("cls,options", MODELS)
+def test_each_pass_registers_what_the_last_has_moved(cls, options, pair, rng):
+    model = moving(cls, options, rng)
+    first = model.register(*pair)
+    assert np.abs(first).max() > 0.05
+    second = model.register(warp(pair[0], first).numpy(), pair[1])
+    expected = fields.compose(tf.constant(first), tf.constant(second))
+    twice = MultiPass(model, 2)
+    np.testing.assert_allclose(twice.register(*pair), expected, atol=1e-5)
+    moved, field = twice.predict(list(pair), verbose=0)
+    np.testing.assert_allclose(moved, warp(pair[0], expected), atol=1e-5)
+    assert field.shape[-1] == 4
+    np.testing.assert_allclose(MultiPass(model, 1).register(*pair), first, atol=1e-6)
+
+
+@pytest.mark.parametrize("cls,options", MODELS)
+def test_files_shapes_and_exports(cls, options, pair, rng, tmp_path):
+    twice = MultiPass(moving(cls, options, rng), 2)
+    expected = twice.register(*pair)
+    twice.save(tmp_path / "model.keras")
+    restored = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(restored.register(*pair), expected, atol=1e-6)
+    np.testing.assert_allclose(twice.with_shape((None, None)).register(*pair), expected, atol=1e-5)
+    signatures = tf.saved_model.load(str(export_savedmodel(restored, tmp_path / "served"))).signatures
+    images = {"moving": tf.constant(pair[0]), "fixed": tf.constant(pair[1])}
+    np.testing.assert_allclose(signatures["register"](**images)["displacement"], expected, atol=1e-4)
+    assert ("variance" in signatures) == (cls is HetVxmDense)
+
+
+def test_the_variance_is_that_of_the_last_moved_image(pair, rng):
+    model = moving(*MODELS[1], rng)
+    twice = MultiPass(model, 2)
+    prediction = evaluation.wrap(twice)(pair[0][0, ..., 0], pair[1][0, ..., 0])
+    moved = twice.predict(list(pair), verbose=0)[0]
+    expected = model.variance_network.predict(np.concatenate([moved, pair[1]], -1), verbose=0)
+    np.testing.assert_allclose(prediction.log_variance, expected[0, ..., 0], atol=1e-5)
+
+
+def test_it_trains(pair, rng):
+    twice = MultiPass(VxmDense((16, 16), **SMALL), 2)
+    twice.compile(keras.optimizers.Adam(1e-3), loss=[MSE().loss, Grad("l2").loss], loss_weights=[1, 0.01])
+    target = [pair[1], np.zeros((2, 8, 8, 4), "float32")]
+    losses = twice.fit(list(pair), target, epochs=15, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("options,passes", [({"bidir": True}, 2), ({}, 0)])
+def test_what_cannot_go_on_is_refused(options, passes):
+    with pytest.raises(ValueError, match="passes ≥ 1 and a model without bidir"):
+        MultiPass(VxmDense((16, 16), **SMALL, **options), passes)
+    with pytest.raises(ValueError, match="a registration model of two images"):
+        MultiPass(keras.Sequential([keras.Input((16, 16, 1))]), 2)

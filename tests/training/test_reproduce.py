@@ -1,0 +1,115 @@
+"""The tables: which commands they need, and what they print of known scores."""
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("reproduce", ROOT / "training" / "reproduce.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def plan_of(script, table, out, *flags):
+    args = script.parser().parse_args(["--table", table, "--out", str(out), *flags])
+    return script.Plan(args, script.tables()[table])
+
+
+def write_run(folder, scores, **columns):
+    """A cases.csv of patients a and b with one slice each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"case_id": f"{p}0", "patient": p, "undeformed_dice_myo": 0.5, "registered_dice_myo": s, **columns}
+        for p, s in zip("ab", scores, strict=True)
+    ]
+    with (folder / "cases.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.mark.parametrize("table", ["lambda", "main", "gamma", "sigma_z", "noise"])
+def test_every_command_is_understood(script, table, tmp_path, monkeypatch):
+    """The flags are those of train.py, and each objective accepts its own."""
+    spec = importlib.util.spec_from_file_location("train", ROOT / "training" / "train.py")
+    train = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(train)
+    plan = plan_of(script, table, tmp_path)
+    jobs = [job for method in plan.table.methods for job in plan.jobs(method)]
+    trainings = [job.command for job in jobs if job.command[1].endswith("train.py")]
+    assert trainings
+    for command in trainings:
+        settings = train.configuration(train.parser().parse_args(command[2:]))
+        objective = settings.objective
+        resting = (objective.warm_start or 0) * settings.schedule.steps_per_epoch
+        assert settings.schedule.steps - resting == 3000  # updates of the displacement network
+
+
+@pytest.mark.parametrize("table", ["lambda", "main", "gamma", "sigma_z", "noise"])
+def test_no_two_rows_share_a_folder_unless_they_are_the_same(script, table, tmp_path):
+    plan = plan_of(script, table, tmp_path)
+    commands = {}
+    for method in plan.table.methods:
+        for job in plan.jobs(method):
+            assert commands.setdefault(job.done, job.command) == job.command
+    runs = [tuple(plan.runs(method)) for method in plan.table.methods]
+    assert len(set(runs)) == len(runs)
+
+
+def test_tables_share_their_trainings(script, tmp_path):
+    main, gamma = plan_of(script, "main", tmp_path), plan_of(script, "gamma", tmp_path)
+    folders = [
+        {job.done for m in plan.table.methods for job in plan.jobs(m) if "train.py" in job.command[1]}
+        for plan in (main, gamma)
+    ]
+    assert len(folders[0] & folders[1]) == 6  # mse and het, three seeds each
+
+
+def test_the_table_says_mean_deviation_and_difference(script, tmp_path, capsys):
+    plan = plan_of(script, "main", tmp_path, "--seeds", "0", "1")
+    mse, het = (next(m for m in plan.table.methods if m.label == name) for name in ("mse", "het"))
+    for run, scores in zip(plan.runs(mse), [(0.70, 0.80), (0.72, 0.82)], strict=True):
+        write_run(run, scores, registered_folds_percent=0.1)
+    for run, scores in zip(plan.runs(het), [(0.75, 0.85), (0.77, 0.87)], strict=True):
+        write_run(run, scores, registered_folds_percent=0.2)
+    assert script.main(["--table", "main", "--out", str(tmp_path), "--seeds", "0", "1", "--render"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    cells = {line.split(" | ")[0].strip("| "): line for line in lines}
+    assert "0.500 ± 0.000" in cells["undeformed"]
+    assert "0.760 ± 0.014" in cells["mse"] and "0.100" in cells["mse"]
+    assert "0.810 ± 0.014" in cells["het"] and "+0.0500 (" in cells["het"]
+    assert "HD95" not in lines[0]  # no run has it
+    assert len({line.count("|") for line in lines}) == 1
+    tex = (tmp_path / "acdc" / "table-main-vxm-x1.tex").read_text()
+    assert r"0.760 $\pm$ 0.014" in tex and r"folds \%" in tex and tex.count(r"\\") == len(lines) - 1
+
+
+def test_what_is_done_is_not_run_again_and_failures_stop(script, tmp_path, monkeypatch):
+    calls = []
+
+    class Result:
+        returncode = 3
+
+    monkeypatch.setattr(script.subprocess, "run", lambda command: calls.append(command) or Result())
+    done, missing = tmp_path / "done.json", tmp_path / "missing.json"
+    done.touch()
+    jobs = [script.Job(("finished",), done), script.Job(("fails",), missing), script.Job(("never",), missing)]
+    with pytest.raises(RuntimeError, match="status 3.*fails"):
+        script.execute(jobs, keep_going=False)
+    assert calls == [("fails",)]
+    script.execute(jobs, keep_going=True)
+    assert calls[1:] == [("fails",), ("never",)]
+
+
+def test_mistakes_are_named(script, tmp_path, capsys):
+    assert script.main(["--table", "main", "--only", "mes", "--out", str(tmp_path)]) == 2
+    assert "no row mes; rows are demons" in capsys.readouterr().err
+    assert script.main(["--table", "main", "--render", "--out", str(tmp_path)]) == 2
+    assert "no row of this table is done" in capsys.readouterr().err

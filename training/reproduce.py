@@ -1,0 +1,366 @@
+"""Reproduce a table of results: run or resume whatever is missing, then print it as Markdown and LaTeX.
+
+Tables:
+    lambda   weight of smoothness, for mse and het with equal effort, on the validation patients
+    main     classical programs and every objective, on the test patients
+    gamma    exponent and form of the signal-to-noise ratio of het, on the validation patients
+    sigma_z  uncertainty of the displacement: vxm-diff, het and het-z of several α, on the validation patients
+    noise    training and testing with added heteroscedastic Rician noise, on the test patients
+
+Every training gets the same number of updates of its displacement network. Runs lie in --out, are shared between
+tables, and go on where they were stopped. Moving images are end-diastole (ED), fixed ones end-systole (ES) where the
+data are hearts; distances named px are in voxels; ± is the standard deviation over seeds.
+
+Examples:
+    python training/reproduce.py --table main --data-dir ~/ACDC --dry-run
+    python training/reproduce.py --table noise --data-dir ~/ACDC --updates 3000
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+import math
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pip install -e .`
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from hetmorph import evaluation  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+STEPS_PER_EPOCH = 100
+LAMBDAS = ("0.003", "0.01", "0.03", "0.1")
+NOISE_LEVELS = ("0.05", "0.1", "0.2")
+KNOWN_WARP = "6"
+PROGRAMS = ("demons", "bspline", "ants-syn", "ants-syn-mse", "ants-syn-tuned")
+DICE = ("dice_{main}", "Dice", 1, 3)
+COLUMNS = (
+    DICE,
+    ("dice_mean", "Dice, mean", 1, 3),
+    ("hd_px", "HD px", 1, 2),
+    ("hd95_px", "HD95 px", 1, 2),
+    ("assd_px", "ASSD px", 1, 2),
+    ("folds_percent", "folds %", 1, 3),
+    ("mse", "MSE ·10³", 1e3, 2),
+    ("ause", "AUSE ·10⁴", 1e4, 2),
+    ("seconds_per_pair", "s/pair", 1, 3),
+)
+TRUTH = (
+    ("epe_heart", "EPE heart px", 1, 2),
+    ("sigma_correlation", "r(σ)", 1, 2),
+    ("ause_displacement", "AUSE of EPE² px²", 1, 2),
+)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of a table: a classical program, or a training.
+
+    Attributes:
+        label: what the row is called.
+        program: name of a classical program; None for a training.
+        objective, flags: of `train.py`.
+        every_seed: whether it is trained with each seed, or with the first alone.
+        noise: level of added noise, as `--noise` takes it.
+    """
+
+    label: str
+    program: str | None = None
+    objective: str = ""
+    flags: tuple[str, ...] = ()
+    every_seed: bool = False
+    noise: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows, the split they are scored on, columns, and the row that others are compared with.
+
+    Attributes:
+        known_warp: also score on fixed images made by a known displacement, for the columns that need one.
+    """
+
+    methods: tuple[Method, ...]
+    split: str
+    columns: tuple = COLUMNS
+    reference: str = "mse"
+    known_warp: bool = False
+
+
+def tables() -> dict[str, Table]:
+    """Every table by name."""
+    mse, het = (Method(name, objective=name, every_seed=True) for name in ("mse", "het"))
+    others = ("ncc", "mi", "nll", "beta-nll", "adaframe", "adareg", "vxm-diff")
+    singles = [Method(name, objective=name) for name in others]
+    ncc = Method("ncc, λ = 1", objective="ncc", flags=("--lambda", "1"))
+    het_z = Method("het-z", objective="het-z")
+    classical = [Method(name, program=name) for name in PROGRAMS]
+    tuned = [
+        Method(f"{name}, λ = {value}", objective=name, flags=("--lambda", value))
+        for name in ("mse", "het")
+        for value in LAMBDAS
+    ]
+    forms = [
+        *(Method(f"het, γ = {value}", objective="het", flags=("--gamma", value)) for value in ("0.25", "0.75", "1")),
+        *(Method(f"het, {form} SNR", objective="het", flags=("--snr", form)) for form in ("official", "inverse")),
+        Method("het, official weight", objective="het", flags=("--snr", "official", "--relative", "official")),
+    ]
+    alphas = [Method(f"het-z, α = {value}", objective="het-z", flags=("--alpha", value)) for value in ("1e-5", "1e-3")]
+    return {
+        "lambda": Table(tuple(tuned), "val", reference="mse, λ = 0.01"),
+        "main": Table((*classical, mse, *singles[:1], ncc, *singles[1:], het, het_z), "test"),
+        "gamma": Table((mse, dataclasses.replace(het, label="het, γ = 0.5"), *forms), "val"),
+        "sigma_z": Table((mse, singles[-1], het, het_z, *alphas), "val"),
+        "noise": Table(_noise_rows(), "test", (*COLUMNS, *TRUTH), known_warp=True),
+    }
+
+
+def _noise_rows() -> tuple[Method, ...]:
+    rows = []
+    for level in NOISE_LEVELS:
+        rows += [Method(f"{name}, noise {level}", program=name, noise=level) for name in ("demons", "ants-syn-tuned")]
+        rows += [
+            Method(f"{name}, noise {level}", objective=name, noise=level, every_seed=name != "ncc")
+            for name in ("mse", "ncc", "het")
+        ]
+    return tuple(rows)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command and the file that exists when it is done."""
+
+    command: tuple[str, ...]
+    done: Path
+
+
+class Plan:
+    """Commands and folders of a table's rows.
+
+    Args:
+        args: the command line.
+        table: what is wanted.
+    """
+
+    def __init__(self, args: argparse.Namespace, table: Table):
+        self.args, self.table = args, table
+
+    def runs(self, method: Method) -> list[Path]:
+        """Folders of the method's `cases.csv`, one per seed."""
+        return [self._scores(folder, method, "") for folder in self._folders(method)]
+
+    def runs_with_truth(self, method: Method) -> list[Path]:
+        """The same for fixed images made by a known displacement."""
+        return [self._scores(folder, method, KNOWN_WARP) for folder in self._folders(method)]
+
+    def jobs(self, method: Method) -> list[Job]:
+        """Trainings and evaluations of a row, in their order."""
+        jobs, warps = [], ("", KNOWN_WARP) if self.table.known_warp else ("",)
+        for seed, folder in zip(self._seeds(method), self._folders(method), strict=True):
+            if method.program is None:
+                jobs.append(Job(self._training(method, seed, folder), folder / "summary.json"))
+            jobs += [self._evaluation(method, folder, warp) for warp in warps]
+        return [job for job in jobs if job]
+
+    def _seeds(self, method: Method) -> list[int]:
+        return self.args.seeds if method.every_seed else self.args.seeds[:1]
+
+    def _folders(self, method: Method) -> list[Path]:
+        root = self.args.out / Path(self.args.data).stem
+        noise = f"-noise{method.noise}" if method.noise else ""
+        if method.program:
+            return [root / f"{method.program}{noise}"]
+        options = "".join(flag.removeprefix("--") if flag.startswith("--") else f"{flag}-" for flag in method.flags)
+        name = "-".join(filter(None, [self.args.arch, method.objective, options.rstrip("-")]))
+        smoothness = "" if "--lambda" in method.flags else f"-lambda{self.args.smoothness}"
+        passes = f"-x{self.args.passes}" if self.args.passes > 1 else ""
+        name = f"{name}{smoothness}{noise}-{self.args.updates}{passes}"
+        return [root / f"{name}-s{seed}" for seed in self._seeds(method)]
+
+    def _scores(self, folder: Path, method: Method, warp: str) -> Path:
+        if method.program is None and self.table.split == "test" and not warp:
+            return folder  # train.py has scored it
+        return folder / (self.table.split + (f"-warp{warp}" if warp else ""))
+
+    def _training(self, method: Method, seed: int, folder: Path) -> tuple[str, ...]:
+        updates, flags = self.args.updates, [*method.flags]
+        if "--lambda" not in flags:
+            flags += ["--lambda", str(self.args.smoothness)]
+        if method.objective.startswith("het"):
+            # While the variance network is warmed up the displacement network rests: it gets these updates on top.
+            warm_start = max(1, round(updates / STEPS_PER_EPOCH / 15))
+            updates += warm_start * STEPS_PER_EPOCH
+            flags += ["--warm-start", str(warm_start)]
+        return (
+            *(sys.executable, str(HERE / "train.py"), *self._data(method), "--arch", self.args.arch),
+            *("--objective", method.objective, *flags, "--lr", str(self.args.lr), "--passes", str(self.args.passes)),
+            *("--steps", str(updates), "--steps-per-epoch", str(STEPS_PER_EPOCH)),
+            *("--seed", str(seed), "--out", str(folder), "--resume"),
+        )
+
+    def _evaluation(self, method: Method, folder: Path, warp: str) -> Job | None:
+        target = self._scores(folder, method, warp)
+        if target == folder:
+            return None
+        model = method.program or str(folder / "model.keras")
+        command = (
+            *(sys.executable, str(HERE / "evaluate.py"), *self._data(method), "--model", model),
+            *("--split", self.table.split, *(("--known-warp", warp) if warp else ()), "--out", str(target), "--resume"),
+        )
+        return Job(command, target / "summary.json")
+
+    def _data(self, method: Method) -> tuple[str, ...]:
+        folder = ("--data-dir", str(self.args.data_dir)) if self.args.data_dir else ()
+        noise = ("--noise", method.noise) if method.noise else ()
+        return ("--data", self.args.data, *folder, *noise)
+
+
+def execute(jobs: list[Job], keep_going: bool) -> None:
+    """Run what is not done; output goes to the terminal."""
+    for number, job in enumerate(jobs, 1):
+        print(f"[{number}/{len(jobs)}] {' '.join(job.command)}", flush=True)
+        if job.done.exists():
+            continue
+        result = subprocess.run(job.command)
+        if result.returncode and not keep_going:
+            raise RuntimeError(
+                f"stopped with status {result.returncode}; start again to go on: {' '.join(job.command)}"
+            )
+
+
+def render(plan: Plan, main: str) -> tuple[list[str], list[list[str]]]:
+    """Heading and rows of the table, of what is there."""
+    columns = [(metric.format(main=main), *rest) for metric, *rest in plan.table.columns]
+    heading = ["method", "seeds", *(text for _, text, *_ in columns), f"Δ Dice to {plan.table.reference}", "p", "p, t"]
+    rows, done = [], [m for m in plan.table.methods if all((run / "cases.csv").exists() for run in plan.runs(m))]
+    shown = set()
+    for method in done:
+        if method.noise not in shown:
+            shown.add(method.noise)
+            label = f"undeformed, noise {method.noise}" if method.noise else "undeformed"
+            rows.append([label, "", *_cells(plan, method, columns, "undeformed"), "", "", ""])
+        seeds = "" if method.program else str(len(plan.runs(method)))
+        rows.append(
+            [method.label, seeds, *_cells(plan, method, columns, "registered"), *_difference(plan, method, main)]
+        )
+    return heading, rows
+
+
+def _cells(plan: Plan, method: Method, columns, block: str) -> list[str]:
+    return [_cell(plan, method, column, block) for column in columns]
+
+
+def _cell(plan: Plan, method: Method, column, block: str) -> str:
+    metric, _, factor, decimals = column
+    truth = metric in {name for name, *_ in TRUTH}
+    runs = plan.runs_with_truth(method) if truth else plan.runs(method)
+    try:
+        score = evaluation.over_seeds(runs, metric, block)
+    except (ValueError, OSError):  # a column that these runs do not have
+        return ""
+    spread = f" ± {score.std * factor:.{decimals}f}" if math.isfinite(score.std) else ""
+    return f"{score.mean * factor:.{decimals}f}{spread}"
+
+
+def _difference(plan: Plan, method: Method, main: str) -> list[str]:
+    """Difference of Dice to the reference row of the same noise, with its interval, and two p-values."""
+    name = plan.table.reference + (f", noise {method.noise}" if method.noise else "")
+    reference = next(m for m in plan.table.methods if m.label == name)
+    runs = plan.runs(reference)
+    if method == reference or not all((run / "cases.csv").exists() for run in runs):
+        return ["", "", ""]
+    result = evaluation.compare_runs(runs, plan.runs(method), f"dice_{main}")
+    change = "{difference:+.4f} ({low:+.4f} … {high:+.4f})".format(**result)
+    return [change, f"{result['p']:.2g}", f"{result['p_t']:.2g}"]
+
+
+def markdown(heading: list[str], rows: list[list[str]]) -> str:
+    """The table for a Markdown file; columns without any value are left out."""
+    heading, rows = _filled(heading, rows)
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def latex(heading: list[str], rows: list[list[str]]) -> str:
+    """The table for a LaTeX document with the package booktabs."""
+    heading, rows = _filled(heading, rows)
+    symbols = {"±": r"$\pm$", "·10³": r"$\cdot 10^3$", "·10⁴": r"$\cdot 10^4$", "%": r"\%", "Δ": r"$\Delta$"}
+    symbols |= {"σ": r"$\sigma$", "λ": r"$\lambda$", "γ": r"$\gamma$", "α": r"$\alpha$", "…": r"\dots", "²": "$^2$"}
+
+    def line(cells: list[str]) -> str:
+        text = " & ".join(cells)
+        for symbol, command in symbols.items():
+            text = text.replace(symbol, command)
+        return text + r" \\"
+
+    body = "\n".join(line(row) for row in rows)
+    columns = "l" + "r" * (len(heading) - 1)
+    top, end = f"\\begin{{tabular}}{{{columns}}}\n\\toprule", "\\bottomrule\n\\end{tabular}"
+    return "\n".join([top, line(heading), r"\midrule", body, end])
+
+
+def _filled(heading: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    keep = [i for i in range(len(heading)) if any(row[i] for row in rows)]
+    return [heading[i] for i in keep], [[row[i] for i in keep] for row in rows]
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--table", required=True, choices=tables(), help="which one")
+    result.add_argument("--data", default="acdc", help="data set (default: acdc)")
+    result.add_argument("--data-dir", type=Path, help="its folder (default: environment variable HETMORPH_DATA)")
+    result.add_argument("--arch", default="vxm", help="backbone: vxm or transmorph (default: vxm)")
+    result.add_argument("--updates", type=int, default=3000, help="of the displacement network (default: 3000)")
+    result.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: 0.001)")
+    result.add_argument("--lambda", dest="smoothness", type=float, default=0.01, help="smoothness (default: 0.01)")
+    result.add_argument("--passes", type=int, default=1, help="how often a trained network is applied (default: 1)")
+    result.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="first: of all rows (default: 0 1 2)")
+    result.add_argument(
+        "--only", nargs="+", metavar="ROW", help="run only these rows; the table shows all that are done"
+    )
+    result.add_argument("--main", default="myo", help="structure of the first Dice column (default: myo)")
+    result.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder (default: runs/reproduce)")
+    result.add_argument("--dry-run", action="store_true", help="say what would be run")
+    result.add_argument("--render", action="store_true", help="run nothing, show what is there")
+    result.add_argument("--keep-going", action="store_true", help="go on after a row that failed")
+    return result
+
+
+def main(argv=None) -> int:
+    args = parser().parse_args(argv)
+    plan = Plan(args, tables()[args.table])
+    known = [method.label for method in plan.table.methods]
+    if unknown := sorted(set(args.only or ()) - set(known)):
+        print(f"reproduce.py: error: no row {', '.join(unknown)}; rows are {', '.join(known)}", file=sys.stderr)
+        return 2
+    jobs = [job for method in plan.table.methods if method.label in (args.only or known) for job in plan.jobs(method)]
+    if args.dry_run:
+        for job in jobs:
+            print("done" if job.done.exists() else "to do", " ".join(job.command))
+        return 0
+    try:
+        if not args.render:
+            execute(jobs, args.keep_going)
+    except RuntimeError as error:
+        print(f"reproduce.py: error: {error}", file=sys.stderr)
+        return 1
+    heading, rows = render(plan, args.main)
+    if not rows:
+        print("reproduce.py: error: no row of this table is done; leave out --render to run them", file=sys.stderr)
+        return 2
+    target = args.out / Path(args.data).stem / f"table-{args.table}-{args.arch}-x{args.passes}"
+    command = f"python training/reproduce.py {' '.join(sys.argv[1:] if argv is None else argv)}"
+    text = f"`{command}`, {plan.table.split} patients\n\n{markdown(heading, rows)}\n"
+    target.with_suffix(".md").write_text(text, encoding="utf-8")
+    target.with_suffix(".tex").write_text(latex(heading, rows) + "\n", encoding="utf-8")
+    print(f"\n{text}\nwrote {target}.md and .tex")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
