@@ -1,8 +1,8 @@
 """Train a registration model, evaluate it on the test patients, draw it and export it.
 
-Direction: the moving image (in a heart end-diastole: ED, moving) is registered to the fixed one (end-systole: ES,
-fixed). Intensities are in [0, 1] per image, displacements in voxels on the grid of the fixed image: moved(x) =
-moving(x + u(x)).
+Direction: the moving image is registered to the fixed one; of a heart, end-diastole (ED, moving) to end-systole
+(ES, fixed). Intensities are in [0, 1] per image, displacements in voxels on the grid of the fixed image:
+moved(x) = moving(x + u(x)).
 
 The run folder receives config.yaml, splits.json, log.csv, tensorboard/, checkpoints/, best.keras (highest validation
 Dice), and at the end model.keras (the last weights, or the best ones with --keep best), cases.csv, summary.json,
