@@ -83,6 +83,7 @@ class ObjectiveConfig:
     foreground: bool = False
     warm_start: int | None = None
     variance_pass: str = "reuse"
+    variance_resolution: int = 1
     prior_lambda: float = 10.0
     alpha: float = 1e-4
 

@@ -5,7 +5,7 @@ import tensorflow as tf
 from hetmorph.ops import stats
 
 SNR_FORMS = ("paper", "official", "inverse")
-RELATIVE_MAPS = ("sample", "official")
+RELATIVE_MAPS = ("sample", "proportional", "official")
 
 
 def beta_nll(fixed, moved, log_variance, beta: float = 0.5) -> tf.Tensor:
@@ -63,12 +63,14 @@ def relative_weight(ratio, relative: str = "sample", mask=None) -> tf.Tensor:
 
     "sample" (default): each sample's 1st to 99th percentile is mapped to [0, 1], then a sigmoid, then the weight is
     scaled to mean 1 over the mask, so that λ means the same as for the unweighted loss.
+    "proportional": the ratio itself, up to its 99th percentile, scaled to mean 1. The sigmoid leaves a factor of 1.46
+    between the largest and the smallest weight, this none; of the inverse variance it makes weighted least squares.
     "official" (the authors' code): minimum and maximum of the whole batch are mapped to [0, 1], then a sigmoid; the
     weight lies in [0.5, 0.731], depends on the batch's other samples, and one extreme voxel flattens it.
 
     Args:
         ratio: `[B, *S, C]`, non-negative.
-        relative: one of the two above.
+        relative: one of the three above.
         mask: same shape, True where the mean is taken; None takes all voxels.
     """
     if relative not in RELATIVE_MAPS:
@@ -77,9 +79,13 @@ def relative_weight(ratio, relative: str = "sample", mask=None) -> tf.Tensor:
         low, high = tf.reduce_min(ratio), tf.reduce_max(ratio)
     else:
         low, high = stats.percentiles(ratio, 1.0, 99.0)
-    # A constant ratio (blank image) has no range: divide_no_nan gives it the same weight everywhere.
-    scaled = tf.clip_by_value(tf.math.divide_no_nan(ratio - low, high - low), 0.0, 1.0)
-    weight = tf.sigmoid(scaled)
-    if relative == "sample":
-        weight = weight / stats.sample_mean(weight, mask)
+    if relative == "proportional":
+        weight = tf.minimum(ratio, high)
+    else:
+        # A constant ratio (blank image) has no range: divide_no_nan gives it the same weight everywhere.
+        weight = tf.sigmoid(tf.clip_by_value(tf.math.divide_no_nan(ratio - low, high - low), 0.0, 1.0))
+    if relative != "official":
+        mean = stats.sample_mean(weight, mask)
+        # Without any signal, in a blank image, every voxel weighs the same.
+        weight = tf.where(mean > 0, tf.math.divide_no_nan(weight, mean), tf.ones_like(weight))
     return tf.stop_gradient(weight)

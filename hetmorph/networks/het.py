@@ -28,13 +28,16 @@ class _Het(TwoNetworks):
         variance_features=None,
         log_variance_bounds=(-12.0, 2.0),
         variance_pass="reuse",
+        variance_resolution=1,
         **kwargs,
     ):
         objective = Heteroscedastic(gamma, beta, snr, relative, foreground)
         if variance_pass not in VARIANCE_PASSES:
             raise ValueError(f"variance_pass must be one of {VARIANCE_PASSES}, got {variance_pass!r}")
         super().__init__(inshape, *args, **kwargs)
-        self._add_variance_network(objective, variance_features, log_variance_bounds, warm_start, variance_pass)
+        self._add_variance_network(
+            objective, variance_features, log_variance_bounds, variance_resolution, warm_start, variance_pass
+        )
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -55,6 +58,7 @@ class HetVxmDense(_Het, VxmDense):
         variance_pass: "reuse" updates the variance network on the images that weighted the displacement loss;
             "recompute" warps anew with the updated displacement network before, as published, which takes a third
             longer and measured the same (docs/benchmarks.md).
+        variance_resolution: voxel size of the grid of log σ², in image voxels, a power of two.
         kwargs: arguments of `VxmDense`.
 
     Example:
@@ -74,8 +78,8 @@ class HetTransMorph(_Het, TransMorph):
 
     Args:
         inshape: spatial size, as in `TransMorph`.
-        gamma, beta, snr, relative, foreground, warm_start, variance_features, log_variance_bounds, variance_pass: as in
-            `HetVxmDense`; the variance network is a U-Net here too, as published.
+        gamma, beta, snr, relative, foreground, warm_start, variance_features, log_variance_bounds, variance_pass,
+            variance_resolution: as in `HetVxmDense`; the variance network is a U-Net here too, as published.
         kwargs: arguments of `TransMorph`.
 
     Reference:

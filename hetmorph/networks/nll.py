@@ -14,11 +14,20 @@ class _Nll(TwoNetworks):
 
     @store_config_args
     def __init__(
-        self, inshape, *args, beta=0.0, variance_features=None, log_variance_bounds=(-12.0, 2.0), **kwargs
-    ):  # fmt: skip
+        self,
+        inshape,
+        *args,
+        beta=0.0,
+        variance_features=None,
+        log_variance_bounds=(-12.0, 2.0),
+        variance_resolution=1,
+        **kwargs,
+    ):
         super().__init__(inshape, *args, **kwargs)
         # Without a warm start: both networks are trained from the first step.
-        self._add_variance_network(JointLikelihood(beta), variance_features, log_variance_bounds, 0, "reuse")
+        self._add_variance_network(
+            JointLikelihood(beta), variance_features, log_variance_bounds, variance_resolution, 0, "reuse"
+        )
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -33,6 +42,7 @@ class NllVxmDense(_Nll, VxmDense):
         beta: exponent β; 0 is the plain likelihood.
         variance_features: U-Net features of the variance network; None takes VoxelMorph's default.
         log_variance_bounds: smooth bounds of log σ².
+        variance_resolution: voxel size of the grid of log σ², in image voxels, a power of two.
         kwargs: arguments of `VxmDense`.
 
     Reference:

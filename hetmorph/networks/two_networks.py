@@ -29,7 +29,7 @@ class TwoNetworks:
     `Heteroscedastic` (each its own loss, a weight between them) or a `JointLikelihood` (one loss for both).
     """
 
-    def _add_variance_network(self, objective, features, bounds, warm_start, variance_pass) -> None:
+    def _add_variance_network(self, objective, features, bounds, resolution, warm_start, variance_pass) -> None:
         ref = self.references
         source_feats, target_feats = ref.source.shape[-1], ref.target.shape[-1]
         if source_feats != target_feats:
@@ -37,7 +37,8 @@ class TwoNetworks:
                 f"the residual needs images of equal channels, got src_feats={source_feats}, trg_feats={target_feats}"
             )
         grid, slabs = tuple(ref.target.shape[1:-1]), self.config.params.get("slabs", 1)
-        self.variance_network = variance_network(grid, features, target_feats, bounds, f"{self.name}_variance", slabs)
+        name = f"{self.name}_variance"
+        self.variance_network = variance_network(grid, features, target_feats, bounds, name, slabs, resolution)
         if self.variance_network not in self._layers:
             # Keras up to 3.13 at least does not track a layer that is set on a functional model.
             self._layers.append(self.variance_network)

@@ -71,8 +71,13 @@ class Mi(Recipe):
 
 @dataclass(frozen=True)
 class Nll(Recipe):
-    """Gaussian likelihood with a predicted variance, one loss for both networks, nothing detached."""
+    """Gaussian likelihood with a predicted variance, one loss for both networks, nothing detached.
 
+    Attributes:
+        variance_resolution: see `hetmorph.networks.NllVxmDense`.
+    """
+
+    variance_resolution: int = 1
     model: ClassVar[str] = "joint likelihood"
 
     def likelihood(self) -> JointLikelihood:
@@ -80,7 +85,8 @@ class Nll(Recipe):
         return JointLikelihood(0.0)
 
     def model_arguments(self) -> dict:
-        return super().model_arguments() | dataclasses.asdict(self.likelihood())
+        own = {"variance_resolution": self.variance_resolution}
+        return super().model_arguments() | dataclasses.asdict(self.likelihood()) | own
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,7 @@ class Het(Recipe):
 
     Attributes:
         gamma, beta, snr, relative, foreground: see `Heteroscedastic`.
-        warm_start, variance_pass: see `hetmorph.networks.HetVxmDense`.
+        warm_start, variance_pass, variance_resolution: see `hetmorph.networks.HetVxmDense`.
     """
 
     gamma: float = 0.5
@@ -142,6 +148,7 @@ class Het(Recipe):
     foreground: bool = False
     warm_start: int | None = None
     variance_pass: str = "reuse"
+    variance_resolution: int = 1
     model: ClassVar[str] = "heteroscedastic"
 
     def likelihood(self) -> Heteroscedastic:
@@ -149,7 +156,7 @@ class Het(Recipe):
         return Heteroscedastic(self.gamma, self.beta, self.snr, self.relative, self.foreground)
 
     def model_arguments(self) -> dict:
-        own = {"warm_start": self.warm_start, "variance_pass": self.variance_pass}
+        own = {name: getattr(self, name) for name in ("warm_start", "variance_pass", "variance_resolution")}
         return super().model_arguments() | dataclasses.asdict(self.likelihood()) | own
 
 

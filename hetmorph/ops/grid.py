@@ -36,7 +36,9 @@ def pad_to_multiple(tensor: tf.Tensor, multiple: int) -> tf.Tensor:
     Padding at the end only keeps voxel coordinates as they are, so that displacements need no shift afterwards.
     """
     after = [(-size) % multiple for size in spatial_shape(tensor)]
-    return tf.pad(tensor, [[0, 0], *[[0, a] for a in after], [0, 0]])
+    # Not tf.pad: TensorFlow up to 2.21 at least drops its operation in front of a 3-D convolution with oneDNN.
+    paddings = tf.convert_to_tensor([[0, 0], *[[0, a] for a in after], [0, 0]])
+    return tf.raw_ops.PadV2(input=tensor, paddings=paddings, constant_values=tf.zeros([], tensor.dtype))
 
 
 def crop_to(tensor: tf.Tensor, shape: list) -> tf.Tensor:

@@ -130,3 +130,16 @@ def test_bad_arguments_are_named():
         layers.ComposeTransform()([np.zeros((1, 4, 4, 2), "float32")])
     with pytest.raises(ValueError, match="low < high"):
         layers.SoftBound(1, 0)
+
+
+@pytest.mark.parametrize("ndims", [1, 2, 3])
+def test_padding_survives_in_front_of_a_convolution(ndims, rng):
+    """With oneDNN, TensorFlow's graph optimiser drops a plain Pad before a 3-D convolution: the result was too small."""
+    image = tf.constant(rng.random((1, *(6, 5, 7)[:ndims], 2)), tf.float32)
+    kernel = tf.constant(rng.random((*[3] * ndims, 2, 4)), tf.float32)
+
+    def padded(image):
+        return tf.nn.convolution(layers.PadToMultiple(4)(image), kernel, padding="SAME")
+
+    result = tf.function(padded)(image)
+    np.testing.assert_allclose(result, padded(image), rtol=1e-5)

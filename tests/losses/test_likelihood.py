@@ -103,6 +103,16 @@ def test_official_map_equals_numpy(rng):
     assert expected.min() == 0.5 and expected.max() < 0.7311
 
 
+def test_proportional_map_is_the_ratio_with_mean_one(rng):
+    ratio = rng.uniform(0, 9, size=(2, 16, 16, 1)).astype("float32")
+    ratio[1] *= 50
+    expected = np.minimum(ratio, np.sort(ratio.reshape(2, -1))[:, 252].reshape(2, 1, 1, 1))
+    expected /= expected.mean(axis=(1, 2, 3), keepdims=True)
+    np.testing.assert_allclose(likelihood.relative_weight(ratio, "proportional"), expected, rtol=1e-5)
+    blank = likelihood.relative_weight(np.zeros_like(ratio), "proportional").numpy()
+    np.testing.assert_array_equal(blank, 1)
+
+
 def test_weight_grows_with_signal_and_falls_with_noise():
     image = np.linspace(0.1, 1, 64, dtype="float32").reshape(1, 8, 8, 1)
     rising = likelihood.relative_weight(likelihood.snr(image, np.zeros_like(image))).numpy().ravel()

@@ -160,6 +160,7 @@ EFFECTS = [
     (["--objective", "het-z", "--alpha", "0.1"], "objective.alpha", 0.1),
     (["--passes", "2"], "network.passes", 2),
     (["--slabs", "2"], "network.slabs", 2),
+    (["--variance-resolution", "4"], "objective.variance_resolution", 4),
     (["--variance-pass", "recompute"], "objective.variance_pass", "recompute"),
     (["--skip-bad"], "data.skip_bad", True),
     (["--seed", "5"], "seed", 5),
