@@ -142,6 +142,9 @@ class TrainConfig:
         _require(self.network.precision in known, "network.precision", f"one of {known}", self.network.precision)
         for name in ("slabs", "passes"):
             _require(getattr(self.network, name) >= 1, f"network.{name}", "at least 1", getattr(self.network, name))
+        steps, grid = self.network.int_steps, self.network.int_resolution
+        _require(steps is None or steps >= 0, "network.int_steps", "at least 0", steps)
+        _require(grid > 0, "network.int_resolution", "positive", grid)
         alone = self.network.passes == 1 or not self.network.bidir
         _require(alone, "network.passes", "1 with bidir, whose backward passes do not go on", self.network.passes)
         objective, rate, schedule = self.objective, self.optimizer, self.schedule

@@ -34,7 +34,7 @@ import numpy as np  # noqa: E402
 from hetmorph import callbacks, config, data, evaluation, objectives, serving, viz  # noqa: E402
 from hetmorph.config import TrainConfig  # noqa: E402
 from hetmorph.networks import MultiPass  # noqa: E402
-from hetmorph.networks.build import build, model_class  # noqa: E402
+from hetmorph.networks.build import build, int_steps, model_class  # noqa: E402
 
 # flag: (section of the configuration, key, type, help); a flag that is not given leaves the configuration as it is
 FLAGS = {
@@ -70,6 +70,7 @@ FLAGS = {
     "--snr": ("objective", "snr", str, "het: paper, official or inverse"),
     "--relative": ("objective", "relative", str, "het: sample, proportional, or official as the authors' code"),
     "--variance-pass": ("objective", "variance_pass", str, "het: reuse the warped images, or recompute as published"),
+    "--foreground": ("objective", "foreground", bool, "het: the weight has mean 1 where either image is not zero"),
     "--variance-resolution": ("objective", "variance_resolution", int, "het, nll: voxel size of the variance's grid"),
     "--warm-start": ("objective", "warm_start", int, "het: epochs displacement only, then as many variance only"),
     "--lr": ("optimizer", "learning_rate", float, "peak learning rate of Adam"),
@@ -77,7 +78,12 @@ FLAGS = {
     "--batch-size": ("schedule", "batch_size", int, "pairs a batch"),
     "--steps": ("schedule", "steps", int, "batches in all; instead of --epochs"),
     "--steps-per-epoch": ("schedule", "steps_per_epoch", int, "batches between two validations"),
-    "--keep": ("schedule", "keep", str, "weights to score and export: last, or best (highest validation Dice)"),
+    "--keep": (
+        "schedule",
+        "keep",
+        str,
+        "weights to score and export: last, or best (by the validation Dice of one pass)",
+    ),
 }
 
 
@@ -86,8 +92,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--config", type=Path, help="YAML or JSON file; flags given beside it take precedence")
     for flag, (section, key, kind, text) in FLAGS.items():
         default = _default(section, key)
-        shown = "" if default is None else f" (default: {default})"
-        result.add_argument(flag, dest=f"{section}.{key}", type=kind, help=text + shown)
+        shown = "" if default is None or kind is bool else f" (default: {default})"
+        how = {"action": "store_const", "const": True} if kind is bool else {"type": kind}
+        result.add_argument(flag, dest=f"{section}.{key}", help=text + shown, **how)
     result.add_argument("--size", type=int, nargs="+", help="of the samples, voxels per axis (default: the set's own)")
     result.add_argument("--epochs", type=int, help="epochs of --steps-per-epoch batches; instead of --steps")
     result.add_argument("--bidir", action="store_const", const=True, help="both directions, each weighted by half")
@@ -259,11 +266,13 @@ def _checkpoint_of(settings: TrainConfig, out: Path, resume: bool) -> tuple[Path
 
 def _placeless(settings: TrainConfig) -> TrainConfig:
     # Where the data lie does not make another run: the folder may have been moved, or come from HETMORPH_DATA.
-    # A size and a crop that are the set's own need not be spelt out.
+    # What is the set's or the backbone's own need not be spelt out.
     own, given = data.dataset(settings.data.name), settings.data
     size = own.size if given.size is None else given.size
     crop = own.crops[0] if given.crop is None and own.crops else given.crop
-    return dataclasses.replace(settings, data=dataclasses.replace(given, dir=None, size=size, crop=crop))
+    network = dataclasses.replace(settings.network, int_steps=int_steps(settings.network))
+    where = dataclasses.replace(given, dir=None, size=size, crop=crop)
+    return dataclasses.replace(settings, data=where, network=network)
 
 
 def _truncate_log(path: Path, done: int) -> None:

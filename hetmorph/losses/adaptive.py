@@ -32,7 +32,7 @@ class AdaFrame(SerializableLoss):
 
 
 def frame_weight(residual) -> tf.Tensor:
-    """Weight of `AdaFrame` for a residual `[B, *S, C]`; ½ everywhere where the residual is constant."""
+    """Weight of `AdaFrame` for a residual `[B, *S, C]`; the same everywhere where the residual is constant."""
     size = tf.stop_gradient(tf.abs(residual))
     mean = stats.sample_mean(size)
     deviation = tf.sqrt(stats.sample_mean(tf.math.squared_difference(size, mean)))
@@ -58,6 +58,7 @@ def residual_scale(fixed, moved, field) -> tf.Tensor:
     if None in (*size.shape[1:-1], *field.shape[1:-1]):
         raise ValueError(f"the residual needs known sizes to be averaged, got {size.shape} for a field {field.shape}")
     factors = [-(-a // b) for a, b in zip(size.shape[1:-1], field.shape[1:-1], strict=True)]
-    if set(factors) == {1}:
-        return scale
-    return tf.nn.avg_pool(scale, factors, factors, "SAME")
+    averaged = scale if set(factors) == {1} else tf.nn.avg_pool(scale, factors, factors, "SAME")
+    if averaged.shape[1:-1] != field.shape[1:-1]:
+        raise ValueError(f"the field's grid {field.shape} must be that of images {fixed.shape} in whole voxels")
+    return averaged

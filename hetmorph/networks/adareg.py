@@ -1,6 +1,7 @@
 """Registration whose field may be rougher where the images disagree: the baseline "adareg"."""
 
 import keras
+import tensorflow as tf
 
 from hetmorph.losses.adaptive import residual_scale
 from hetmorph.networks.transmorph import TransMorph
@@ -11,10 +12,15 @@ class _AdaptiveField:
     """Mixin: the field is scaled by the residual before its penalty."""
 
     def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
-        """As `keras.Model.compute_loss`, with the last output times `exp(−50·r·mean r)`, r the residual."""
-        moved, *others, field = y_pred
-        scaled = field * residual_scale(y[0], moved, field)
-        return super().compute_loss(x, y, [moved, *others, scaled], *args, **kwargs)
+        """As `keras.Model.compute_loss`, with the last output times `exp(−50·r·mean r)`, r the residual.
+
+        The residual is that of the fixed image; of two passes in both directions each has its own.
+        """
+        *moved, field = y_pred
+        halves = tf.split(field, 2, axis=-1) if field.shape[-1] == 2 * (field.shape.rank - 2) else [field]
+        scaled = [half * residual_scale(tf.cast(fixed, half.dtype), image, half) for half, fixed, image in zip(
+            halves, y, moved, strict=False)]  # fmt: skip
+        return super().compute_loss(x, y, [*moved, tf.concat(scaled, axis=-1)], *args, **kwargs)
 
 
 @keras.saving.register_keras_serializable("hetmorph")

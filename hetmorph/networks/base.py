@@ -124,6 +124,7 @@ class LoadableModel(ne.modelio.LoadableModel):
         if not str(filepath).endswith((".h5", ".hdf5")):
             return super().save(filepath, overwrite=overwrite, **kwargs)
         super().save(filepath, overwrite=overwrite, include_optimizer=False)
+        hdf5.name_layers(self.layers, str(filepath))
         return hdf5.write_training_state(self, self.optimizers if self.compiled else [], str(filepath))
 
     @property
@@ -242,6 +243,18 @@ class RegistrationModel(LoadableModel):
             raise ValueError("a model with input_model is bound to the size of that model's inputs")
         return self._rebuilt(inshape=tuple(inshape), **arguments)
 
+    def register(self, src, trg, *inputs, batch_size=None):
+        """Displacement that warps `src` onto `trg`, `[B, *S, N]` voxels on the grid of `trg`.
+
+        Args:
+            src, trg: moving and fixed image, `[B, *S, C]` in [0, 1].
+            inputs: further inputs of the model, e.g. hyperparameters.
+
+        Raises:
+            ValueError: images of different grids, or with NaN or infinite voxels.
+        """
+        return super().register(*checked_pair(src, trg), *inputs, batch_size=batch_size)
+
 
 def _in_tuples(data):
     return (for_keras(batch) for batch in data) if inspect.isgenerator(data) else data
@@ -252,6 +265,17 @@ def references(**tensors):
     container = ne.modelio.LoadableModel.ReferenceContainer()
     container.__dict__.update(tensors)
     return container
+
+
+def checked_pair(src, trg) -> tuple[np.ndarray, np.ndarray]:
+    """Two images as arrays, of the same grid and finite; ValueError otherwise."""
+    src, trg = np.asarray(src), np.asarray(trg)
+    if src.shape[:-1] != trg.shape[:-1]:
+        raise ValueError(f"source and target must share batch and grid, got {src.shape} and {trg.shape}")
+    for role, image in (("source", src), ("target", trg)):
+        if not np.isfinite(image).all():
+            raise ValueError(f"the {role} image has NaN or infinite voxels")
+    return src, trg
 
 
 def _serialize(value):

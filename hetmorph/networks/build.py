@@ -63,7 +63,7 @@ def model_class(config: TrainConfig) -> type[LoadableModel]:
 
 def _network_arguments(network: NetworkConfig) -> dict:
     shared = {
-        "int_steps": _int_steps(network),
+        "int_steps": int_steps(network),
         "int_resolution": network.int_resolution,
         "bidir": network.bidir,
         "precision": network.precision,
@@ -74,13 +74,14 @@ def _network_arguments(network: NetworkConfig) -> dict:
     return {**shared, "nb_unet_features": features, "slabs": network.slabs}
 
 
-def _int_steps(network: NetworkConfig) -> int:
+def int_steps(network: NetworkConfig) -> int:
+    """Squarings of the configured network, the backbone's own where they are left open."""
     return INT_STEPS[network.arch] if network.int_steps is None else network.int_steps
 
 
 def _losses(method: Recipe, network: NetworkConfig, ndims: int) -> dict:
     images = 2 if network.bidir else 1
-    resolution = network.int_resolution if _int_steps(network) > 0 else 1
+    resolution = network.int_resolution if int_steps(network) > 0 else 1
     field_loss, weight = method.field_loss(resolution, ndims)
     return {
         "loss": [*(method.image_loss().loss for _ in range(images)), field_loss.loss],

@@ -36,15 +36,27 @@ def named_layers(layers) -> list[keras.layers.Layer]:
 
 def write_layer_weights(layers, path: str) -> None:
     """Write the weights of Keras layers so that Keras 2, Keras 3 and `read_layer_weights` read them."""
-    layers = named_layers(layers)
     with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [layer.name.encode() for layer in layers]
-        for layer in layers:
-            group = file.create_group(layer.name)
-            names = [f"{layer.name}/{i}_{w.name}:0".encode() for i, w in enumerate(layer.weights)]
-            group.attrs["weight_names"] = names
-            for name, weight in zip(names, layer.weights, strict=True):
-                group[name.decode()] = np.asarray(weight)
+        _write(layers, file)
+
+
+def name_layers(layers, path: str) -> None:
+    """Write the weights of a saved model anew under the layers' own names, where a `Slabs` holds several of them."""
+    if any(isinstance(layer, Slabs) for layer in layers):
+        with h5py.File(path, "a") as file:
+            del file["model_weights"]
+            _write(layers, file.create_group("model_weights"))
+
+
+def _write(layers, group: h5py.Group) -> None:
+    layers = named_layers(layers)
+    group.attrs["layer_names"] = [layer.name.encode() for layer in layers]
+    for layer in layers:
+        own = group.create_group(layer.name)
+        names = [f"{layer.name}/{i}_{w.name}:0".encode() for i, w in enumerate(layer.weights)]
+        own.attrs["weight_names"] = names
+        for name, weight in zip(names, layer.weights, strict=True):
+            own[name.decode()] = np.asarray(weight)
 
 
 def assign_layer_weights(layers, stored: dict[str, list[np.ndarray]], optional: tuple[str, ...] = ()) -> list[str]:

@@ -1,7 +1,6 @@
 """Pieces of every registration network: inputs, padding and cropping, integration, warping."""
 
 import keras
-import numpy as np
 from keras import initializers as KI
 
 from hetmorph import layers
@@ -21,16 +20,6 @@ def check_reg_field(reg_field: str) -> str:
     if reg_field.lower() not in REG_FIELDS:
         raise ValueError(f"reg_field must be one of {REG_FIELDS}, got {reg_field!r}")
     return reg_field.lower()
-
-
-def check_pair(src, trg):
-    src, trg = np.asarray(src), np.asarray(trg)
-    if src.shape[:-1] != trg.shape[:-1]:
-        raise ValueError(f"source and target must share batch and grid, got {src.shape} and {trg.shape}")
-    for role, image in (("source", src), ("target", trg)):
-        if not np.isfinite(image).all():
-            raise ValueError(f"the {role} image has NaN or infinite voxels")
-    return src, trg
 
 
 def image_inputs(inshape, src_feats, trg_feats, name: str) -> Ends:

@@ -9,7 +9,6 @@ from hetmorph.networks.base import RegistrationModel, references, store_config_a
 from hetmorph.networks.grids import plan_grids
 from hetmorph.networks.parts import (
     check_inshape,
-    check_pair,
     check_reg_field,
     cropper,
     float32,
@@ -149,14 +148,6 @@ class TransMorph(RegistrationModel):
             y_target=y_target,
             hyp_input=None,
         )
-
-    def register(self, src, trg, batch_size=None):
-        """Displacement that warps `src` onto `trg`, `[B, *S, N]` voxels on the grid of `trg`.
-
-        Args:
-            src, trg: moving and fixed image, `[B, *S, C]` in [0, 1].
-        """
-        return super().register(*check_pair(src, trg), batch_size=batch_size)
 
 
 class _Network:

@@ -245,6 +245,10 @@ class TwoNetworks:
         if isinstance(loss_weights, dict):
             loss_weights = [loss_weights[n] for n in self.output_names]
         self._image_losses = [voxelwise_loss(part) for part in loss[:-1]]
+        if self.references.objective.joint and not all(_is_squared_residual(part) for part in self._image_losses):
+            raise ValueError(
+                "a likelihood is one of the squared residual: its image loss must be MSE() of image_sigma 1"
+            )
         self._field_loss = keras.losses.get(loss[-1])
         self._loss_weights = [1.0] * len(loss) if loss_weights is None else [float(w) for w in loss_weights]
 
@@ -280,6 +284,11 @@ class _WarmStart(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.model.set_epoch(epoch, self.epochs)
+
+
+def _is_squared_residual(voxelwise) -> bool:
+    owner = getattr(voxelwise, "__self__", None)
+    return isinstance(owner, MSE) and owner.image_sigma == 1
 
 
 def _scales_loss(optimizer) -> bool:

@@ -92,6 +92,8 @@ class Unet(keras.Model):
         slabs=1,
         head=None,
     ):
+        if slabs < 1:
+            raise ValueError(f"slabs must be at least 1, got {slabs}")
         inputs, last = _unet_input(inshape, input_model, name)
         if hyp_input is not None:
             inputs = [*inputs, hyp_input]

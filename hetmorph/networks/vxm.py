@@ -8,11 +8,10 @@ from keras import initializers as KI
 from keras import layers as KL
 
 from hetmorph import layers
-from hetmorph.networks.base import LoadableModel, RegistrationModel, references, store_config_args
+from hetmorph.networks.base import LoadableModel, RegistrationModel, checked_pair, references, store_config_args
 from hetmorph.networks.grids import plan_grids
 from hetmorph.networks.parts import (
     check_inshape,
-    check_pair,
     check_reg_field,
     cropper,
     float32,
@@ -55,7 +54,8 @@ class VxmDense(RegistrationModel):
         precision: "float32", or "bfloat16" for the convolutions of the U-Net; weights, coordinates and losses stay in
             float32. By name only; None takes Keras' global policy.
         slabs: gradient checkpointing: in how many slabs the convolutions of full resolution, most of the memory, are
-            computed, and again for the gradient. Results and weights are those of 1. The first size must be known.
+            computed, and again for the gradient. Results and weights are those of 1. Ignored where the first size is
+            None.
 
     Inputs `[source, target]`, each `[B, *S, C]` in [0, 1]. Outputs `[moved source, (moved target), field]`; with
     `use_probs` the field is mean and log variance, concatenated.
@@ -172,10 +172,9 @@ class VxmDense(RegistrationModel):
             inputs: further inputs of the model, e.g. hyperparameters.
             sample: with `use_probs`, draw the velocity instead of taking its mean.
         """
-        src, trg = check_pair(src, trg)
-        if sample:
-            return np.asarray(self._registration_model()([src, trg, *inputs], training=True))
-        return super().register(src, trg, *inputs, batch_size=batch_size)
+        if not sample:
+            return super().register(src, trg, *inputs, batch_size=batch_size)
+        return np.asarray(self._registration_model()([*checked_pair(src, trg), *inputs], training=True))
 
 
 @keras.saving.register_keras_serializable("hetmorph")

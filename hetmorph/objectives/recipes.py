@@ -10,7 +10,7 @@ from hetmorph.objectives.likelihoods import Heteroscedastic, JointLikelihood
 
 @dataclass(frozen=True)
 class Recipe:
-    """A similarity plus `λ·m·‖∇v‖²`, m the voxel size of the velocity grid in image voxels.
+    """A similarity plus `λ·m·‖∇v‖²`; m, the `resolution`, is VoxelMorph's: 2 for an integrated velocity, otherwise 1.
 
     Attributes:
         smoothness: λ.

@@ -35,10 +35,14 @@ def pad_to_multiple(tensor: tf.Tensor, multiple: int) -> tf.Tensor:
 
     Padding at the end only keeps voxel coordinates as they are, so that displacements need no shift afterwards.
     """
-    after = [(-size) % multiple for size in spatial_shape(tensor)]
+    sizes = spatial_shape(tensor)
+    after = [(-size) % multiple for size in sizes]
     # Not tf.pad: TensorFlow up to 2.21 at least drops its operation in front of a 3-D convolution with oneDNN.
     paddings = tf.convert_to_tensor([[0, 0], *[[0, a] for a in after], [0, 0]])
-    return tf.raw_ops.PadV2(input=tensor, paddings=paddings, constant_values=tf.zeros([], tensor.dtype))
+    padded = tf.raw_ops.PadV2(input=tensor, paddings=paddings, constant_values=tf.zeros([], tensor.dtype))
+    known = [None if tf.is_tensor(size) else size + more for size, more in zip(sizes, after, strict=True)]
+    padded.set_shape([tensor.shape[0], *known, tensor.shape[-1]])
+    return padded
 
 
 def crop_to(tensor: tf.Tensor, shape: list) -> tf.Tensor:

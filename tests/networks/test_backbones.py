@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from hetmorph import config, networks
-from hetmorph.losses import MSE, Grad
+from hetmorph.losses import MSE, NCC, Grad
 from hetmorph.networks.build import MODELS, build, model_class
 from hetmorph.objectives import RECIPES
 from hetmorph.serving import export_savedmodel
@@ -82,8 +82,29 @@ def test_options_of_the_unet_are_refused_on_transmorph(option):
         model_class(of("transmorph", **option))
 
 
+def test_both_directions_of_adareg_have_their_own_residual(pair, rng):
+    model = tiny("transmorph", "adaptive field", bidir=True)
+    model.compile("sgd", loss=[MSE().loss, MSE().loss, Grad("l2").loss], loss_weights=[0, 0, 1])
+    flow = [layer for layer in model.layers if layer.name.endswith("_flow") and layer.weights][0]
+    flow.kernel.assign(rng.normal(scale=0.1, size=flow.kernel.shape))
+    moved, back, field = model.predict(list(pair), verbose=0)
+    parts = []
+    for image, fixed, half in ((moved, pair[1], field[..., :2]), (back, pair[0], field[..., 2:])):
+        r = np.abs(fixed - image)
+        parts.append(half * np.exp(-50 * r * r.mean(axis=(1, 2, 3), keepdims=True)))
+    expected = np.mean(Grad("l2").loss(None, np.concatenate(parts, -1)))
+    loss = model.test_on_batch(list(pair), [pair[1], pair[0], np.zeros_like(field)])[0]
+    assert loss == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", [NCC().loss, MSE(0.5).loss])
+def test_a_likelihood_takes_the_squared_residual_only(loss):
+    with pytest.raises(ValueError, match="its image loss must be MSE"):
+        tiny("vxm", "joint likelihood").compile("sgd", loss=[loss, Grad("l2").loss])
+
+
 @pytest.mark.parametrize("int_steps,multiple", [(None, 1), (5, 2)])
-def test_lambda_means_the_same_for_displacements_and_velocities(int_steps, multiple):
+def test_the_penalty_has_voxelmorphs_multiple(int_steps, multiple):
     """The default field of TransMorph is the displacement at full resolution; a velocity lies on the coarser grid."""
     model = build(of("transmorph", int_steps=int_steps), (32, 32))
     penalty = model.loss[-1].owner

@@ -77,6 +77,10 @@ def test_files_are_exchanged_with_one_slab(cls, rng, tmp_path):
     loaded = cls.load(tmp_path / "whole.h5", slabs=3)
     assert loaded.get_config()["slabs"] == 3
     assert_same_weights(loaded, whole, 0)
+    in_slabs.save(tmp_path / "all.h5")
+    for slabs in (1, 3):
+        assert_same_weights(cls.load(tmp_path / "all.h5", slabs=slabs), whole, 0)
+    assert_same_weights(cls.load(tmp_path / "all.h5"), whole, 0)
     in_slabs.save(tmp_path / "slabs.keras")
     assert_same_weights(keras.saving.load_model(tmp_path / "slabs.keras"), whole, 0)
     assert_same_weights(in_slabs.with_shape((None, None), slabs=1), whole, 0)

@@ -158,6 +158,7 @@ EFFECTS = [
     (["--objective", "mi", "--bins", "8"], "objective.bins", 8),
     (["--objective", "vxm-diff", "--prior-lambda", "3"], "objective.prior_lambda", 3.0),
     (["--objective", "het-z", "--alpha", "0.1"], "objective.alpha", 0.1),
+    (["--foreground"], "objective.foreground", True),
     (["--passes", "2"], "network.passes", 2),
     (["--slabs", "2"], "network.slabs", 2),
     (["--variance-resolution", "4"], "objective.variance_resolution", 4),
