@@ -35,6 +35,21 @@ def _same_start():
     keras.mixed_precision.set_dtype_policy("float32")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _release():
+    """Models hold each other in cycles, and compiled kernels are kept: a process would grow by gigabytes."""
+    yield
+    import gc
+
+    import keras
+
+    from hetmorph.ops import xla
+
+    keras.backend.clear_session(free_memory=False)
+    xla.forget()
+    gc.collect()
+
+
 @pytest.fixture(scope="session")
 def data_dir():
     """Folder of the public data sets: `HETMORPH_DATA`, else shared/data beside the repository."""

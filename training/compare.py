@@ -5,7 +5,7 @@ patient's mean counts. Distances named _px are in voxels, _mm in millimetres. Th
 95 % bootstrap interval over patients (and over runs, where a side has several). p is of the two-sided Wilcoxon
 signed-rank test and "p (t)" of the paired t-test, both over patients; "p (t, slices)" is of the paired t-test over
 slices, as in the experiments of Zhang et al., which takes the slices of a patient for independent. d is the mean
-difference in units of its standard deviation over patients.
+difference in units of its standard deviation over patients. n is patients / slices that have the metric in every run.
 
 Examples:
     python training/compare.py runs/acdc-mse runs/acdc-het
@@ -26,11 +26,13 @@ if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pi
 
 from hetmorph.evaluation import compare_runs, read_cases  # noqa: E402
 
-METRICS = ("hd_px", "hd95_px", "assd_px", "mse", "folds_percent", "sdlogj")
-# Compared where both sides have them: a model without variance has no AUSE, real images no true displacement.
-OPTIONAL = ("ause", "ause_foreground", "epe", "epe_heart", "epe_labels")
+# Compared where all runs have them: images without labels have no distances, a model without variance no AUSE.
+METRICS = (
+    *("hd_px", "hd95_px", "assd_px", "mse", "folds_percent", "sdlogj"),
+    *("ause", "ause_foreground", "epe", "epe_heart", "epe_labels"),
+)
 FEW = 5
-HEADINGS = ("metric", "first", "second", "difference (95 %)", "p", "p (t)", "p (t, slices)", "d")
+HEADINGS = ("metric", "first", "second", "difference (95 %)", "p", "p (t)", "p (t, slices)", "d", "n")
 
 
 def arguments(argv=None) -> argparse.Namespace:
@@ -51,12 +53,13 @@ def arguments(argv=None) -> argparse.Namespace:
 
 
 def default_metrics(runs: Sequence[Sequence[dict]]) -> list[str]:
-    """Dice of every structure, or of many their mean, and what else all runs have a value of."""
+    """Dice of every structure, or of many their mean, and the other metrics: those that all runs have a value of."""
     columns = [name.removeprefix("registered_") for name in runs[0][0] if name.startswith("registered_")]
     structures = [name for name in columns if name.startswith("dice_") and name != "dice_mean"]
     dices = structures if len(structures) <= FEW else ["dice_mean"]
-    optional = [metric for metric in OPTIONAL if all(_has(rows, metric) for rows in runs)]
-    return [*(metric for metric in dices if all(_has(rows, metric) for rows in runs)), *METRICS, *optional]
+    if found := [metric for metric in (*dices, *METRICS) if all(_has(rows, metric) for rows in runs)]:
+        return found
+    raise ValueError(f"no metric of {', '.join((*dices, *METRICS))} has a value in every run; name some with --metrics")
 
 
 def _has(rows: Sequence[dict], metric: str) -> bool:
@@ -64,10 +67,12 @@ def _has(rows: Sequence[dict], metric: str) -> bool:
 
 
 def _cells(metric: str, result: dict) -> list[str]:
-    difference = "{difference:+.2g} ({low:+.2g} … {high:+.2g})".format(**result)
+    interval = "–" if math.isnan(result["low"]) else "{low:+.2g} … {high:+.2g}".format(**result)
+    difference = f"{result['difference']:+.2g} ({interval})"
     tests = [_number(result[name], ".2g") for name in ("p", "p_t", "p_t_slices")]
     sides = [_side(result, side) for side in ("first", "second")]
-    return [metric, *sides, difference, *tests, _number(result["effect"], "+.2f")]
+    numbers = f"{result['n_patients']} / {result['n_slices']}"
+    return [metric, *sides, difference, *tests, _number(result["effect"], "+.2f"), numbers]
 
 
 def _side(result: dict, side: str) -> str:
@@ -92,11 +97,9 @@ def main(argv=None) -> int:
     except (ValueError, OSError) as error:
         print(f"compare.py: error: {error}", file=sys.stderr)
         return 2
-    patients = {result["n_patients"] for result in results.values()}
     for side, runs in (("first", args.first), ("second", args.second)):
         print(f"{side}: {', '.join(map(str, runs))}")
-    print(f"{min(patients)} to {max(patients)} patients\n")
-    print(f"| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}")
+    print(f"\n| {' | '.join(HEADINGS)} |\n|{'---|' * len(HEADINGS)}")
     for metric, result in results.items():
         print(f"| {' | '.join(_cells(metric, result))} |")
     return 0

@@ -53,7 +53,7 @@ def arguments(argv=None) -> argparse.Namespace:
         "--split-file",
         type=Path,
         help="splits.json of a training run, so that its test patients are those it never saw "
-        "(default: the one beside --model, if there is one)",
+        "(default: the one beside --model, if it is of the same data set)",
     )
     parser.add_argument(
         "--convention",
@@ -64,7 +64,8 @@ def arguments(argv=None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--crop",
-        help="acdc: paper uses the ED label, the others none (default: as the model's run, or the set's own)",
+        help=f"how the images are cut: {', '.join(data.CROPS)}; each set has its own (default: as the model's run, or "
+        "the set's own)",
     )
     parser.add_argument("--size", type=int, nargs="+", metavar="N", help="voxels along each axis (default: likewise)")
     parser.add_argument("--noise", type=float, help="mean level of Rician noise to add (default: likewise, or none)")
@@ -74,6 +75,9 @@ def arguments(argv=None) -> argparse.Namespace:
         help="replace the fixed images by known warps of the moving ones of this amplitude, voxels (default: likewise)",
     )
     parser.add_argument("--rounds", type=int, help="sets of subjects: how often each is moving and fixed")
+    parser.add_argument(
+        "--passes", type=int, default=1, help="how often a .keras model is applied to what it has moved (default: 1)"
+    )
     parser.add_argument("--threads", type=int, help="of a classical program (default: 1)")
     parser.add_argument("--skip-bad", action="store_true", help="go on without the cases whose files are bad")
     parser.add_argument("--resume", action="store_true", help="go on with a stopped evaluation in --out, or start it")
@@ -97,6 +101,18 @@ def beside(model: str, name: str) -> Path | None:
     return None
 
 
+def same_set(one: str, other: str) -> bool:
+    """Whether two names of `--data` mean the same; a table of pairs may be named by several paths."""
+    tables = all(name.lower().endswith(".csv") for name in (one, other))
+    return Path(one).resolve() == Path(other).resolve() if tables else one == other
+
+
+def set_of_run(folder: Path) -> str | None:
+    """The data set in the config.yaml of a run, for divisions that do not name theirs."""
+    stored = folder / "config.yaml"
+    return config.load(stored).data.name if stored.is_file() else None
+
+
 def data_options(args: argparse.Namespace) -> dict:
     """Options of `data.load` from the command line, else from the model's run; the latter are printed."""
     options = {name: value for name in FROM_RUN if (value := getattr(args, name)) is not None}
@@ -104,9 +120,11 @@ def data_options(args: argparse.Namespace) -> dict:
     if stored is None:
         return options
     settings = config.to_dict(config.load(stored))["data"]
-    if settings["name"] != args.data:
+    if not same_set(settings["name"], args.data):
         print(f"{stored} is of {settings['name']}, not of {args.data}: nothing taken from it")
         return options
+    if (args.crop or settings["crop"]) == "none":
+        settings["size"] = None  # the full field of view has its own
     taken = {name: value for name in FROM_RUN if name not in options and (value := settings.get(name)) is not None}
     if taken:
         print(f"as in {stored}: {', '.join(f'{name} {value}' for name, value in taken.items())}")
@@ -119,8 +137,13 @@ def split_file(args: argparse.Namespace) -> Path | None:
     if args.split_file or args.split == "all":
         return args.split_file
     found = beside(args.model, "splits.json")
-    if found:
-        print(f"patients of the {args.split} split as in {found}")
+    if found is None:
+        return None
+    name = data.splits_name(found) or set_of_run(found.parent)
+    if name and not same_set(name, args.data):
+        print(f"{found} is of {name}, not of {args.data}: not used")
+        return None
+    print(f"patients of the {args.split} split as in {found}")
     return found
 
 
@@ -146,9 +169,12 @@ def score(predictor, loaded, partial, convention: str, resume: bool) -> tuple[li
     return [by_case[pair.case_id] for pair in loaded.pairs], curves
 
 
-def run(args: argparse.Namespace) -> dict:
+def run(args: argparse.Namespace) -> tuple[dict, list[Path]]:
+    """The summary, and the files written."""
+    if (args.out / "config.yaml").exists():
+        raise ValueError(f"{args.out} holds a training run, whose cases.csv would be replaced; choose another --out")
     options, splits = data_options(args), split_file(args)
-    predictor = evaluation.load(args.model, args.threads)
+    predictor = evaluation.load(args.model, args.threads, args.passes)
     loaded = data.load(
         args.data,
         data_dir=args.data_dir,
@@ -160,29 +186,34 @@ def run(args: argparse.Namespace) -> dict:
     )
     about = {"data": args.data, "split": args.split, "model": args.model, "seed": args.seed}
     about |= {name: options.get(name) for name in FROM_RUN}
-    decides = about | {"convention": args.convention, "threads": args.threads, "skip_bad": args.skip_bad}
+    decides = about | {
+        "convention": args.convention,
+        "threads": args.threads,
+        "passes": args.passes,
+        "skip_bad": args.skip_bad,
+    }
     decides |= {"cases": [pair.case_id for pair in loaded.pairs], "files": evaluation.fingerprint(args.model)}
     partial = evaluation.Partial(args.out / "cases.partial.json", decides)
     rows, curves = score(predictor, loaded, partial, args.convention, args.resume)
     if curves:
         about["calibration"] = curves.calibration()
     summary = evaluation.summarise(rows, args.convention, loaded.main, **about, skipped=loaded.skipped_entries)
-    viz.write_results(args.out, predictor, loaded, rows, curves, summary, "summary.png")
+    written = viz.write_results(args.out, predictor, loaded, rows, curves, summary, "summary.png")
     partial.remove()
-    return summary
+    return summary, written
 
 
 def main(argv=None) -> int:
     args = arguments(argv)
     try:
-        summary = run(args)
+        summary, written = run(args)
     except (data.DataError, ValueError, OSError, ImportError) as error:
         print(f"evaluate.py: error: {error}", file=sys.stderr)
         return 2
     print(evaluation.markdown(summary))
     if summary["skipped"]:
         print(f"{len(summary['skipped'])} patients skipped, their files are bad; reasons in summary.json")
-    print(f"wrote {', '.join(sorted(path.name for path in args.out.iterdir() if path.is_file()))} in {args.out}")
+    print(f"wrote {', '.join(path.name for path in written)} in {args.out}")
     return 0
 
 

@@ -18,9 +18,11 @@ Examples:
 
 import argparse
 import dataclasses
+import hashlib
 import importlib.util
 import math
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -30,13 +32,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pip install -e .`
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hetmorph import evaluation  # noqa: E402
+from hetmorph import data, evaluation  # noqa: E402
+from hetmorph.objectives import RECIPES  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 STEPS_PER_EPOCH = 100
+THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 LAMBDAS = ("0.003", "0.01", "0.03", "0.1")
 NOISE_LEVELS = ("0.05", "0.1", "0.2")
-KNOWN_WARP = "6"
 PROGRAMS = ("demons", "bspline", "ants-syn", "ants-syn-mse", "ants-syn-tuned")
 DICE = ("dice_{main}", "Dice", 1, 3)
 COLUMNS = (
@@ -51,8 +54,8 @@ COLUMNS = (
     ("seconds_per_pair", "s/pair", 1, 3),
 )
 TRUTH = (
-    ("epe_heart", "EPE heart px", 1, 2),
-    ("sigma_correlation", "r(σ)", 1, 2),
+    ("{epe}", "EPE px", 1, 2),
+    ("sigma_correlation_foreground", "r(σ)", 1, 2),
     ("ause_displacement", "AUSE of EPE² px²", 1, 2),
 )
 
@@ -92,8 +95,19 @@ class Table:
     known_warp: bool = False
 
 
-def tables() -> dict[str, Table]:
-    """Every table by name."""
+def tables(arch: str = "vxm") -> dict[str, Table]:
+    """Every table by name; without the methods that a backbone cannot be trained by."""
+    every = _tables()
+    return {name: dataclasses.replace(table, methods=_possible(table.methods, arch)) for name, table in every.items()}
+
+
+def _possible(methods: tuple[Method, ...], arch: str) -> tuple[Method, ...]:
+    if arch != "transmorph":
+        return methods
+    return tuple(m for m in methods if m.program or not RECIPES[m.objective].samples)
+
+
+def _tables() -> dict[str, Table]:
     mse, het = (Method(name, objective=name, every_seed=True) for name in ("mse", "het"))
     others = ("ncc", "mi", "nll", "beta-nll", "adaframe", "adareg", "vxm-diff")
     singles = [Method(name, objective=name) for name in others]
@@ -156,36 +170,34 @@ class Plan:
 
     def runs_with_truth(self, method: Method) -> list[Path]:
         """The same for fixed images made by a known displacement."""
-        return [self._scores(folder, method, KNOWN_WARP) for folder in self._folders(method)]
+        return [self._scores(folder, method, self.args.known_warp) for folder in self._folders(method)]
 
     def jobs(self, method: Method) -> list[Job]:
         """Trainings and evaluations of a row, in their order."""
-        jobs, warps = [], ("", KNOWN_WARP) if self.table.known_warp else ("",)
+        jobs, warps = [], ("", self.args.known_warp) if self.table.known_warp else ("",)
         for seed, folder in zip(self._seeds(method), self._folders(method), strict=True):
             if method.program is None:
                 jobs.append(Job(self._training(method, seed, folder), folder / "summary.json"))
             jobs += [self._evaluation(method, folder, warp) for warp in warps]
-        return [job for job in jobs if job]
+        return jobs
 
     def _seeds(self, method: Method) -> list[int]:
         return self.args.seeds if method.every_seed else self.args.seeds[:1]
 
     def _folders(self, method: Method) -> list[Path]:
-        root = self.args.out / Path(self.args.data).stem
+        root = self.args.out / set_folder(self.args.data)
         noise = f"-noise{method.noise}" if method.noise else ""
         if method.program:
             return [root / f"{method.program}{noise}"]
         options = "".join(flag.removeprefix("--") if flag.startswith("--") else f"{flag}-" for flag in method.flags)
         name = "-".join(filter(None, [self.args.arch, method.objective, options.rstrip("-")]))
         smoothness = "" if "--lambda" in method.flags else f"-lambda{self.args.smoothness}"
-        passes = f"-x{self.args.passes}" if self.args.passes > 1 else ""
-        name = f"{name}{smoothness}{noise}-{self.args.updates}{passes}"
+        name = f"{name}{smoothness}{noise}-{self.args.updates}-lr{self.args.lr}"
         return [root / f"{name}-s{seed}" for seed in self._seeds(method)]
 
     def _scores(self, folder: Path, method: Method, warp: str) -> Path:
-        if method.program is None and self.table.split == "test" and not warp:
-            return folder  # train.py has scored it
-        return folder / (self.table.split + (f"-warp{warp}" if warp else ""))
+        passes = f"-x{self.args.passes}" if method.program is None and self.args.passes > 1 else ""
+        return folder / (self.table.split + (f"-warp{warp}" if warp else "") + passes)
 
     def _training(self, method: Method, seed: int, folder: Path) -> tuple[str, ...]:
         updates, flags = self.args.updates, [*method.flags]
@@ -198,19 +210,18 @@ class Plan:
             flags += ["--warm-start", str(warm_start)]
         return (
             *(sys.executable, str(HERE / "train.py"), *self._data(method), "--arch", self.args.arch),
-            *("--objective", method.objective, *flags, "--lr", str(self.args.lr), "--passes", str(self.args.passes)),
+            *("--objective", method.objective, *flags, "--lr", str(self.args.lr)),
             *("--steps", str(updates), "--steps-per-epoch", str(STEPS_PER_EPOCH)),
             *("--seed", str(seed), "--out", str(folder), "--resume"),
         )
 
-    def _evaluation(self, method: Method, folder: Path, warp: str) -> Job | None:
+    def _evaluation(self, method: Method, folder: Path, warp: str) -> Job:
         target = self._scores(folder, method, warp)
-        if target == folder:
-            return None
         model = method.program or str(folder / "model.keras")
         command = (
             *(sys.executable, str(HERE / "evaluate.py"), *self._data(method), "--model", model),
             *("--split", self.table.split, *(("--known-warp", warp) if warp else ()), "--out", str(target), "--resume"),
+            *(("--passes", str(self.args.passes)) if method.program is None and self.args.passes > 1 else ()),
         )
         return Job(command, target / "summary.json")
 
@@ -220,22 +231,31 @@ class Plan:
         return ("--data", self.args.data, *folder, *noise)
 
 
-def execute(jobs: list[Job], keep_going: bool) -> None:
-    """Run what is not done; output goes to the terminal."""
+def execute(jobs: list[Job], keep_going: bool) -> list[Job]:
+    """Run what is not done, with one thread as the classical programs have; output goes to the terminal.
+
+    Returns:
+        Jobs that failed.
+
+    Raises:
+        RuntimeError: a job failed, and the others are not to be tried.
+    """
+    failed, environment = [], {**os.environ, **dict.fromkeys(THREADS, "1")}
     for number, job in enumerate(jobs, 1):
-        print(f"[{number}/{len(jobs)}] {' '.join(job.command)}", flush=True)
+        print(f"[{number}/{len(jobs)}] {shlex.join(job.command)}", flush=True)
         if job.done.exists():
             continue
-        result = subprocess.run(job.command)
-        if result.returncode and not keep_going:
-            raise RuntimeError(
-                f"stopped with status {result.returncode}; start again to go on: {' '.join(job.command)}"
-            )
+        status = subprocess.run(job.command, env=environment).returncode
+        if status and not keep_going:
+            raise RuntimeError(f"status {status}; mend it and start again to go on: {shlex.join(job.command)}")
+        failed += [job] if status else []
+    return failed
 
 
 def render(plan: Plan, main: str) -> tuple[list[str], list[list[str]]]:
     """Heading and rows of the table, of what is there."""
-    columns = [(metric.format(main=main), *rest) for metric, *rest in plan.table.columns]
+    epe = "epe_heart" if main == "myo" else "epe_labels"
+    columns = [(metric.format(main=main, epe=epe), *rest) for metric, *rest in plan.table.columns]
     heading = ["method", "seeds", *(text for _, text, *_ in columns), f"Δ Dice to {plan.table.reference}", "p", "p, t"]
     rows, done = [], [m for m in plan.table.methods if all((run / "cases.csv").exists() for run in plan.runs(m))]
     shown = set()
@@ -243,7 +263,7 @@ def render(plan: Plan, main: str) -> tuple[list[str], list[list[str]]]:
         if method.noise not in shown:
             shown.add(method.noise)
             label = f"undeformed, noise {method.noise}" if method.noise else "undeformed"
-            rows.append([label, "", *_cells(plan, method, columns, "undeformed"), "", "", ""])
+            rows.append([label, "", *_cells(plan, method, columns, "undeformed", first=True), "", "", ""])
         seeds = "" if method.program else str(len(plan.runs(method)))
         rows.append(
             [method.label, seeds, *_cells(plan, method, columns, "registered"), *_difference(plan, method, main)]
@@ -251,16 +271,17 @@ def render(plan: Plan, main: str) -> tuple[list[str], list[list[str]]]:
     return heading, rows
 
 
-def _cells(plan: Plan, method: Method, columns, block: str) -> list[str]:
-    return [_cell(plan, method, column, block) for column in columns]
+def _cells(plan: Plan, method: Method, columns, block: str, first: bool = False) -> list[str]:
+    """Means over patients; of the first seed only where all seeds share the number."""
+    return [_cell(plan, method, column, block, slice(1) if first else slice(None)) for column in columns]
 
 
-def _cell(plan: Plan, method: Method, column, block: str) -> str:
-    metric, _, factor, decimals = column
-    truth = metric in {name for name, *_ in TRUTH}
-    runs = plan.runs_with_truth(method) if truth else plan.runs(method)
+def _cell(plan: Plan, method: Method, column, block: str, seeds: slice) -> str:
+    metric, heading, factor, decimals = column
+    truth = heading in {text for _, text, *_ in TRUTH}
+    runs = (plan.runs_with_truth(method) if truth else plan.runs(method))[seeds]
     try:
-        score = evaluation.over_seeds(runs, metric, block)
+        score = evaluation.over_seeds(runs, metric, block, per="patient")
     except (ValueError, OSError):  # a column that these runs do not have
         return ""
     spread = f" ± {score.std * factor:.{decimals}f}" if math.isfinite(score.std) else ""
@@ -275,8 +296,17 @@ def _difference(plan: Plan, method: Method, main: str) -> list[str]:
     if method == reference or not all((run / "cases.csv").exists() for run in runs):
         return ["", "", ""]
     result = evaluation.compare_runs(runs, plan.runs(method), f"dice_{main}")
-    change = "{difference:+.4f} ({low:+.4f} … {high:+.4f})".format(**result)
+    change = "{difference:+.4f}".format(**result)
+    if math.isfinite(result["low"]):  # of one patient there is no interval
+        change += " ({low:+.4f} … {high:+.4f})".format(**result)
     return [change, f"{result['p']:.2g}", f"{result['p_t']:.2g}"]
+
+
+def set_folder(name: str) -> str:
+    """Folder of a data set's runs: its name, of a table of pairs also what tells apart tables of the same name."""
+    if not name.lower().endswith(".csv"):
+        return name
+    return f"{Path(name).stem}-{hashlib.sha256(str(Path(name).resolve()).encode()).hexdigest()[:6]}"
 
 
 def markdown(heading: list[str], rows: list[list[str]]) -> str:
@@ -323,7 +353,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--only", nargs="+", metavar="ROW", help="run only these rows; the table shows all that are done"
     )
-    result.add_argument("--main", default="myo", help="structure of the first Dice column (default: myo)")
+    result.add_argument("--main", help="structure of the first Dice column (default: the data set's)")
+    result.add_argument("--known-warp", default="6", help="noise: amplitude of known warps, voxels (default: 6)")
     result.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder (default: runs/reproduce)")
     result.add_argument("--dry-run", action="store_true", help="say what would be run")
     result.add_argument("--render", action="store_true", help="run nothing, show what is there")
@@ -333,33 +364,46 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv=None) -> int:
     args = parser().parse_args(argv)
-    plan = Plan(args, tables()[args.table])
+    try:
+        return _run(args, sys.argv[1:] if argv is None else argv)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"reproduce.py: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(args: argparse.Namespace, argv: list[str]) -> int:
+    plan = Plan(args, tables(args.arch)[args.table])
     known = [method.label for method in plan.table.methods]
     if unknown := sorted(set(args.only or ()) - set(known)):
-        print(f"reproduce.py: error: no row {', '.join(unknown)}; rows are {', '.join(known)}", file=sys.stderr)
-        return 2
+        raise ValueError(f"no row {', '.join(unknown)}; rows are {', '.join(known)}")
+    main_structure = args.main or data.dataset(args.data).main
+    if main_structure is None:
+        raise ValueError(f"{args.data} does not say which structure is meant; give --main")
     jobs = [job for method in plan.table.methods if method.label in (args.only or known) for job in plan.jobs(method)]
     if args.dry_run:
         for job in jobs:
-            print("done" if job.done.exists() else "to do", " ".join(job.command))
+            print("done" if job.done.exists() else "to do", shlex.join(job.command))
         return 0
-    try:
-        if not args.render:
-            execute(jobs, args.keep_going)
-    except RuntimeError as error:
-        print(f"reproduce.py: error: {error}", file=sys.stderr)
-        return 1
-    heading, rows = render(plan, args.main)
+    failed = [] if args.render else execute(jobs, args.keep_going)
+    heading, rows = render(plan, main_structure)
     if not rows:
-        print("reproduce.py: error: no row of this table is done; leave out --render to run them", file=sys.stderr)
-        return 2
-    target = args.out / Path(args.data).stem / f"table-{args.table}-{args.arch}-x{args.passes}"
-    command = f"python training/reproduce.py {' '.join(sys.argv[1:] if argv is None else argv)}"
-    text = f"`{command}`, {plan.table.split} patients\n\n{markdown(heading, rows)}\n"
-    target.with_suffix(".md").write_text(text, encoding="utf-8")
-    target.with_suffix(".tex").write_text(latex(heading, rows) + "\n", encoding="utf-8")
+        raise ValueError("no row of this table is done; leave out --render to run them")
+    _write(args, argv, plan.table, heading, rows)
+    for job in failed:
+        print(f"failed: {shlex.join(job.command)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _write(args: argparse.Namespace, argv: list[str], table: Table, heading: list[str], rows: list[list[str]]) -> None:
+    name = f"table-{args.table}-{args.arch}-lambda{args.smoothness}-{args.updates}-lr{args.lr}-x{args.passes}"
+    target = args.out / set_folder(args.data) / name
+    caption = (
+        f"{table.split} patients; means over patients, ± over seeds; Δ with its 95 % interval, p of Wilcoxon, paired t"
+    )
+    text = f"`python training/reproduce.py {shlex.join(argv)}`\n{caption}\n\n{markdown(heading, rows)}\n"
+    Path(f"{target}.md").write_text(text, encoding="utf-8")
+    Path(f"{target}.tex").write_text(latex(heading, rows) + "\n", encoding="utf-8")
     print(f"\n{text}\nwrote {target}.md and .tex")
-    return 0
 
 
 if __name__ == "__main__":

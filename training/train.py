@@ -157,7 +157,7 @@ def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
     # Only now: a mistake in a flag or in the data folder must not leave a run behind.
     out.mkdir(parents=True, exist_ok=True)
     config.save(settings, out / "config.yaml")
-    data.save_splits(training.splits, out / "splits.json")
+    data.save_splits(training.splits, out / "splits.json", settings.data.name)
     if done < settings.schedule.epochs:
         _fit(model, settings, out, done, training.pairs, validation)
     if settings.schedule.keep == "best":

@@ -6,7 +6,7 @@ from hetmorph.data.noise import add_rician
 from hetmorph.data.pair import LoadedSet, Pair
 from hetmorph.data.pipeline import pipeline
 from hetmorph.data.registry import CROPS, dataset, datasets, load
-from hetmorph.data.splits import load_splits, make_splits, save_splits
+from hetmorph.data.splits import load_splits, make_splits, save_splits, splits_name
 from hetmorph.io import DataError
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "make_splits",
     "pipeline",
     "save_splits",
+    "splits_name",
     "warp_known",
 ]

@@ -19,7 +19,7 @@ import numpy as np
 
 from hetmorph.data import crop as crops
 from hetmorph.data.dataset import Dataset, Found
-from hetmorph.data.files import ENVIRONMENT, check_same_grid, nothing_found, read_labels, root_folder
+from hetmorph.data.files import ENVIRONMENT, check_same_grid, frame_of, nothing_found, read_labels, root_folder
 from hetmorph.data.normalise import minmax
 from hetmorph.data.pair import Pair
 from hetmorph.io import DataError, Image, read_image
@@ -27,6 +27,7 @@ from hetmorph.io.images import find_image
 
 CROPS = ("paper", "center", "none")
 LABELS = {"rv": 1, "myo": 2, "lv": 3}
+WHAT = "folder patientNNN of ACDC"
 _PATIENT = re.compile(r"patient(\d{3,})")
 
 HELP = f"""The ACDC set is obtained, free for research after registration, from the ACDC challenge
@@ -66,7 +67,7 @@ def find_patients(data_dir: Path | str | None) -> tuple[dict[str, Path], set[str
         DataError: no folder given, it does not exist, or it holds no patient; the message says how to get
             the data.
     """
-    root = root_folder(data_dir, "ACDC", HELP)
+    root = root_folder(data_dir, WHAT, HELP)
     found: dict[str, Path] = {}
     testing: set[str] = set()
     for folder in _patient_parents(root):
@@ -79,7 +80,7 @@ def find_patients(data_dir: Path | str | None) -> tuple[dict[str, Path], set[str
             if folder.name.lower() == "testing":
                 testing.add(path.name)
     if not found:
-        raise nothing_found(root, "folder patientNNN of ACDC", HELP)
+        raise nothing_found(root, WHAT, HELP)
     ordered = sorted(found, key=lambda name: int(_PATIENT.fullmatch(name)[1]))
     return {name: found[name] for name in ordered}, testing if len(testing) < len(found) else set()
 
@@ -143,13 +144,6 @@ def read_pairs(
             cut[case_id] = gone
         pairs.append(Pair(case_id, folder.name, index, info.group, *images, *kept, frames[0].spacing[:2]))
     return pairs, cut
-
-
-def frame_of(cine: Image, number: int, name: str) -> Image:
-    """One frame, counted from 1, of a cine `(X, Y, Z, T)`; DataError where there are fewer."""
-    if number > cine.array.shape[3]:
-        raise DataError(f"{cine.path}: {name} is frame {number}, the file holds {cine.array.shape[3]} frames.")
-    return Image(cine.array[..., number - 1], cine.spacing[:3], cine.affine, cine.oriented, cine.path)
 
 
 def _patient_parents(root: Path) -> Iterator[Path]:

@@ -9,6 +9,7 @@ Reference: Leclerc et al., IEEE TMI 38(9), 2019, https://doi.org/10.1109/TMI.201
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from hetmorph.data.dataset import Dataset, Found, Options
@@ -17,6 +18,7 @@ from hetmorph.data.pair import Pair
 from hetmorph.data.resample import CROPS, resampled_pair
 from hetmorph.io import DataError
 
+_LOG = logging.getLogger(__name__)
 LABELS = {"lv": 1, "myo": 2, "la": 3}
 VIEWS = ("2CH", "4CH")
 
@@ -49,6 +51,8 @@ def read(folder: Path, options: Options) -> tuple[list[Pair], dict[str, int]]:
     views = [view for view in VIEWS if any(folder.glob(f"{folder.name}_{view}_E[DS]*.nii*"))]
     if not views:
         raise DataError(f"{folder}: expected {folder.name}_2CH_ED.nii.gz and others, found no image of a view.")
+    if missing := set(VIEWS) - set(views):
+        _LOG.warning("%s: no image of the view %s; only the other is a sample.", folder, *missing)
     return [_read_view(folder, view, options) for view in views], {}
 
 

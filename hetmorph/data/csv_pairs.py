@@ -39,6 +39,11 @@ class Row:
     split: str | None
     files: dict[str, Path | None]
 
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """Moving and fixed image, however the table spells their paths."""
+        return tuple(self.files[name].resolve() for name in REQUIRED)
+
 
 def dataset(table: Path | str) -> Dataset:
     """The data set that a table describes; labels are discovered in its files."""
@@ -49,7 +54,7 @@ def find(table: Path, data_dir: Path | str | None) -> Found:
     """Reads the table.
 
     Without a column `patient`, rows that share an image belong to one patient, so that no image is in two
-    parts of the division.
+    parts of the division; a column `split` may put it there, with a warning.
 
     Args:
         table: the CSV file.
@@ -65,6 +70,7 @@ def find(table: Path, data_dir: Path | str | None) -> Found:
     base = table.parent if data_dir is None else Path(data_dir).expanduser()
     rows = _rows(table, base)
     _check_unique(table, rows)
+    _warn_of_shared(table, rows)
     patients: dict[str, list[Row]] = {}
     for owner, row in zip(_owners(table, rows), rows, strict=True):
         patients.setdefault(owner, []).append(replace(row, patient=owner))
@@ -132,7 +138,7 @@ def _check_unique(table: Path, rows: list[Row]) -> None:
     seen: dict[object, int] = {}
     for row in rows:
         for key, what in (
-            ((row.files["moving"], row.files["fixed"]), "the same moving and fixed image"),
+            (row.images, "the same moving and fixed image"),
             (row.case, f"the case {row.case!r}"),
         ):
             if key in seen:
@@ -140,24 +146,33 @@ def _check_unique(table: Path, rows: list[Row]) -> None:
             seen[key] = row.line
 
 
+def _warn_of_shared(table: Path, rows: list[Row]) -> None:
+    places: dict[Path, set[str | None]] = {}
+    for row in rows:
+        for image in row.images:
+            places.setdefault(image, set()).add(row.split)
+    if shared := [str(image) for image, splits in places.items() if len(splits) > 1]:
+        _LOG.warning("%s: in more than one split: %s; harmless for an atlas.", table, ", ".join(shared[:3]))
+
+
 def _owners(table: Path, rows: list[Row]) -> list[str]:
-    """Patient of each row: the column, else the first row of those that hang together by shared images."""
+    """Patient of each row: the column, else the first row of those of its split that hang together by shared images."""
     if rows[0].patient is not None:
         return [row.patient for row in rows]
-    parts: list[tuple[set[Path], str]] = []
+    parts: list[tuple[set[tuple], str]] = []
     for row in rows:
-        images = {row.files[name] for name in REQUIRED}
+        images = {(row.split, image) for image in row.images}
         touching = [part for part in parts if part[0] & images]
         parts = [part for part in parts if not part[0] & images]
         name = touching[0][1] if touching else row.case
         parts.append((images.union(*(part[0] for part in touching)), name))
-    if len(parts) == 1 < len(rows):
+    if len(parts) == 1 < len(rows) and rows[0].split is None:
         _LOG.warning(
             "%s: every row is connected to the others by shared images, so all are one patient; a column patient "
             "or split says how to divide them.",
             table,
         )
-    return [next(name for images, name in parts if row.files["moving"] in images) for row in rows]
+    return [next(name for images, name in parts if (row.split, row.images[0]) in images) for row in rows]
 
 
 def _division(table: Path, patients: dict[str, list[Row]]) -> dict[str, list[str]] | None:
@@ -168,7 +183,7 @@ def _division(table: Path, patients: dict[str, list[Row]]) -> dict[str, list[str
             lines = ", ".join(str(row.line) for row in rows[:8])
             raise DataError(
                 f"{table}: patient {patient!r} is in more than one split, {sorted(wanted)} (lines {lines}); rows of a "
-                "patient, or without a column patient those that share an image, belong into one."
+                "patient belong into one."
             )
         split = wanted.pop()
         if split is None:

@@ -44,13 +44,18 @@ class Found:
 
 @dataclass(frozen=True)
 class Subject:
-    """One image of a set whose pairs are made between subjects; fields as in `Pair`, `cut` as in `LoadedSet`."""
+    """One image of a set whose pairs are made between subjects; fields as in `Pair`, `cut` as in `LoadedSet`.
+
+    Attributes:
+        axes: anatomical directions of the axes, e.g. ("R", "A", "S"); None where the file does not tell.
+    """
 
     name: str
     image: np.ndarray
     labels: np.ndarray | None
     spacing: tuple[float, ...]
     cut: int = 0
+    axes: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ Reference: the third data set of Zhang et al., 2024, https://arxiv.org/abs/2312.
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 import numpy as np
 
-from hetmorph.data.acdc import frame_of, read_info
+from hetmorph.data.acdc import read_info
 from hetmorph.data.dataset import Dataset, Found, Options
-from hetmorph.data.files import ENVIRONMENT, check_same_grid, find_entries, read_frame, read_labels
+from hetmorph.data.files import ENVIRONMENT, check_same_grid, find_entries, frame_of, read_frame, read_labels
 from hetmorph.data.pair import Pair
 from hetmorph.data.resample import CROPS, resampled_pair
 from hetmorph.io import DataError, Image, read_image
@@ -59,7 +60,8 @@ def read(folder: Path, options: Options) -> tuple[list[Pair], dict[str, int]]:
 
 
 def _is_patient(path: Path) -> bool:
-    return path.is_dir() and any(find_image(path / f"{path.name}_{part}") for part in ("ED", "ES", "4d"))
+    # of whatever kind: a patient whose frames are gone is to be named, not overlooked
+    return path.is_dir() and any(path.glob(f"{glob.escape(path.name)}_*.nii*"))
 
 
 def _frames(folder: Path) -> list[Image]:

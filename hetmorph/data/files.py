@@ -19,12 +19,17 @@ ENVIRONMENT = "HETMORPH_DATA"
 def root_folder(data_dir: Path | str | None, what: str, help_text: str) -> Path:
     """The folder given, else that of the environment variable HETMORPH_DATA.
 
+    Args:
+        data_dir: or None.
+        what: entry that it should hold, e.g. "folder patientNNN of ACDC", for messages.
+        help_text: how to get the data, for messages.
+
     Raises:
-        DataError: neither is given or the folder does not exist; `help_text` says how to get the data.
+        DataError: neither is given or the folder does not exist.
     """
     given = data_dir or os.environ.get(ENVIRONMENT)
     if not given:
-        raise DataError(f"no folder with {what} data was given.\n{help_text}")
+        raise DataError(f"no data folder was given, expected one with a {what}.\n{help_text}")
     root = Path(given).expanduser()
     if not root.is_dir():
         raise DataError(f"{root}: no such folder ({'--data-dir' if data_dir else ENVIRONMENT}).\n{help_text}")
@@ -45,9 +50,9 @@ def find_entries(
         data_dir: see `root_folder`.
         pattern: regular expression of the whole file name; its first group is the patient's name.
         inner: folders to look into when the one given holds nothing, e.g. ("CAMUS", "CAMUS/database_nifti").
-        what: name of the set, for messages.
+        what: what is looked for, as in `root_folder`.
         help_text: how to get the data, for messages.
-        kind: `Path.is_dir` or `Path.is_file`.
+        kind: what a path with a fitting name must be besides, e.g. `Path.is_dir`.
 
     Returns:
         {patient: path}, ordered by name.
@@ -67,7 +72,7 @@ def find_entries(
 
 
 def nothing_found(root: Path, what: str, help_text: str) -> DataError:
-    """The error that says what a folder holds instead of patients."""
+    """The error that says what a folder holds instead of `what`."""
     entries = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
     return DataError(f"{root}: found no {what}, it holds {entries}.\n{help_text}")
 
@@ -101,6 +106,13 @@ def read_frame(stem: Path, ndim: int, what: str) -> Image:
     if path is None:
         raise DataError(f"{stem}.nii.gz: no such file ({what}); add it or leave the case out (--skip-bad).")
     return read_array(path, (ndim,))
+
+
+def frame_of(cine: Image, number: int, name: str) -> Image:
+    """One frame, counted from 1, of a cine `(X, Y, Z, T)`; DataError where there are fewer."""
+    if number > cine.array.shape[3]:
+        raise DataError(f"{cine.path}: {name} is frame {number}, the file holds {cine.array.shape[3]} frames.")
+    return Image(cine.array[..., number - 1], cine.spacing[:3], cine.affine, cine.oriented, cine.path)
 
 
 def read_labels(stem: Path, frame: Image, labels: Mapping[str, int]) -> np.ndarray | None:

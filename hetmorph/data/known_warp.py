@@ -24,7 +24,8 @@ def warp_known(pairs: Pair | Sequence[Pair], seed: int = 0, amplitude: float = 6
     varies over about a twelfth of the image, is largest in its middle third and vanishes at its border.
     Interpolation is linear, hence `ops.warp` of the moving image by `displacement` gives the fixed one.
     Labels take the nearest value. Noise that the moving image has is carried along: what differs between
-    the two is the motion alone, until `add_rician` adds noise.
+    the two is the motion alone, until `add_rician` adds noise. Names stay: of a pair between subjects, `patient` is
+    still the one whose image is replaced.
 
     Args:
         pairs: one pair or several.
@@ -33,7 +34,7 @@ def warp_known(pairs: Pair | Sequence[Pair], seed: int = 0, amplitude: float = 6
             10 mm, hence 6 at 1.5 mm.
 
     Returns:
-        The same with another `fixed`, `fixed_labels` and `displacement`, and without `sigma`.
+        The same with another `fixed`, `fixed_labels` and `displacement`, and without `sigma` and `foreground`.
 
     Raises:
         ValueError: the amplitude is not positive, or so large for the image that u might fold.
@@ -56,6 +57,7 @@ def warp_known(pairs: Pair | Sequence[Pair], seed: int = 0, amplitude: float = 6
         fixed_labels=None if pairs.moving_labels is None else _warped_labels(pairs.moving_labels, displacement[0]),
         displacement=displacement[0],
         sigma=None,
+        foreground=None,
     )
 
 

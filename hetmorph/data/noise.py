@@ -75,7 +75,7 @@ def add_rician(pairs: Pair | Sequence[Pair], level: float, seed: int = 0) -> Pai
         seed: map and draws follow from (seed, case_id) alone.
 
     Returns:
-        The same with noisy images and `sigma`; everything else is kept.
+        The same with noisy images, `sigma` and `foreground`, that of the images before; everything else is kept.
 
     Raises:
         ValueError: the level is negative or not finite, or a pair has a `sigma` already.
@@ -98,7 +98,11 @@ def add_rician(pairs: Pair | Sequence[Pair], level: float, seed: int = 0) -> Pai
     moving, fixed = (rician(image, sigma, rng) for image in (pairs.moving, pairs.fixed))
     highest = max(1.0, moving.max(), fixed.max())
     arrays = {"moving": moving, "fixed": fixed, "sigma": sigma}
-    return dataclasses.replace(pairs, **{name: (one / highest).astype(np.float32) for name, one in arrays.items()})
+    arrays = {name: (one / highest).astype(np.float32) for name, one in arrays.items()}
+    foreground = pairs.foreground
+    if foreground is None:
+        foreground = (pairs.moving != 0) | (pairs.fixed != 0)
+    return dataclasses.replace(pairs, **arrays, foreground=foreground)
 
 
 def generator(purpose: str, seed: int, case_id: str) -> np.random.Generator:

@@ -26,6 +26,8 @@ class Pair:
         displacement: true displacement, float32 `[*S, N]`, voxels, on the fixed grid, moved(x) = moving(x +
             u(x)); or None where unknown.
         sigma: true noise level of the fixed image, float32 `[*S]`, in intensity units; or None.
+        foreground: where the moving or the fixed image was not 0 before noise was added, bool `[*S]`; or None
+            where none was: then the images tell.
     """
 
     case_id: str
@@ -39,10 +41,11 @@ class Pair:
     spacing: tuple[float, ...]
     displacement: np.ndarray | None = None
     sigma: np.ndarray | None = None
+    foreground: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape = self.moving.shape
-        expected = dict.fromkeys(("fixed", "moving_labels", "fixed_labels", "sigma"), shape)
+        expected = dict.fromkeys(("fixed", "moving_labels", "fixed_labels", "sigma", "foreground"), shape)
         expected["displacement"] = (*shape, len(shape))
         for name, wanted in expected.items():
             value = getattr(self, name)

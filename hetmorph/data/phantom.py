@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hetmorph.data.acdc import LABELS
 from hetmorph.data.dataset import Dataset, Found, Options
 from hetmorph.data.noise import rician
 from hetmorph.data.pair import Pair
 
-LABELS = {"rv": 1, "myo": 2, "lv": 3}
 PATIENTS = 32
 SLICES = 8
 GROUPS = {  # end-diastolic cavity radius and wall (voxels of a 128 x 128 image), end-systolic share of the radius
@@ -118,7 +118,7 @@ def generate(index: int, seed: int = 0, size: tuple[int, int] = (128, 128), nois
     grid = np.indices(heart.shape).astype(np.float64)
     source = _motion(heart, grid)
     (moving, moving_labels), (fixed, fixed_labels) = _picture(heart, grid), _picture(heart, source)
-    sigma = _noise_level(heart, grid)
+    sigma, foreground = _noise_level(heart, grid), (moving != 0) | (fixed != 0)
     if noise:
         rng = np.random.default_rng([seed, number, position, 1])
         moving, fixed = (np.clip(rician(image, sigma, rng), 0, 1) for image in (moving, fixed))
@@ -134,6 +134,7 @@ def generate(index: int, seed: int = 0, size: tuple[int, int] = (128, 128), nois
         spacing=(_SPACING_MM / heart.scale,) * 2,
         displacement=np.moveaxis(source - grid, 0, -1).astype(np.float32),
         sigma=sigma.astype(np.float32),
+        foreground=foreground,
     )
 
 

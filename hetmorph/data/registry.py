@@ -15,7 +15,7 @@ from hetmorph.data.known_warp import warp_known
 from hetmorph.data.noise import add_rician
 from hetmorph.data.pair import LoadedSet, Pair
 from hetmorph.data.splits import NAMES, check_splits, load_splits, make_splits
-from hetmorph.data.subjects import pair_subjects
+from hetmorph.data.subjects import misfits, pair_subjects
 from hetmorph.io import DataError
 
 _LOG = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ _SETS = {
 }
 CROPS = tuple(dict.fromkeys(crop for one in _SETS.values() for crop in one.crops))
 SPLITS = (*NAMES, "all")
+WAY_OUT = "Split 'all' (evaluate.py --split all) takes every patient found."
 
 
 def datasets() -> list[str]:
@@ -104,6 +105,8 @@ def load(
         raise ValueError(f"expected split to be one of {SPLITS}, received {split!r}.")
     options = Options(_checked_size(chosen, size), _checked_crop(chosen, crop), clean=noise > 0)
     _check_effect(chosen, data_dir, rounds)
+    if size is not None and options.crop == "none":
+        raise ValueError(f"expected size to be left out, crop 'none' takes the full field of view; received {size}.")
     found = chosen.find(data_dir)
     division = found.splits if splits is None else _given_splits(splits)
     loaded = _load(chosen, found, split, options, seed, skip_bad, division, rounds)
@@ -133,6 +136,8 @@ def _checked_size(chosen: Dataset, size: tuple[int, ...] | None) -> tuple[int, .
 def _check_effect(chosen: Dataset, data_dir: Path | str | None, rounds: int) -> None:
     if data_dir is not None and not chosen.files:
         raise ValueError(f"expected data_dir to be left out, {chosen.name!r} needs no files; received {data_dir}.")
+    if rounds < 1:
+        raise ValueError(f"expected rounds of at least 1, received {rounds}.")
     if rounds != 1 and not chosen.between:
         raise ValueError(f"expected rounds=1, {chosen.name!r} has pairs within patients only; received {rounds}.")
 
@@ -141,17 +146,19 @@ def _given_splits(splits: Mapping[str, list[str]] | Path | str) -> dict[str, lis
     return check_splits(splits) if isinstance(splits, Mapping) else load_splits(splits)
 
 
-def _chosen(split: str, division: Mapping[str, list[str]], patients: list[str]) -> list[str]:
+def _chosen(split: str, division: Mapping[str, list[str]], patients: list[str], hint: str) -> list[str]:
     if split == "all":
         return patients
     wanted = set(division[split])
     if absent := sorted(wanted - set(patients)):
         listed = ", ".join(absent)
-        raise DataError(
-            f"patients of the {split} split that are not in the data: {listed}. Split 'all' takes every patient found."
-        )
+        raise DataError(f"patients of the {split} split that are not in the data: {listed}. {WAY_OUT}")
     if not wanted:
-        raise DataError(f"the {split} split is empty: {len(patients)} patients found, at least 3 are needed.")
+        parts = ", ".join(f"{name} {len(division[name])}" for name in NAMES)
+        raise DataError(
+            f"the {split} split is empty; the division of the {len(patients)} patients found is {parts}.{hint} "
+            f"{WAY_OUT}"
+        )
     return [patient for patient in patients if patient in wanted]
 
 
@@ -165,17 +172,13 @@ def _load(
     division: dict[str, list[str]] | None,
     rounds: int,
 ) -> LoadedSet:
-    groups, skipped = {}, {}
-    for patient, entry in found.patients.items():
-        try:
-            groups[patient] = chosen.group(entry)
-        except DataError as error:
-            if not skip_bad:
-                raise
-            # it keeps its place in the division: one bad file must not move other patients
-            groups[patient], skipped[patient] = None, str(error)
-    division = division or make_splits(groups, seed, held_out=found.held_out)
-    wanted = _chosen(split, division, list(groups))
+    skipped, hint = {}, ""
+    if division is None:
+        groups, skipped = _groups(chosen, found, skip_bad)
+        least = 2 if chosen.between else 1  # a pair between subjects takes two
+        division = make_splits(groups, seed, held_out=found.held_out, least=least)
+        hint = f" Drawing one takes at least {3 * least}."
+    wanted = _chosen(split, division, list(found.patients), hint)
     results = []
     for patient in wanted:
         if patient in skipped:
@@ -186,14 +189,35 @@ def _load(
             if not skip_bad:
                 raise
             skipped[patient] = str(error)
+    if chosen.between and results and (odd := misfits(results)):
+        if not skip_bad:
+            raise DataError(next(iter(odd.values())))
+        skipped |= odd
+        results = [one for one in results if one.name not in odd]
     left_out = [(patient, skipped[patient]) for patient in wanted if patient in skipped]
     if not results:
         reasons = "\n".join(reason for _, reason in left_out)
         raise DataError(f"no usable case among {len(wanted)} of the {split} split:\n{reasons}")
-    pairs, cut = pair_subjects(results, seed, rounds) if chosen.between else _joined(results)
+    try:
+        pairs, cut = pair_subjects(results, seed, rounds) if chosen.between else _joined(results)
+    except DataError as error:
+        raise DataError(f"the {split} split: {error} {WAY_OUT}") from error
     _warn_of_cuts(pairs, cut, options)
     labels = _labels_in(pairs) if chosen.labels is None else dict(chosen.labels)
     return LoadedSet(pairs, left_out, division, cut, labels, chosen.main or next(iter(labels), None))
+
+
+def _groups(chosen: Dataset, found: Found, skip_bad: bool) -> tuple[dict[str, str | None], dict[str, str]]:
+    """The stratum of each patient, and why some have none."""
+    groups, skipped = {}, {}
+    for patient, entry in found.patients.items():
+        try:
+            groups[patient] = chosen.group(entry)
+        except DataError as error:
+            if not skip_bad:
+                raise
+            groups[patient], skipped[patient] = None, str(error)
+    return groups, skipped
 
 
 def _joined(results: list[tuple[list[Pair], dict[str, int]]]) -> tuple[list[Pair], dict[str, int]]:

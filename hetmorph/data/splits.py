@@ -19,12 +19,13 @@ def make_splits(
     seed: int = 0,
     fractions: tuple[float, float, float] = FRACTIONS,
     held_out: Collection[str] = (),
+    least: int = 1,
 ) -> dict[str, list[str]]:
     """Divides patients into train, val and test, stratified by group.
 
     The order within a group comes from a hash of seed and name, so it depends neither on the order of the
-    folders nor on a library's random generator. 80 patients give 60/8/12; from 3 patients on, no part is
-    empty.
+    folders nor on a library's random generator. 80 patients give 60/8/12; from 3 · `least` patients on, no part
+    has fewer than `least`.
 
     Args:
         groups: {patient: group}; None is a group of its own.
@@ -32,6 +33,7 @@ def make_splits(
         fractions: shares of train, val, test; they sum to 1.
         held_out: patients that are the test part by decree (ACDC's testing folder); the others are then
             divided between train and val only.
+        least: patients that a part needs to be of use.
 
     Returns:
         {"train": […], "val": […], "test": […]}, each sorted.
@@ -45,17 +47,19 @@ def make_splits(
         raise ValueError(f"held-out patients that are not in the set: {unknown}.")
     pool = {patient: group for patient, group in groups.items() if patient not in set(held_out)}
     order = _stratified_order(pool, seed)
-    n_test = 0 if held_out else _share(fractions[2], len(order))
-    n_val = _share(fractions[1], len(order))
+    n_test = 0 if held_out else _share(fractions[2], len(order), least)
+    n_val = _share(fractions[1], len(order), least)
     parts = (order[n_test + n_val :], order[n_test : n_test + n_val], [*order[:n_test], *held_out])
     return {name: sorted(part) for name, part in zip(NAMES, parts, strict=True)}
 
 
-def save_splits(splits: Mapping[str, list[str]], path: Path | str) -> Path:
-    """Writes a division as JSON and returns the path; missing folders are made."""
+def save_splits(splits: Mapping[str, list[str]], path: Path | str, name: str | None = None) -> Path:
+    """Writes a division, and the name of the data set that it divides, as JSON; returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({name: list(splits[name]) for name in NAMES}, indent=1) + "\n", encoding="utf-8")
+    stored = {} if name is None else {"data": str(name)}
+    stored |= {part: list(splits[part]) for part in NAMES}
+    path.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     return path
 
 
@@ -65,33 +69,44 @@ def load_splits(path: Path | str) -> dict[str, list[str]]:
     Raises:
         DataError: the file is missing, is not such a division, or puts a patient into two parts.
     """
-    path = Path(path)
-    try:
-        splits = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: expected a splits file (JSON), received {error}.") from error
-    try:
-        return check_splits(splits)
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
+    return _read(path)[0]
+
+
+def splits_name(path: Path | str) -> str | None:
+    """Name of the data set that a file of `save_splits` divides, or None where it does not say; errors likewise."""
+    return _read(path)[1]
 
 
 def check_splits(splits: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Returns the division as plain lists; ValueError unless it has the three parts and no patient in two of them."""
-    if not isinstance(splits, Mapping) or set(splits) != set(NAMES):
+    if not isinstance(splits, Mapping) or set(splits) - {"data"} != set(NAMES):
         raise ValueError(f"expected the parts {list(NAMES)}, received {splits!r:.200}.")
+    splits = {name: splits[name] for name in NAMES}
     if not all(isinstance(part, list) and all(isinstance(one, str) for one in part) for part in splits.values()):
         raise ValueError("expected each part to be a list of patient names.")
     patients = [patient for part in splits.values() for patient in part]
     if twice := sorted({patient for patient in patients if patients.count(patient) > 1}):
         raise ValueError(f"patients in more than one place: {twice}.")
-    return {name: list(splits[name]) for name in NAMES}
+    return {name: list(part) for name, part in splits.items()}
 
 
-def _share(fraction: float, count: int) -> int:
-    if fraction == 0 or count < 3:
+def _read(path: Path | str) -> tuple[dict[str, list[str]], str | None]:
+    """The division in a file and the name of the data set."""
+    path = Path(path)
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected a splits file (JSON), received {error}.") from error
+    try:
+        return check_splits(stored), stored.get("data")
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _share(fraction: float, count: int, least: int) -> int:
+    if fraction == 0 or count < 3 * least:
         return 0
-    return max(1, round(fraction * count))
+    return max(least, round(fraction * count))
 
 
 def _stratified_order(groups: Mapping[str, str | None], seed: int) -> list[str]:

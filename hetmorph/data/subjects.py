@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
+import nibabel as nib
 import numpy as np
 
 from hetmorph.data.crop import fit, lost
@@ -18,7 +20,24 @@ def fitted_subject(name: str, image: Image, labels: np.ndarray | None, size: tup
     """One subject in the middle of a window of `size`, its image stretched to [0, 1] after the crop."""
     kept = None if labels is None else fit(labels, size)
     cut = 0 if labels is None else lost(labels, kept)
-    return Subject(name, fit(image.array, size, minmax), kept, image.spacing, cut)
+    axes = nib.aff2axcodes(image.affine)[: image.array.ndim] if image.oriented else None
+    return Subject(name, fit(image.array, size, minmax), kept, image.spacing, cut, axes)
+
+
+def misfits(subjects: Sequence[Subject]) -> dict[str, str]:
+    """Why subjects cannot be paired voxel by voxel: another voxel size or other axes than most of them have."""
+    reasons = {}
+    spacings = np.array([one.spacing for one in subjects])
+    close = [np.isclose(spacings, spacing, rtol=0.01, atol=0).all(1) for spacing in spacings]
+    most = max(close, key=np.count_nonzero)
+    [(axes, _)] = Counter(one.axes for one in subjects if one.axes).most_common(1) or [(None, 0)]
+    for one, fits in zip(subjects, most, strict=True):
+        if not fits:
+            usual = subjects[int(np.argmax(most))].spacing
+            reasons[one.name] = f"{one.name}: expected spacing {usual} mm as most subjects have, received {one.spacing}"
+        elif one.axes and one.axes != axes:
+            reasons[one.name] = f"{one.name}: expected axes {axes} as most subjects have, received {one.axes}"
+    return {name: f"{reason}; resample it or leave it out (--skip-bad)." for name, reason in reasons.items()}
 
 
 def pair_subjects(subjects: Sequence[Subject], seed: int = 0, rounds: int = 1) -> tuple[list[Pair], dict[str, int]]:
@@ -42,7 +61,7 @@ def pair_subjects(subjects: Sequence[Subject], seed: int = 0, rounds: int = 1) -
     if not 1 <= rounds < len(subjects):
         raise DataError(
             f"expected more subjects than rounds of pairs, received {len(subjects)} subjects and rounds={rounds}; "
-            "add subjects to this part, or ask for fewer rounds."
+            "add subjects or ask for fewer rounds."
         )
     ring = sorted(subjects, key=lambda one: hashlib.sha256(f"{seed}/ring/{one.name}".encode()).hexdigest())
     pairs, cut = [], {}

@@ -2,8 +2,8 @@
 
 Layout: a file `SCDNNNNNNN.npz` for each patient, made from the DICOM series and contours of the Sunnybrook
 Cardiac Data, with `cine [Z, T, Y, X]`, `spacing_zyx` (mm), `ed_phase` and `es_phase` (from 0), `endo_ED` and
-`endo_ES [Z, Y, X]` (inside of the endocardial contour). A sample keeps the file's axes: (Y, X). Slices without
-a contour have empty labels, whether the ventricle is absent or was not drawn.
+`endo_ES [Z, Y, X]` (inside of the endocardial contour). A sample has axes (X, Y), as those of the other sets.
+Slices without a contour have empty labels, whether the ventricle is absent or was not drawn.
 
 Reference: Radau et al., The MIDAS Journal, 2009, https://hdl.handle.net/10380/3070
 """
@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from hetmorph.data.crop import fit, lost
 from hetmorph.data.dataset import Dataset, Found, Options
@@ -46,9 +48,9 @@ def read(path: Path, options: Options) -> tuple[list[Pair], dict[str, int]]:
     """
     arrays = _arrays(path)
     phases = [_phase(path, arrays, key) for key in ("ed_phase", "es_phase")]
-    frames = [arrays["cine"][:, phase] for phase in phases]
-    masks = [checked_labels(path, arrays[key], LABELS) for key in ("endo_ED", "endo_ES")]
-    spacing = tuple(float(width) for width in arrays["spacing_zyx"][1:])
+    frames = [arrays["cine"][:, phase].swapaxes(1, 2) for phase in phases]
+    masks = [checked_labels(path, arrays[key], LABELS).swapaxes(1, 2) for key in ("endo_ED", "endo_ES")]
+    spacing = tuple(float(width) for width in arrays["spacing_zyx"][:0:-1])
     pairs, cut = [], {}
     for index in range(len(frames[0])):
         case_id = f"{path.stem}_slice{index:02d}"
@@ -62,9 +64,9 @@ def read(path: Path, options: Options) -> tuple[list[Pair], dict[str, int]]:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        with NpzFile(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {key: file[key] for key in KEYS if key in file}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a complete npz file ({type(error).__name__}: {error}); make it again.") from error
     if missing := [key for key in KEYS if key not in arrays]:
         raise DataError(f"{path}: expected the arrays {', '.join(KEYS)}, received none called {', '.join(missing)}.")
@@ -79,14 +81,24 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
                 f"{path}: expected {key} of shape {wanted} (cine has {shape}), received {arrays[key].shape}; "
                 "make the file again from one series."
             )
-    for key in ("cine", "spacing_zyx"):
-        if not np.isfinite(arrays[key]).all():
+    for key, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise DataError(f"{path}: expected {key} to hold real numbers, received {array.dtype}; make it again.")
+        if not np.isfinite(array).all():
             raise DataError(f"{path}: {key} holds NaN or infinite values; replace them or leave it out (--skip-bad).")
+    spacing = arrays["spacing_zyx"]
+    if spacing.min() <= 0 or spacing[0] < 0.999 * spacing[1:].max():
+        raise DataError(
+            f"{path}: expected spacing_zyx as millimetres above 0, the largest, between slices, first; received "
+            f"{tuple(spacing.tolist())}."
+        )
     return arrays
 
 
 def _phase(path: Path, arrays: dict[str, np.ndarray], key: str) -> int:
     phase, count = int(arrays[key]), arrays["cine"].shape[1]
+    if phase != arrays[key]:
+        raise DataError(f"{path}: expected {key} to be the number of a frame, received {arrays[key]:g}.")
     if not 0 <= phase < count:
         raise DataError(f"{path}: expected {key} from 0 to {count - 1}, received {phase}; phases count from 0.")
     if key == "es_phase" and phase == int(arrays["ed_phase"]):

@@ -4,7 +4,7 @@ from hetmorph.evaluation.cases import CONVENTIONS, evaluate, evaluate_each, eval
 from hetmorph.evaluation.classical import PROGRAMS
 from hetmorph.evaluation.paired import compare, compare_runs, over_seeds, read_cases
 from hetmorph.evaluation.partial import Partial, fingerprint
-from hetmorph.evaluation.predictor import Prediction, Predictor, load, wrap
+from hetmorph.evaluation.predictor import Prediction, Predictor, RegistrationFailed, load, wrap
 from hetmorph.evaluation.summary import pick_cases, summarise, write_cases, write_summary
 from hetmorph.evaluation.table import markdown
 from hetmorph.evaluation.uncertainty import Curves
@@ -16,6 +16,7 @@ __all__ = [
     "Partial",
     "Prediction",
     "Predictor",
+    "RegistrationFailed",
     "compare",
     "compare_runs",
     "evaluate",

@@ -10,7 +10,8 @@ Every structure has its Dice; surface distances and failures refer to one of the
 set (the myocardium of a heart). A structure that is absent from the moving or from the fixed labels is not a valid
 sample of overlap: its scores are NaN, which means leave out. A structure that the warp makes vanish has Dice 0 and no
 defined surface distance. A row whose scores of the main structure are undefined is *failed*, and says why in the
-column `failed`. So is a row whose prediction holds NaN or infinity: none of it is scored.
+column `failed`. So is a row whose prediction holds NaN, infinity or a σ_I of 0, and one of which the program found no
+registration (`RegistrationFailed`): nothing registered is scored.
 """
 
 import math
@@ -20,14 +21,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from hetmorph.data.acdc import LABELS
 from hetmorph.evaluation import uncertainty
-from hetmorph.evaluation.predictor import Prediction
+from hetmorph.evaluation.predictor import Prediction, RegistrationFailed
 from hetmorph.evaluation.uncertainty import Curves, Judgement
 from hetmorph.metrics import deformation, overlap, surface
 from hetmorph.ops.warp import warp
 
 CONVENTIONS = ("hetmorph", "official")
-LABELS = {"rv": 1, "myo": 2, "lv": 3}
 MAIN = "myo"
 # Of a heart: what its main structure, the moving and the fixed image, and all its labels together are called.
 HEART = ("myocardium", "ED", "ES", "heart")
@@ -40,11 +41,6 @@ def overlap_columns(labels: Mapping[str, int] = LABELS, main: str | None = MAIN)
     others = (name for name in labels if name != main)
     dices = (f"dice_{name}" for name in ((main, *others) if labels else ()))
     return (*dices, "dice_mean", *SURFACE)
-
-
-OVERLAP = overlap_columns()
-UNDEFORMED = (*OVERLAP, *DEFORMATION, "mse")
-REGISTERED = (*UNDEFORMED, *uncertainty.RESIDUAL, "seconds_per_pair")
 
 
 def evaluate(
@@ -95,7 +91,7 @@ def evaluate_each(
     for pair in tqdm(pairs, desc="evaluating", unit="pair", disable=not progress):
         try:
             if compiles and pair.moving.shape not in warm:
-                predictor(pair.moving, pair.fixed)
+                _registered(predictor, pair)
                 warm.add(pair.moving.shape)
             row, judgement = _row_of(predictor, pair, convention, labels, main)
         except ValueError as error:
@@ -118,7 +114,9 @@ def evaluate_pair(
 
 
 def foreground(pair) -> np.ndarray:
-    """Voxels where the moving or the fixed image is not 0, `[*S]`: the mask M of the method."""
+    """Voxels where the moving or the fixed image is not 0 (before noise), `[*S]`: the mask M of the method."""
+    if pair.foreground is not None:
+        return pair.foreground
     return (pair.moving != 0) | (pair.fixed != 0)
 
 
@@ -149,21 +147,20 @@ def _row_of(
     predictor, pair, convention: str, labels: Mapping[str, int], main: str | None
 ) -> tuple[dict, Judgement | None]:
     start = time.perf_counter()
-    prediction = predictor(pair.moving, pair.fixed)
+    prediction, problem = _registered(predictor, pair)
     seconds = time.perf_counter() - start
     common = (*overlap_columns(labels, main), *DEFORMATION, "mse", *_truth_columns(pair, main))
-    undeformed = dict.fromkeys(common, math.nan) | _scores(pair, _identity(pair), convention, labels, main)
-    registered = dict.fromkeys((*common, *_uncertainty_columns(pair)), math.nan) | {"seconds_per_pair": seconds}
-    failed, judgement = _reason_before(pair, labels, main), None
-    if _finite(prediction):
+    undeformed = dict.fromkeys(common, math.nan) | _scores(pair, identity(pair), convention, labels, main)
+    registered = dict.fromkeys((*common, *_uncertainty_columns(pair)), math.nan)
+    registered["seconds_per_pair"] = math.nan if prediction is None else seconds
+    failed, judgement = problem or _reason_before(pair, labels, main), None
+    if not problem:
         registered |= _scores(pair, prediction, convention, labels, main)
         if prediction.log_variance is not None:
             judgement = uncertainty.judge(pair, prediction, foreground(pair))
             registered |= judgement.scores
         if not failed and math.isnan(registered["hd_px"]):
             failed = f"{_words(main)[0]} vanished by warping"
-    else:
-        failed = failed or "prediction not finite"
     row = {
         "case_id": pair.case_id,
         "patient": pair.patient,
@@ -175,12 +172,26 @@ def _row_of(
     return row | {f"registered_{name}": score for name, score in registered.items()}, judgement
 
 
+def _registered(predictor, pair) -> tuple[Prediction | None, str]:
+    """What the predictor says, and why it cannot be scored, or ""."""
+    try:
+        prediction = predictor(pair.moving, pair.fixed)
+    except RegistrationFailed as error:
+        return None, f"registration failed: {error}"
+    return prediction, "" if _finite(prediction) else "prediction not finite"
+
+
 def _finite(prediction: Prediction) -> bool:
-    maps = (prediction.displacement, prediction.moved, prediction.log_variance)
-    return all(np.isfinite(x).all() for x in maps if x is not None)
+    maps = [prediction.displacement, prediction.moved]
+    if prediction.log_variance is not None:
+        with np.errstate(over="ignore", divide="ignore"):
+            variance = np.exp(np.float64(prediction.log_variance))
+            maps += [variance, 1 / variance]
+    return all(np.isfinite(x).all() for x in maps)
 
 
-def _identity(pair) -> Prediction:
+def identity(pair) -> Prediction:
+    """The undeformed pair."""
     return Prediction(np.zeros((*pair.moving.shape, pair.moving.ndim), np.float32), pair.moving)
 
 

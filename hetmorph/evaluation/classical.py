@@ -15,10 +15,10 @@ import tempfile
 
 import numpy as np
 
-from hetmorph.evaluation.predictor import Predictor
+from hetmorph.evaluation.predictor import Predictor, RegistrationFailed
 from hetmorph.ops.warp import warp
 
-EXTRA = 'pip install "hetmorph[classical]"'
+EXTRA = 'pip install ".[classical]"'
 
 
 class ClassicalPredictor(Predictor):
@@ -37,7 +37,7 @@ class ClassicalPredictor(Predictor):
         self.threads = threads
 
     def displacement(self, moving: np.ndarray, fixed: np.ndarray) -> np.ndarray:
-        """`[*S, N]` voxels for two float32 images `[*S]`, neither of them constant."""
+        """`[*S, N]` voxels for two float32 images `[*S]`, neither of them constant; RuntimeError where it fails."""
         raise NotImplementedError
 
     def _run(self, moving, fixed):
@@ -51,7 +51,8 @@ class ClassicalPredictor(Predictor):
         try:
             return self.displacement(moving, fixed)
         except RuntimeError as error:
-            raise ValueError(f"{type(self).__name__} failed: {str(error).strip().splitlines()[-1]}") from error
+            reason = (str(error).strip() or "no reason given").splitlines()[-1]
+            raise RegistrationFailed(f"{type(self).__name__}: {reason}") from error
 
 
 class Undeformed(ClassicalPredictor):

@@ -58,11 +58,11 @@ def compare_runs(firsts: Sequence, seconds: Sequence, metric: str, seed: int = 0
     Returns:
         `n_patients, n_slices, n_first, n_second`: numbers of patients, slices and runs. `first` and `second`: means
         over patients, `first_std` and `second_std` their standard deviations over runs (NaN for one run).
-        `difference` and its 95 % bootstrap interval `low` … `high`. `p` of the two-sided Wilcoxon signed-rank test
-        and `p_t` of the paired t-test, both over patients; `p_t_slices` of the paired t-test over slices, as Zhang et
-        al. (arXiv 2312.00836) test, which takes the slices of a patient for independent. Each is 1 where nothing
-        differs, and a t-test of fewer than two values is NaN. `effect`: the mean of the patients' differences in
-        units of their standard deviation (Cohen's d_z), NaN where they do not vary.
+        `difference` and its 95 % bootstrap interval `low` … `high` (NaN for one patient). `p` of the two-sided
+        Wilcoxon signed-rank test and `p_t` of the paired t-test, both over patients; `p_t_slices` of the paired
+        t-test over slices, as Zhang et al. (arXiv 2312.00836) test, which takes the slices of a patient for
+        independent. Each is 1 where nothing differs, and a t-test of fewer than two values is NaN. `effect`: the mean
+        of the patients' differences in units of their standard deviation (Cohen's d_z), NaN where they do not vary.
 
     Raises:
         ValueError: no runs on a side, runs of different cases, a case twice, or no case with the metric in all.
@@ -73,7 +73,8 @@ def compare_runs(firsts: Sequence, seconds: Sequence, metric: str, seed: int = 0
     means = np.array([scores[:, patients == patient].mean(1) for patient in dict.fromkeys(patients)])
     sides = means[:, : len(firsts)], means[:, len(firsts) :]
     difference = sides[1].mean(1) - sides[0].mean(1)
-    low, high = np.percentile(_bootstrap(*sides, np.random.default_rng(seed)), [2.5, 97.5])
+    # one patient drawn anew is itself: an interval of width 0 that says nothing
+    low, high = (math.nan, math.nan) if len(difference) < 2 else _interval(*sides, np.random.default_rng(seed))
     return {
         "n_patients": len(difference),
         "n_slices": scores.shape[1],
@@ -100,7 +101,8 @@ def over_seeds(runs: Sequence, metric: str, block: str = "registered", per: str 
         runs: each a folder or file as for `read_cases`, or its rows.
         metric: name of a column without its prefix.
         block: "registered" or "undeformed".
-        per: what weighs the same within a run: every "slice", as in `summary.json`, or every "patient".
+        per: what weighs the same within a run: every "slice", as in a `summary.json` of the convention "hetmorph"
+            (that of "official" leaves out failed rows, here all defined scores count), or every "patient".
 
     Raises:
         ValueError: no runs, an unknown `per`, or a run without a defined value.
@@ -147,6 +149,10 @@ def _by_case(rows: Sequence[dict]) -> dict[str, dict]:
     if len(table) != len(rows):
         raise ValueError(f"expected each case once, got {len(rows)} rows of {len(table)} cases")
     return table
+
+
+def _interval(first: np.ndarray, second: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.percentile(_bootstrap(first, second, rng), [2.5, 97.5])
 
 
 def _bootstrap(first: np.ndarray, second: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hetmorph.networks import MultiPass
+
 NAMES = ("displacement", "moved", "log_variance", "weight")
+
+
+class RegistrationFailed(RuntimeError):
+    """A program found no registration of one pair; the message is its reason."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +158,7 @@ def wrap(model) -> Predictor:
     return model if isinstance(model, Predictor) else ModelPredictor(model)
 
 
-def load(path, threads: int | None = None) -> Predictor:
+def load(path, threads: int | None = None, passes: int = 1) -> Predictor:
     """The predictor of a model on disk, or of a classical program.
 
     Args:
@@ -160,14 +166,18 @@ def load(path, threads: int | None = None) -> Predictor:
             folders, of which the largest is taken; or a name of `evaluation.PROGRAMS`, such as "demons" (a folder
             of that name is "./demons").
         threads: of a classical program; None takes one.
+        passes: of a `.keras` file: how often it is applied, see `hetmorph.networks.MultiPass`.
 
     Raises:
         FileNotFoundError: nothing at this path.
-        ValueError: something else than a registration model, or `threads` for one that TensorFlow runs.
+        ValueError: something else than a registration model, `threads` for one that TensorFlow runs, or `passes` for
+            what is no `.keras` file.
         ImportError: the package of the classical program is missing.
     """
     from hetmorph.evaluation import classical
 
+    if passes != 1 and Path(path).suffix != ".keras":
+        raise ValueError(f"several passes need a .keras file, got {path}")
     if str(path) in classical.PROGRAMS:
         return classical.load(str(path), 1 if threads is None else threads)
     if threads is not None:
@@ -180,7 +190,8 @@ def load(path, threads: int | None = None) -> Predictor:
         return SavedModelPredictor(savedmodel_folder(path))
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is not a model: expected a .keras file or a SavedModel folder")
-    return ModelPredictor(_load_keras(path))
+    model = _load_keras(path)
+    return ModelPredictor(model if passes == 1 else MultiPass(model, passes))
 
 
 def savedmodel_folder(path) -> Path:
@@ -199,8 +210,6 @@ def savedmodel_folder(path) -> Path:
 
 
 def _load_keras(path: Path):
-    import hetmorph.networks  # noqa: F401  registers the classes that the file names
-
     try:
         return keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, KeyError, OSError) as error:

@@ -22,8 +22,8 @@ COLUMNS = (
     ("epe_heart", "EPE heart px", 1, 2),
     ("epe_labels", "EPE labels px", 1, 2),
     ("ause_displacement_foreground", "AUSE EPE fg px²", 1, 3),
-    ("sigma_correlation", "r(σ)", 1, 2),
-    ("sigma_rank_correlation", "rank r(σ)", 1, 2),
+    ("sigma_correlation_foreground", "r(σ) fg", 1, 2),
+    ("sigma_rank_correlation_foreground", "rank r(σ) fg", 1, 2),
     ("seconds_per_pair", "s/pair", 1, 3),
 )
 FEW = 5  # structures that get a line each; of more, the main one and the mean

@@ -28,7 +28,7 @@ REGIONS = ("", "_foreground")  # ending of the column: the whole image, or the v
 CALIBRATION = ("coverage1", "coverage2", "z_mean", "z_sd", "z_normal_distance", "sigma_ece")
 RESIDUAL = tuple(f"{name}{region}" for region in REGIONS for name in ("ause", *CALIBRATION))
 DISPLACEMENT = tuple(f"ause_displacement{region}" for region in REGIONS)
-NOISE = ("sigma_correlation", "sigma_rank_correlation")
+NOISE = tuple(f"{name}{region}" for region in REGIONS for name in ("sigma_correlation", "sigma_rank_correlation"))
 
 # Bins common to all pairs, so that they add up. The outermost take whatever lies beyond.
 SIGMA_EDGES = np.geomspace(1e-3, 1.0, 31)
@@ -74,9 +74,10 @@ def judge(pair, prediction: Prediction, foreground: np.ndarray) -> Judgement:
         curve = reliability_curve(residual, sigma, mask)
         scores |= {f"{name}{region}": x for name, x in zip(CALIBRATION, _calibration(z, curve), strict=True)}
         sums[region] = _sums(residual, sigma, z, mask)
-    if pair.sigma is not None:
-        scores["sigma_correlation"] = _correlation(sigma, pair.sigma)
-        scores["sigma_rank_correlation"] = _correlation(stats.rankdata(sigma), stats.rankdata(pair.sigma))
+        if pair.sigma is not None:
+            both = [one[slice(None) if mask is None else mask] for one in (sigma, pair.sigma)]
+            scores[f"sigma_correlation{region}"] = _correlation(*both)
+            scores[f"sigma_rank_correlation{region}"] = _correlation(*map(stats.rankdata, both))
     return Judgement(scores, curves, sums)
 
 
@@ -204,7 +205,7 @@ def _plain(groups: Mapping[str, Mapping[str, np.ndarray]]) -> dict:
 
 
 def _correlation(a, b) -> float:
-    """Pearson correlation; NaN when either is constant."""
-    if np.std(a) == 0 or np.std(b) == 0:
+    """Pearson correlation; NaN when either is constant or empty."""
+    if not np.size(a) or np.std(a) == 0 or np.std(b) == 0:
         return math.nan
     return float(np.corrcoef(np.ravel(a), np.ravel(b))[0, 1])

@@ -61,3 +61,8 @@ def _compiled(kernel: Callable, specs: tuple, static: tuple):
     return tf.function(
         functools.partial(kernel, **dict(static)), input_signature=specs, jit_compile=True, autograph=False
     )
+
+
+def forget() -> None:
+    """Free all compiled kernels; those that are needed again are compiled anew."""
+    _compiled.cache_clear()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hetmorph.evaluation.cases import LABELS, MAIN
-from hetmorph.evaluation.predictor import Prediction
+from hetmorph.evaluation.cases import LABELS, MAIN, identity
+from hetmorph.evaluation.predictor import Prediction, RegistrationFailed
 from hetmorph.evaluation.summary import pick_cases
 from hetmorph.evaluation.table import FEW, structure_heading
 from hetmorph.viz import panels
@@ -48,10 +48,18 @@ def summary_figure(
         raise ValueError(f"expected one row per pair and at least one, got {len(pairs)} pairs, {len(rows)} rows")
     chosen = pick_cases(rows, f"registered_dice_{main}") or {"first": 0}
     shown = [
-        show(name, pairs[i], rows[i], predictor(pairs[i].moving, pairs[i].fixed), convention, labels, main)
+        show(name, pairs[i], rows[i], _prediction(predictor, pairs[i]), convention, labels, main)
         for name, i in chosen.items()
     ]
     return _save(_figure(shown, labels, main), Path(path))
+
+
+def _prediction(predictor: Callable[..., Prediction], pair) -> Prediction:
+    """A pair without registration is shown undeformed."""
+    try:
+        return predictor(pair.moving, pair.fixed)
+    except RegistrationFailed:
+        return identity(pair)
 
 
 def _figure(shown: Sequence[Shown], labels: Mapping[str, int], main: str | None):

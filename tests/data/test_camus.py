@@ -126,6 +126,16 @@ def test_damage_is_named_or_skipped(tmp_path, damage, message):
     assert {pair.patient for pair in loaded.pairs} == {"patient0002"}
 
 
+def test_a_view_that_is_not_there_is_told(tmp_path, caplog):
+    folder = write_camus(tmp_path, 2)
+    for path in (folder / "patient0001").glob("*_4CH_*"):
+        path.unlink()
+    assert len(read(folder)) == 3
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{folder / 'patient0001'}: no image of the view 4CH; only the other is a sample."
+    ]
+
+
 @pytest.mark.parametrize("crop", ["paper", "aspect"])
 def test_real_views(data_dir, crop):
     if not (data_dir / "CAMUS").is_dir():

@@ -101,6 +101,20 @@ def test_one_atlas_for_all_asks_for_a_column(tmp_path, caplog):
     assert len({pair.patient for pair in read(write_csv(table, named)).pairs}) == 4
 
 
+def test_one_atlas_for_all_is_divided_by_the_column_split(tmp_path, caplog):
+    table = write_table(tmp_path, 6, columns=(), split=["train"] * 3 + ["val", "test", "test"])
+    rows = [row | {"fixed": "images/fixed0.nii.gz"} for row in rows_of(table)]
+    write_csv(table, rows)
+    parts = {split: [pair.case_id for pair in load(table, split=split).pairs] for split in ("train", "val", "test")}
+    assert parts == {
+        "train": ["line0002", "line0003", "line0004"],
+        "val": ["line0005"],
+        "test": ["line0006", "line0007"],
+    }
+    assert read(table).splits == {"train": ["line0002"], "val": ["line0005"], "test": ["line0006"]}
+    assert "in more than one split" in caplog.text and "fixed0.nii.gz; harmless for an atlas" in caplog.text
+
+
 def test_large_label_values_are_kept(tmp_path):
     table = write_table(tmp_path, 3)
     save(tmp_path / "images" / "fixed1_seg.nii.gz", shell((20, 24), 5, 3).astype(np.int32) * 1000, (1.5, 1.25))
@@ -157,11 +171,15 @@ def test_wrong_rows_are_named(tmp_path, change, message):
         read(table)
 
 
-def test_shared_images_across_splits_are_named(tmp_path):
-    table = write_table(tmp_path, 3, columns=(), split=["train", "val", "test"])
-    write_csv(table, _set(2, moving="images/fixed0.nii.gz")(rows_of(table)))
-    with pytest.raises(DataError, match="is in more than one split.*share an image"):
-        read(table)
+@pytest.mark.parametrize("path", ["images/fixed0.nii.gz", "./images/../images/fixed0.nii.gz", "link.nii.gz"])
+def test_an_image_is_one_however_its_path_is_spelt(tmp_path, path):
+    table = write_table(tmp_path, 3, columns=())
+    (tmp_path / "link.nii.gz").symlink_to(tmp_path / "images" / "fixed0.nii.gz")
+    rows = _set(2, fixed=path)(rows_of(table))
+    assert [pair.patient for pair in read(write_csv(table, rows)).pairs] == ["line0002", "line0002", "line0003"]
+    rows[2]["moving"] = rows[0]["moving"]
+    with pytest.raises(DataError, match="line 4: the same moving and fixed image as in line 2"):
+        read(write_csv(table, rows))
 
 
 @pytest.mark.parametrize(

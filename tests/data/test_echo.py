@@ -80,6 +80,11 @@ def _no_es(folder):
     (folder / "p1_ES.nii.gz").unlink()
 
 
+def _no_frames(folder):
+    for time in ("ED", "ES"):
+        (folder / f"p1_{time}.nii.gz").unlink()
+
+
 def _plane(folder):
     save(folder / "p1_ED.nii.gz", np.ones((12, 10), np.uint8))
 
@@ -104,6 +109,7 @@ def _elsewhere(folder):
         (_swapped_walls, "p1_ED_endo.nii.gz: .* voxels lie outside p1_ED_epi.*swapped"),
         (_one_wall, "p1_ED_epi.nii.gz: no such file; labels need both"),
         (_no_es, r"p1_ES.nii.gz: no such file \(ES\)"),
+        (_no_frames, r"p1_ED.nii.gz: no such file \(ED\)"),
         (_plane, "p1_ED.nii.gz: expected an image with 3 dimensions"),
         (_wrong_label, "p1_ED_gt.nii.gz: expected the labels 0 background, 1 lv, 2 myo; received values 0, 3"),
         (_nan, "p1_ES.nii.gz: 1920 voxels are NaN"),

@@ -62,11 +62,11 @@ def test_a_pair_depends_on_seed_and_name_alone(rng):
 
 
 def test_what_is_not_the_fixed_image_stays(rng):
-    one = dataclasses.replace(pair(rng), sigma=np.ones((64, 72), np.float32))
+    one = dataclasses.replace(pair(rng), sigma=np.ones((64, 72), np.float32), foreground=np.ones((64, 72), bool))
     known = warp_known(one)
     for name in ("case_id", "patient", "moving", "moving_labels", "spacing", "slice_index", "group"):
         assert getattr(known, name) is getattr(one, name)
-    assert known.sigma is None  # that of the image it replaces
+    assert known.sigma is known.foreground is None  # those of the image it replaces
     bare = warp_known(dataclasses.replace(one, moving_labels=None))
     assert bare.fixed_labels is None
 

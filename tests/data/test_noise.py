@@ -102,10 +102,20 @@ def test_what_is_not_noise_stays():
     noisy = add_rician(clean, 0.2)
     np.testing.assert_array_equal(clean.moving, before)
     for field in dataclasses.fields(Pair):
-        if field.name not in ("moving", "fixed", "sigma"):
+        if field.name not in ("moving", "fixed", "sigma", "foreground"):
             assert getattr(noisy, field.name) is getattr(clean, field.name)
     assert {array.dtype for array in arrays(noisy).values()} == {np.dtype(np.float32)}
     assert noisy.moving.min() >= 0 and noisy.moving.max() <= 1
+
+
+def test_what_was_background_stays_known():
+    clean = pair()
+    clean.moving[:9], clean.fixed[:4] = 0, 0
+    noisy = add_rician(clean, 0.2)
+    np.testing.assert_array_equal(noisy.foreground, (clean.moving != 0) | (clean.fixed != 0))
+    assert not noisy.foreground[:4].any() and noisy.moving[:4].all()
+    given = dataclasses.replace(clean, foreground=clean.moving > 0.7)
+    assert add_rician(given, 0.2).foreground is given.foreground
 
 
 def test_no_noise_returns_the_pairs_themselves():

@@ -159,3 +159,8 @@ def test_generation_is_fast():
     for index in range(50):
         generate(index)
     assert (time.process_time() - start) / 50 < 0.03  # 4 ms measured
+
+
+def test_foreground_is_that_of_the_images_without_noise():
+    noisy, clean = generate(3, size=(48, 48)), generate(3, size=(48, 48), noise=False)
+    np.testing.assert_array_equal(noisy.foreground, (clean.moving != 0) | (clean.fixed != 0))

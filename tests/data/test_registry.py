@@ -53,7 +53,11 @@ def test_environment_variable_may_name_the_folder_of_all_sets(name, tmp_path, mo
 @pytest.mark.parametrize("name", FILES)
 def test_without_data_each_set_says_what_it_expects_and_where(name, tmp_path, monkeypatch):
     monkeypatch.delenv("HETMORPH_DATA", raising=False)
-    for folder, message in ((None, "no folder with"), (tmp_path / "none", "no such folder"), (tmp_path, "found no")):
+    for folder, message in (
+        (None, "no data folder was given"),
+        (tmp_path / "none", "no such folder"),
+        (tmp_path, "found no"),
+    ):
         with pytest.raises(DataError, match=f"{message}(?s:.*)Expected(?s:.*)--data-dir(?s:.*)HETMORPH_DATA"):
             load(name, folder)
 
@@ -140,8 +144,39 @@ def test_a_division_of_other_patients_is_refused(acdc_tree):
 
 
 def test_an_empty_part_is_said(patient):
-    with pytest.raises(DataError, match="the val split is empty: 1 patients found"):
+    expected = (
+        "val split is empty.* 1 patients found is train 1, val 0, test 0. .* at least 3. Split 'all'.*--split all"
+    )
+    with pytest.raises(DataError, match=expected):
         load("acdc", patient.folder.parent, split="val", size=SIZE)
+    given = {"train": ["patient001"], "val": [], "test": []}
+    with pytest.raises(DataError, match="the val split is empty") as caught:
+        load("acdc", patient.folder.parent, split="val", size=SIZE, splits=given)
+    assert "at least" not in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [6, 9, 14])
+def test_parts_of_few_subjects_hold_a_pair(tmp_path, count):
+    folder = sets.write_hippocampus(tmp_path, count)
+    for split in PARTS:
+        assert len(load("hippocampus", folder, split=split, size=(16, 16, 12)).pairs) >= 2
+    with pytest.raises(DataError, match="the val split: .*received 2 subjects and rounds=2.*--split all"):
+        load("hippocampus", folder, split="val", size=(16, 16, 12), rounds=2)
+
+
+def test_the_whole_field_of_view_has_no_size(acdc_tree):
+    assert load("acdc", acdc_tree, crop="none").pairs[0].moving.shape == SHAPE[:2]
+    with pytest.raises(ValueError, match="expected size to be left out, crop 'none'"):
+        load("acdc", acdc_tree, crop="none", size=SIZE)
+
+
+def test_of_patients_outside_a_given_division_nothing_is_read(acdc_tree):
+    (acdc_tree / "training" / "patient005" / "Info.cfg").unlink()
+    given = {"train": ["patient001"], "val": ["patient002"], "test": ["patient003"]}
+    assert len(load("acdc", acdc_tree, split="test", size=SIZE, splits=given).pairs) == SHAPE[2]
+    given["test"].append("patient005")
+    loaded = load("acdc", acdc_tree, split="test", size=SIZE, splits=given, skip_bad=True)
+    assert [patient for patient, _ in loaded.skipped] == ["patient005"]
 
 
 @pytest.mark.parametrize(
@@ -158,6 +193,7 @@ def test_an_empty_part_is_said(patient):
         ({"name": "hippocampus", "crop": "paper"}, "hippocampus' has no choice of it; received 'paper'"),
         ({"name": "phantom", "data_dir": "x"}, "needs no files; received x"),
         ({"name": "acdc", "rounds": 2}, "pairs within patients only; received 2"),
+        ({"name": "hippocampus", "rounds": 0}, "rounds of at least 1, received 0"),
         ({"name": "phantom", "noise": -0.1, "size": (16, 16)}, "noise level"),
         ({"name": "phantom", "known_warp": -1.0, "size": (32, 32)}, "amplitude above 0"),
     ],

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hetmorph.data import DataError, load_splits, make_splits, save_splits
+from hetmorph.data import DataError, load_splits, make_splits, save_splits, splits_name
 
 ACDC = {f"patient{n:03d}": ["NOR", "DCM", "HCM", "MINF", "RV"][n % 5] for n in range(80)}
 KNOWN = {"train": ["p0", "p1", "p2", "p3", "p5", "p6", "p7"], "val": ["p8"], "test": ["p4", "p9"]}
@@ -64,6 +64,25 @@ def test_unknown_held_out_patient_is_named():
 def test_file_round_trip(tmp_path):
     splits = make_splits(ACDC)
     assert load_splits(save_splits(splits, tmp_path / "run" / "splits.json")) == splits
+
+
+def test_a_file_may_name_its_data_set(tmp_path):
+    splits = make_splits(ACDC)
+    plain, named = save_splits(splits, tmp_path / "plain.json"), save_splits(splits, tmp_path / "named.json", "acdc")
+    assert load_splits(named) == splits and splits_name(named) == "acdc"
+    assert splits_name(plain) is None and "data" not in json.loads(plain.read_text())
+
+
+@given(st.integers(6, 60), st.integers(0, 5))
+def test_parts_of_at_least_two(count, seed):
+    parts = make_splits({f"p{number}": None for number in range(count)}, seed, least=2)
+    assert min(map(len, parts.values())) >= 2 and sum(map(len, parts.values())) == count
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_too_few_for_parts_of_two_are_all_for_training(count):
+    parts = make_splits({f"p{number}": None for number in range(count)}, least=2)
+    assert [len(parts[name]) for name in ("train", "val", "test")] == [count, 0, 0]
 
 
 @pytest.mark.parametrize(

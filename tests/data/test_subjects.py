@@ -1,15 +1,19 @@
 """Pairs between subjects."""
 
+import re
 from collections import Counter
+from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hetmorph.data import DataError
+from hetmorph.data import DataError, load
 from hetmorph.data.dataset import Subject
-from hetmorph.data.subjects import pair_subjects
+from hetmorph.data.subjects import misfits, pair_subjects
+from tests.data.sets import save, write_hippocampus
 
 IMAGE = np.zeros((2, 2), np.float32)
 KNOWN = [("s002", "s000"), ("s003", "s001"), ("s001", "s002"), ("s000", "s003")]
@@ -66,3 +70,31 @@ def test_voxels_cut_from_either_are_counted():
 def test_too_few_subjects_are_said(count, rounds):
     with pytest.raises(DataError, match=f"received {count} subjects and rounds={rounds}"):
         pair_subjects(subjects(count), rounds=rounds)
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ({"spacing": (1.0, 1.2)}, r"s001: expected spacing \(1.0, 1.0\) mm as most .*received \(1.0, 1.2\)"),
+        ({"axes": ("L", "A")}, r"s001: expected axes \('R', 'A'\) as most .*received \('L', 'A'\).*--skip-bad"),
+    ],
+)
+def test_subjects_on_other_voxels_are_named(other, reason):
+    usual = [replace(one, axes=("R", "A")) for one in subjects(4)]
+    usual[2] = replace(usual[2], axes=None, spacing=(1.005, 1.0))
+    assert misfits(usual) == {} == misfits(subjects(3))
+    usual[1] = replace(usual[1], **other)
+    [(name, said)] = misfits(usual).items()
+    assert name == "s001" and re.search(reason, said)
+
+
+@pytest.mark.parametrize("affine", [np.diag([1.0, 1, 1.5, 1]), np.diag([-1.0, 1, 1, 1])])
+def test_a_file_on_other_voxels_is_named_or_skipped(tmp_path, affine):
+    folder = write_hippocampus(tmp_path, 4)
+    for part in ("imagesTr", "labelsTr"):
+        path = folder / part / "hippocampus_002.nii.gz"
+        save(path, np.asarray(nib.load(path).dataobj), affine=affine)
+    with pytest.raises(DataError, match="hippocampus_002: expected"):
+        load("hippocampus", folder, split="all", size=(16, 16, 12))
+    loaded = load("hippocampus", folder, split="all", size=(16, 16, 12), skip_bad=True)
+    assert [name for name, _ in loaded.skipped] == ["hippocampus_002"] and len(loaded.pairs) == 3

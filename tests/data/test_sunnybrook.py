@@ -14,17 +14,17 @@ def folder(tmp_path):
     return write_sunnybrook(tmp_path, 2)
 
 
-def test_slices_of_the_two_phases_are_pairs_in_file_axes(folder):
-    loaded = load("sunnybrook", folder, split="all", size=(20, 22))
+def test_slices_of_the_two_phases_are_pairs_with_axes_x_y(folder):
+    loaded = load("sunnybrook", folder, split="all", size=(22, 20))
     assert [pair.slice_index for pair in loaded.pairs] == [0, 1, 2] * 2 and not loaded.cut
     arrays = sunnybrook_arrays(1)
     for pair in loaded.pairs[:3]:
         for image, phase in ((pair.moving, 5), (pair.fixed, 2)):
-            plane = arrays["cine"][pair.slice_index, phase].astype(float)
+            plane = arrays["cine"][pair.slice_index, phase].T.astype(float)
             np.testing.assert_allclose(image, (plane - plane.min()) / np.ptp(plane), atol=1e-6)
-        np.testing.assert_array_equal(pair.moving_labels, arrays["endo_ED"][pair.slice_index])
-        np.testing.assert_array_equal(pair.fixed_labels, arrays["endo_ES"][pair.slice_index])
-        assert pair.spacing == (1.25, 1.5)
+        np.testing.assert_array_equal(pair.moving_labels, arrays["endo_ED"][pair.slice_index].T)
+        np.testing.assert_array_equal(pair.fixed_labels, arrays["endo_ES"][pair.slice_index].T)
+        assert pair.spacing == (1.5, 1.25)
 
 
 def test_a_small_window_says_what_it_cuts(folder, caplog):
@@ -47,6 +47,13 @@ def test_a_small_window_says_what_it_cuts(folder, caplog):
         ({"es_phase": np.array(5)}, "ed_phase and es_phase are the same"),
         ({"spacing_zyx": np.array([8.0, 1.25])}, "expected spacing_zyx of shape"),
         ({"cine": np.array([{}], object)}, "not a complete npz file"),
+        ({"cine": np.full((3, 6, 20, 22), "a")}, "expected cine to hold real numbers"),
+        ({"ed_phase": np.array("5")}, "expected ed_phase to hold real numbers"),
+        ({"ed_phase": np.array(np.nan)}, "ed_phase holds NaN"),
+        ({"es_phase": np.array(3.7)}, "expected es_phase to be the number of a frame, received 3.7"),
+        ({"spacing_zyx": np.array([8.0, 0.0, 1.5])}, "expected spacing_zyx as millimetres above 0"),
+        ({"spacing_zyx": np.array([8.0, 1.5, -1.5])}, "expected spacing_zyx as millimetres above 0"),
+        ({"spacing_zyx": np.array([1.25, 1.5, 8.0])}, "expected .* the largest, between slices, first"),
     ],
 )
 def test_damage_is_named_or_skipped(folder, change, message):
@@ -62,6 +69,22 @@ def test_a_text_file_is_no_archive(folder):
     (folder / "SCD0000001.npz").write_text("<html>login</html>")
     with pytest.raises(DataError, match="SCD0000001.npz: not a complete npz file"):
         load("sunnybrook", folder, split="all")
+
+
+def test_a_single_array_is_no_archive(folder):
+    with open(folder / "SCD0000001.npz", "wb") as file:
+        np.save(file, sunnybrook_arrays()["cine"])
+    with pytest.raises(DataError, match="SCD0000001.npz: not a complete npz file"):
+        load("sunnybrook", folder, split="all")
+
+
+def test_no_flipped_bit_gets_past(folder):
+    path, rng = folder / "SCD0000001.npz", np.random.default_rng(0)
+    np.savez_compressed(path, **sunnybrook_arrays())
+    content = path.read_bytes()
+    for place in rng.integers(0, len(content), 60):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 32]) + content[place + 1 :])
+        assert load("sunnybrook", folder, split="all", size=SIZE, skip_bad=True).pairs
 
 
 def test_real_cavities_are_bright_and_shrink(data_dir):

@@ -3,12 +3,22 @@ import math
 import numpy as np
 import pytest
 
-from hetmorph.evaluation import Prediction, evaluate, evaluate_each, evaluate_pair
-from hetmorph.evaluation.cases import OVERLAP, REGISTERED, UNDEFORMED, foreground, warp_labels
+from hetmorph.evaluation import Prediction, RegistrationFailed, evaluate, evaluate_each, evaluate_pair
+from hetmorph.evaluation.cases import foreground, warp_labels
 from hetmorph.metrics import ause, dice
 from tests.evaluation.fakes import constant, heart, pair, shifted_pair, volume
 
 NOTHING = constant((0, 0))
+OVERLAP = [f"dice_{name}" for name in ("myo", "rv", "lv", "mean")] + [
+    "hd_px",
+    "hd95_px",
+    "assd_px",
+    "asd_px",
+    "hd95_mm",
+]
+UNDEFORMED = [*OVERLAP, "folds_percent", "sdlogj", "mse"]
+CALIBRATION = ["ause", "coverage1", "coverage2", "z_mean", "z_sd", "z_normal_distance", "sigma_ece"]
+REGISTERED = [*UNDEFORMED, *CALIBRATION, *(f"{name}_foreground" for name in CALIBRATION), "seconds_per_pair"]
 
 
 def without(label, labels=None):
@@ -116,6 +126,30 @@ def test_a_prediction_with_nan_fails_and_is_not_scored(broken):
     assert row["undeformed_dice_myo"] == 1
 
 
+@pytest.mark.parametrize("log_variance", [-2000.0, 1500.0, 720.0])
+def test_a_sigma_of_zero_or_infinity_fails(log_variance):
+    maps = np.zeros((32, 32, 2)), np.zeros((32, 32)), np.full((32, 32), log_variance, np.float32)
+    row = evaluate_pair(lambda moving, fixed: Prediction(*maps), pair())
+    assert row["failed"] == "prediction not finite" and math.isnan(row["registered_ause"])
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_a_pair_that_a_program_cannot_register_is_a_failed_row(compiles):
+    class Half:
+        def __call__(self, moving, fixed):
+            if moving.shape == (40, 40):
+                raise RegistrationFailed("no luck")
+            return NOTHING(moving, fixed)
+
+    Half.compiles = compiles
+    bad = type(pair())("bad", "p", None, None, *[np.zeros((40, 40), np.float32)] * 2, None, None, (1.0, 1.0))
+    first, failed, last = evaluate(Half(), [pair("a"), bad, pair("b")], progress=False)
+    assert first["failed"] == last["failed"] == "" and failed["failed"] == "registration failed: no luck"
+    registered = {value for name, value in failed.items() if name.startswith("registered_")}
+    assert all(map(math.isnan, registered)) and failed["undeformed_mse"] == 0
+    assert failed.keys() == first.keys()
+
+
 def test_calibration_columns_come_from_the_log_variance(rng):
     log_variance = rng.normal(size=(32, 32)).astype(np.float32)
     sample = shifted_pair(3)
@@ -128,11 +162,30 @@ def test_calibration_columns_come_from_the_log_variance(rng):
     np.testing.assert_array_equal(foreground(sample), inside)
 
 
+def test_known_foreground_is_that_of_the_columns(rng):
+    inside = rng.random((32, 32)) > 0.7
+    log_variance = rng.normal(size=(32, 32)).astype(np.float32)
+    truth = rng.normal(size=(32, 32, 2)).astype(np.float32)
+    sigma = rng.uniform(0.01, 0.1, (32, 32)).astype(np.float32)
+    sample = shifted_pair(3, foreground=inside, displacement=truth, sigma=sigma)
+    row = evaluate_pair(constant((0, 0), log_variance), sample)
+    sq_error = (sample.fixed - sample.moving) ** 2
+    assert row["registered_ause_foreground"] == pytest.approx(ause(sq_error[inside], log_variance[inside]))
+    assert row["registered_epe"] == pytest.approx(np.linalg.norm(truth, axis=-1)[inside].mean(), rel=1e-5)
+    predicted = np.exp(log_variance / 2)
+    for region, mask in (("", np.ones((32, 32), bool)), ("_foreground", inside)):
+        expected = np.corrcoef(predicted[mask], sigma[mask])[0, 1]
+        assert row[f"registered_sigma_correlation{region}"] == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_model_without_variance_has_no_calibration_and_no_time_is_missing():
     row = evaluate_pair(NOTHING, pair())
     assert math.isnan(row["registered_ause"]) and math.isnan(row["registered_ause_foreground"])
     assert row["registered_seconds_per_pair"] > 0
-    assert {f"registered_{name}" for name in REGISTERED} <= set(row)
+    about = ["case_id", "patient", "slice_index", "group", "failed"]
+    undeformed, registered = ([f"{block}_{name}" for name in names] for block, names in
+                              (("undeformed", UNDEFORMED), ("registered", REGISTERED)))  # fmt: skip
+    assert sorted(row) == sorted([*about, *undeformed, *registered])
 
 
 def test_truth_gives_endpoint_errors_and_noise_correlation(rng):

@@ -154,6 +154,50 @@ def test_a_run_on_another_set_says_nothing_about_this_one(small_run, capsys):
     assert "is of phantom, not of acdc: nothing taken" in capsys.readouterr().out
 
 
+def division_used(folder, name):
+    flags = ["--data", str(name), "--model", str(folder / "best.keras"), "--out", "o"]
+    return evaluate.split_file(evaluate.arguments(flags))
+
+
+def test_a_division_of_another_set_is_not_used(run_folder, tmp_path, capsys):
+    splits = data.load_splits(run_folder / "splits.json")
+    stored = data.save_splits(splits, tmp_path / "splits.json", "acdc")
+    assert division_used(tmp_path, "phantom") is None
+    assert f"{stored} is of acdc, not of phantom: not used" in capsys.readouterr().out
+    assert division_used(tmp_path, "acdc") == stored
+    assert division_used(REPOSITORY / "saved_models" / "acdc_vxm_het", "camus") is None
+
+
+def test_a_division_without_name_is_of_the_set_of_the_run(small_run, run_folder):
+    assert division_used(small_run, "camus") is None
+    assert division_used(small_run, "phantom") == small_run / "splits.json"
+    assert division_used(run_folder, "camus") == run_folder / "splits.json", "nothing says of which set it is"
+
+
+@pytest.mark.parametrize("name", ["pairs.csv", "./pairs.csv", "x/../pairs.csv", "ABSOLUTE"])
+def test_a_table_is_one_however_its_path_is_spelt(small_run, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    name = name.replace("ABSOLUTE", str(tmp_path / "pairs.csv"))
+    config.save(config.TrainConfig(data=config.DataConfig(name="pairs.csv", noise=0.1)), small_run / "config.yaml")
+    data.save_splits(data.load_splits(small_run / "splits.json"), small_run / "splits.json", "pairs.csv")
+    flags = ["--data", name, "--model", str(small_run / "best.keras"), "--out", "o"]
+    assert evaluate.data_options(evaluate.arguments(flags))["noise"] == 0.1
+    assert division_used(small_run, name) == small_run / "splits.json"
+    assert division_used(small_run, "other/pairs.csv") is None
+
+
+def test_the_full_field_of_view_takes_no_size_from_the_run(small_run):
+    flags = ["--data", "phantom", "--model", str(small_run / "best.keras"), "--out", "o", "--crop", "none"]
+    assert evaluate.data_options(evaluate.arguments(flags)).get("size") is None
+    assert evaluate.data_options(evaluate.arguments([*flags, "--size", "8", "8"]))["size"] == [8, 8]
+
+
+def test_a_training_run_is_not_written_over(small_run, capsys):
+    flags = ["--data", "phantom", "--model", str(small_run / "best.keras"), "--out", str(small_run)]
+    assert evaluate.main(flags) == 2
+    assert "holds a training run" in capsys.readouterr().err and not (small_run / "cases.csv").exists()
+
+
 def test_a_broken_configuration_is_named(small_run, tmp_path, capsys):
     (small_run / "config.yaml").write_text("data: {colour: red}\n")
     flags = ["--data", "phantom", "--model", str(small_run / "best.keras"), "--out", str(tmp_path / "out")]
@@ -161,19 +205,38 @@ def test_a_broken_configuration_is_named(small_run, tmp_path, capsys):
     assert "config.yaml" in capsys.readouterr().err
 
 
-def test_a_program_needs_no_model_and_the_undeformed_row_repeats_itself(tmp_path):
+def test_a_program_needs_no_model_and_the_undeformed_row_repeats_itself(tmp_path, capsys):
+    of_another = [tmp_path / name for name in ("curves.csv", "sparsification.png", "calibration.png", "notes.txt")]
+    for path in of_another:
+        path.write_text("old")
     assert evaluate.main([*PHANTOM, "--model", "undeformed", "--out", str(tmp_path)]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
     for name, score in summary["undeformed"].items():
         assert summary["registered"][name] == score
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["cases.csv", "summary.json", "summary.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cases.csv", "notes.txt", "summary.json", "summary.png"]
+    assert f"wrote cases.csv, summary.json, summary.png in {tmp_path}\n" in capsys.readouterr().out
+
+
+def test_pairs_that_a_program_cannot_register_are_counted(tmp_path, monkeypatch, capsys):
+    class Failing(evaluation.Predictor):
+        compiles = False
+
+        def __call__(self, moving, fixed):
+            raise evaluation.RegistrationFailed("no luck")
+
+    monkeypatch.setattr(evaluation, "load", lambda *_: Failing(None))
+    assert evaluate.main([*PHANTOM, "--split", "val", "--model", "demons", "--out", str(tmp_path)]) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["n_failed"] == summary["n_cases"] == 24 and summary["undeformed"]["dice_myo"] > 0.3
+    assert summary["registered"]["dice_myo"] is None
+    assert "24 × registration failed: no luck" in capsys.readouterr().out
 
 
 def stopping_after(count):
     """`evaluation.load` of a model that the user stops after some calls."""
     calls = []
 
-    def load(path, threads=None):
+    def load(path, *_):
         predictor = evaluation.wrap(HetVxmDense((32, 32), FEATURES, variance_features=FEATURES))
 
         def predict(moving, fixed):

@@ -121,6 +121,7 @@ def test_equal_gains_have_no_effect_size_and_few_values_no_t_test():
     assert np.isnan(result["effect"]) and result["p_t"] == 0
     single = compare_runs([first[:1]], [second[:1]], "dice_myo")
     assert np.isnan(single["p_t"]) and np.isnan(single["effect"]) and single["p"] == 1
+    assert np.isnan([single["low"], single["high"]]).all(), "one patient drawn anew is itself"
     same = compare_runs([first], [first], "dice_myo")
     assert same["p_t"] == same["p_t_slices"] == 1
 
@@ -170,9 +171,29 @@ def test_command(script, tmp_path, capsys):
         write_cases(tmp_path / name / "cases.csv", rows({"a": [score], "b": [score]}))
     assert len(read_cases(tmp_path / "one")) == 2
     assert script.main([str(tmp_path / "one"), str(tmp_path / "two" / "cases.csv"), "--metrics", "dice_myo"]) == 0
-    assert "| dice_myo | 0.5 | 0.75 | +0.25 (+0.25 … +0.25) |" in capsys.readouterr().out
+    assert "| dice_myo | 0.5 | 0.75 | +0.25 (+0.25 … +0.25) |" in (printed := capsys.readouterr().out)
+    assert printed.splitlines()[-1].endswith("| 2 / 2 |")
     assert script.main([str(tmp_path), str(tmp_path / "two")]) == 2
     assert "no cases.csv" in capsys.readouterr().err
+
+
+def test_command_gives_no_interval_of_one_patient(script, tmp_path, capsys):
+    for name, score in (("one", 0.5), ("two", 0.75)):
+        write_cases(tmp_path / name / "cases.csv", rows({"a": [score, score]}))
+    assert script.main([str(tmp_path / "one"), str(tmp_path / "two")]) == 0
+    assert "| dice_myo | 0.5 | 0.75 | +0.25 (–) | 1 | – |" in (printed := capsys.readouterr().out)
+    assert printed.splitlines()[-1].endswith("| 1 / 2 |")
+
+
+def test_command_compares_sets_without_labels(script, tmp_path, capsys):
+    for name in ("one", "two"):
+        run = [{"case_id": c, "patient": c, "registered_hd_px": "", "registered_mse": "0.1"} for c in "ab"]
+        write_cases(tmp_path / name / "cases.csv", run)
+    assert script.main([str(tmp_path / "one"), str(tmp_path / "two")]) == 0
+    assert [line[:6] for line in capsys.readouterr().out.splitlines()[-2:]] == ["|---|-", "| mse "]
+    write_cases(tmp_path / "two" / "cases.csv", [row | {"registered_mse": ""} for row in run])
+    assert script.main([str(tmp_path / "one"), str(tmp_path / "two")]) == 2
+    assert "has a value in every run; name some with --metrics" in capsys.readouterr().err
 
 
 def test_command_takes_runs_of_several_seeds(script, tmp_path, capsys):

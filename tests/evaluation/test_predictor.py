@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from hetmorph.evaluation import load, wrap
 from hetmorph.evaluation.predictor import savedmodel_folder
-from hetmorph.networks import VxmDense
+from hetmorph.networks import MultiPass, VxmDense
 from hetmorph.networks.het import HetVxmDense
 from hetmorph.ops.warp import warp
 from hetmorph.serving import export_savedmodel
@@ -125,6 +125,13 @@ def test_the_largest_version_wins_and_numbers_are_compared_as_numbers(images, tm
     assert (prediction.displacement == 10).all()
     assert prediction.log_variance is None
     assert (load(tmp_path / "m" / "2")(*images).displacement == 2).all()
+
+
+def test_a_file_is_applied_several_times(het, images, tmp_path):
+    het.save(tmp_path / "model.keras")
+    assert_same(load(tmp_path / "model.keras", passes=2)(*images), wrap(MultiPass(het, 2))(*images))
+    with pytest.raises(ValueError, match="several passes need a .keras file, got demons"):
+        load("demons", passes=2)
 
 
 def test_refuses_images_that_do_not_fit(het, images):

@@ -78,6 +78,9 @@ def test_rank_correlation_agrees_with_scipy_and_ignores_the_scale(sample):
     row = evaluate_pair(constant((-1, 2), 2 * np.log(other)), rounded)
     expected = stats.spearmanr(np.exp(np.log(other)).round(12).ravel(), rounded.sigma.ravel()).statistic
     assert row["registered_sigma_rank_correlation"] == pytest.approx(expected, abs=0.02)
+    inside = foreground(rounded)
+    expected = stats.spearmanr(other[inside], rounded.sigma[inside]).statistic
+    assert row["registered_sigma_rank_correlation_foreground"] == pytest.approx(expected, abs=0.02)
 
 
 def test_a_sigma_of_the_noise_itself_is_calibrated(rng):

@@ -56,6 +56,7 @@ def test_one_command_leaves_everything(finished):
         assert (finished / name).stat().st_size > 0, name
     assert (finished / "report.png").stat().st_size > 10_000
     assert list((finished / "tensorboard").rglob("events.*"))
+    assert json.loads((finished / "splits.json").read_text())["data"] == "phantom"
     summary = json.loads((finished / "summary.json").read_text())
     assert {"undeformed", "registered", "n_cases", "n_failed"} <= set(summary)
     served = tf.saved_model.load(str(finished / "saved_model" / "1"))
