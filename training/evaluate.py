@@ -103,7 +103,7 @@ def beside(model: str, name: str) -> Path | None:
 
 def same_set(one: str, other: str) -> bool:
     """Whether two names of `--data` mean the same; a table of pairs may be named by several paths."""
-    tables = all(name.lower().endswith(".csv") for name in (one, other))
+    tables = data.is_table(one) and data.is_table(other)
     return Path(one).resolve() == Path(other).resolve() if tables else one == other
 
 

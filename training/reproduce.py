@@ -203,7 +203,7 @@ class Plan:
         updates, flags = self.args.updates, [*method.flags]
         if "--lambda" not in flags:
             flags += ["--lambda", str(self.args.smoothness)]
-        if method.objective.startswith("het"):
+        if "warm_start" in RECIPES[method.objective].options():
             # While the variance network is warmed up the displacement network rests: it gets these updates on top.
             warm_start = max(1, round(updates / STEPS_PER_EPOCH / 15))
             updates += warm_start * STEPS_PER_EPOCH
@@ -304,7 +304,7 @@ def _difference(plan: Plan, method: Method, main: str) -> list[str]:
 
 def set_folder(name: str) -> str:
     """Folder of a data set's runs: its name, of a table of pairs also what tells apart tables of the same name."""
-    if not name.lower().endswith(".csv"):
+    if not data.is_table(name):
         return name
     return f"{Path(name).stem}-{hashlib.sha256(str(Path(name).resolve()).encode()).hexdigest()[:6]}"
 

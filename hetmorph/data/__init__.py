@@ -5,7 +5,7 @@ from hetmorph.data.known_warp import warp_known
 from hetmorph.data.noise import add_rician
 from hetmorph.data.pair import LoadedSet, Pair
 from hetmorph.data.pipeline import pipeline
-from hetmorph.data.registry import CROPS, dataset, datasets, load
+from hetmorph.data.registry import CROPS, dataset, datasets, is_table, load
 from hetmorph.data.splits import load_splits, make_splits, save_splits, splits_name
 from hetmorph.io import DataError
 
@@ -18,6 +18,7 @@ __all__ = [
     "add_rician",
     "dataset",
     "datasets",
+    "is_table",
     "load",
     "load_splits",
     "make_splits",

@@ -42,13 +42,18 @@ def datasets() -> list[str]:
     return list(_SETS)
 
 
+def is_table(name: Path | str) -> bool:
+    """Whether a name of `load` is the path of a table of pairs and not a data set's."""
+    return str(name).lower().endswith(".csv")
+
+
 def dataset(name: Path | str) -> Dataset:
     """What is known about a set before loading it: labels, default size, crops.
 
     Raises:
         ValueError: neither a name of `datasets()` nor a path that ends in .csv.
     """
-    if str(name).lower().endswith(".csv"):
+    if is_table(name):
         return csv_pairs.dataset(name)
     if name not in _SETS:
         raise ValueError(f"expected name to be one of {tuple(_SETS)} or a file .csv, received {name!r}.")

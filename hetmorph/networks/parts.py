@@ -1,12 +1,15 @@
 """Pieces of every registration network: inputs, padding and cropping, integration, warping."""
 
+from typing import NamedTuple
+
 import keras
 from keras import initializers as KI
 
 from hetmorph import layers
 from hetmorph.networks.unet import Ends
 
-REG_FIELDS = ("svf", "preintegrated", "postintegrated", "warp")
+# What `reg_field` calls a field, and what it is called in `Flows`.
+REG_FIELDS = {"svf": "svf", "preintegrated": "preint_flow", "postintegrated": "postint_flow", "warp": "pos_flow"}
 
 
 def check_inshape(inshape) -> tuple[int | None, ...]:
@@ -18,7 +21,7 @@ def check_inshape(inshape) -> tuple[int | None, ...]:
 
 def check_reg_field(reg_field: str) -> str:
     if reg_field.lower() not in REG_FIELDS:
-        raise ValueError(f"reg_field must be one of {REG_FIELDS}, got {reg_field!r}")
+        raise ValueError(f"reg_field must be one of {tuple(REG_FIELDS)}, got {reg_field!r}")
     return reg_field.lower()
 
 
@@ -68,3 +71,41 @@ def integrated(velocity, int_steps: int, name: str):
 
 def warped(image, displacement, fill_value, name: str):
     return float32(layers.SpatialTransformer, name, fill_value=fill_value)([image, displacement])
+
+
+class Flows(NamedTuple):
+    """Fields of a registration: velocity, the same on the integration grid, its integral there, displacements."""
+
+    svf: keras.KerasTensor
+    preint_flow: keras.KerasTensor
+    postint_flow: keras.KerasTensor
+    pos_flow: keras.KerasTensor
+    neg_flow: keras.KerasTensor | None = None
+
+
+def integrated_flows(svf, grids, int_steps: int, bidir: bool, crop, name) -> Flows:
+    """Integrate a velocity, with `bidir` also backwards, and bring the displacements to the image's grid."""
+
+    def displacement(velocity, prefix: str):
+        integral = integrated(velocity, int_steps, name(f"{prefix}flow_int"))
+        full = rescaled(integral, grids.to_image, name(f"{prefix}diffflow"))
+        return integral, crop(full, 1, f"{prefix}diffflow")
+
+    preint_flow = rescaled(svf, grids.to_integration, name("flow_resize"))
+    flows = Flows(svf, preint_flow, *displacement(preint_flow, ""))
+    if not bidir:
+        return flows
+    backwards = float32(layers.Negate, name("neg_flow"))(preint_flow)
+    return flows._replace(neg_flow=displacement(backwards, "neg_")[1])
+
+
+def chosen_field(reg_field: str, flows: Flows, svf_resolution, int_resolution, crop):
+    """The field output that `reg_field` asks for, without padding.
+
+    Args:
+        svf_resolution, int_resolution: voxel sizes of the two grids, in image voxels; the latter None if they are one.
+    """
+    field = getattr(flows, REG_FIELDS[reg_field])
+    if reg_field == "warp":
+        return field
+    return crop(field, svf_resolution if reg_field == "svf" else int_resolution or svf_resolution, "field")

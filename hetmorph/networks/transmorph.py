@@ -10,12 +10,12 @@ from hetmorph.networks.grids import plan_grids
 from hetmorph.networks.parts import (
     check_inshape,
     check_reg_field,
+    chosen_field,
     cropper,
     float32,
     image_inputs,
-    integrated,
+    integrated_flows,
     padded_inputs,
-    rescaled,
     velocity_conv,
     warped,
 )
@@ -112,38 +112,21 @@ class TransMorph(RegistrationModel):
         )  # fmt: skip
 
         svf = network(*padded)
-        preint_flow = rescaled(svf, grids.to_integration, self_name("flow_resize"))
-        postint_flow = integrated(preint_flow, int_steps, self_name("flow_int"))
-        pos_flow = crop(rescaled(postint_flow, grids.to_image, self_name("diffflow")), 1, "diffflow")
-        y_source = warped(source, pos_flow, fill_value, self_name("transformer"))
-        neg_flow = y_target = None
+        flows = integrated_flows(svf, grids, int_steps, bidir and not two_passes, crop, self_name)
         if two_passes:
-            neg_flow = crop(network(*reversed(padded)), 1, "neg_diffflow")
-        elif bidir:
-            neg_preint = float32(layers.Negate, self_name("neg_flow"))(preint_flow)
-            neg_flow = integrated(neg_preint, int_steps, self_name("neg_flow_int"))
-            neg_flow = crop(rescaled(neg_flow, grids.to_image, self_name("neg_diffflow")), 1, "neg_diffflow")
-        if bidir:
-            y_target = warped(target, neg_flow, fill_value, self_name("neg_transformer"))
-
-        if two_passes:
-            field = float32(KL.Concatenate, self_name("flows"))([pos_flow, neg_flow])
+            flows = flows._replace(neg_flow=crop(network(*reversed(padded)), 1, "neg_diffflow"))
+            field = float32(KL.Concatenate, self_name("flows"))([flows.pos_flow, flows.neg_flow])
         else:
-            choices = {"svf": svf, "preintegrated": preint_flow, "postintegrated": postint_flow, "warp": pos_flow}
-            resolution = 1 if reg_field == "svf" else coarse_integration or 1
-            field = choices[reg_field]
-            field = field if reg_field == "warp" else crop(field, resolution, "field")
+            field = chosen_field(reg_field, flows, 1, coarse_integration, crop)
+        y_source = warped(source, flows.pos_flow, fill_value, self_name("transformer"))
+        y_target = warped(target, flows.neg_flow, fill_value, self_name("neg_transformer")) if bidir else None
 
         outputs = [y_source, y_target, field] if bidir else [y_source, field]
         super().__init__(name=name, inputs=images.inputs, outputs=outputs)
         self.references = references(
             source=source,
             target=target,
-            svf=svf,
-            preint_flow=preint_flow,
-            postint_flow=postint_flow,
-            pos_flow=pos_flow,
-            neg_flow=neg_flow,
+            **flows._asdict(),
             y_source=y_source,
             y_target=y_target,
             hyp_input=None,

@@ -202,9 +202,9 @@ class TwoNetworks:
         return [self.variance_network(pair, training=training) for pair in images]
 
     def _variance_loss(self, views: list[View], log_variances: list) -> tf.Tensor:
-        squared = [tf.math.squared_difference(view.fixed, view.moved) for view in views]
-        losses = map(self.references.objective.variance_loss, squared, log_variances)
-        return tf.add_n(list(losses)) / len(views)
+        loss = self.references.objective.variance_loss
+        losses = [loss(view.fixed, view.moved, s) for view, s in zip(views, log_variances, strict=True)]
+        return tf.add_n(losses) / len(losses)
 
     def _forward(self, x, training: bool) -> dict:
         outputs = self.references.step_model(x, training=training)

@@ -212,10 +212,14 @@ def _in_slabs(x: Upsampled, final: list[int], head, slabs: int, name: str, kerne
         label = f"{name}_dec_final_conv_{k}"
         convolution = getattr(layers, f"{kind}{ndims}D")
         chain.append(convolution(features, kernel_initializer=kernel_initializer, name=label, **options))
-        chain.append(layers.LeakyReLU(negative_slope=0.2, name=f"{label}_activation"))
+        chain.append(_activation(label))
     chain += [] if head is None else [head]
     return layers.Slabs(chain, slabs, name=f"{name}_slabs")([x.coarse, x.skip])
 
 
 def _activated(x, name: str | None, include: bool):
-    return layers.LeakyReLU(negative_slope=0.2, name=name and f"{name}_activation")(x) if include else x
+    return _activation(name)(x) if include else x
+
+
+def _activation(name: str | None) -> keras.layers.Layer:
+    return layers.LeakyReLU(negative_slope=0.2, name=name and f"{name}_activation")

@@ -13,10 +13,11 @@ from hetmorph.networks.grids import plan_grids
 from hetmorph.networks.parts import (
     check_inshape,
     check_reg_field,
+    chosen_field,
     cropper,
     float32,
     image_inputs,
-    integrated,
+    integrated_flows,
     padded_inputs,
     rescaled,
     velocity_conv,
@@ -128,24 +129,13 @@ class VxmDense(RegistrationModel):
         mean = unet_model.output if ends_in_velocity else to_velocity(unet_model.output)
         flow, flow_params = _sampled(mean, unet_model.output, self_name) if use_probs else (mean, None)
         svf = rescaled(flow, grids.to_svf, self_name("svf_resize"))
-        preint_flow = rescaled(svf, grids.to_integration, self_name("flow_resize"))
-        neg_preint = float32(layers.Negate, self_name("neg_flow"))(preint_flow) if bidir else None
-        postint_flow = integrated(preint_flow, int_steps, self_name("flow_int"))
-        pos_flow = crop(rescaled(postint_flow, grids.to_image, self_name("diffflow")), 1, "diffflow")
-        y_source = warped(source, pos_flow, fill_value, self_name("transformer"))
-        neg_flow = y_target = None
-        if bidir:
-            neg_flow = integrated(neg_preint, int_steps, self_name("neg_flow_int"))
-            neg_flow = crop(rescaled(neg_flow, grids.to_image, self_name("neg_diffflow")), 1, "neg_diffflow")
-            y_target = warped(target, neg_flow, fill_value, self_name("neg_transformer"))
-
+        flows = integrated_flows(svf, grids, int_steps, bidir, crop, self_name)
+        y_source = warped(source, flows.pos_flow, fill_value, self_name("transformer"))
+        y_target = warped(target, flows.neg_flow, fill_value, self_name("neg_transformer")) if bidir else None
         if use_probs:
             field = crop(flow_params, 2**skips, "prob_concat")
         else:
-            choices = {"svf": svf, "preintegrated": preint_flow, "postintegrated": postint_flow, "warp": pos_flow}
-            resolution = svf_resolution if reg_field == "svf" else coarse_integration or svf_resolution
-            field = choices[reg_field]
-            field = field if reg_field == "warp" else crop(field, resolution, "field")
+            field = chosen_field(reg_field, flows, svf_resolution, coarse_integration, crop)
 
         inputs = list(input_model.inputs) + ([] if hyp_model is None else [hyp_model.input])
         outputs = [y_source, y_target, field] if bidir else [y_source, field]
@@ -154,11 +144,7 @@ class VxmDense(RegistrationModel):
             unet_model=unet_model,
             source=source,
             target=target,
-            svf=svf,
-            preint_flow=preint_flow,
-            postint_flow=postint_flow,
-            pos_flow=pos_flow,
-            neg_flow=neg_flow,
+            **flows._asdict(),
             y_source=y_source,
             y_target=y_target,
             hyp_input=None if hyp_model is None else hyp_model.input,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from hetmorph.losses.likelihood import RELATIVE_MAPS, SNR_FORMS, nll, relative_weight, snr
+from hetmorph.losses.likelihood import RELATIVE_MAPS, SNR_FORMS, beta_nll, nll, relative_weight, snr
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Heteroscedastic:
         """Loss of the displacement network: mean weighted dissimilarity, scalar."""
         return tf.reduce_mean(weight * dissimilarity)
 
-    def variance_loss(self, squared, log_variance) -> tf.Tensor:
-        """β-NLL of a squared residual that no gradient passes."""
-        return nll(tf.stop_gradient(squared), log_variance, self.beta)
+    def variance_loss(self, fixed, moved, log_variance) -> tf.Tensor:
+        """β-NLL of the residual; the moved image is detached."""
+        return beta_nll(fixed, tf.stop_gradient(moved), log_variance, self.beta)
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ class JointLikelihood:
         """The likelihood itself; its gradient reaches the variance network and, through that one's input, both."""
         return nll(dissimilarity, log_variance, self.beta)
 
-    def variance_loss(self, squared, log_variance) -> tf.Tensor:
+    def variance_loss(self, fixed, moved, log_variance) -> tf.Tensor:
         """The same."""
-        return nll(squared, log_variance, self.beta)
+        return beta_nll(fixed, moved, log_variance, self.beta)
 
 
 def _check_beta(beta: float) -> None:

@@ -1,13 +1,9 @@
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from hetmorph.evaluation import compare, compare_runs, over_seeds, read_cases, write_cases
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.scripts import load_script
 
 
 def rows(scores):
@@ -160,10 +156,7 @@ def test_over_seeds_is_mean_and_deviation_of_the_runs(tmp_path):
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("compare", ROOT / "training" / "compare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("compare")
 
 
 def test_command(script, tmp_path, capsys):

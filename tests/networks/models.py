@@ -1,4 +1,4 @@
-"""Small VoxelMorph models of every kind, and what goes in and comes out, for the tests beside this file."""
+"""Small models of every kind, and what goes in and comes out, for the tests beside this file."""
 
 from pathlib import Path
 
@@ -28,6 +28,18 @@ GOLDEN_CLASSES = {
     "atlas": ProbAtlasSegmentation,
     "atlas_supervised": ProbAtlasSegmentation,
 }
+
+
+def pair(rng, shape, batch=2):
+    """Moving and fixed images of noise."""
+    return [rng.uniform(size=(batch, *shape, 1)).astype("float32") for _ in range(2)]
+
+
+def lively(model, rng, scale=0.5):
+    """Give the flow convolution weights that move voxels: at initialisation the displacement is about zero."""
+    layer = model.get_layer(f"{model.name}_flow")
+    layer.set_weights([scale * rng.normal(size=w.shape) for w in layer.get_weights()])
+    return model
 
 
 def golden(name):

@@ -8,7 +8,7 @@ from hetmorph.networks.convert_transmorph import _targets, convert_transmorph
 from hetmorph.networks.transmorph import TransMorph
 from hetmorph.ops import fields
 from hetmorph.serving import export_savedmodel
-from tests.networks.models import GOLDEN
+from tests.networks.models import GOLDEN, lively, pair
 
 SMALL = {"embed_dim": 4, "depths": (2, 1), "num_heads": (1, 2), "reg_head_features": 4}
 SMALL_2D = {**SMALL, "window_size": (4, 4)}
@@ -22,17 +22,6 @@ GOLDEN_CONFIGS = {
 
 def small(shape, **options):
     return TransMorph(shape, **(SMALL_2D if len(shape) == 2 else SMALL_3D), **options)
-
-
-def pair(rng, shape, batch=2):
-    return [rng.uniform(size=(batch, *shape, 1)).astype("float32") for _ in range(2)]
-
-
-def lively(model, rng, scale=0.5):
-    """Give the flow convolution weights that move voxels: at initialisation the displacement is about zero."""
-    layer = model.get_layer(f"{model.name}_flow")
-    layer.set_weights([scale * rng.normal(size=w.shape) for w in layer.get_weights()])
-    return model
 
 
 def golden(ndims):

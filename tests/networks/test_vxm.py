@@ -9,19 +9,9 @@ import pytest
 from hetmorph.losses import KL, MSE, Grad
 from hetmorph.networks import Transform, VxmDense
 from hetmorph.networks.grids import plan_grids
+from tests.networks.models import lively, pair
 
 SMALL = {"nb_unet_features": [[4, 4], [4, 4, 4]]}
-
-
-def pair(rng, shape, batch=2):
-    return [rng.uniform(size=(batch, *shape, 1)).astype("float32") for _ in range(2)]
-
-
-def lively(model, rng, scale=0.5):
-    """Give the flow convolution weights that move voxels: at initialisation the displacement is about zero."""
-    layer = model.get_layer(f"{model.name}_flow")
-    layer.set_weights([scale * rng.normal(size=w.shape) for w in layer.get_weights()])
-    return model
 
 
 @pytest.mark.parametrize("name", ["d2", "d3", "d2_bidir", "d2_int0", "d2_probs"])

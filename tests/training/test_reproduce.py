@@ -1,20 +1,15 @@
 """The tables: which commands they need, and what they print of known scores."""
 
 import csv
-import importlib.util
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("reproduce", ROOT / "training" / "reproduce.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("reproduce")
 
 
 def plan_of(script, table, out, *flags):
@@ -39,9 +34,7 @@ def write_run(folder, scores, **columns):
 @pytest.mark.parametrize("table", ["lambda", "main", "gamma", "sigma_z", "noise"])
 def test_every_command_is_understood(script, table, arch, tmp_path):
     """The flags are those of train.py, and each objective accepts its own."""
-    spec = importlib.util.spec_from_file_location("train", ROOT / "training" / "train.py")
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
+    train = load_script("train")
     plan = plan_of(script, table, tmp_path, "--arch", arch)
     jobs = [job for method in plan.table.methods for job in plan.jobs(method)]
     trainings = [job.command for job in jobs if job.command[1].endswith("train.py")]

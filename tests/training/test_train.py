@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import re
@@ -14,6 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.scripts import load_script
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = """
 data: {name: phantom, size: [32, 32]}
@@ -25,10 +26,7 @@ objective: {warm_start: 1}
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("train", ROOT / "training" / "train.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("train")
 
 
 @pytest.fixture(scope="module")
