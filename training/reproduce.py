@@ -38,9 +38,11 @@ from hetmorph.objectives import RECIPES  # noqa: E402
 HERE = Path(__file__).resolve().parent
 STEPS_PER_EPOCH = 100
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
-LAMBDAS = ("0.003", "0.01", "0.03", "0.1")
+LAMBDAS = ("0.01", "0.03", "0.1", "0.3")
 NOISE_LEVELS = ("0.05", "0.1", "0.2")
 PROGRAMS = ("demons", "bspline", "ants-syn", "ants-syn-mse", "ants-syn-tuned")
+# Weighted least squares: the weight is 1/σ itself, and σ lies on a grid too coarse to repeat each voxel's residual.
+BLOCKS = ("--variance-resolution", "8", "--relative", "proportional", "--snr", "inverse")
 DICE = ("dice_{main}", "Dice", 1, 3)
 COLUMNS = (
     DICE,
@@ -68,6 +70,7 @@ class Method:
         label: what the row is called.
         program: name of a classical program; None for a training.
         objective, flags: of `train.py`.
+        smoothness: λ where it is not the table's.
         every_seed: whether it is trained with each seed, or with the first alone.
         noise: level of added noise, as `--noise` takes it.
     """
@@ -76,6 +79,7 @@ class Method:
     program: str | None = None
     objective: str = ""
     flags: tuple[str, ...] = ()
+    smoothness: float | None = None
     every_seed: bool = False
     noise: str = ""
 
@@ -111,11 +115,12 @@ def _tables() -> dict[str, Table]:
     mse, het = (Method(name, objective=name, every_seed=True) for name in ("mse", "het"))
     others = ("ncc", "mi", "nll", "beta-nll", "adaframe", "adareg", "vxm-diff")
     singles = [Method(name, objective=name) for name in others]
-    ncc = Method("ncc, λ = 1", objective="ncc", flags=("--lambda", "1"))
+    ncc = Method("ncc, λ = 1", objective="ncc", smoothness=1)
+    blocks = Method("het, blocks", objective="het", flags=BLOCKS)
     het_z = Method("het-z", objective="het-z")
     classical = [Method(name, program=name) for name in PROGRAMS]
     tuned = [
-        Method(f"{name}, λ = {value}", objective=name, flags=("--lambda", value))
+        Method(f"{name}, λ = {value}", objective=name, smoothness=float(value))
         for name in ("mse", "het")
         for value in LAMBDAS
     ]
@@ -123,12 +128,13 @@ def _tables() -> dict[str, Table]:
         *(Method(f"het, γ = {value}", objective="het", flags=("--gamma", value)) for value in ("0.25", "0.75", "1")),
         *(Method(f"het, {form} SNR", objective="het", flags=("--snr", form)) for form in ("official", "inverse")),
         Method("het, official weight", objective="het", flags=("--snr", "official", "--relative", "official")),
+        *(Method(f"het, blocks, γ = {g}", objective="het", flags=(*BLOCKS, "--gamma", g)) for g in ("0.25", "1")),
     ]
     alphas = [Method(f"het-z, α = {value}", objective="het-z", flags=("--alpha", value)) for value in ("1e-5", "1e-3")]
     return {
         "lambda": Table(tuple(tuned), "val", reference="mse, λ = 0.01"),
-        "main": Table((*classical, mse, *singles[:1], ncc, *singles[1:], het, het_z), "test"),
-        "gamma": Table((mse, dataclasses.replace(het, label="het, γ = 0.5"), *forms), "val"),
+        "main": Table((*classical, mse, *singles[:1], ncc, *singles[1:], het, blocks, het_z), "test"),
+        "gamma": Table((mse, dataclasses.replace(het, label="het, γ = 0.5"), blocks, *forms), "val"),
         "sigma_z": Table((mse, singles[-1], het, het_z, *alphas), "val"),
         "noise": Table(_noise_rows(), "test", (*COLUMNS, *TRUTH), known_warp=True),
     }
@@ -142,6 +148,7 @@ def _noise_rows() -> tuple[Method, ...]:
             Method(f"{name}, noise {level}", objective=name, noise=level, every_seed=name != "ncc")
             for name in ("mse", "ncc", "het")
         ]
+        rows.append(Method(f"het, blocks, noise {level}", objective="het", flags=BLOCKS, noise=level, every_seed=True))
     return tuple(rows)
 
 
@@ -191,18 +198,18 @@ class Plan:
             return [root / f"{method.program}{noise}"]
         options = "".join(flag.removeprefix("--") if flag.startswith("--") else f"{flag}-" for flag in method.flags)
         name = "-".join(filter(None, [self.args.arch, method.objective, options.rstrip("-")]))
-        smoothness = "" if "--lambda" in method.flags else f"-lambda{self.args.smoothness}"
-        name = f"{name}{smoothness}{noise}-{self.args.updates}-lr{self.args.lr}"
+        name = f"{name}-lambda{self._smoothness(method):g}{noise}-{self.args.updates}-lr{self.args.lr:g}"
         return [root / f"{name}-s{seed}" for seed in self._seeds(method)]
+
+    def _smoothness(self, method: Method) -> float:
+        return self.args.smoothness if method.smoothness is None else method.smoothness
 
     def _scores(self, folder: Path, method: Method, warp: str) -> Path:
         passes = f"-x{self.args.passes}" if method.program is None and self.args.passes > 1 else ""
         return folder / (self.table.split + (f"-warp{warp}" if warp else "") + passes)
 
     def _training(self, method: Method, seed: int, folder: Path) -> tuple[str, ...]:
-        updates, flags = self.args.updates, [*method.flags]
-        if "--lambda" not in flags:
-            flags += ["--lambda", str(self.args.smoothness)]
+        updates, flags = self.args.updates, [*method.flags, "--lambda", f"{self._smoothness(method):g}"]
         if "warm_start" in RECIPES[method.objective].options():
             # While the variance network is warmed up the displacement network rests: it gets these updates on top.
             warm_start = max(1, round(updates / STEPS_PER_EPOCH / 15))

@@ -58,12 +58,12 @@ def test_no_two_rows_share_a_folder_unless_they_are_the_same(script, table, tmp_
 
 
 def test_tables_share_their_trainings(script, tmp_path):
-    main, gamma = plan_of(script, "main", tmp_path), plan_of(script, "gamma", tmp_path)
-    folders = [
+    main, gamma, smoothness = (
         {job.done for m in plan.table.methods for job in plan.jobs(m) if "train.py" in job.command[1]}
-        for plan in (main, gamma)
-    ]
-    assert len(folders[0] & folders[1]) == 6  # mse and het, three seeds each
+        for plan in (plan_of(script, table, tmp_path, "--lambda", "0.1") for table in ("main", "gamma", "lambda"))
+    )
+    assert len(main & gamma) == 7  # mse and het, three seeds each, and het of blocks
+    assert len(main & smoothness) == 2  # the first seed of mse and het, λ = 0.1
 
 
 def test_the_table_says_mean_deviation_and_difference(script, tmp_path, capsys):
