@@ -63,7 +63,7 @@ def test_tables_share_their_trainings(script, tmp_path):
         for plan in (plan_of(script, table, tmp_path, "--lambda", "0.1") for table in ("main", "gamma", "lambda"))
     )
     assert len(main & gamma) == 7  # mse and het, three seeds each, and het of blocks
-    assert len(main & smoothness) == 2  # the first seed of mse and het, λ = 0.1
+    assert len(main & smoothness) == 3  # the first seed of mse, het and het of blocks, λ = 0.1
 
 
 def test_the_table_says_mean_deviation_and_difference(script, tmp_path, capsys):
@@ -118,6 +118,34 @@ def test_budgets_and_tables_of_the_same_name_have_folders_of_their_own(script, t
     for flags in (["--lr", "1e-4"], ["--updates", "500"], ["--lambda", "0.3"], ["--arch", "transmorph"]):
         assert not usual & folders(*flags), flags
     assert not folders("--data", "a/pairs.csv") & folders("--data", "b/pairs.csv")
+
+
+def test_lambda_of_a_row_of_its_own(script, tmp_path, capsys):
+    plan = plan_of(script, "noise", tmp_path, "--lambda", "0.1", "het, blocks=0.01")
+    values = {m.label: plan.jobs(m)[0].command for m in plan.table.methods if not m.program}
+    values = {label: command[command.index("--lambda") + 1] for label, command in values.items()}
+    assert {value for label, value in values.items() if "blocks" in label} == {"0.01"}
+    assert {value for label, value in values.items() if "blocks" not in label} == {"0.1"}
+    for wrong, message in (("het=strong", "ROW=number"), ("hat=0.1", "no row hat")):
+        assert script.main(["--table", "main", "--out", str(tmp_path), "--render", "--lambda", wrong]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_lambda_is_tuned_at_a_level_of_noise(script, tmp_path, capsys):
+    out = ["--out", str(tmp_path)]
+    args = script.parser().parse_args(["--table", "lambda", "--noise", "0.1", *out])
+    clean, noisy = (script.Plan(args, script.tables(noise=noise)["lambda"]) for noise in ("", "0.1"))
+    for method in noisy.table.methods:
+        assert all("--noise" in job.command for job in noisy.jobs(method))
+        write_run(noisy.runs(method)[0], (0.7, 0.8))
+    assert not {run for m in noisy.table.methods for run in noisy.runs(m)} & {
+        run for m in clean.table.methods for run in clean.runs(m)
+    }
+    assert script.main(["--table", "lambda", "--noise", "0.1", "--render", *out]) == 0
+    printed = capsys.readouterr().out
+    assert "| het, λ = 0.3, noise 0.1 |" in printed and "+0.0000" in printed
+    assert script.main(["--table", "main", "--noise", "0.1", *out]) == 2
+    assert "--noise is for --table lambda" in capsys.readouterr().err
 
 
 def test_passes_share_the_training_but_not_the_scores(script, tmp_path):
