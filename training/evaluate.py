@@ -27,6 +27,7 @@ if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pi
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from hetmorph import config, data, evaluation, viz  # noqa: E402
+from hetmorph.instance import Refined  # noqa: E402
 
 # Options of data.load that a training's configuration holds under the same name.
 FROM_RUN = ("crop", "size", "noise", "known_warp", "rounds")
@@ -77,6 +78,15 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="sets of subjects: how often each is moving and fixed")
     parser.add_argument(
         "--passes", type=int, default=1, help="how often a .keras model is applied to what it has moved (default: 1)"
+    )
+    parser.add_argument(
+        "--instance-optimise",
+        type=int,
+        metavar="N",
+        help="go on from each answer for up to N iterations (L-BFGS) on the mean squared difference of that pair",
+    )
+    parser.add_argument(
+        "--instance-lambda", type=float, default=0.01, help="its weight of smoothness, as in training (default: 0.01)"
     )
     parser.add_argument("--threads", type=int, help="of a classical program (default: 1)")
     parser.add_argument("--skip-bad", action="store_true", help="go on without the cases whose files are bad")
@@ -175,6 +185,8 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]]:
         raise ValueError(f"{args.out} holds a training run, whose cases.csv would be replaced; choose another --out")
     options, splits = data_options(args), split_file(args)
     predictor = evaluation.load(args.model, args.threads, args.passes)
+    if args.instance_optimise is not None:
+        predictor = Refined(predictor, args.instance_optimise, smoothness=args.instance_lambda)
     loaded = data.load(
         args.data,
         data_dir=args.data_dir,
@@ -190,6 +202,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]]:
         "convention": args.convention,
         "threads": args.threads,
         "passes": args.passes,
+        "instance_optimise": args.instance_optimise and [args.instance_optimise, args.instance_lambda],
         "skip_bad": args.skip_bad,
     }
     decides |= {"cases": [pair.case_id for pair in loaded.pairs], "files": evaluation.fingerprint(args.model)}
