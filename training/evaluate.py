@@ -26,7 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pip install -e .`
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hetmorph import config, data, evaluation, viz  # noqa: E402
+from hetmorph import config, data, evaluation, losses, viz  # noqa: E402
 from hetmorph.instance import Refined  # noqa: E402
 
 # Options of data.load that a training's configuration holds under the same name.
@@ -84,6 +84,9 @@ def arguments(argv=None) -> argparse.Namespace:
         type=int,
         metavar="N",
         help="go on from each answer for up to N iterations (L-BFGS) on the mean squared difference of that pair",
+    )
+    parser.add_argument(
+        "--instance-window", type=int, metavar="W", help="on its squared local correlation in W voxels a side instead"
     )
     parser.add_argument(
         "--instance-lambda", type=float, default=0.01, help="its weight of smoothness, as in training (default: 0.01)"
@@ -186,7 +189,8 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]]:
     options, splits = data_options(args), split_file(args)
     predictor = evaluation.load(args.model, args.threads, args.passes)
     if args.instance_optimise is not None:
-        predictor = Refined(predictor, args.instance_optimise, smoothness=args.instance_lambda)
+        loss = losses.NCC(args.instance_window).loss if args.instance_window else losses.MSE().loss
+        predictor = Refined(predictor, args.instance_optimise, loss=loss, smoothness=args.instance_lambda)
     loaded = data.load(
         args.data,
         data_dir=args.data_dir,
@@ -202,7 +206,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]]:
         "convention": args.convention,
         "threads": args.threads,
         "passes": args.passes,
-        "instance_optimise": args.instance_optimise and [args.instance_optimise, args.instance_lambda],
+        "instance": args.instance_optimise and [args.instance_optimise, args.instance_window, args.instance_lambda],
         "skip_bad": args.skip_bad,
     }
     decides |= {"cases": [pair.case_id for pair in loaded.pairs], "files": evaluation.fingerprint(args.model)}
