@@ -3,6 +3,7 @@
 from hetmorph.evaluation.adapter import FunctionPredictor, wrap
 from hetmorph.evaluation.cases import CONVENTIONS, evaluate, evaluate_each, evaluate_pair
 from hetmorph.evaluation.classical import PROGRAMS
+from hetmorph.evaluation.known_truth import KINDS, Case, known_pair, measure
 from hetmorph.evaluation.paired import compare, compare_runs, over_seeds, read_cases
 from hetmorph.evaluation.partial import Partial, fingerprint
 from hetmorph.evaluation.predictor import Prediction, Predictor, RegistrationFailed, load
@@ -12,8 +13,10 @@ from hetmorph.evaluation.uncertainty import Curves
 
 __all__ = [
     "CONVENTIONS",
+    "Case",
     "Curves",
     "FunctionPredictor",
+    "KINDS",
     "PROGRAMS",
     "Partial",
     "Prediction",
@@ -25,8 +28,10 @@ __all__ = [
     "evaluate_each",
     "evaluate_pair",
     "fingerprint",
+    "known_pair",
     "load",
     "markdown",
+    "measure",
     "over_seeds",
     "pick_cases",
     "read_cases",

@@ -1,7 +1,7 @@
 """Which map of uncertainty to believe: real images, warped by transforms that are known, registered again.
 
-fixed(x) = moving(τ(x)) for a random τ, so that the registration's error |u − (τ − id)| is known at every voxel. Compared
-is within the region of interest where τ stays inside the moving image; the rest was never seen.
+fixed(x) = moving(τ(x)) for a random τ, so that the registration's error |u − (τ − id)| is known at every voxel.
+Compared is within the region of interest where τ stays inside the moving image; the rest was never seen.
 """
 
 import dataclasses

@@ -13,7 +13,7 @@ from hetmorph.data.transforms import (
 from hetmorph.uncertainty.combination import Combination, best_combination
 from hetmorph.uncertainty.conformal import Bound, Calibration, Triage, risk_coverage
 from hetmorph.uncertainty.equivariance import equivariance_uncertainty
-from hetmorph.uncertainty.estimates import ESTIMATES, estimate, estimates_for
+from hetmorph.uncertainty.estimates import ESTIMATES, estimate, estimate_names, estimates_for, pair_estimates
 from hetmorph.uncertainty.intensity import residual_uncertainty, variance_uncertainty
 from hetmorph.uncertainty.repeated import (
     dropout_uncertainty,
@@ -45,8 +45,10 @@ __all__ = [
     "ensemble_uncertainty",
     "equivariance_uncertainty",
     "estimate",
+    "estimate_names",
     "estimates_for",
     "noise_uncertainty",
+    "pair_estimates",
     "posterior_uncertainty",
     "residual_uncertainty",
     "risk_coverage",

@@ -28,7 +28,7 @@ def equivariance_uncertainty(
     model,
     moving,
     fixed,
-    transforms: str | Family = "affine",
+    transforms: str | Family = "translation",
     n: int = 50,
     batch: int | None = None,
     seed: int = 0,
