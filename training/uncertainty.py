@@ -5,25 +5,22 @@ fixed(x) = moving(τ(x)). Errors are |u − (τ − id)| in voxels on the grid o
 moved(x) = moving(x + u(x)). Maps are standard deviations, of displacements in voxels, of noise in intensity. The
 combination of maps that ranks voxels best is found on the validation patients; everything reported is of test patients.
 
-Writes cases.csv (a row for each map and case), tried.csv (combinations on validation), coverage.csv (conformal bound, by
-patient), flags.csv (accept, review, reject), calibration.json, uncertainty.md and uncertainty.png. Every case is kept as
-cases/<split>/<case>.npz: a stopped run goes on when started again with the same flags.
+Writes cases.csv (a row for each map and case), tried.csv (combinations on validation), coverage.csv (conformal bound of
+each patient), flags.csv (accept, review, reject), calibration.json, uncertainty.md and uncertainty.png. Every case is
+kept as cases/<split>/<case>.npz: a stopped run goes on when started again with the same flags.
 
 Example:
     python training/uncertainty.py --data acdc --data-dir ~/ACDC --model runs/het/model.keras --out runs/het/uncertainty
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: hide its notes on the CPU
-ROOT = Path(__file__).resolve().parent.parent
-if importlib.util.find_spec("training.evaluate" if "training" in sys.modules else "training") is None:
-    sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the clone, of which evaluate.py is used as well
 
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
@@ -76,20 +73,24 @@ def arguments(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def load_pairs(args: argparse.Namespace) -> tuple[dict[str, list], float]:
-    """The pairs of each split, real ones, and the level of the noise to add."""
+def load_pairs(args: argparse.Namespace) -> tuple[dict[str, list], dict]:
+    """The real pairs of each split, and the options of `data.load` that decide them; noise is added later."""
     args.known_warp, args.split = None, "val"
-    options = evaluate.data_options(args)
-    options.pop("known_warp", None)
-    noise = options.pop("noise", None) or 0.0
-    common = {
-        "data_dir": args.data_dir,
-        "seed": args.seed,
-        "skip_bad": args.skip_bad,
-        "splits": evaluate.split_file(args),
-    }
-    pairs = {split: data.load(args.data, split=split, **common, **options).pairs for split in SPLITS}
-    return {split: own[:: args.every] for split, own in pairs.items()}, noise
+    taken = evaluate.data_options(args) | {"known_warp": 0.0}
+    options = taken | {"noise": 0.0, "data_dir": args.data_dir, "seed": args.seed, "skip_bad": args.skip_bad}
+    options["splits"] = evaluate.split_file(args)
+    pairs = {split: data.load(args.data, split=split, **options).pairs for split in SPLITS}
+    return {split: own[:: args.every] for split, own in pairs.items()}, taken
+
+
+def check_patients(pairs: dict[str, list], coverage: float) -> None:
+    """Refuse what would lack patients for the calibration once everything is measured."""
+    val, test = ({pair.patient for pair in pairs[split]} for split in SPLITS)
+    most, least = max(len(val), len(val | test) - 1), least_patients(coverage)
+    if most < least:
+        raise ValueError(
+            f"--coverage {coverage:g} needs at least {least} patients for its calibration, there are {most}"
+        )
 
 
 def check_settings(path: Path, settings: dict) -> None:
@@ -125,27 +126,35 @@ def by_patient(cases: list, combination) -> dict[str, tuple[np.ndarray, np.ndarr
     return {name: tuple(np.concatenate(both) for both in zip(*own, strict=True)) for name, own in patients.items()}
 
 
-def bounds(val: dict, test: dict, coverage: float) -> tuple[object, dict, str]:
-    """The bound to keep, that of each test patient, and which patients it was calibrated on.
+def calibrated(val: dict, test: dict, coverage: float) -> tuple[uncertainty.Bound, list[dict], str]:
+    """The bound to keep, what the bound of each test patient covers, and whom it was calibrated on.
 
-    Validation patients calibrate where they are enough. Where not, each test patient's bound comes from the others, and
-    the bound to keep from all of them.
+    Validation patients calibrate where they are enough. Where not, the other test patients join them, and the bound to
+    keep comes from all.
     """
-    if len(val) >= least_patients(coverage):
-        bound = uncertainty.Bound.fit(val, coverage)
-        return bound, dict.fromkeys(test, bound), "the validation patients"
-    bound = uncertainty.Bound.fit(test, coverage)
-    if len(test) <= least_patients(coverage):
-        raise ValueError(
-            f"a coverage of {coverage:g} needs {least_patients(coverage)} patients of validation, or one more of test; "
-            f"there are {len(val)} and {len(test)}. --coverage {len(test) // 2 / (len(test) // 2 + 1):.2f} needs fewer"
-        )
-    others = {name: {other: test[other] for other in test if other != name} for name in test}
-    return (
-        bound,
-        {name: uncertainty.Bound.fit(own, coverage) for name, own in others.items()},
-        "the other test patients",
-    )
+    enough = len(val) >= least_patients(coverage)
+    bound = uncertainty.Bound.fit(val if enough else val | test, coverage)
+    rows = []
+    for patient, (error, std) in test.items():
+        others = {name: own for name, own in (val | test).items() if name != patient}
+        own = bound if enough else uncertainty.Bound.fit(others, coverage)
+        row = {"patient": patient, "voxels": error.size, "coverage": own.covered(error, std)}
+        rows.append(row | {"bound": float(own(std).mean()), "scale": own.scale})
+    return bound, rows, "the validation patients" + ("" if enough else " and the other test patients")
+
+
+def flagged(val: list, test: list, combination, bound, tolerance: float) -> tuple[uncertainty.Triage, list[dict]]:
+    """Limits learned from the validation cases, and the flags of the test cases: a case scores its mean bound."""
+
+    def rows(cases):
+        for case in cases:
+            score, error = bound(combination(case.maps))[case.region].mean(), case.error[case.region].mean()
+            yield {"case_id": case.case_id, "patient": case.patient, "score": float(score), "epe": float(error)}
+
+    known = list(rows(val))
+    triage = uncertainty.Triage.fit([row["score"] for row in known], [row["epe"] for row in known], tolerance)
+    flags = [row | {"flag": triage.flag(row["score"])} for row in rows(test)]
+    return triage, sorted(flags, key=lambda row: row["score"])
 
 
 def mean_over_patients(rows: list[dict], metric: str) -> str:
@@ -155,13 +164,8 @@ def mean_over_patients(rows: list[dict], metric: str) -> str:
 
 def table(rows: list[dict], names: list[str], kinds) -> str:
     """A line for each map: cost, agreement with the true error (mean ± standard deviation over patients)."""
-    header = [
-        "map",
-        "passes",
-        "s / pair",
-        *(heading for _, heading in METRICS),
-        *(f"Spearman, {kind}" for kind in kinds),
-    ]
+    header = ["map", "passes", "s / pair", *(heading for _, heading in METRICS)]
+    header += [f"Spearman, {kind}" for kind in kinds]
     lines = [header, ["---"] * len(header)]
     for name in names:
         own = [row for row in rows if row["map"] == name]
@@ -176,90 +180,58 @@ def table(rows: list[dict], names: list[str], kinds) -> str:
 
 def report(args, rows, names, combination, bound, coverage, source, flags) -> str:
     """What is printed and kept as Markdown."""
-    shares = [row["coverage"] for row in coverage]
-    counted = {flag: [row["epe"] for row in flags if row["flag"] == flag] for flag in ("accept", "review", "reject")}
     epe = mean_over_patients([row for row in rows if row["map"] == BEST], "epe")
-    return "\n".join(
-        [
-            f"{len(flags)} cases of {len(coverage)} test patients of {args.data}, error {epe} px; region: {args.region}; "
-            "means ± standard deviations over patients",
-            "",
-            table(rows, names, args.kinds),
-            "",
-            f"{BEST}, found on the validation patients: {combination.name}",
-            "",
-            f"Conformal bound of {bound.coverage:.0%}, {bound.scale:.3g} · map, from {source}: holds for "
-            f"{np.mean(shares):.1%} of the voxels (by patient {min(shares):.1%} … {max(shares):.1%}), mean bound "
-            f"{np.mean([row['bound'] for row in coverage]):.2f} px.",
-            "",
-            "Flags: "
-            + "; ".join(
-                f"{flag} {len(errors)}" + (f", mean error {np.mean(errors):.2f} px" if errors else "")
-                for flag, errors in counted.items()
-            )
-            + f". Bad is a mean error above {args.tolerance:g} px.",
-        ]
-    )
+    shares = [row["coverage"] for row in coverage]
+    counted = []
+    for flag in uncertainty.FLAGS:
+        errors = [row["epe"] for row in flags if row["flag"] == flag]
+        counted.append(f"{flag} {len(errors)}" + (f", mean error {np.mean(errors):.2f} px" if errors else ""))
+    paragraphs = [
+        f"{len(flags)} cases of {len(coverage)} test patients of {args.data}, {args.region}, error {epe} px; means ± "
+        "standard deviations over patients.",
+        table(rows, names, args.kinds),
+        f"{BEST}, found on the validation patients: {combination.name}",
+        f"Conformal bound of {bound.coverage:.0%}, {bound.scale:.3g} · map, from {source}: holds for "
+        f"{np.mean(shares):.1%} of the voxels (by patient {min(shares):.1%} … {max(shares):.1%}), mean bound "
+        f"{np.mean([row['bound'] for row in coverage]):.2f} px.",
+        f"Flags: {'; '.join(counted)}. Bad is a mean error above {args.tolerance:g} px.",
+    ]
+    return "\n\n".join(paragraphs)
 
 
 def run(args: argparse.Namespace) -> str:
     """Measure, find the combination, test it, and write everything; the report."""
     predictor = evaluation.load(args.model, passes=args.passes)
     others = [evaluation.load(path) for path in args.ensemble]
-    pairs, noise = load_pairs(args)
+    pairs, taken = load_pairs(args)
+    check_patients(pairs, args.coverage)
     names = args.estimates or uncertainty.estimates_for(predictor, pairs["val"][0]) + ["ensemble"] * bool(others)
     maps = uncertainty.pair_estimates(names, predictor, others, args.draws, args.seed)
-    settings = {name: str(value) for name, value in vars(args).items() if name in ("data", "region", "passes", "seed")}
-    settings |= {"estimates": names, "draws": args.draws, "noise": noise}
-    settings["files"] = [evaluation.fingerprint(path) for path in (args.model, *args.ensemble)]
+    settings = taken | {name: getattr(args, name) for name in ("data", "region", "passes", "draws", "seed")}
+    settings |= {"estimates": names, "files": [evaluation.fingerprint(path) for path in (args.model, *args.ensemble)]}
     check_settings(args.out / "settings.json", settings)
+    noise = taken.get("noise") or 0.0
     val, test = (measured(args.out / "cases" / split, pairs[split], predictor, maps, args, noise) for split in SPLITS)
 
     combination, tried = uncertainty.best_combination(val, names)
-    combined = {split: [combination(case.maps) for case in own] for split, own in (("val", val), ("test", test))}
-    rows = [known_truth.score(case, name) for case in test for name in names]
-    rows += [known_truth.score(case, BEST, std) for case, std in zip(test, combined["test"], strict=True)]
+    stds = {name: [case.maps[name] for case in test] for name in names}
+    stds[BEST] = [combination(case.maps) for case in test]
+    rows = [
+        known_truth.score(case, name, std) for name, own in stds.items() for case, std in zip(test, own, strict=True)
+    ]
+    bound, coverage, source = calibrated(by_patient(val, combination), by_patient(test, combination), args.coverage)
+    triage, flags = flagged(val, test, combination, bound, args.tolerance)
+    text = report(args, rows, [*stds], combination, bound, coverage, source, flags)
 
-    patients = by_patient(test, combination)
-    bound, of_patient, source = bounds(by_patient(val, combination), patients, args.coverage)
-    coverage = [
-        {
-            "patient": name,
-            "voxels": error.size,
-            "coverage": of_patient[name].covered(error, std),
-            "bound": float(of_patient[name](std).mean()),
-            "scale": of_patient[name].scale,
-        }
-        for name, (error, std) in patients.items()
-    ]
-    # A case is as uncertain as its mean bound; what that means is learned from the validation patients.
-    scores, errors = (
-        {
-            split: [float(values[case.region].mean()) for case, values in zip(own, of_split, strict=True)]
-            for split, own, of_split in parts
-        }
-        for parts in (
-            [(split, own, [bound(std) for std in combined[split]]) for split, own in (("val", val), ("test", test))],
-            [(split, own, [case.error for case in own]) for split, own in (("val", val), ("test", test))],
-        )
-    )
-    triage = uncertainty.Triage.fit(scores["val"], errors["val"], args.tolerance)
-    flags = [
-        {"case_id": case.case_id, "patient": case.patient, "score": score, "epe": error, "flag": triage.flag(score)}
-        for case, score, error in zip(test, scores["test"], errors["test"], strict=True)
-    ]
-    text = report(args, rows, [*names, BEST], combination, bound, coverage, source, flags)
     about = {"data": args.data, "model": str(args.model), "draws": args.draws, "seed": args.seed, "patients": source}
     uncertainty.Calibration(combination, bound, triage, about).save(args.out / "calibration.json")
     for name, content in (("cases", rows), ("tried", tried), ("coverage", coverage), ("flags", flags)):
         evaluation.write_cases(args.out / f"{name}.csv", content)
     write_text(args.out / "uncertainty.md", text + "\n")
-    curves = {name: known_truth.mean_curve(test, [case.maps[name] for case in test]) for name in names}
-    curves[BEST] = known_truth.mean_curve(test, combined["test"])
     viz.known_truth_figure(
-        {name: curve for name, curve in curves.items() if curve is not None},
-        uncertainty.risk_coverage(scores["test"], errors["test"]),
-        [row["flag"] for row in sorted(flags, key=lambda row: row["score"])],
+        {name: known_truth.mean_curve(test, own) for name, own in stds.items()},
+        uncertainty.risk_coverage([row["score"] for row in flags], [row["epe"] for row in flags]),
+        [row["flag"] for row in flags],
         {row["patient"]: row["coverage"] for row in coverage},
         args.coverage,
         args.out / "uncertainty.png",

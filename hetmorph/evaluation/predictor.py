@@ -199,7 +199,7 @@ def _seeded(model, seed: int):
     """Every random layer draws from a state of its own that follows from the seed; afterwards as before."""
     layers = [layer for group in _random_layers(model).values() for layer in group]
     states = [layer.seed_generator.state for layer in layers]
-    before = [np.array(state) for state in states]
+    before = [keras.ops.convert_to_numpy(state) for state in states]
     try:
         for number, state in enumerate(states):
             state.assign(np.random.SeedSequence([seed, number]).generate_state(2))

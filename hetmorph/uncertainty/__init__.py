@@ -11,7 +11,7 @@ from hetmorph.data.transforms import (
     Translation,
 )
 from hetmorph.uncertainty.combination import Combination, best_combination
-from hetmorph.uncertainty.conformal import Bound, Calibration, Triage, risk_coverage
+from hetmorph.uncertainty.conformal import FLAGS, Bound, Calibration, Triage, risk_coverage
 from hetmorph.uncertainty.equivariance import equivariance_uncertainty
 from hetmorph.uncertainty.estimates import ESTIMATES, estimate, estimate_names, estimates_for, pair_estimates
 from hetmorph.uncertainty.intensity import residual_uncertainty, variance_uncertainty
@@ -32,6 +32,7 @@ __all__ = [
     "Composition",
     "ESTIMATES",
     "FAMILIES",
+    "FLAGS",
     "Family",
     "Moments",
     "Rotation",

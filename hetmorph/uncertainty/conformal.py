@@ -24,7 +24,7 @@ from hetmorph.uncertainty.combination import Combination
 
 FLAGS = ("accept", "review", "reject")
 BAD_ACCEPTED = 0.1  # share of bad cases that acceptance tolerates
-BAD_REJECTED = 0.5  # share of bad cases from which on a case is rejected
+BAD_REJECTED = 0.9  # share of bad cases from which on a case is rejected
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,6 @@ class Bound:
             ValueError: a coverage outside (0, 1), too few patients for it, a patient without voxels, or bad values.
         """
         count = len(patients)
-        if not 0 < coverage < 1:
-            raise ValueError(f"coverage must lie between 0 and 1, got {coverage}")
         if count < least_patients(coverage):
             raise ValueError(
                 f"a coverage of {coverage:g} needs at least {least_patients(coverage)} patients for its calibration, "
@@ -101,7 +99,7 @@ class Triage:
         """Limits from cases of known error.
 
         Accepted is up to the largest score at which at most a tenth of the cases up to it are bad; rejected is from the
-        smallest score above it on, from which on at least half of the cases are bad.
+        smallest score above it on, from which on at least nine tenths are bad.
 
         Args:
             scores, errors: of each case; the mean error in voxels.
@@ -172,7 +170,9 @@ class Calibration:
 
 
 def least_patients(coverage: float) -> int:
-    """Patients that a calibration needs for a coverage: m/(m + 1) must reach it."""
+    """Patients that a calibration needs for a coverage: m/(m + 1) must reach it; ValueError outside (0, 1)."""
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage must lie between 0 and 1, got {coverage}")
     return math.ceil(coverage / (1 - coverage) - 1e-9)
 
 
