@@ -78,7 +78,7 @@ def equivariance_uncertainty(
         raise ValueError(f"expected n of at least 2 transforms and samples of at least 1, got {n} and {samples}")
     draws = _Draws(predictor, moving, fixed, family(transforms), n, batch, seed, samples)
     with tqdm(draws, total=n * samples, desc=name, unit="pass", disable=not progress) as passes:
-        moments, within = _spread(passes, moving.shape, samples, covariance)
+        moments, within = _spread(passes, draws.points, samples, covariance)
     valid = moments.count >= max(2, LEAST_KEPT * n)
     terms = {} if samples == 1 else _terms(moments, within, samples)
     return from_moments(moments, name, n * samples, time.perf_counter() - start, valid, n, **terms)
@@ -116,9 +116,10 @@ class _Draws:
             return warp(images, fields).numpy()[..., 0]
 
 
-def _spread(passes, shape, samples: int, covariance: bool) -> tuple[Moments, np.ndarray]:
+def _spread(passes, points: np.ndarray, samples: int, covariance: bool) -> tuple[Moments, np.ndarray | None]:
     """Moments over the transforms of the mean answer to each, and the summed covariances within a transform."""
-    points, moments = grid_points(shape), Moments(shape, covariance)
+    shape = points.shape[:-1]
+    moments = Moments(shape, covariance)
     within, of_one = np.zeros((len(moments.pairs), *shape)) if samples > 1 else None, None
     for number, (tau, answer) in enumerate(passes):
         back = tau(answer)

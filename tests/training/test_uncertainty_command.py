@@ -129,7 +129,7 @@ def test_other_settings_need_another_folder(result, run_folder, capsys):
     ],
 )
 def test_bad_input_is_one_clear_line(run_folder, tmp_path, capsys, more, message):
-    assert uncertainty.main(flags(run_folder, tmp_path / "u", "--every", "24", *more)) == 2
+    assert uncertainty.main(flags(run_folder, tmp_path / "u", *more)) == 2
     assert not (tmp_path / "u").exists(), "told before anything is measured"
     errors = capsys.readouterr().err.splitlines()[-1]
     assert message in errors and errors.startswith("uncertainty.py: error: ")
