@@ -67,7 +67,7 @@ class Predictor:
 
     def predict_batch(self, moving, fixed) -> list[Prediction]:
         """Register several pairs of one shape in one run of the model; `[B, *S]` each."""
-        images = self._images(moving, fixed)
+        images = self._tensors(moving, fixed)
         results = {name: np.asarray(x, np.float32) for name, x in self._run(*images).items()}
         for name in set(results) - {"displacement"}:
             results[name] = results[name][..., 0]
@@ -86,10 +86,10 @@ class Predictor:
         """
         if seed is not None and not self.random:
             raise ValueError("this model always answers the same: it has no dropout and predicts no distribution")
-        images = self._images(moving, fixed)
+        images = self._tensors(moving, fixed)
         return np.asarray(self._fields(*images) if seed is None else self._drawn(*images, seed), np.float32)
 
-    def _images(self, moving, fixed) -> tuple[tf.Tensor, tf.Tensor]:
+    def _tensors(self, moving, fixed) -> tuple[tf.Tensor, tf.Tensor]:
         moving, fixed = self._checked(moving, "moving"), self._checked(fixed, "fixed")
         if moving.shape != fixed.shape:
             raise ValueError(f"moving and fixed must have the same shape, got {moving.shape} and {fixed.shape}")
@@ -131,7 +131,8 @@ class ModelPredictor(Predictor):
         missing = [name for name in ("references", "inshape") if not hasattr(model, name)]
         if missing or len(model.inputs) != 2:
             raise ValueError(
-                "expected a registration model of a moving and a fixed image, as hetmorph.networks.VxmDense, got "
+                "expected a registration model of a moving and a fixed image, as hetmorph.networks.VxmDense (of another "
+                "pass a function of the two that returns the displacement), got "
                 + (f"{type(model).__name__} without {missing[0]}" if missing else f"{len(model.inputs)} inputs")
             )
         super().__init__(len(model.inshape))

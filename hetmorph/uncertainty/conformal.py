@@ -6,8 +6,8 @@ holds whatever the map is worth (a bad one gives a wide bound). What is not prom
 every voxel, or for motions and scanners other than those of the calibration.
 
 Reference:
-    Vovk et al., Algorithmic learning in a random world, 2005, doi:10.1007/b106715; groups of observations: Dunn et al.,
-    JASA 2023, doi:10.1080/01621459.2022.2060112.
+    Vovk et al., Algorithmic learning in a random world, 2005, doi:10.1007/b106715; patients of many voxels: Lee,
+    Barber, Willett, Distribution-free inference with hierarchical data, arXiv:2306.06342.
 """
 
 import json
@@ -143,6 +143,20 @@ class Calibration:
     bound: Bound
     triage: Triage
     about: dict
+
+    def judge(self, maps: Mapping[str, np.ndarray], region: np.ndarray | None = None) -> tuple[np.ndarray, str]:
+        """What the calibration says about a new case.
+
+        Args:
+            maps: standard deviations `[*S]` by name, made with the options in `about`.
+            region: `[*S]` booleans, voxels of which the case is flagged; None for all in which the maps are valid.
+
+        Returns:
+            The bound of the error `[*S]`, voxels, NaN where a map is; and "accept", "review" or "reject".
+        """
+        bound = self.bound(self.combination(maps))
+        values = bound[np.isfinite(bound) if region is None else region & np.isfinite(bound)]
+        return bound, self.triage.flag(float(values.mean()) if values.size else math.nan)
 
     def save(self, path) -> None:
         """Write as JSON, complete or not at all."""

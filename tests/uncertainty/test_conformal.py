@@ -143,6 +143,19 @@ def test_bad_cases_are_refused(scores, errors):
         Triage.fit([1.0], [1.0], 0)
 
 
+def test_a_new_case_is_bounded_and_flagged():
+    calibration = Calibration(Combination({"a": 1.0}), Bound(2.0, 0.9, 12), Triage(3.0, 5.0, 2.0), {})
+    std = np.array([[1.0, 2.0], [np.nan, 4.0]])
+    bound, flag = calibration.judge({"a": std, "b": std})
+    np.testing.assert_array_equal(bound, 2 * std)
+    assert flag == "review", "14/3 voxels on average"
+    flags = [
+        calibration.judge({"a": std}, np.array(region, bool))[1] for region in ([[1, 0], [1, 0]], [[0, 0], [0, 1]])
+    ]
+    assert flags == ["accept", "reject"]
+    assert calibration.judge({"a": std}, np.zeros((2, 2), bool))[1] == "review"
+
+
 @pytest.mark.parametrize("limits", [(1.5, 4.0), (-math.inf, math.inf)])
 def test_a_calibration_survives_its_file(limits, tmp_path):
     parts = Combination({"a": 0.5, "b": 0.25}, 2.0), Bound(3.5, 0.9, 12), Triage(*limits, 2.0)

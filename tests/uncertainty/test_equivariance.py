@@ -37,7 +37,7 @@ def test_a_registration_by_images_alone_that_is_equivariant_to_translations():
     assert found.std[found.valid].max() < 1e-4
     np.testing.assert_allclose(found.mean[16, 18], (-3.3, 2.8), atol=0.01)
     scaled = equivariance_uncertainty(by_centre_of_mass, moving, fixed, Scale(0.9, 1.1), n=20, **SILENT)
-    assert scaled.std[0, 0] > 0.5, "but not to scaling"
+    assert np.nanmax(scaled.std) > 0.5, "but not to scaling"
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -103,7 +103,7 @@ def test_a_constant_bias_under_scaling_gives_the_jitter_of_the_formula(shape):
 
 
 def test_samples_tell_the_two_terms_apart(rng):
-    shape, bias, sigma, samples = (24, 24), np.array([3.0, 4.0]), 0.2, 4
+    shape, bias, sigma, samples = (24, 24), np.array([3.0, 4.0]), 0.6, 4
     family = Recorded(Scale(0.8, 1.2))
     register = Equivariant(
         family, smooth_map(shape), lambda _: bias + sigma * rng.normal(size=(*shape, 2)), samples=samples
@@ -113,7 +113,7 @@ def test_samples_tell_the_two_terms_apart(rng):
     inner = (slice(8, 16), slice(8, 16))
     assert register.calls == result.passes == 120 and (result.count[inner] == 30).all()
     assert result.intrinsic[inner].mean() == pytest.approx(np.mean(scales**2) * 2 * sigma**2, rel=0.05)
-    assert result.jitter[inner].mean() == pytest.approx(np.var(scales, ddof=1) * 25, rel=0.05)
+    assert result.jitter[inner].mean() == pytest.approx(np.var(scales, ddof=1) * 25, rel=0.12)
     whole = result.intrinsic + result.jitter
     np.testing.assert_allclose(whole[inner], result.std[inner] ** 2, rtol=1e-4)
 
@@ -202,6 +202,14 @@ def test_voxels_that_leave_the_image_are_masked_and_counted():
     np.testing.assert_array_equal(result.count, 4 * inside)
     assert np.isnan(result.std[~inside]).all() and np.isfinite(result.std[inside]).all()
     assert np.isnan(result.mean[~inside]).all() and result.valid_share == pytest.approx(0.25)
+
+
+def test_voxels_that_come_from_beyond_the_moving_image_are_masked():
+    """φ* lies three voxels further: every answer is inside the perturbed image, but not every g in the moving one."""
+    points = np.moveaxis(np.indices((16, 16)).astype(float), 0, -1)
+    family = Recorded(Linear(np.eye(2), 3.0))
+    result = equivariance_uncertainty(Equivariant(family, points + 3), *pair_of((16, 16)), family, n=4, **SILENT)
+    np.testing.assert_array_equal(result.valid, (points <= 12).all(-1))
 
 
 def test_half_of_the_draws_must_stay():
