@@ -31,6 +31,7 @@ if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pi
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from hetmorph import config, data, evaluation, uncertainty, viz  # noqa: E402
+from hetmorph.instance import Refined  # noqa: E402
 
 # Options of data.load that a training's configuration holds under the same name.
 FROM_RUN = ("crop", "size", "noise", "known_warp", "rounds")
@@ -91,6 +92,15 @@ def arguments(argv=None) -> argparse.Namespace:
     )
     parser.add_argument("--draws", type=int, default=50, help="registrations of an estimate that draws (default: 50)")
     parser.add_argument("--ensemble", nargs="+", default=[], metavar="MODEL", help="further models, of ensemble")
+    parser.add_argument(
+        "--instance-optimise",
+        type=int,
+        metavar="N",
+        help="go on from each answer for up to N iterations (L-BFGS) on the mean squared difference of that pair",
+    )
+    parser.add_argument(
+        "--instance-lambda", type=float, default=0.01, help="its weight of smoothness, as in training (default: 0.01)"
+    )
     parser.add_argument("--threads", type=int, help="of a classical program (default: 1)")
     parser.add_argument("--skip-bad", action="store_true", help="go on without the cases whose files are bad")
     parser.add_argument("--resume", action="store_true", help="go on with a stopped evaluation in --out, or start it")
@@ -201,6 +211,8 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]]:
         raise ValueError(f"{args.out} holds a training run, whose cases.csv would be replaced; choose another --out")
     options, splits = data_options(args), split_file(args)
     predictor = evaluation.load(args.model, args.threads, args.passes)
+    if args.instance_optimise is not None:
+        predictor = Refined(predictor, args.instance_optimise, smoothness=args.instance_lambda)
     others = [evaluation.load(path) for path in args.ensemble]
     estimates = uncertainty.pair_estimates(args.uncertainty, predictor, others, args.draws, args.seed)
     loaded = data.load(
@@ -218,6 +230,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]]:
         "convention": args.convention,
         "threads": args.threads,
         "passes": args.passes,
+        "instance_optimise": args.instance_optimise and [args.instance_optimise, args.instance_lambda],
         "skip_bad": args.skip_bad,
     }
     if args.uncertainty:

@@ -1,7 +1,7 @@
 """Reproduce a table of results: run or resume whatever is missing, then print it as Markdown and LaTeX.
 
 Tables:
-    lambda   weight of smoothness, for mse and het with equal effort, on the validation patients
+    lambda   weight of smoothness, for mse and two forms of het with equal effort, on the validation patients
     main     classical programs and every objective, on the test patients
     gamma    exponent and form of the signal-to-noise ratio of het, on the validation patients
     sigma_z  uncertainty of the displacement: vxm-diff, het and het-z of several α, on the validation patients
@@ -13,7 +13,7 @@ data are hearts; distances named px are in voxels; ± is the standard deviation 
 
 Examples:
     python training/reproduce.py --table main --data-dir ~/ACDC --dry-run
-    python training/reproduce.py --table noise --data-dir ~/ACDC --updates 3000
+    python training/reproduce.py --table noise --data-dir ~/ACDC --updates 3000 --lambda 0.1 "het, blocks=0.01"
 """
 
 import argparse
@@ -38,9 +38,13 @@ from hetmorph.objectives import RECIPES  # noqa: E402
 HERE = Path(__file__).resolve().parent
 STEPS_PER_EPOCH = 100
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
-LAMBDAS = ("0.003", "0.01", "0.03", "0.1")
+LAMBDAS = ("0.01", "0.03", "0.1", "0.3")
+# The weights of the blocks lower the image term to about a quarter: the same effort, spent at smaller values.
+LAMBDAS_BLOCKS = ("0.003", "0.01", "0.03", "0.1")
 NOISE_LEVELS = ("0.05", "0.1", "0.2")
 PROGRAMS = ("demons", "bspline", "ants-syn", "ants-syn-mse", "ants-syn-tuned")
+# Weighted least squares: the weight is 1/σ itself, and σ lies on a grid too coarse to repeat each voxel's residual.
+BLOCKS = ("--variance-resolution", "8", "--relative", "proportional", "--snr", "inverse")
 DICE = ("dice_{main}", "Dice", 1, 3)
 COLUMNS = (
     DICE,
@@ -68,6 +72,7 @@ class Method:
         label: what the row is called.
         program: name of a classical program; None for a training.
         objective, flags: of `train.py`.
+        smoothness: λ where it is not the table's, as text.
         every_seed: whether it is trained with each seed, or with the first alone.
         noise: level of added noise, as `--noise` takes it.
     """
@@ -76,6 +81,7 @@ class Method:
     program: str | None = None
     objective: str = ""
     flags: tuple[str, ...] = ()
+    smoothness: str = ""
     every_seed: bool = False
     noise: str = ""
 
@@ -95,9 +101,13 @@ class Table:
     known_warp: bool = False
 
 
-def tables(arch: str = "vxm") -> dict[str, Table]:
-    """Every table by name; without the methods that a backbone cannot be trained by."""
-    every = _tables()
+def tables(arch: str = "vxm", noise: str = "") -> dict[str, Table]:
+    """Every table by name; without the methods that a backbone cannot be trained by.
+
+    Args:
+        noise: level at which λ is tuned.
+    """
+    every = _tables(noise)
     return {name: dataclasses.replace(table, methods=_possible(table.methods, arch)) for name, table in every.items()}
 
 
@@ -107,31 +117,37 @@ def _possible(methods: tuple[Method, ...], arch: str) -> tuple[Method, ...]:
     return tuple(m for m in methods if m.program or not RECIPES[m.objective].samples)
 
 
-def _tables() -> dict[str, Table]:
+def _tables(noise: str) -> dict[str, Table]:
     mse, het = (Method(name, objective=name, every_seed=True) for name in ("mse", "het"))
     others = ("ncc", "mi", "nll", "beta-nll", "adaframe", "adareg", "vxm-diff")
     singles = [Method(name, objective=name) for name in others]
-    ncc = Method("ncc, λ = 1", objective="ncc", flags=("--lambda", "1"))
+    ncc = Method("ncc, λ = 1", objective="ncc", smoothness="1")
+    blocks = Method("het, blocks", objective="het", flags=BLOCKS)
     het_z = Method("het-z", objective="het-z")
     classical = [Method(name, program=name) for name in PROGRAMS]
     tuned = [
-        Method(f"{name}, λ = {value}", objective=name, flags=("--lambda", value))
-        for name in ("mse", "het")
-        for value in LAMBDAS
+        dataclasses.replace(row, label=_tuned(row.label, value, noise), smoothness=value, noise=noise, every_seed=False)
+        for row, values in ((mse, LAMBDAS), (het, LAMBDAS), (blocks, LAMBDAS_BLOCKS))
+        for value in values
     ]
     forms = [
         *(Method(f"het, γ = {value}", objective="het", flags=("--gamma", value)) for value in ("0.25", "0.75", "1")),
         *(Method(f"het, {form} SNR", objective="het", flags=("--snr", form)) for form in ("official", "inverse")),
         Method("het, official weight", objective="het", flags=("--snr", "official", "--relative", "official")),
+        *(Method(f"het, blocks, γ = {g}", objective="het", flags=(*BLOCKS, "--gamma", g)) for g in ("0.25", "1")),
     ]
     alphas = [Method(f"het-z, α = {value}", objective="het-z", flags=("--alpha", value)) for value in ("1e-5", "1e-3")]
     return {
-        "lambda": Table(tuple(tuned), "val", reference="mse, λ = 0.01"),
-        "main": Table((*classical, mse, *singles[:1], ncc, *singles[1:], het, het_z), "test"),
-        "gamma": Table((mse, dataclasses.replace(het, label="het, γ = 0.5"), *forms), "val"),
+        "lambda": Table(tuple(tuned), "val", reference=_tuned("mse", LAMBDAS[0])),
+        "main": Table((*classical, mse, *singles[:1], ncc, *singles[1:], het, blocks, het_z), "test"),
+        "gamma": Table((mse, dataclasses.replace(het, label="het, γ = 0.5"), blocks, *forms), "val"),
         "sigma_z": Table((mse, singles[-1], het, het_z, *alphas), "val"),
         "noise": Table(_noise_rows(), "test", (*COLUMNS, *TRUTH), known_warp=True),
     }
+
+
+def _tuned(name: str, value: str, noise: str = "") -> str:
+    return f"{name}, λ = {value}" + (f", noise {noise}" if noise else "")
 
 
 def _noise_rows() -> tuple[Method, ...]:
@@ -142,6 +158,7 @@ def _noise_rows() -> tuple[Method, ...]:
             Method(f"{name}, noise {level}", objective=name, noise=level, every_seed=name != "ncc")
             for name in ("mse", "ncc", "het")
         ]
+        rows.append(Method(f"het, blocks, noise {level}", objective="het", flags=BLOCKS, noise=level, every_seed=True))
     return tuple(rows)
 
 
@@ -191,18 +208,22 @@ class Plan:
             return [root / f"{method.program}{noise}"]
         options = "".join(flag.removeprefix("--") if flag.startswith("--") else f"{flag}-" for flag in method.flags)
         name = "-".join(filter(None, [self.args.arch, method.objective, options.rstrip("-")]))
-        smoothness = "" if "--lambda" in method.flags else f"-lambda{self.args.smoothness}"
-        name = f"{name}{smoothness}{noise}-{self.args.updates}-lr{self.args.lr}"
+        name = f"{name}-lambda{self._smoothness(method):g}{noise}-{self.args.updates}-lr{self.args.lr:g}"
         return [root / f"{name}-s{seed}" for seed in self._seeds(method)]
+
+    def _smoothness(self, method: Method) -> float:
+        """λ: the row's by definition, the row's by --lambda, the table's."""
+        if method.smoothness:
+            return float(method.smoothness)
+        shared, own = smoothness(self.args)
+        return own.get(method.label.split(", noise ")[0], shared)
 
     def _scores(self, folder: Path, method: Method, warp: str) -> Path:
         passes = f"-x{self.args.passes}" if method.program is None and self.args.passes > 1 else ""
         return folder / (self.table.split + (f"-warp{warp}" if warp else "") + passes)
 
     def _training(self, method: Method, seed: int, folder: Path) -> tuple[str, ...]:
-        updates, flags = self.args.updates, [*method.flags]
-        if "--lambda" not in flags:
-            flags += ["--lambda", str(self.args.smoothness)]
+        updates, flags = self.args.updates, [*method.flags, "--lambda", f"{self._smoothness(method):g}"]
         if "warm_start" in RECIPES[method.objective].options():
             # While the variance network is warmed up the displacement network rests: it gets these updates on top.
             warm_start = max(1, round(updates / STEPS_PER_EPOCH / 15))
@@ -229,6 +250,22 @@ class Plan:
         folder = ("--data-dir", str(self.args.data_dir)) if self.args.data_dir else ()
         noise = ("--noise", method.noise) if method.noise else ()
         return ("--data", self.args.data, *folder, *noise)
+
+
+def smoothness(args: argparse.Namespace) -> tuple[float, dict[str, float]]:
+    """λ of all rows, and of those that --lambda names."""
+    shared, own = 0.01, {}
+    for text in args.smoothness:
+        row, _, value = text.rpartition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            raise ValueError(f"--lambda takes a number or ROW=number, received {text!r}") from None
+        if row:
+            own[row] = number
+        else:
+            shared = number
+    return shared, own
 
 
 def execute(jobs: list[Job], keep_going: bool) -> list[Job]:
@@ -347,7 +384,15 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--arch", default="vxm", help="backbone: vxm or transmorph (default: vxm)")
     result.add_argument("--updates", type=int, default=3000, help="of the displacement network (default: 3000)")
     result.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: 0.001)")
-    result.add_argument("--lambda", dest="smoothness", type=float, default=0.01, help="smoothness (default: 0.01)")
+    result.add_argument(
+        "--lambda",
+        dest="smoothness",
+        nargs="+",
+        default=["0.01"],
+        metavar="[ROW=]λ",
+        help="smoothness of all rows and, as 'het=0.1', of one of another (default: 0.01)",
+    )
+    result.add_argument("--noise", default="", help="lambda: mean σ of added noise to tune at (default: none)")
     result.add_argument("--passes", type=int, default=1, help="how often a trained network is applied (default: 1)")
     result.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="first: of all rows (default: 0 1 2)")
     result.add_argument(
@@ -372,9 +417,12 @@ def main(argv=None) -> int:
 
 
 def _run(args: argparse.Namespace, argv: list[str]) -> int:
-    plan = Plan(args, tables(args.arch)[args.table])
+    if args.noise and args.table != "lambda":
+        raise ValueError("--noise is for --table lambda; --table noise has its own levels")
+    plan = Plan(args, tables(args.arch, args.noise)[args.table])
     known = [method.label for method in plan.table.methods]
-    if unknown := sorted(set(args.only or ()) - set(known)):
+    named = {label.split(", noise ")[0] for label in known}
+    if unknown := sorted(set(args.only or ()) - set(known) | set(smoothness(args)[1]) - named):
         raise ValueError(f"no row {', '.join(unknown)}; rows are {', '.join(known)}")
     main_structure = args.main or data.dataset(args.data).main
     if main_structure is None:
@@ -395,7 +443,9 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
 
 
 def _write(args: argparse.Namespace, argv: list[str], table: Table, heading: list[str], rows: list[list[str]]) -> None:
-    name = f"table-{args.table}-{args.arch}-lambda{args.smoothness}-{args.updates}-lr{args.lr}-x{args.passes}"
+    noise = f"-noise{args.noise}" if args.noise else ""
+    values = "-".join(args.smoothness).replace(", ", "-").replace("=", "")
+    name = f"table-{args.table}-{args.arch}{noise}-lambda{values}-{args.updates}-lr{args.lr:g}-x{args.passes}"
     target = args.out / set_folder(args.data) / name
     caption = (
         f"{table.split} patients; means over patients, ± over seeds; Δ with its 95 % interval, p of Wilcoxon, paired t"

@@ -131,8 +131,8 @@ class ModelPredictor(Predictor):
         missing = [name for name in ("references", "inshape") if not hasattr(model, name)]
         if missing or len(model.inputs) != 2:
             raise ValueError(
-                "expected a registration model of a moving and a fixed image, as hetmorph.networks.VxmDense (of another "
-                "pass a function of the two that returns the displacement), got "
+                "expected a registration model of a moving and a fixed image, as hetmorph.networks.VxmDense (for "
+                "another model, pass a function of the two that returns the displacement), got "
                 + (f"{type(model).__name__} without {missing[0]}" if missing else f"{len(model.inputs)} inputs")
             )
         super().__init__(len(model.inshape))

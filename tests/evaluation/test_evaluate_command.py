@@ -57,6 +57,15 @@ def test_writes_its_files_and_prints_the_table(result):
     assert "evaluating: 100%" in done.stderr, "a progress bar"
 
 
+def test_each_pair_can_be_optimised_further(run_folder, tmp_path):
+    plain, refined = (["--out", str(tmp_path / name)] for name in ("plain", "refined"))
+    common = ["--data", "phantom", "--model", str(run_folder / "best.keras")]
+    assert evaluate.main([*common, *plain]) == 0
+    assert evaluate.main([*common, *refined, "--instance-optimise", "3"]) == 0
+    one, other = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("plain", "refined"))
+    assert other["registered"]["mse"] < one["registered"]["mse"]
+
+
 def test_takes_the_patients_that_the_run_kept_apart_and_says_so(result, run_folder):
     done, out = result
     assert f"test split as in {run_folder / 'splits.json'}" in done.stdout

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from hetmorph.evaluation import compare, compare_runs, over_seeds, read_cases, write_cases
-from tests.scripts import load_script
+from training import compare as command
 
 
 def rows(scores):
@@ -154,64 +154,59 @@ def test_over_seeds_is_mean_and_deviation_of_the_runs(tmp_path):
         over_seeds(runs, "dice_myo", per="voxel")
 
 
-@pytest.fixture(scope="module")
-def script():
-    return load_script("compare")
-
-
-def test_command(script, tmp_path, capsys):
+def test_command(tmp_path, capsys):
     for name, score in (("one", 0.5), ("two", 0.75)):
         write_cases(tmp_path / name / "cases.csv", rows({"a": [score], "b": [score]}))
     assert len(read_cases(tmp_path / "one")) == 2
-    assert script.main([str(tmp_path / "one"), str(tmp_path / "two" / "cases.csv"), "--metrics", "dice_myo"]) == 0
+    assert command.main([str(tmp_path / "one"), str(tmp_path / "two" / "cases.csv"), "--metrics", "dice_myo"]) == 0
     assert "| dice_myo | 0.5 | 0.75 | +0.25 (+0.25 … +0.25) |" in (printed := capsys.readouterr().out)
     assert printed.splitlines()[-1].endswith("| 2 / 2 |")
-    assert script.main([str(tmp_path), str(tmp_path / "two")]) == 2
+    assert command.main([str(tmp_path), str(tmp_path / "two")]) == 2
     assert "no cases.csv" in capsys.readouterr().err
 
 
-def test_command_gives_no_interval_of_one_patient(script, tmp_path, capsys):
+def test_command_gives_no_interval_of_one_patient(tmp_path, capsys):
     for name, score in (("one", 0.5), ("two", 0.75)):
         write_cases(tmp_path / name / "cases.csv", rows({"a": [score, score]}))
-    assert script.main([str(tmp_path / "one"), str(tmp_path / "two")]) == 0
+    assert command.main([str(tmp_path / "one"), str(tmp_path / "two")]) == 0
     assert "| dice_myo | 0.5 | 0.75 | +0.25 (–) | 1 | – |" in (printed := capsys.readouterr().out)
     assert printed.splitlines()[-1].endswith("| 1 / 2 |")
 
 
-def test_command_compares_sets_without_labels(script, tmp_path, capsys):
+def test_command_compares_sets_without_labels(tmp_path, capsys):
     for name in ("one", "two"):
         run = [{"case_id": c, "patient": c, "registered_hd_px": "", "registered_mse": "0.1"} for c in "ab"]
         write_cases(tmp_path / name / "cases.csv", run)
-    assert script.main([str(tmp_path / "one"), str(tmp_path / "two")]) == 0
+    assert command.main([str(tmp_path / "one"), str(tmp_path / "two")]) == 0
     assert [line[:6] for line in capsys.readouterr().out.splitlines()[-2:]] == ["|---|-", "| mse "]
     write_cases(tmp_path / "two" / "cases.csv", [row | {"registered_mse": ""} for row in run])
-    assert script.main([str(tmp_path / "one"), str(tmp_path / "two")]) == 2
+    assert command.main([str(tmp_path / "one"), str(tmp_path / "two")]) == 2
     assert "has a value in every run; name some with --metrics" in capsys.readouterr().err
 
 
-def test_command_takes_runs_of_several_seeds(script, tmp_path, capsys):
+def test_command_takes_runs_of_several_seeds(tmp_path, capsys):
     for name, score in (("m0", 0.5), ("m1", 0.6), ("h0", 0.75)):
         write_cases(tmp_path / name / "cases.csv", rows({"a": [score], "b": [score]}))
     m0, m1, h0 = (str(tmp_path / name) for name in ("m0", "m1", "h0"))
-    assert script.main(["--first", m0, m1, "--second", h0, "--metrics", "dice_myo"]) == 0
+    assert command.main(["--first", m0, m1, "--second", h0, "--metrics", "dice_myo"]) == 0
     printed = capsys.readouterr().out
     assert f"first: {m0}, {m1}" in printed and "p (t, slices)" in printed
     assert "| dice_myo | 0.55 ± 0.071 | 0.75 | +0.2 (+0.15 … +0.25) |" in printed
 
 
 @pytest.mark.parametrize("flags", [["a"], ["a", "b", "c"], ["--first", "a"], ["a", "b", "--first", "c"], []])
-def test_command_says_how_to_name_the_runs(script, capsys, flags):
+def test_command_says_how_to_name_the_runs(capsys, flags):
     with pytest.raises(SystemExit):
-        script.main(flags)
+        command.main(flags)
     assert "--first and --second" in capsys.readouterr().err
 
 
-def test_command_compares_what_the_runs_have(script):
+def test_command_compares_what_the_runs_have():
     def run(names, **more):
         return [{"case_id": "a", **{f"registered_{name}": "0.5" for name in names}, **more}]
 
     few = run(["dice_myo", "dice_rv", "dice_mean", "hd_px"])
-    assert script.default_metrics([few, few])[:2] == ["dice_myo", "dice_rv"]
+    assert command.default_metrics([few, few])[:2] == ["dice_myo", "dice_rv"]
     many = run([f"dice_s{i}" for i in range(24)] + ["dice_mean", "ause"])
-    assert script.default_metrics([many, many])[0] == "dice_mean" and "ause" in script.default_metrics([many, many])
-    assert "ause" not in script.default_metrics([many, run(["dice_mean"], registered_ause="")])
+    assert command.default_metrics([many, many])[0] == "dice_mean" and "ause" in command.default_metrics([many, many])
+    assert "ause" not in command.default_metrics([many, run(["dice_mean"], registered_ause="")])

@@ -4,17 +4,12 @@ import csv
 
 import pytest
 
-from tests.scripts import load_script
+from training import reproduce, train
 
 
-@pytest.fixture(scope="module")
-def script():
-    return load_script("reproduce")
-
-
-def plan_of(script, table, out, *flags):
-    args = script.parser().parse_args(["--table", table, "--out", str(out), *flags])
-    return script.Plan(args, script.tables(args.arch)[table])
+def plan_of(table, out, *flags):
+    args = reproduce.parser().parse_args(["--table", table, "--out", str(out), *flags])
+    return reproduce.Plan(args, reproduce.tables(args.arch)[table])
 
 
 def write_run(folder, scores, **columns):
@@ -32,10 +27,9 @@ def write_run(folder, scores, **columns):
 
 @pytest.mark.parametrize("arch", ["vxm", "transmorph"])
 @pytest.mark.parametrize("table", ["lambda", "main", "gamma", "sigma_z", "noise"])
-def test_every_command_is_understood(script, table, arch, tmp_path):
+def test_every_command_is_understood(table, arch, tmp_path):
     """The flags are those of train.py, and each objective accepts its own."""
-    train = load_script("train")
-    plan = plan_of(script, table, tmp_path, "--arch", arch)
+    plan = plan_of(table, tmp_path, "--arch", arch)
     jobs = [job for method in plan.table.methods for job in plan.jobs(method)]
     trainings = [job.command for job in jobs if job.command[1].endswith("train.py")]
     assert trainings
@@ -47,8 +41,8 @@ def test_every_command_is_understood(script, table, arch, tmp_path):
 
 
 @pytest.mark.parametrize("table", ["lambda", "main", "gamma", "sigma_z", "noise"])
-def test_no_two_rows_share_a_folder_unless_they_are_the_same(script, table, tmp_path):
-    plan = plan_of(script, table, tmp_path)
+def test_no_two_rows_share_a_folder_unless_they_are_the_same(table, tmp_path):
+    plan = plan_of(table, tmp_path)
     commands = {}
     for method in plan.table.methods:
         for job in plan.jobs(method):
@@ -57,23 +51,23 @@ def test_no_two_rows_share_a_folder_unless_they_are_the_same(script, table, tmp_
     assert len(set(runs)) == len(runs)
 
 
-def test_tables_share_their_trainings(script, tmp_path):
-    main, gamma = plan_of(script, "main", tmp_path), plan_of(script, "gamma", tmp_path)
-    folders = [
+def test_tables_share_their_trainings(tmp_path):
+    main, gamma, smoothness = (
         {job.done for m in plan.table.methods for job in plan.jobs(m) if "train.py" in job.command[1]}
-        for plan in (main, gamma)
-    ]
-    assert len(folders[0] & folders[1]) == 6  # mse and het, three seeds each
+        for plan in (plan_of(table, tmp_path, "--lambda", "0.1") for table in ("main", "gamma", "lambda"))
+    )
+    assert len(main & gamma) == 7  # mse and het, three seeds each, and het of blocks
+    assert len(main & smoothness) == 3  # the first seed of mse, het and het of blocks, λ = 0.1
 
 
-def test_the_table_says_mean_deviation_and_difference(script, tmp_path, capsys):
-    plan = plan_of(script, "main", tmp_path, "--seeds", "0", "1")
+def test_the_table_says_mean_deviation_and_difference(tmp_path, capsys):
+    plan = plan_of("main", tmp_path, "--seeds", "0", "1")
     mse, het = (next(m for m in plan.table.methods if m.label == name) for name in ("mse", "het"))
     for run, scores in zip(plan.runs(mse), [(0.70, 0.80), (0.72, 0.82)], strict=True):
         write_run(run, scores, registered_folds_percent=0.1)
     for run, scores in zip(plan.runs(het), [(0.75, 0.85), (0.77, 0.87)], strict=True):
         write_run(run, scores, registered_folds_percent=0.2)
-    assert script.main(["--table", "main", "--out", str(tmp_path), "--seeds", "0", "1", "--render"]) == 0
+    assert reproduce.main(["--table", "main", "--out", str(tmp_path), "--seeds", "0", "1", "--render"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     cells = {line.split(" | ")[0].strip("| "): line for line in lines}
     assert "| 0.500 |" in cells["undeformed"]
@@ -85,33 +79,33 @@ def test_the_table_says_mean_deviation_and_difference(script, tmp_path, capsys):
     assert r"0.760 $\pm$ 0.014" in tex and r"folds \%" in tex and tex.count(r"\\") == len(lines) - 1
 
 
-def test_what_is_done_is_not_run_again_and_failures_stop(script, tmp_path, monkeypatch):
+def test_what_is_done_is_not_run_again_and_failures_stop(tmp_path, monkeypatch):
     calls = []
 
     class Result:
         returncode = 3
 
-    monkeypatch.setattr(script.subprocess, "run", lambda command, env: calls.append(command) or Result())
+    monkeypatch.setattr(reproduce.subprocess, "run", lambda command, env: calls.append(command) or Result())
     done, missing = tmp_path / "done.json", tmp_path / "missing.json"
     done.touch()
-    jobs = [script.Job(("finished",), done), script.Job(("fails",), missing), script.Job(("never",), missing)]
+    jobs = [reproduce.Job(("finished",), done), reproduce.Job(("fails",), missing), reproduce.Job(("never",), missing)]
     with pytest.raises(RuntimeError, match="status 3.*fails"):
-        script.execute(jobs, keep_going=False)
+        reproduce.execute(jobs, keep_going=False)
     assert calls == [("fails",)]
-    assert script.execute(jobs, keep_going=True) == jobs[1:]
+    assert reproduce.execute(jobs, keep_going=True) == jobs[1:]
     assert calls[1:] == [("fails",), ("never",)]
 
 
-def test_mistakes_are_named(script, tmp_path, capsys):
-    assert script.main(["--table", "main", "--only", "mes", "--out", str(tmp_path)]) == 2
+def test_mistakes_are_named(tmp_path, capsys):
+    assert reproduce.main(["--table", "main", "--only", "mes", "--out", str(tmp_path)]) == 2
     assert "no row mes; rows are demons" in capsys.readouterr().err
-    assert script.main(["--table", "main", "--render", "--out", str(tmp_path)]) == 2
+    assert reproduce.main(["--table", "main", "--render", "--out", str(tmp_path)]) == 2
     assert "no row of this table is done" in capsys.readouterr().err
 
 
-def test_budgets_and_tables_of_the_same_name_have_folders_of_their_own(script, tmp_path):
+def test_budgets_and_tables_of_the_same_name_have_folders_of_their_own(tmp_path):
     def folders(*flags):
-        plan = plan_of(script, "gamma", tmp_path, *flags)
+        plan = plan_of("gamma", tmp_path, *flags)
         return {job.done.parent for method in plan.table.methods for job in plan.jobs(method)}
 
     usual = folders()
@@ -120,8 +114,36 @@ def test_budgets_and_tables_of_the_same_name_have_folders_of_their_own(script, t
     assert not folders("--data", "a/pairs.csv") & folders("--data", "b/pairs.csv")
 
 
-def test_passes_share_the_training_but_not_the_scores(script, tmp_path):
-    once, thrice = (plan_of(script, "main", tmp_path, "--passes", n) for n in ("1", "3"))
+def test_lambda_of_a_row_of_its_own(tmp_path, capsys):
+    plan = plan_of("noise", tmp_path, "--lambda", "0.1", "het, blocks=0.01")
+    values = {m.label: plan.jobs(m)[0].command for m in plan.table.methods if not m.program}
+    values = {label: command[command.index("--lambda") + 1] for label, command in values.items()}
+    assert {value for label, value in values.items() if "blocks" in label} == {"0.01"}
+    assert {value for label, value in values.items() if "blocks" not in label} == {"0.1"}
+    for wrong, message in (("het=strong", "ROW=number"), ("hat=0.1", "no row hat")):
+        assert reproduce.main(["--table", "main", "--out", str(tmp_path), "--render", "--lambda", wrong]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_lambda_is_tuned_at_a_level_of_noise(tmp_path, capsys):
+    out = ["--out", str(tmp_path)]
+    args = reproduce.parser().parse_args(["--table", "lambda", "--noise", "0.1", *out])
+    clean, noisy = (reproduce.Plan(args, reproduce.tables(noise=noise)["lambda"]) for noise in ("", "0.1"))
+    for method in noisy.table.methods:
+        assert all("--noise" in job.command for job in noisy.jobs(method))
+        write_run(noisy.runs(method)[0], (0.7, 0.8))
+    assert not {run for m in noisy.table.methods for run in noisy.runs(m)} & {
+        run for m in clean.table.methods for run in clean.runs(m)
+    }
+    assert reproduce.main(["--table", "lambda", "--noise", "0.1", "--render", *out]) == 0
+    printed = capsys.readouterr().out
+    assert "| het, λ = 0.3, noise 0.1 |" in printed and "+0.0000" in printed
+    assert reproduce.main(["--table", "main", "--noise", "0.1", *out]) == 2
+    assert "--noise is for --table lambda" in capsys.readouterr().err
+
+
+def test_passes_share_the_training_but_not_the_scores(tmp_path):
+    once, thrice = (plan_of("main", tmp_path, "--passes", n) for n in ("1", "3"))
     het = next(m for m in once.table.methods if m.label == "het")
     assert [j.done for j in once.jobs(het)][::2] == [j.done for j in thrice.jobs(het)][::2]
     assert not set(once.runs(het)) & set(thrice.runs(het))

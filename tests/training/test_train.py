@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.scripts import load_script
+from training import train
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = """
@@ -25,11 +25,6 @@ objective: {warm_start: 1}
 
 
 @pytest.fixture(scope="module")
-def script():
-    return load_script("train")
-
-
-@pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "tiny.yaml"
     path.write_text(TINY)
@@ -37,9 +32,9 @@ def tiny(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(script, tiny, tmp_path_factory):
+def finished(tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
-    assert script.main(["--config", str(tiny), "--out", str(out)]) == 0
+    assert train.main(["--config", str(tiny), "--out", str(out)]) == 0
     return out
 
 
@@ -64,7 +59,7 @@ def test_one_command_leaves_everything(finished):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_keep_says_which_weights_are_scored_and_exported(script, tiny, finished, tmp_path):
+def test_keep_says_which_weights_are_scored_and_exported(tiny, finished, tmp_path):
     def kept(folder):
         return keras.saving.load_model(folder / "model.keras").get_weights()
 
@@ -77,26 +72,26 @@ def test_keep_says_which_weights_are_scored_and_exported(script, tiny, finished,
     other = keras.saving.load_model(best / "best.keras")
     other.set_weights([w + 0.01 for w in other.get_weights()])
     other.save(best / "best.keras")
-    assert script.main(["--config", str(path), "--out", str(best), "--resume"]) == 0
+    assert train.main(["--config", str(path), "--out", str(best), "--resume"]) == 0
     for a, b in zip(kept(best), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_stopped_run_resumes_exactly(script, tiny, finished, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_exactly(tiny, finished, tmp_path, monkeypatch):
     out = tmp_path / "stopped"
 
-    class Stop(script.callbacks.Checkpoint):
+    class Stop(train.callbacks.Checkpoint):
         def on_train_batch_begin(self, batch, logs=None):
             if len(list(self.folder.glob("*.keras"))) and self.model.optimizer.iterations > 1 and batch == 1:
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(script.callbacks, "Checkpoint", Stop)
+        patch.setattr(train.callbacks, "Checkpoint", Stop)
         with pytest.raises(KeyboardInterrupt):
-            script.main(["--config", str(tiny), "--out", str(out)])
+            train.main(["--config", str(tiny), "--out", str(out)])
     assert not (out / "summary.json").exists()
-    assert script.main(["--config", str(tiny), "--out", str(out), "--resume"]) == 0
+    assert train.main(["--config", str(tiny), "--out", str(out), "--resume"]) == 0
     for a, b in zip(weights(out), weights(finished), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     logs = [np.genfromtxt(folder / "log.csv", delimiter=",", names=True) for folder in (out, finished)]
@@ -122,8 +117,8 @@ def test_a_killed_run_resumes_exactly(tiny, tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def settings(script, *flags):
-    return script.configuration(script.parser().parse_args(flags))
+def settings(*flags):
+    return train.configuration(train.parser().parse_args(flags))
 
 
 EFFECTS = [
@@ -168,21 +163,21 @@ EFFECTS = [
 
 
 @pytest.mark.parametrize("flags,place,value", EFFECTS)
-def test_flags_reach_the_configuration(script, flags, place, value):
-    result = settings(script, *flags)
+def test_flags_reach_the_configuration(flags, place, value):
+    result = settings(*flags)
     for part in place.split("."):
         result = getattr(result, part)
     assert result == value
 
 
-def test_every_flag_is_among_those(script):
+def test_every_flag_is_among_those():
     plumbing = {"--help", "--config", "--out", "--resume"}
-    flags = {o for action in script.parser()._actions for o in action.option_strings if o.startswith("--")}
+    flags = {o for action in train.parser()._actions for o in action.option_strings if o.startswith("--")}
     assert flags - plumbing == {flag for flags, *_ in EFFECTS for flag in flags if flag.startswith("--")}
 
 
-def test_flags_take_precedence_over_the_file(script, tiny):
-    result = settings(script, "--config", str(tiny), "--steps", "9")
+def test_flags_take_precedence_over_the_file(tiny):
+    result = settings("--config", str(tiny), "--steps", "9")
     assert result.schedule.steps == 9 and result.schedule.batch_size == 2
 
 
@@ -199,22 +194,22 @@ def test_flags_take_precedence_over_the_file(script, tiny):
         (["--config", "/nowhere.yaml"], "no configuration file"),
     ],
 )
-def test_mistakes_end_in_one_line(script, tmp_path, capsys, flags, message):
+def test_mistakes_end_in_one_line(tmp_path, capsys, flags, message):
     out = [] if "--out" in flags else ["--out", str(tmp_path / "run")]
-    assert script.main([*flags, *out]) == 2
+    assert train.main([*flags, *out]) == 2
     error = capsys.readouterr().err
     assert error.startswith("train.py: error:") and re.search(message, error)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_is_not_overwritten_or_mixed(script, tiny, finished, capsys):
-    assert script.main(["--config", str(tiny), "--out", str(finished)]) == 2
+def test_a_run_is_not_overwritten_or_mixed(tiny, finished, capsys):
+    assert train.main(["--config", str(tiny), "--out", str(finished)]) == 2
     assert "--resume" in capsys.readouterr().err
-    assert script.main(["--config", str(tiny), "--out", str(finished), "--resume", "--lr", "0.5"]) == 2
+    assert train.main(["--config", str(tiny), "--out", str(finished), "--resume", "--lr", "0.5"]) == 2
     assert "another configuration (optimizer differ" in capsys.readouterr().err
 
 
-def test_help_states_direction_frame_and_units(script):
-    text = script.parser().format_help()
+def test_help_states_direction_frame_and_units():
+    text = train.parser().format_help()
     for word in ("ED, moving", "ES, fixed", "voxels", "grid of the fixed image", "[0, 1]"):
         assert word in text

@@ -1,0 +1,154 @@
+"""Laws of refining one pair: a known motion is found, nothing gets worse, the model stays as it was."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy.ndimage import gaussian_filter
+
+from hetmorph.evaluation.predictor import Predictor
+from hetmorph.instance import Refined
+from hetmorph.losses import MSE, NCC, MutualInformation
+from hetmorph.networks import HetVxmDense, VxmDense
+from tests.networks.models import FEATURES, lively
+
+
+class Rest(Predictor):
+    """Leaves every image where it is, and says which half of it counts."""
+
+    def __init__(self, weighted=False):
+        super().__init__(None)
+        self.weighted = weighted
+
+    def _run(self, moving, fixed):
+        shape = tuple(moving.shape)
+        results = {"displacement": np.zeros((*shape[:-1], len(shape) - 2)), "moved": moving}
+        if self.weighted:
+            half = np.zeros(shape)
+            half[:, : shape[1] // 2] = 2.0
+            results |= {"weight": half, "log_variance": np.zeros(shape)}
+        return results
+
+
+def smooth(rng, shape, sigma=3.0):
+    image = gaussian_filter(rng.standard_normal(shape), sigma)
+    return ((image - image.min()) / np.ptp(image)).astype(np.float32)
+
+
+def shifted(image, voxels):
+    """image(x + voxels) along the first axis; the last rows repeat."""
+    return np.concatenate([image[voxels:], np.repeat(image[-1:], voxels, 0)])
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+@pytest.mark.parametrize("shape", [(32, 27), (16, 18, 15)])
+def test_a_translation_is_found(rng, shape, optimizer):
+    moving = smooth(rng, shape)
+    result = Refined(Rest(), iterations=60, smoothness=1e-4, optimizer=optimizer).refine(moving, shifted(moving, 2))
+    inner = tuple(slice(4, -5) for _ in shape)
+    assert min(result.losses) < 0.1 * result.losses[0]
+    if optimizer == "lbfgs":  # Adam steps along the contours as far as across them
+        expected = [2.0] + [0.0] * (len(shape) - 1)
+        middle = np.median(result.displacement[inner].reshape(-1, len(shape)), 0)
+        np.testing.assert_allclose(middle, expected, atol=0.15)
+        np.testing.assert_allclose(result.moved[inner], shifted(moving, 2)[inner], atol=0.05)
+
+
+@pytest.mark.parametrize("loss", [MSE().loss, NCC(win=5).loss, MutualInformation(nb_bins=16).loss])
+def test_any_image_loss(rng, loss):
+    moving = smooth(rng, (32, 32))
+    losses = Refined(Rest(), 10, loss=loss, smoothness=1e-3).refine(moving, shifted(moving, 2)).losses
+    assert min(losses) < losses[0]
+
+
+@pytest.mark.parametrize("learning_rate", [50.0, 1e-3])
+def test_never_worse_than_the_start(rng, learning_rate):
+    """Steps far too long raise the loss at every turn: the answer is then the model's own."""
+    moving = smooth(rng, (24, 24))
+    fixed = shifted(moving, 1)
+    result = Refined(Rest(), 8, optimizer="adam", learning_rate=learning_rate, smoothness=1.0).refine(moving, fixed)
+    residual = np.mean((result.moved - fixed) ** 2)
+    roughness = 2 * np.mean([np.mean(np.diff(result.displacement, axis=a) ** 2) for a in (0, 1)])
+    assert residual + roughness == pytest.approx(min(result.losses), rel=1e-4)
+    assert min(result.losses) <= result.losses[0]
+    if learning_rate > 1:
+        assert not result.displacement.any()
+
+
+def test_equal_images_stay_and_stop_at_once(rng):
+    image = smooth(rng, (24, 24))
+    result = Refined(Rest(), 50).refine(image, image)
+    assert not result.displacement.any() and len(result.losses) < 5
+
+
+def test_smoothness_is_that_of_training(rng):
+    """λ·2‖∇u‖², the mean over voxels, components and axes."""
+    moving, fixed = smooth(rng, (24, 24)), smooth(rng, (24, 24))
+    model = lively(VxmDense((24, 24), FEATURES), rng)
+    for smoothness in (0.0, 0.7):
+        refined = Refined(model, 1, smoothness=smoothness)
+        start = refined.predictor(moving, fixed)
+        rough = np.mean([np.mean(np.diff(start.displacement, axis=a) ** 2) for a in (0, 1)])
+        expected = np.mean((start.moved - fixed) ** 2) + smoothness * 2 * rough
+        assert refined.refine(moving, fixed).losses[0] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_the_network_is_refined_in_a_copy(rng, optimizer):
+    model = lively(VxmDense((24, 20), FEATURES), rng, 0.1)
+    before = [w.copy() for w in model.get_weights()]
+    moving = smooth(rng, (24, 20))
+    fixed = shifted(moving, 2)
+    refined = Refined(model, 10, of="network", optimizer=optimizer, learning_rate=1e-3, smoothness=0.01)
+    first = refined.refine(moving, fixed)
+    assert min(first.losses) < 0.95 * first.losses[0]
+    refined.refine(fixed, moving)
+    again = refined.refine(moving, fixed)  # a pair does not depend on those before it
+    np.testing.assert_allclose(again.losses[0], first.losses[0], rtol=1e-5)
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_weighted_refinement_sees_what_counts(rng):
+    """Only the upper half counts, so what differs in the lower one moves nothing there."""
+    moving = smooth(rng, (32, 32))
+    fixed = shifted(moving, 2)
+    fixed[:16] = moving[:16]
+    plain, weighted = (
+        Refined(Rest(weighted=True), 30, smoothness=0.01, weighted=w).refine(moving, fixed) for w in (0, 1)
+    )
+    assert np.abs(plain.displacement[20:28]).mean() > 0.5
+    assert np.abs(weighted.displacement[20:28]).mean() < 0.1
+
+
+def test_a_batch_is_its_pairs(rng):
+    model = lively(HetVxmDense((24, 24), FEATURES, variance_features=FEATURES), rng, 0.1)
+    images = [smooth(rng, (24, 24)) for _ in range(4)]
+    refined = Refined(model, 5, smoothness=0.01)
+    batch = refined.predict_batch(images[:2], images[2:])
+    for k in range(2):
+        single = refined(images[k], images[k + 2])
+        np.testing.assert_allclose(batch[k].displacement, single.displacement, atol=1e-3)
+        np.testing.assert_allclose(batch[k].log_variance, model_variance(model, images[k], images[k + 2]), atol=1e-4)
+
+
+def model_variance(model, moving, fixed):
+    images = (tf.constant(x[None, ..., None]) for x in (moving, fixed))
+    return model.predict_all(*images)["log_variance"][0, ..., 0]
+
+
+def test_mistakes_are_named(rng):
+    image = smooth(rng, (16, 16))
+    with pytest.raises(ValueError, match="of to be one of"):
+        Refined(Rest(), of="weights")
+    with pytest.raises(ValueError, match="needs a live model"):
+        Refined(Rest(), of="network")
+    with pytest.raises(ValueError, match="iterations >= 1"):
+        Refined(Rest(), 0)
+    with pytest.raises(ValueError, match="predicts a weight"):
+        Refined(Rest(), weighted=True).refine(image, image)
+    with pytest.raises(ValueError, match="mean over voxels"):
+        Refined(Rest(), weighted=True, loss=MutualInformation().loss)
+    with pytest.raises(ValueError, match="NaN"):
+        Refined(Rest()).refine(np.full((16, 16), np.nan), image)
+    with pytest.raises(ValueError, match="not finite"):
+        Refined(Rest(), loss=lambda a, b: tf.constant(np.nan) * tf.reduce_sum(b)).refine(image, image)
