@@ -154,7 +154,7 @@ class ModelPredictor(Predictor):
     def _graph(self, images, which: str):
         key = (which, *images.shape[1:])
         if key not in self._graphs:
-            self._graphs[key] = _graph_of(self._model_for(images), which)
+            self._graphs[key] = _graph_of(self._model_for(images), which, images.shape[1:])
         return self._graphs[key]
 
     def _model_for(self, images):
@@ -168,11 +168,12 @@ class ModelPredictor(Predictor):
         return self._models[shape]
 
 
-def _graph_of(model, which: str):
+def _graph_of(model, which: str, shape):
     """A model as a graph function of moving and fixed; `predict` costs ten times the network on one pair.
 
     Args:
         which: "all" it says, the "displacement" alone, or that "drawn" with its random layers.
+        shape: of an image with its channel; the batch is left open, so that each size of it is not traced anew.
     """
     references = model.references
     if which != "all":
@@ -181,7 +182,8 @@ def _graph_of(model, which: str):
         part = references.full_model
     else:
         part = keras.Model(model.inputs, {"displacement": references.pos_flow, "moved": references.y_source})
-    return tf.function(lambda moving, fixed: part([moving, fixed], training=which == "drawn"), reduce_retracing=True)
+    signature = [tf.TensorSpec([None, *shape], tf.float32)] * 2
+    return tf.function(lambda *images: part([*images], training=which == "drawn"), input_signature=signature)
 
 
 def _random_layers(model) -> dict[str, list]:
