@@ -1,8 +1,9 @@
-"""NIfTI images in, arrays with geometry out; whatever is wrong with a file is said with its name."""
+"""NIfTI images and arrays with geometry; whatever is wrong with a file is said with its name."""
 
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,3 +116,37 @@ def _decode(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
         raise DataError(
             f"{path}: not a complete NIfTI file, it may be truncated or damaged ({reason}); fetch it again."
         ) from error
+
+
+def write_image(path: Path | str, array: np.ndarray, spacing, description: str = "") -> Path:
+    """Writes an array as float32 NIfTI, complete or not at all; returns the path.
+
+    Args:
+        path: ends in .nii or .nii.gz; missing folders are made.
+        array: `[X, Y]` or `[X, Y, Z]`; an image gets a third axis of one voxel.
+        spacing: millimetres per array axis, or the affine `(N + 1, N + 1)` from voxel index to RAS+ millimetres.
+        description: at most 79 bytes, for the header.
+
+    Raises:
+        ValueError: another ending or number of axes, or a spacing that does not fit.
+    """
+    path, array, spacing = Path(path), np.asarray(array, np.float32), np.asarray(spacing, float)
+    suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
+    ndims = array.ndim
+    if suffix is None or ndims not in (2, 3):
+        raise ValueError(f"expected a path ending in {' or '.join(SUFFIXES)} and 2 or 3 axes, got {path} and {ndims}")
+    affine = np.eye(4)
+    if spacing.shape == (ndims,):
+        affine[:ndims, :ndims] = np.diag(spacing)
+    elif spacing.shape == (ndims + 1, ndims + 1):
+        affine[:ndims, :ndims], affine[:ndims, 3] = spacing[:-1, :-1], spacing[:-1, -1]
+    else:
+        raise ValueError(f"expected {ndims} spacings or an affine {(ndims + 1, ndims + 1)}, got {spacing.shape}")
+    nifti = nib.Nifti1Image(array[..., None] if ndims == 2 else array, affine)
+    nifti.header.set_xyzt_units("mm")
+    nifti.header["descrip"] = description.encode()[:79]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name.removesuffix(suffix)}.{os.getpid()}.part{suffix}")
+    nib.save(nifti, part)
+    part.replace(path)
+    return path
