@@ -23,10 +23,18 @@ def version():
 # with `pip install --no-deps tensorflow-serving-api` beside the TensorFlow at hand.
 SERVING = ["grpcio>=1.60", "requests>=2.31"]
 REPORTS = ["SimpleITK>=2.3"]
-TESTS = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "SimpleITK>=2.3", "scikit-image>=0.22"]
+FORMATS = ["SimpleITK>=2.3"]  # MetaImage, NRRD, DICOM series and ITK's transform files, see docs/files.md
+TESTS = [
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "hypothesis>=6.100",
+    "SimpleITK>=2.3",
+    "scikit-image>=0.22",
+    "nitransforms>=24.1",  # an independent reader of displacement fields
+]
 BENCH = ["SimpleITK>=2.3"]
 CLASSICAL = ["SimpleITK>=2.3", "antspyx>=0.5"]
-DEV = ["ruff>=0.12", *TESTS, *SERVING, *REPORTS, *BENCH]
+DEV = ["ruff>=0.12", *TESTS, *SERVING, *REPORTS, *FORMATS, *BENCH]
 
 setup(
     name="hetmorph",
@@ -40,6 +48,7 @@ setup(
     install_requires=requirements(),
     extras_require={
         "serving": SERVING,
+        "formats": FORMATS,
         "reports": REPORTS,
         "tests": TESTS,
         "bench": BENCH,

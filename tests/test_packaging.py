@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Import name -> name on PyPI, where they differ. SimpleITK is an extra, imported only where it is used.
-DISTRIBUTIONS = {"yaml": "pyyaml"}
+DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow"}
 EXTRAS = {"SimpleITK", "grpc", "requests", "tensorflow_serving"}
 
 
