@@ -137,10 +137,10 @@ def model_grid(
         raise ValueError(f"a {n}-D grid needs {n} spacings and sizes, received {spacings} and {shapes}")
     old = np.array(turned.spacing)
     new = np.array([own if wanted is None else wanted for own, wanted in zip(old, spacings, strict=True)], float)
-    covering = np.ceil(np.array(turned.shape) * old / new - 1e-3).astype(int)
+    if not (np.isfinite(new).all() and new.min() > 0 and all(size is None or size > 0 for size in shapes)):
+        raise ValueError(f"spacing (mm) and shape must be above 0, received {spacings} and {shapes}")
+    covering = np.maximum(np.ceil(np.array(turned.shape) * old / new - 1e-3), 1)
     size = [int(cover if wanted is None else wanted) for cover, wanted in zip(covering, shapes, strict=True)]
-    if not (np.isfinite(new).all() and new.min() > 0 and min(size) > 0):
-        raise ValueError(f"spacing (mm) and shape must be above 0, received {tuple(new)} and {tuple(size)}")
     affine = turned.affine.copy()
     affine[:3, :n] *= new / old
     centre = turned.world((np.array(turned.shape) - 1) / 2)
@@ -278,13 +278,11 @@ def _reordered(grid: Grid, orientation: str | None, slice_axis: int | None) -> G
         return grid
     if n != 3:
         raise ValueError(f"orientation {orientation!r} is for 3-D grids, received shape {grid.shape}")
-    try:
-        wanted = nib.orientations.axcodes2ornt(tuple(orientation.upper()))
-        turn = nib.orientations.ornt_transform(nib.io_orientation(affine), wanted)
-    except (KeyError, ValueError, IndexError) as error:
-        raise ValueError(
-            f"orientation must be three letters such as 'RAS' or 'LPS', received {orientation!r}"
-        ) from error
+    codes = orientation.upper()
+    if len(codes) != 3 or any(len(set(pair) & set(codes)) != 1 for pair in ("RL", "AP", "SI")):
+        raise ValueError(f"orientation must be three letters such as 'RAS' or 'LPS', received {orientation!r}")
+    wanted = nib.orientations.axcodes2ornt(tuple(codes))
+    turn = nib.orientations.ornt_transform(nib.io_orientation(affine), wanted)
     shape = tuple(grid.shape[int(axis)] for axis in np.argsort(turn[:, 0]))
     return Grid(shape, affine @ nib.orientations.inv_ornt_aff(turn, grid.shape))
 

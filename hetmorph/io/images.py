@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -245,7 +246,8 @@ def decode_nifti(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
 def load_numpy(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an `.npz` file by name; that of an `.npy` file has the name ""."""
     try:
-        loaded = np.load(path, allow_pickle=False)
+        # from memory: where a file is damaged, numpy leaves it open
+        loaded = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return {"": loaded}
         with loaded as arrays:

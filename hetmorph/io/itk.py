@@ -80,27 +80,14 @@ def read_transform(path: Path, fixed: Grid | None) -> tuple[np.ndarray, Grid]:
     """
     sitk = _package()
     try:
-        transform = sitk.ReadTransform(str(path))
-        while transform.GetTransformEnum() == sitk.sitkComposite:
-            parts = sitk.CompositeTransform(transform)
-            if parts.GetNumberOfTransforms() != 1:
-                break
-            transform = parts.GetNthTransform(0)
-    except RuntimeError as error:
+        transform = _simplest(sitk, sitk.ReadTransform(str(path)))
+        field, grid = _field(sitk, transform, path, fixed)
+        vectors = _array(sitk, field, vectors=True)
+    except RuntimeError as error:  # ITK reads half a text file without complaint, and fails when asked for the field
         raise damaged(path, "ITK transform", _last_line(error)) from error
-    if fixed is None:
-        if transform.GetTransformEnum() != sitk.sitkDisplacementField:
-            raise DataError(f"{path}: {transform.GetName()} has no grid of its own; give the fixed image.")
-        field = sitk.DisplacementFieldTransform(transform).GetDisplacementField()
-        fixed = Grid(field.GetSize(), _affine(field))
-    elif transform.GetDimension() != fixed.ndim:
-        raise DataError(f"{path}: a {transform.GetDimension()}-D transform for a fixed image {fixed.shape}.")
-    else:
-        field = _evaluated(sitk, transform, fixed)
-    vectors = _array(sitk, field, vectors=True)
     if not np.isfinite(vectors).all():
         raise DataError(f"{path}: the displacement holds NaN or infinity.")
-    return from_lps(vectors, fixed).astype(np.float32), fixed
+    return from_lps(vectors, grid).astype(np.float32), grid
 
 
 def write_transform(path: Path, displacement: np.ndarray, grid: Grid) -> Path:
@@ -117,7 +104,19 @@ def write_transform(path: Path, displacement: np.ndarray, grid: Grid) -> Path:
         transform = sitk.CompositeTransform([transform])
     with replacing(path) as part:
         _write(sitk.WriteTransform, transform, part, path)
+        if suffix_of(path) != ".h5":
+            _check_complete(part, path, displacement)
     return path
+
+
+def _check_complete(part: Path, path: Path, displacement: np.ndarray) -> None:
+    """OSError for a file that lacks its end: ITK's writers of text and Matlab files do not notice a full disk."""
+    try:
+        written, _ = read_transform(part, None)
+    except DataError as error:
+        raise OSError(f"{path}: not written completely; is the disk full?") from error
+    if not np.allclose(written, displacement, rtol=1e-4, atol=1e-4):
+        raise OSError(f"{path}: does not hold what was written; is the disk full?")
 
 
 def _package():
@@ -188,6 +187,28 @@ def _itk_geometry(grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raise ValueError("ITK's 2-D images lie in a plane of constant z, this one does not; write NIfTI (.nii.gz)")
     spacing, affine = np.array(grid.spacing), _LPS @ grid.affine
     return affine[:n, :n] / spacing, spacing, affine[:n, 3]
+
+
+def _simplest(sitk, transform):
+    """The transform itself, taken out of composites that hold nothing else."""
+    while transform.GetTransformEnum() == sitk.sitkComposite:
+        parts = sitk.CompositeTransform(transform)
+        if parts.GetNumberOfTransforms() != 1:
+            break
+        transform = parts.GetNthTransform(0)
+    return transform
+
+
+def _field(sitk, transform, path: Path, fixed: Grid | None):
+    """The transform as ITK's image of vectors, and its grid."""
+    if fixed is None:
+        if transform.GetTransformEnum() != sitk.sitkDisplacementField:
+            raise DataError(f"{path}: {transform.GetName()} has no grid of its own; give the fixed image.")
+        field = sitk.DisplacementFieldTransform(transform).GetDisplacementField()
+        return field, Grid(field.GetSize(), _affine(field))
+    if transform.GetDimension() != fixed.ndim:
+        raise DataError(f"{path}: a {transform.GetDimension()}-D transform for a fixed image {fixed.shape}.")
+    return _evaluated(sitk, transform, fixed), fixed
 
 
 def _evaluated(sitk, transform, grid: Grid):
