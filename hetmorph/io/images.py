@@ -114,8 +114,8 @@ def read_image(path: Path | str, ndim: int | None = None, finite: bool = True) -
 
     Args:
         path: `.nii`, `.nii.gz`; `.mha`, `.mhd`, `.nrrd`; `.npz` (one array, or one called `vol`; perhaps `affine`),
-            `.npy`; a grey `.png`, its columns as first axis; or a folder with one DICOM series, whose slices at one
-            place become the frames of a sequence.
+            `.npy`; a grey `.png`, its columns as first axis; a folder with one DICOM series, or a file of one of
+            several: slices at one place become the frames of a sequence.
         ndim: number of dimensions that the array must have; None takes any.
         finite: refuse NaN and infinite voxels.
 
@@ -264,10 +264,11 @@ def damaged(path: Path, kind: str, error: Exception) -> DataError:
 
 def _reader(path: Path):
     suffix = suffix_of(path)
-    if path.is_dir() or suffix in _ITK:
+    series = path.is_dir() or _is_dicom(path)
+    if series or suffix in _ITK:
         from hetmorph.io import itk
 
-        return itk.read_series if path.is_dir() else itk.read_image
+        return itk.read_series if series else itk.read_image
     if suffix in _NUMPY:
         return _read_numpy
     if suffix == ".png":
@@ -275,6 +276,11 @@ def _reader(path: Path):
     if suffix in SUFFIXES:
         return _read_nifti
     raise DataError(f"{path}: expected a file that ends in {', '.join(READABLE)}, or a folder with a DICOM series.")
+
+
+def _is_dicom(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _read_nifti(path: Path) -> Image:

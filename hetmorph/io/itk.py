@@ -205,6 +205,8 @@ def _field(sitk, transform, path: Path, fixed: Grid | None):
         if transform.GetTransformEnum() != sitk.sitkDisplacementField:
             raise DataError(f"{path}: {transform.GetName()} has no grid of its own; give the fixed image.")
         field = sitk.DisplacementFieldTransform(transform).GetDisplacementField()
+        if not all(field.GetSize()):
+            raise DataError(f"{path}: the displacement field is empty, the file may be truncated; fetch it again.")
         return field, Grid(field.GetSize(), _affine(field))
     if transform.GetDimension() != fixed.ndim:
         raise DataError(f"{path}: a {transform.GetDimension()}-D transform for a fixed image {fixed.shape}.")

@@ -1,4 +1,4 @@
-"""Points through a transform, and the tables that hold them.
+"""Points through a transform, and the tables and meshes that hold them.
 
 Points go the other way than images: a transform that brings the moving image onto the fixed one takes a point of the
 fixed image to where it lies in the moving one. For points of the moving image, use the inverse transform.
@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +27,20 @@ _AXES = ("x", "y", "z")
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """A table of points.
+    """Points of a file; it does not say in which frame they are.
 
     Attributes:
-        coordinates: `[P, N]`, N = 2 or 3; the table does not say in which frame.
-        columns: names of all columns; empty for a table without a first line of names.
-        rows: all cells as text, those of the coordinates included.
-        places: which columns the coordinates are.
+        coordinates: `[P, N]`, N = 2 or 3.
+        suffix: ending of the file they came from.
+        encode: the content of that file with other coordinates `[P, N]` in their place.
     """
 
     coordinates: np.ndarray
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    places: tuple[int, ...]
+    suffix: str
+    encode: Callable[[np.ndarray], bytes]
 
     def moved_to(self, coordinates: np.ndarray) -> Points:
-        """The same table with other coordinates."""
+        """The same file with other coordinates."""
         return replace(self, coordinates=coordinates)
 
 
@@ -77,46 +78,103 @@ def transform_points(
 
 
 def read_points(path: Path | str) -> Points:
-    """Reads a CSV table with columns x, y and perhaps z, in any order among others; or without names, then the first.
+    """Reads points from a table or a mesh.
 
-    ANTs' tables (x, y, z, t, in LPS) are such.
+    - `.csv`: columns x, y and perhaps z, in any order among others; without a line of names, the first columns. ANTs'
+      tables (x, y, z, t, in LPS) are such.
+    - `.vtk`: VTK's legacy format, text or binary.
 
     Raises:
-        DataError: no such file, no such columns, no rows, or cells that are no finite numbers; the line is named.
+        DataError: no such file, another format, no such columns, no points, or coordinates that are no finite numbers.
     """
     path = Path(path)
+    if path.suffix.lower() not in _READERS:
+        raise DataError(f"{path}: expected points in a file ending in {', '.join(_READERS)}.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        lines = [tuple(cell.strip() for cell in line) for line in csv.reader(io.StringIO(text)) if line]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: no points can be read, {error.strerror}.") from error
+    return _READERS[path.suffix.lower()](path, content)
+
+
+def write_points(path: Path | str, points: Points) -> Path:
+    """Writes points in the format they came in, everything else in the file as it was, atomically.
+
+    Raises:
+        ValueError: a path with another ending.
+        OSError: the file cannot be written.
+    """
+    if Path(path).suffix.lower() != points.suffix:
+        raise ValueError(f"{path}: these points were read from a {points.suffix} file, and are written to one")
+    return write_bytes(path, points.encode(points.coordinates))
+
+
+def _read_csv(path: Path, content: bytes) -> Points:
+    try:
+        text = content.decode("utf-8-sig")
+        lines = [[cell.strip() for cell in line] for line in csv.reader(io.StringIO(text)) if line]
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: expected a table of points (CSV, UTF-8), received {error}.") from error
-    columns, rows = (lines[0], lines[1:]) if lines and not _is_number(lines[0][0]) else ((), lines)
+    columns, rows = (lines[0], lines[1:]) if lines and not _is_number(lines[0][0]) else ([], lines)
     if not rows:
         raise DataError(f"{path}: holds no point.")
     names = [name.lower() for name in columns]
     if columns and not {"x", "y"} <= set(names):
         raise DataError(f"{path}: expected columns x, y and perhaps z, received {', '.join(columns)}.")
-    places = tuple(names.index(a) for a in _AXES if a in names) if columns else tuple(range(min(3, len(rows[0]))))
+    places = [names.index(axis) for axis in _AXES if axis in names] if columns else list(range(min(3, len(rows[0]))))
     first = 2 if columns else 1
     coordinates = [_numbers(path, first + number, row, places) for number, row in enumerate(rows)]
-    return Points(np.array(coordinates), tuple(columns), tuple(rows), places)
+
+    def encode(coordinates: np.ndarray) -> bytes:
+        stream = io.StringIO()
+        table = csv.writer(stream, lineterminator="\n")
+        if columns:
+            table.writerow(columns)
+        for row, values in zip(rows, coordinates, strict=True):
+            moved = dict(zip(places, (_text(value) for value in values), strict=True))
+            table.writerow([moved.get(place, cell) for place, cell in enumerate(row)])
+        return stream.getvalue().encode()
+
+    return Points(np.array(coordinates), ".csv", encode)
 
 
-def write_points(path: Path | str, points: Points) -> Path:
-    """Writes a table of points as CSV, its other columns as they were read, atomically."""
-    stream = io.StringIO()
-    table = csv.writer(stream, lineterminator="\n")
-    if points.columns:
-        table.writerow(points.columns)
-    for row, coordinates in zip(points.rows, points.coordinates, strict=True):
-        cells = list(row)
-        for place, value in zip(points.places, coordinates, strict=True):
-            cells[place] = repr(round(float(value), 9))
-        table.writerow(cells)
-    return write_bytes(path, stream.getvalue().encode())
+def _read_vtk(path: Path, content: bytes) -> Points:
+    header = re.match(rb"# vtk DataFile[^\n]*\n[^\n]*\n\s*(ASCII|BINARY)", content)
+    block = re.search(rb"\nPOINTS\s+(\d+)\s+(float|double)[ \t\r]*\n", content)
+    if not header or not block:
+        raise DataError(f"{path}: expected VTK's legacy format with POINTS of float or double.")
+    count, kind = int(block[1]), np.dtype(">f8" if block[2] == b"double" else ">f4")
+    rest, text = content[block.end() :], header[1] == b"ASCII"
+    if text:
+        words = list(islice(re.finditer(rb"\S+", rest), 3 * count))
+        used = words[-1].end() if words else 0
+    else:
+        used = 3 * count * kind.itemsize
+    try:
+        values = (
+            np.array([word[0] for word in words], float) if text else np.frombuffer(rest[:used], kind).astype(float)
+        )
+    except ValueError:
+        values = np.empty(0)
+    if count == 0 or values.size != 3 * count or not np.isfinite(values).all():
+        raise DataError(f"{path}: expected {count} points, three finite numbers each; the file may be truncated.")
+
+    def encode(coordinates: np.ndarray) -> bytes:
+        lines = (" ".join(map(_text, point)) for point in coordinates)
+        body = "\n".join(lines).encode() if text else np.ascontiguousarray(coordinates, kind).tobytes()
+        return content[: block.end()] + body + rest[used:]
+
+    return Points(values.reshape(count, 3), ".vtk", encode)
 
 
-def _numbers(path: Path, line: int, row: tuple[str, ...], places: tuple[int, ...]) -> list[float]:
+_READERS = {".csv": _read_csv, ".vtk": _read_vtk}
+
+
+def _text(value: float) -> str:
+    return repr(round(float(value), 9))
+
+
+def _numbers(path: Path, line: int, row: list[str], places: list[int]) -> list[float]:
     try:
         values = [float(row[place]) for place in places]
     except (ValueError, IndexError):

@@ -78,7 +78,7 @@ def test_a_table_keeps_its_other_columns(tmp_path):
 def test_tables_without_names_and_of_two_coordinates(tmp_path):
     (tmp_path / "a.csv").write_text("1,2,3\n4,5,6\n")
     assert read_points(tmp_path / "a.csv").coordinates.shape == (2, 3)
-    (tmp_path / "b.csv").write_text("\ufeffX, Y\n1, 2\n")
+    (tmp_path / "b.csv").write_bytes(b"\xef\xbb\xbfX, Y\n1, 2\n")
     points = read_points(tmp_path / "b.csv")
     np.testing.assert_array_equal(points.coordinates, [[1, 2]])
     assert write_points(tmp_path / "c.csv", points).read_text() == "X,Y\n1.0,2.0\n"
@@ -110,3 +110,44 @@ def test_broken_tables_are_named(tmp_path, text, message):
     assert "a.csv" in str(error.value)
     with pytest.raises(DataError, match="gone.csv"):
         read_points(tmp_path / "gone.csv")
+
+
+def vtk_text(points):
+    lines = "\n".join(" ".join(map(str, point)) for point in points)
+    return (
+        f"# vtk DataFile Version 3.0\nmesh\nASCII\nDATASET POLYDATA\nPOINTS {len(points)} float\n{lines}\n"
+        "POLYGONS 1 4\n3 0 1 2\n"
+    ).encode()
+
+
+def test_a_mesh_keeps_its_faces(tmp_path, rng):
+    values = np.round(rng.normal(size=(3, 3)), 3)
+    (tmp_path / "a.vtk").write_bytes(vtk_text(values))
+    points = read_points(tmp_path / "a.vtk")
+    np.testing.assert_array_equal(points.coordinates, values)
+    path = write_points(tmp_path / "b.vtk", points.moved_to(values + 1))
+    assert path.read_bytes().endswith(b"\nPOLYGONS 1 4\n3 0 1 2\n")
+    np.testing.assert_allclose(read_points(path).coordinates, values + 1)
+    with pytest.raises(ValueError, match="read from a .vtk file"):
+        write_points(tmp_path / "b.csv", points)
+
+
+@pytest.mark.parametrize(("word", "kind"), [("float", ">f4"), ("double", ">f8")])
+def test_a_binary_mesh(tmp_path, rng, word, kind):
+    values = rng.normal(size=(5, 3))
+    head = f"# vtk DataFile Version 4.2\nmesh\nBINARY\nDATASET POLYDATA\nPOINTS 5 {word}\n".encode()
+    tail = b"\nVERTICES 1 2\n\x00\x00\x00\x01\x00\x00\x00\x00"
+    (tmp_path / "a.vtk").write_bytes(head + values.astype(kind).tobytes() + tail)
+    points = read_points(tmp_path / "a.vtk")
+    np.testing.assert_allclose(points.coordinates, values, rtol=1e-6)
+    again = write_points(tmp_path / "b.vtk", points.moved_to(values * 2)).read_bytes()
+    assert again == head + (values * 2).astype(kind).tobytes() + tail
+
+
+@pytest.mark.parametrize("change", [lambda b: b[:90], lambda b: b.replace(b"POINTS 3", b"POINTS 9"), lambda b: b[9:]])
+def test_broken_meshes_are_named(tmp_path, rng, change):
+    (tmp_path / "a.vtk").write_bytes(change(vtk_text(rng.normal(size=(3, 3)))))
+    with pytest.raises(DataError, match="a.vtk"):
+        read_points(tmp_path / "a.vtk")
+    with pytest.raises(DataError, match="a.stl: expected points"):
+        read_points(tmp_path / "a.stl")

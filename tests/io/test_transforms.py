@@ -219,8 +219,9 @@ def test_truncated_files_are_named(tmp_path, rng, suffix, kept):
     path = write_transform(tmp_path / f"warp{suffix}", smooth_transform(rng, grid), format)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(DataError, match="warp"):
-        read_transform(path, fixed=grid)
+    for fixed in (grid, None):
+        with pytest.raises(DataError, match="warp"):
+            read_transform(path, fixed=fixed)
 
 
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.h5", "a.npz", "a.xyz"])
