@@ -60,7 +60,7 @@ def warp_labels(transform: Transform, labels: np.ndarray, moving: Grid, method: 
     positions = transform.positions(moving)
     if method == "nearest":
         return pull(labels, positions, "nearest", 0)
-    best = pull((labels == 0).astype(np.float32), positions, outside=1.0)
+    best = pull((labels == 0).astype(np.float32), positions, outside=0.0)
     moved = np.zeros(best.shape, labels.dtype)
     for value in np.unique(labels[labels != 0]):
         share = pull((labels == value).astype(np.float32), positions, outside=0.0)
