@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hetmorph.io.geometry import Grid, pull
+from hetmorph.io.geometry import Grid, pull_on
 from hetmorph.io.transforms import Transform
 
 LABEL_METHODS = ("linear", "nearest")
@@ -29,7 +29,7 @@ def warp_image(
         ValueError: the shape is not that of `moving`, or a number of axes that is not the transform's.
     """
     _check(transform, array, moving)
-    return pull(array, transform.positions(moving), method, outside)
+    return pull_on(array, transform.grid.shape, transform.where(moving), method, outside)
 
 
 def warp_labels(transform: Transform, labels: np.ndarray, moving: Grid, method: str = "linear") -> np.ndarray:
@@ -57,13 +57,13 @@ def warp_labels(transform: Transform, labels: np.ndarray, moving: Grid, method: 
         raise ValueError(f"labels are warped by one of {LABEL_METHODS}, received {method!r}")
     if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
         raise ValueError("labels must be whole numbers; warp probabilities as an image")
-    positions = transform.positions(moving)
+    shape, where = transform.grid.shape, transform.where(moving)
     if method == "nearest":
-        return pull(labels, positions, "nearest", 0)
-    best = pull((labels == 0).astype(np.float32), positions, outside=0.0)
+        return pull_on(labels, shape, where, "nearest", 0)
+    best = pull_on((labels == 0).astype(np.float32), shape, where, outside=0.0)
     moved = np.zeros(best.shape, labels.dtype)
     for value in np.unique(labels[labels != 0]):
-        share = pull((labels == value).astype(np.float32), positions, outside=0.0)
+        share = pull_on((labels == value).astype(np.float32), shape, where, outside=0.0)
         moved[share > best] = value
         best = np.maximum(best, share)
     return moved

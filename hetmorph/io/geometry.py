@@ -5,7 +5,8 @@ World coordinates are RAS+ millimetres, as in NIfTI headers. A voxel index x lie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -21,6 +22,7 @@ RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 NO_HEADER = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SNAP = 1e-6  # voxels; the rounding of affines in float32 must not blur what is a plain reordering of voxels
 _SAME = 1e-4  # voxels between two grids that count as one
+_SLAB = 2**21  # voxels of which positions exist at the same time
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +88,7 @@ class Grid:
 
     def indices(self) -> np.ndarray:
         """Index of every voxel, `[*S, N]`, float64."""
-        return np.stack(np.meshgrid(*map(np.arange, self.shape), indexing="ij"), -1).astype(float)
+        return _indices(self.shape)
 
     def corners(self) -> np.ndarray:
         """Indices of the corner voxels, `[2^N, N]`."""
@@ -176,17 +178,52 @@ def resample(array: np.ndarray, source: Grid, target: Grid, method: str = "linea
     if source.same(target):
         return array
     matrix, offset = index_map(source, target)
-    positions = target.indices() @ matrix.T + offset
-    if not _inside(positions, source.shape).any():
-        raise ValueError(
-            f"the images do not overlap: none of the {target.shape} target voxels lies in the {source.shape} voxels of "
-            "the source; their headers place them apart"
-        )
+    overlap = []
+
+    def where(index: np.ndarray, rows: slice) -> np.ndarray:
+        positions = index @ matrix.T + offset
+        overlap.append(_inside(positions, source.shape).any())
+        return positions
+
     whole = not (np.abs(matrix - np.round(matrix)).any() or np.abs(offset - np.round(offset)).any())
     reordering = whole and np.abs(matrix).max() == 1
     if method == "linear" and not reordering:
         array = _smoothed(array, np.abs(matrix).max(1))
-    return pull(array, positions, "nearest" if reordering else method, outside)
+    there = pull_on(array, target.shape, where, "nearest" if reordering else method, outside)
+    if not any(overlap):
+        raise ValueError(
+            f"the images do not overlap: none of the {target.shape} target voxels lies in the {source.shape} voxels of "
+            "the source; their headers place them apart"
+        )
+    return there
+
+
+def pull_on(
+    array: np.ndarray,
+    shape: tuple[int, ...],
+    where: Callable[[np.ndarray, slice], np.ndarray],
+    method: str = "linear",
+    outside: float | None = None,
+) -> np.ndarray:
+    """Values of an image for every voxel of another grid, slab by slab: positions take more memory than the images.
+
+    Args:
+        array: `[*S]` or `[*S, C]`.
+        shape: of the other grid, `(*T)`.
+        where: positions in the array, `[*R, N]`, for the indices `[*R, N]` of a slab and its rows of the first axis.
+        method, outside: as for `pull`.
+
+    Returns:
+        `[*T]` or `[*T, C]`.
+    """
+    step = max(1, _SLAB // math.prod(shape[1:]))
+    slabs = []
+    for first in range(0, shape[0], step):
+        rows = slice(first, min(first + step, shape[0]))
+        index = _indices((rows.stop - rows.start, *shape[1:]))
+        index[..., 0] += rows.start
+        slabs.append(pull(array, where(index, rows), method, outside))
+    return np.concatenate(slabs)
 
 
 def pull(array: np.ndarray, positions: np.ndarray, method: str = "linear", outside: float | None = None) -> np.ndarray:
@@ -205,7 +242,7 @@ def pull(array: np.ndarray, positions: np.ndarray, method: str = "linear", outsi
         raise ValueError(f"interpolation must be one of {METHODS}, received {method!r}")
     n = positions.shape[-1]
     channels = array[..., None] if array.ndim == n else array
-    displacement = positions - Grid(positions.shape[:-1], np.eye(4)).indices()
+    displacement = positions - _indices(positions.shape[:-1])
     values = warp(channels[None], displacement[None].astype(np.float32), method).numpy()[0]
     if outside is not None:
         values[~_inside(positions, array.shape[:n])] = outside
@@ -235,7 +272,7 @@ def convert_displacement(displacement: np.ndarray, source: Grid, target: Grid) -
     if source.same(target):
         return displacement
     matrix, offset = index_map(source, target)
-    vectors = pull(displacement, target.indices() @ matrix.T + offset)
+    vectors = pull_on(displacement, target.shape, lambda index, _: index @ matrix.T + offset)
     return (vectors @ np.linalg.pinv(matrix).T).astype(displacement.dtype)
 
 
@@ -261,6 +298,11 @@ def index_map(source: Grid, target: Grid) -> tuple[np.ndarray, np.ndarray]:
     inverse = np.linalg.pinv(source.linear)
     matrix, offset = inverse @ target.linear, inverse @ (target.affine[:3, 3] - source.affine[:3, 3])
     return tuple(np.where(np.abs(x - np.round(x)) < _SNAP, np.round(x), x) for x in (matrix, offset))
+
+
+def _indices(shape: tuple[int, ...]) -> np.ndarray:
+    """Index of every voxel, `[*S, N]`, float64."""
+    return np.stack(np.meshgrid(*(np.arange(n, dtype=float) for n in shape), indexing="ij"), -1)
 
 
 def _reordered(grid: Grid, orientation: str | None, slice_axis: int | None) -> Grid:

@@ -8,7 +8,7 @@ moving image resampled onto the fixed grid predicts just this u.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +61,11 @@ class Transform:
 
     def positions(self, moving: Grid) -> np.ndarray:
         """Index in the moving image of each voxel of the fixed one, `[*S, N]`, float64."""
-        places = self.grid.world(self.grid.indices() + self.displacement)
-        return moving.index(places)
+        return self.where(moving)(self.grid.indices(), slice(None))
+
+    def where(self, moving: Grid) -> Callable[[np.ndarray, slice], np.ndarray]:
+        """The index in the moving image, as a function of indices of some rows of the first axis; see `pull_on`."""
+        return lambda index, rows: moving.index(self.grid.world(index + self.displacement[rows]))
 
     def voxels(self, moving: Grid) -> np.ndarray:
         """index(moving) − index(fixed), `[*S, N]`: what programs use that look at no header."""

@@ -227,3 +227,20 @@ def test_frames_are_resampled_together(rng):
     for t in range(3):
         np.testing.assert_array_equal(together[..., t], resample(cine[..., t], grid, target))
     assert len(ramps(grid)) == 3
+
+
+def test_slab_by_slab_is_the_same(rng, monkeypatch):
+    from hetmorph.io import geometry, warp_image
+
+    grid = GRIDS_3D["oblique"]
+    transform, moving = smooth_transform(rng, grid), moving_of(grid)
+    array = rng.normal(size=moving.shape)
+
+    def everything():
+        there = resample(array, moving, grid)
+        return there, transform.on(moving).displacement, warp_image(transform, array, moving)
+
+    whole = everything()
+    monkeypatch.setattr(geometry, "_SLAB", 3 * grid.shape[1] * grid.shape[2])
+    for one, other in zip(whole, everything(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
