@@ -6,10 +6,8 @@ Compared is within the region of interest where τ stays inside the moving image
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -29,6 +27,7 @@ from hetmorph.data.transforms import (
 )
 from hetmorph.evaluation.cases import foreground
 from hetmorph.evaluation.maps import agreement
+from hetmorph.io import replacing
 from hetmorph.metrics.calibration import Sparsification, sparsification
 from hetmorph.metrics.ranking import aurc
 
@@ -94,14 +93,11 @@ class Case:
 
     def save(self, path) -> None:
         """Write as `.npz`, complete or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.stem}.{os.getpid()}.part.npz")
         arrays = {f"map {name}": values for name, values in self.maps.items()}
         arrays |= {f"cost {name}": np.array(cost) for name, cost in self.cost.items()}
         about = np.array([self.case_id, self.patient, self.kind])
-        np.savez_compressed(part, about=about, error=self.error, region=self.region, **arrays)
-        part.replace(path)
+        with replacing(path) as part:
+            np.savez_compressed(part, about=about, error=self.error, region=self.region, **arrays)
 
     @classmethod
     def load(cls, path) -> "Case":

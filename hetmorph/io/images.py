@@ -155,14 +155,22 @@ def read_image(path: Path | str, ndim: int | None = None, finite: bool = True) -
     return replace(image, array=array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
-def write_image(path: Path | str, array: np.ndarray, like: Image, dtype: np.dtype | str | None = None) -> Path:
+def write_image(
+    path: Path | str,
+    array: np.ndarray,
+    like: Image | Grid,
+    dtype: np.dtype | str | None = None,
+    description: str = "",
+) -> Path:
     """Writes an array on the grid of an image, completely or not at all.
 
     Args:
         path: `.nii`, `.nii.gz`; `.mha`, `.nrrd` (with SimpleITK); `.npz`, `.npy`; `.png` for 2-D of 8 or 16 bits.
         array: `[*S]`, or `[*S, T]` for a sequence.
         like: the image whose grid it lies on, as a rule the fixed one; NIfTI also takes over whether it is oriented.
-        dtype: what to store; integers are rounded and clipped to their range. None takes that of `like`.
+        dtype: what to store; integers are rounded and clipped to their range. None takes that of the image `like`, or
+            of the array.
+        description: at most 79 bytes, for the header of NIfTI.
 
     Returns:
         The path.
@@ -175,17 +183,22 @@ def write_image(path: Path | str, array: np.ndarray, like: Image, dtype: np.dtyp
     Example:
         >>> write_image("moved.nii.gz", moved, like=fixed)
     """
-    path, grid, suffix = Path(path), like.grid, suffix_of(path)
+    path, suffix, array = Path(path), suffix_of(path), np.asarray(array)
+    grid = like if isinstance(like, Grid) else like.grid
+    if isinstance(like, Grid):
+        like = Image(array, like.spacing, like.affine, True, Path("this grid"))
     if array.shape[: grid.ndim] != grid.shape or array.ndim > grid.ndim + 1:
-        raise ValueError(f"{path}: expected {grid.shape}, the grid of {like.path.name}, received {array.shape}")
-    array = _cast(np.asarray(array), np.dtype(like.array.dtype if dtype is None else dtype))
+        raise ValueError(f"{path}: expected {grid.shape}, as {like.path.name}, received {array.shape}")
+    array = _cast(array, np.dtype(like.array.dtype if dtype is None else dtype))
     if suffix in SUFFIXES:
         step = (like.spacing[3],) if len(like.spacing) > 3 else (1.0,)
-        return write_nifti(path, nifti_on(array, grid, like.oriented, step))
+        nifti = nifti_on(array, grid, like.oriented, step)
+        nifti.header["descrip"] = description.encode()[:79]
+        return write_nifti(path, nifti)
     if suffix in _NUMPY:
         with replacing(path) as part:
             if suffix == ".npz":
-                np.savez_compressed(part, vol=array, affine=like.affine)
+                np.savez_compressed(part, vol=array, affine=grid.affine)
             else:
                 np.save(part, array)
         return path

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hetmorph.io.images import write_image
+from hetmorph.io import Grid, write_image
 
 VOXELS, INTENSITY = "voxels", "intensity"
 
@@ -81,12 +81,25 @@ class UncertaintyMap:
         """Write the standard deviation as NIfTI: millimetres of a displacement, or intensity; the header says which.
 
         Args:
-            path: .nii or .nii.gz.
+            path: as `hetmorph.io.write_image`, .nii.gz as a rule.
             spacing: millimetres per array axis, or the affine of the image.
         """
         in_mm = self.unit == VOXELS
         values = self.std_mm(spacing) if in_mm else self.std
-        write_image(path, values, spacing, f"{self.name} std, {'mm' if in_mm else self.unit}")
+        description = f"{self.name} std, {'mm' if in_mm else self.unit}"
+        write_image(path, values, _grid(values.shape, spacing), np.float32, description)
+
+
+def _grid(shape: tuple[int, ...], spacing) -> Grid:
+    """The grid of an image of which millimetres per axis are known, or the affine."""
+    affine, spacing, n = np.eye(4), np.asarray(spacing, float), len(shape)
+    if spacing.shape == (n,):
+        affine[:n, :n] = np.diag(spacing)
+    elif spacing.shape == (n + 1, n + 1):
+        affine[:n, :n], affine[:n, 3] = spacing[:-1, :-1], spacing[:-1, -1]
+    else:
+        raise ValueError(f"expected {n} spacings or an affine {(n + 1, n + 1)}, got shape {spacing.shape}")
+    return Grid(shape, affine)
 
 
 def from_moments(moments, name: str, passes: int, seconds: float, valid: np.ndarray, n: int, **terms) -> UncertaintyMap:

@@ -77,7 +77,7 @@ def test_modes_follow_the_umask(tmp_path):
 
 def test_nothing_is_written_of_a_wrong_shape(tmp_path):
     like = Image(np.zeros(GRID.shape), GRID.spacing, GRID.affine, True, tmp_path / "fixed.nii.gz")
-    with pytest.raises(ValueError, match=r"the grid of fixed.nii.gz, received \(2, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"as fixed.nii.gz, received \(2, 2, 2\)"):
         write_image(tmp_path / "a.nii.gz", np.zeros((2, 2, 2)), like)
     assert list(tmp_path.iterdir()) == []
     assert issubclass(DataError, ValueError)
