@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
-from hetmorph.io.geometry import Grid, pull_on
+from hetmorph.io.geometry import Grid, inside, pull_on, slabs
 from hetmorph.io.transforms import Transform
 
 LABEL_METHODS = ("linear", "nearest")
+_TIE = 1e-9
 
 
 def warp_image(
@@ -60,13 +63,28 @@ def warp_labels(transform: Transform, labels: np.ndarray, moving: Grid, method: 
     shape, where = transform.grid.shape, transform.where(moving)
     if method == "nearest":
         return pull_on(labels, shape, where, "nearest", 0)
-    best = pull_on((labels == 0).astype(np.float32), shape, where, outside=0.0)
-    moved = np.zeros(best.shape, labels.dtype)
-    for value in np.unique(labels[labels != 0]):
-        share = pull_on((labels == value).astype(np.float32), shape, where, outside=0.0)
-        moved[share > best] = value
-        best = np.maximum(best, share)
-    return moved
+    return np.concatenate([_largest_share(labels, where(index, rows)) for index, rows in slabs(shape)])
+
+
+def _largest_share(labels: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """The label with the largest sum of linear weights among the voxels round each position.
+
+    The weights of the 2^N corners are compared with each other, so that the number of labels does not matter.
+    """
+    upper = np.array(labels.shape) - 1
+    clipped = np.clip(positions, 0, upper)
+    low = np.floor(clipped).astype(np.intp)
+    part, high = clipped - low, np.minimum(low + 1, upper)
+    values, weights = [], []
+    for corner in product((False, True), repeat=len(upper)):
+        values.append(labels[tuple(np.moveaxis(np.where(corner, high, low), -1, 0))])
+        weights.append(np.where(corner, part, 1 - part).prod(-1))
+    best, share = np.zeros(positions.shape[:-1], labels.dtype), np.zeros(positions.shape[:-1])
+    for value in values:
+        total = sum(np.where(other == value, weight, 0) for other, weight in zip(values, weights, strict=True))
+        wins = (total > share + _TIE) | ((total > share - _TIE) & (value < best))
+        best, share = np.where(wins, value, best), np.where(wins, total, share)
+    return np.where(inside(positions, labels.shape), best, 0).astype(labels.dtype)
 
 
 def _check(transform: Transform, array: np.ndarray, moving: Grid) -> None:

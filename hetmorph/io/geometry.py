@@ -6,7 +6,7 @@ World coordinates are RAS+ millimetres, as in NIfTI headers. A voxel index x lie
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -182,7 +182,7 @@ def resample(array: np.ndarray, source: Grid, target: Grid, method: str = "linea
 
     def where(index: np.ndarray, rows: slice) -> np.ndarray:
         positions = index @ matrix.T + offset
-        overlap.append(_inside(positions, source.shape).any())
+        overlap.append(inside(positions, source.shape).any())
         return positions
 
     whole = not (np.abs(matrix - np.round(matrix)).any() or np.abs(offset - np.round(offset)).any())
@@ -216,14 +216,17 @@ def pull_on(
     Returns:
         `[*T]` or `[*T, C]`.
     """
+    return np.concatenate([pull(array, where(index, rows), method, outside) for index, rows in slabs(shape)])
+
+
+def slabs(shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, slice]]:
+    """Voxel indices `[*R, N]` of one part of a grid after another, and its rows of the first axis."""
     step = max(1, _SLAB // math.prod(shape[1:]))
-    slabs = []
     for first in range(0, shape[0], step):
         rows = slice(first, min(first + step, shape[0]))
         index = _indices((rows.stop - rows.start, *shape[1:]))
         index[..., 0] += rows.start
-        slabs.append(pull(array, where(index, rows), method, outside))
-    return np.concatenate(slabs)
+        yield index, rows
 
 
 def pull(array: np.ndarray, positions: np.ndarray, method: str = "linear", outside: float | None = None) -> np.ndarray:
@@ -245,7 +248,7 @@ def pull(array: np.ndarray, positions: np.ndarray, method: str = "linear", outsi
     displacement = positions - _indices(positions.shape[:-1])
     values = warp(channels[None], displacement[None].astype(np.float32), method).numpy()[0]
     if outside is not None:
-        values[~_inside(positions, array.shape[:n])] = outside
+        values[~inside(positions, array.shape[:n])] = outside
     return values[..., 0] if array.ndim == n else values
 
 
@@ -340,7 +343,8 @@ def _smoothed(array: np.ndarray, steps: np.ndarray) -> np.ndarray:
     return array
 
 
-def _inside(positions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def inside(positions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Whether positions `[…, N]` lie within half a voxel of an image's voxels, as ITK counts it."""
     half = 0.5 + _SNAP
     return ((positions >= -half) & (positions <= np.array(shape) - 1 + half)).all(-1)
 

@@ -91,6 +91,17 @@ def test_linear_labels_keep_the_area_better_than_nearest(rng):
     assert wrong["linear"] < wrong["nearest"]
 
 
+def test_ties_go_to_the_smaller_label_and_outside_to_background():
+    grid = Grid((6, 6), np.eye(4))
+    labels = np.zeros((6, 6), np.int16)
+    labels[:3], labels[3:] = 5, -2
+    half = Transform(np.full((6, 6, 2), [0.5, 0]), grid)
+    expected = np.repeat(np.array([5, 5, -2, -2, -2, -2])[:, None], 6, 1)
+    np.testing.assert_array_equal(warp_labels(half, labels, grid), expected)
+    away = Transform(np.full((6, 6, 2), [0, -2.0]), grid)
+    assert not warp_labels(away, labels, grid)[:, :2].any() and warp_labels(away, labels, grid)[:, 2:].all()
+
+
 def test_many_label_values_and_background_only(rng):
     grid = GRIDS_3D["plain"]
     still = Transform(np.zeros((*grid.shape, 3)), grid)
