@@ -1,5 +1,6 @@
 """Images of other formats than NIfTI, sequences, and writing on the grid of an image."""
 
+import locale
 import sys
 
 import nibabel as nib
@@ -222,6 +223,7 @@ def write_series(folder, array, grid, frames=1, series="1.2.826.1.3680043.2.1125
     """A DICOM series slice by slice, its files named in an order that says nothing."""
     sitk = pytest.importorskip("SimpleITK")
     folder.mkdir(exist_ok=True)
+    encoding = locale.setlocale(locale.LC_CTYPE)
     direction = grid.affine[:3, :3] / grid.spacing * [[-1], [-1], [1]]
     number = 0
     for t in range(frames):
@@ -250,6 +252,8 @@ def write_series(folder, array, grid, frames=1, series="1.2.826.1.3680043.2.1125
             name = f"{(number * 7) % 101 if shuffle else number:03d}_{series[-1]}.dcm"
             writer.SetFileName(str(folder / name))
             writer.Execute(image)
+    # ITK's writer of DICOM leaves the locale at "C", and with it ASCII as the encoding of every file opened later.
+    locale.setlocale(locale.LC_CTYPE, encoding)
     return folder
 
 
@@ -258,7 +262,9 @@ def test_a_dicom_series_is_read_in_space(tmp_path, rng, name):
     grid = GRIDS_3D[name]
     array = rng.integers(0, 1000, grid.shape).astype(np.int16)
     folder = write_series(tmp_path / "dicom", array, grid)
+    encoding = locale.setlocale(locale.LC_CTYPE)
     image = read_image(folder)
+    assert locale.setlocale(locale.LC_CTYPE) == encoding
     found = image.grid.index(grid.world(grid.corners()))
     np.testing.assert_allclose(found, np.round(found), atol=1e-3)
     for index in rng.integers(0, grid.shape, (20, 3)):
