@@ -19,6 +19,7 @@ import grpc
 import numpy as np
 import tensorflow as tf
 from google.protobuf import json_format, text_format
+from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -74,18 +75,24 @@ class Servable:
             value = request.inputs[key]
             if value.dtype != info.dtype:
                 raise invalid(
-                    f"Expects arg[{i}] to be {tf.as_dtype(info.dtype).name} but {tf.as_dtype(value.dtype).name} "
-                    "is provided"
+                    f"Expects arg[{i}] to be {type_name(info.dtype)} but {type_name(value.dtype)} is provided"
                 )
             feed[info.name] = tf.make_ndarray(value)
         wanted = list(request.output_filter) or list(signature.outputs)
         try:
             outputs = self.session.run({key: signature.outputs[key].name for key in wanted}, feed)
         except tf.errors.OpError as error:
-            raise Refused(grpc_code(error.error_code), error.message) from error
+            # the headline is added by Python
+            raise Refused(
+                grpc_code(error.error_code), error.message.removeprefix("Graph execution error:\n\n")
+            ) from error
         except ValueError as error:  # what the C++ session says as INVALID_ARGUMENT
             raise invalid(str(error)) from error
         return outputs
+
+
+def type_name(dtype):
+    return types_pb2.DataType.Name(dtype).removeprefix("DT_").lower()
 
 
 def grpc_code(number):
@@ -344,7 +351,7 @@ def handler_of(server):
             except ValueError as error:
                 raise invalid(f"Encountered list at unexpected size: {error}") from error
             if array.dtype.kind not in "fi":
-                raise invalid(f"JSON Value: Type: String is not of expected type: {tf.as_dtype(info.dtype).name}")
+                raise invalid(f"JSON Value: Type: String is not of expected type: {type_name(info.dtype)}")
             return array.astype(tf.as_dtype(info.dtype).as_numpy_dtype)
 
         def spec(self, match):

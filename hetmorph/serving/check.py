@@ -97,8 +97,9 @@ def _server(client: Client, model, size) -> list[Check]:
     opened = _attempt("signatures", lambda: _Remote(client))
     if not opened.passed:
         return [state.result, opened.result]
+    answers = _requests(opened.value, model, size)
     again = _attempt("available afterwards", lambda: _available(client))
-    return [state.result, opened.result, *_requests(opened.value, model, size), again.result]
+    return [state.result, opened.result, *answers, again.result]
 
 
 def _requests(runner, model, size) -> list[Check]:
@@ -206,9 +207,9 @@ def _refused(runner, inputs) -> str:
     try:
         runner.run(inputs, "register")
     except runner.refusals as error:
-        if getattr(error, "code", None) in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+        if isinstance(error, ServingError) and error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
             raise
-        return f"says {_first_line(error)!r}"
+        return f"says {_first_line(getattr(error, 'reason', error))!r}"
     raise ValueError("the request was answered")
 
 
@@ -285,5 +286,6 @@ def _attempt(name: str, look: Callable) -> _Attempt:
     return _Attempt(Check(name, True, str(value)), value)
 
 
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _first_line(error: BaseException | str) -> str:
+    text = str(error).removeprefix("Graph execution error:")  # TensorFlow's headline; the reason is below it
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)

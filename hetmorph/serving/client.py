@@ -27,11 +27,12 @@ class ServingError(RuntimeError):
 
     Attributes:
         code: name of a gRPC status, over REST too: INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, DEADLINE_EXCEEDED …
+        reason: the server's own words.
     """
 
-    def __init__(self, message: str, code: str):
+    def __init__(self, message: str, code: str, reason: str):
         super().__init__(message)
-        self.code = code
+        self.code, self.reason = code, reason
 
 
 def is_endpoint(text) -> bool:
@@ -180,7 +181,7 @@ class Client:
                 if not failure.retry or attempt > self.retries or time.monotonic() + pause > end:
                     times = "" if attempt == 1 else f" after {attempt} attempts"
                     message = f"{self.endpoint}: {failure.code}{times}: {failure}\nsent: {sent}"
-                    raise ServingError(message, failure.code) from failure
+                    raise ServingError(message, failure.code, str(failure)) from failure
             time.sleep(pause)
 
 
