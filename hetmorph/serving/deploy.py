@@ -184,11 +184,14 @@ def versions(directory: str | os.PathLike) -> list[int]:
 def _labels(config: Path, present: list[int], stable: int | None, canary: int | None) -> dict[str, int]:
     before = labels_in(config)
     if stable is None:
-        stable = before.get("stable") if before.get("stable") in present else max(present)
+        stable = before.get("stable", max(present))
     labels = {"stable": stable} if canary is None else {"stable": stable, "canary": canary}
     for label, version in labels.items():
         if version not in present:
-            raise FileNotFoundError(f"no version {version} in {config.parent} for {label}: there are {present}")
+            raise FileNotFoundError(
+                f"no version {version} in {config.parent} for {label}: there are {present}. A server that runs on "
+                f"{config} must keep what that names; where none runs, it can be deleted"
+            )
         if before.get(label, version) != version and version not in before.values():
             other = f"canary={version}" if label == "stable" else "no canary"
             raise ValueError(
