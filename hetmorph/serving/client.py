@@ -48,7 +48,7 @@ class Client:
     5 s: a prediction changes nothing on the server.
 
     Args:
-        endpoint: `grpc://host:8500/model` (gRPC) or `http://host:8501/model` (REST, ten times the bytes), either with
+        endpoint: `grpc://host:8500/model` (gRPC) or `http://host:8501/model` (REST, five times the bytes), either with
             `/versions/2` or `/labels/stable` behind it; `grpcs` and `https` for a server with TLS. A server takes the
             largest version it has loaded where neither is named. REST behind a proxy: `https://host/prefix/v1/models/model`.
         timeout: seconds for a request, repetitions included.
