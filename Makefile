@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= runs/demo
 BIN := $(VENV)/bin
+TF_MINOR := from importlib.metadata import version; print(version("tensorflow").rpartition(".")[0])
 REQUIREMENTS := setup.py requirements.txt hetmorph/version.py
 
 .PHONY: demo test test-slow lint format clean
@@ -41,6 +42,7 @@ $(VENV)/.installed: $(BIN)/python $(REQUIREMENTS)
 
 $(VENV)/.installed-tests: $(BIN)/python $(REQUIREMENTS)
 	$(BIN)/python -m pip install --editable ".[tests]"
+	$(BIN)/python -m pip install --no-deps "tensorflow-serving-api==$$($(BIN)/python -c '$(TF_MINOR)').*"
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(BIN)/python $(REQUIREMENTS)

@@ -19,11 +19,17 @@ def version():
     return re.search(r'__version__ = "(.+)"', (ROOT / "hetmorph" / "version.py").read_text()).group(1)
 
 
-# tensorflow-serving-api is not listed: every release pins one exact `tensorflow`, so it is installed
-# with `pip install --no-deps tensorflow-serving-api` beside the TensorFlow at hand.
+# tensorflow-serving-api, for gRPC and warm-up requests, is not listed: each release asks for the distribution called
+# `tensorflow`, of its own version or newer. It is installed with --no-deps beside the TensorFlow at hand, as the Makefile does.
 SERVING = ["grpcio>=1.60", "requests>=2.31"]
 REPORTS = ["SimpleITK>=2.3"]
-TESTS = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "SimpleITK>=2.3", "scikit-image>=0.22"]
+# Programs by others that run what hetmorph serves: a client of TensorFlow Serving, and a runtime that is not TensorFlow's.
+OTHERS = ["ovmsclient>=2023.1", "openvino>=2024.0"]
+TESTS = [
+    *("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "SimpleITK>=2.3", "scikit-image>=0.22"),
+    *SERVING,
+    *OTHERS,
+]
 BENCH = ["SimpleITK>=2.3"]
 CLASSICAL = ["SimpleITK>=2.3", "antspyx>=0.5"]
 DEV = ["ruff>=0.12", *TESTS, *SERVING, *REPORTS, *BENCH]

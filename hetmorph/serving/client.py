@@ -19,7 +19,7 @@ _ADDRESS = re.compile(
     r"(?P<scheme>grpcs?|https?)://(?P<host>[^/\s]+)((?P<prefix>(/[^/\s]+)*?)/v1/models)?/(?P<model>[^/:\s]+)"
     r"(/versions/(?P<version>\d+)|/labels/(?P<label>[^/:\s]+))?/?"
 )
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 
 
 class ServingError(RuntimeError):
@@ -45,7 +45,7 @@ class Client:
 
     What can be known to fail is refused before it is sent: unknown names, wrong shapes and types, NaN, too many bytes.
     Where a server cannot be reached or is overloaded, the request is sent again, after pauses that double from 0.1 to
-    5 s: a prediction changes nothing on the server.
+    2 s: a prediction changes nothing on the server.
 
     Args:
         endpoint: `grpc://host:8500/model` (gRPC) or `http://host:8501/model` (REST, five times the bytes), either with
@@ -72,7 +72,7 @@ class Client:
         self,
         endpoint: str,
         timeout: float = 60.0,
-        retries: int = 10,
+        retries: int = 20,
         max_bytes: int = 2**30,
         certificate: str | os.PathLike | None = None,
         rows: bool = False,

@@ -2,7 +2,10 @@
 
 import importlib
 
-PROTOS = "pip install --no-deps tensorflow-serving-api"  # each release pins one exact TensorFlow
+import tensorflow as tf
+
+# Of the same minor version, since both hold code made for one version of protobuf.
+PROTOS = f'pip install --no-deps "tensorflow-serving-api=={tf.__version__.rpartition(".")[0]}.*"'
 EXTRA = 'pip install ".[serving]"'
 
 

@@ -75,6 +75,17 @@ def test_a_served_model_can_be_evaluated(heart, server, protocol):
         assert rows[0][name] == pytest.approx(expected[0][name], abs=1e-4), name
 
 
+def test_evaluate_takes_an_endpoint(server, tmp_path, capsys):
+    from training import evaluate
+
+    common = ["--data", "phantom", "--size", "32", "32", "--out", str(tmp_path / "out")]
+    assert evaluate.main([*common, "--model", server.address("grpc", "/labels/stable")]) == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["model"].startswith("grpc://")
+    assert evaluate.main([*common, "--model", server.address("grpc", "/labels/canary")]) == 2
+    assert "Unrecognized servable version label" in capsys.readouterr().err
+    assert evaluate.main([*common, "--model", server.address("grpc"), "--passes", "2"]) == 2
+
+
 def test_files(server, protocol, tmp_path):
     import nibabel as nib
 

@@ -195,9 +195,9 @@ def test_compose_and_dockerfile_say_the_same(folder, batching):
 def test_without_the_package_the_message_says_what_to_install(exported, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis.prediction_log_pb2", None)
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis.predict_pb2", None)
-    with pytest.raises(ImportError, match="pip install --no-deps tensorflow-serving-api"):
+    with pytest.raises(ImportError, match='pip install --no-deps "tensorflow-serving-api==2'):
         write_warmup(exported, [(32, 32)])
-    with pytest.raises(ImportError, match="pip install --no-deps tensorflow-serving-api"):
+    with pytest.raises(ImportError, match='pip install --no-deps "tensorflow-serving-api==2'):
         export_savedmodel(small_model(), tmp_path, warmup=[(32, 32)])
     assert list(tmp_path.iterdir()) == [], "said before anything is written"
 
