@@ -20,10 +20,10 @@ def version():
 
 
 # tensorflow-serving-api, for gRPC and warm-up requests, is not listed: each release asks for the distribution called
-# `tensorflow`, of its own version or newer. It is installed with --no-deps beside the TensorFlow at hand, as the Makefile does.
+# `tensorflow`, of its own version or newer. The Makefile installs it with --no-deps beside the TensorFlow at hand.
 SERVING = ["grpcio>=1.60", "requests>=2.31"]
 REPORTS = ["SimpleITK>=2.3"]
-# Programs by others that run what hetmorph serves: a client of TensorFlow Serving, and a runtime that is not TensorFlow's.
+# Programs by others that run what hetmorph serves: a client of TensorFlow Serving, a runtime not of TensorFlow.
 OTHERS = ["ovmsclient>=2023.1", "openvino>=2024.0"]
 TESTS = [
     *("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "SimpleITK>=2.3", "scikit-image>=0.22"),
