@@ -215,19 +215,19 @@ class Rest(Transport):
     def _session(self):
         if not hasattr(self._local, "session"):  # sessions are not made for several threads
             self._local.session = self._requests.Session()
-            if self._certificate is not None:
-                self._local.session.verify = self._certificate
         return self._local.session
 
     def _call(self, verb: str, path: str, timeout: float, body: bytes | None = None) -> dict:
         errors = self._requests.exceptions
-        headers = {"Content-Type": "application/json"}
+        # `verify` with each request: that of a session gives way to REQUESTS_CA_BUNDLE.
+        options = {"headers": {"Content-Type": "application/json"}, "verify": self._certificate, "timeout": timeout}
         try:
-            response = self._session().request(verb, self._url + path, data=body, headers=headers, timeout=timeout)
+            response = self._session().request(verb, self._url + path, data=body, **options)
         except errors.Timeout as error:
             raise Failure("DEADLINE_EXCEEDED", f"no answer within {timeout:.1f} s", False) from error
         except (errors.ConnectionError, errors.ChunkedEncodingError) as error:
-            raise Failure("UNAVAILABLE", _innermost(error), True) from error
+            untrusted = isinstance(error, errors.SSLError)
+            raise Failure("UNAVAILABLE", _innermost(error), not untrusted) from error
         except errors.RequestException as error:
             raise Failure("UNKNOWN", str(error), False) from error
         if response.status_code == 200:

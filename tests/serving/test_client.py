@@ -1,8 +1,14 @@
 """The client without a server: addresses, what is refused before it is sent, repetition."""
 
+import http.server
+import shutil
 import socket
+import ssl
+import subprocess
 import sys
+import threading
 import time
+from concurrent import futures
 
 import numpy as np
 import pytest
@@ -229,6 +235,59 @@ def test_a_server_that_is_silent():
             with Client(address, timeout=0.5) as connected, pytest.raises(ServingError) as error:
                 connected.status()
             assert error.value.code in ("DEADLINE_EXCEEDED", "UNAVAILABLE")
+
+
+# TLS
+
+
+class Loaded:
+    """What the handlers of the test double ask for."""
+
+    @staticmethod
+    def status(spec):
+        from tensorflow_serving.apis import get_model_status_pb2
+
+        return get_model_status_pb2.GetModelStatusResponse(model_version_status=[{"version": 7, "state": "AVAILABLE"}])
+
+
+@pytest.fixture
+def encrypted(tmp_path):
+    """(ports by scheme, certificate) of servers that talk TLS only."""
+    grpc, _ = pytest.importorskip("grpc"), pytest.importorskip("tensorflow_serving")
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here")
+    from tests import reference_server
+
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "certificate.pem"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names, *files]
+    subprocess.run(command, check=True, capture_output=True)
+    key, certificate = ((tmp_path / name).read_bytes() for name in ("key.pem", "certificate.pem"))
+    secure = grpc.server(futures.ThreadPoolExecutor(1))
+    service = reference_server.Status(Loaded)
+    reference_server.model_service_pb2_grpc.add_ModelServiceServicer_to_server(service, secure)
+    port = secure.add_secure_port("localhost:0", grpc.ssl_server_credentials([(key, certificate)]))
+    secure.start()
+    web = http.server.ThreadingHTTPServer(("localhost", 0), reference_server.handler_of(Loaded))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    web.socket = context.wrap_socket(web.socket, server_side=True)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    yield {"grpcs": port, "https": web.server_port}, tmp_path / "certificate.pem"
+    web.shutdown()
+    web.server_close()
+    secure.stop(None).wait()
+
+
+@pytest.mark.parametrize("scheme", ["grpcs", "https"])
+def test_tls(encrypted, scheme):
+    ports, certificate = encrypted
+    address = f"{scheme}://localhost:{ports[scheme]}/heart"
+    with Client(address, certificate=certificate) as connected:
+        assert connected.status() == {7: "AVAILABLE"}
+    for untrusted in (address, address.replace("s://", "://")):
+        with Client(untrusted, retries=1) as connected, pytest.raises(ServingError, match="UNAVAILABLE"):
+            connected.status()
 
 
 # What servers say about their models

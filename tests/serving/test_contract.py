@@ -1,11 +1,13 @@
 """What a client may expect of a server, over both protocols; on a TensorFlow Serving where one can be started."""
 
 import json
+import subprocess
 import urllib.error
 import urllib.request
 
 import numpy as np
 import pytest
+import yaml
 
 from hetmorph.evaluation import evaluate
 from hetmorph.serving import Client, ServedPredictor, ServingError, check
@@ -53,6 +55,20 @@ def test_numbers_survive_either_protocol_to_the_last_bit(server):
         with Client(server.address(protocol)) as client:
             moved = client.predict({"image": image, "displacement": still}, "warp_nearest")["moved"]
         np.testing.assert_array_equal(moved, image)
+
+
+def test_answers_above_the_four_mebibytes_that_grpc_allows_by_default(server):
+    with Client(server.address("grpc")) as client:
+        result = client.predict(dict.fromkeys(("moving", "fixed"), np.zeros((1, 600, 600, 1), np.float32)), "register")
+    assert sum(value.nbytes for value in result.values()) > 4 * 2**20
+
+
+def test_the_health_check_of_compose(heart, server):
+    service = yaml.safe_load((heart[1] / "compose.yaml").read_text())["services"]["heart"]
+    *shell, script = service["healthcheck"]["test"][1:]
+    script = script.replace("8501", str(server.ports[1])).replace("localhost", "127.0.0.1")
+    assert subprocess.run([*shell, script], check=False).returncode == 0
+    assert subprocess.run([*shell, script.replace("models/heart", "models/brain")], check=False).returncode != 0
 
 
 def test_state_and_signatures(heart, server, protocol):
