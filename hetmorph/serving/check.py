@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 from hetmorph.evaluation.predictor import NAMES, Prediction, SavedModelPredictor, load, savedmodel_folder, wrap
-from hetmorph.serving.client import Client, ServedPredictor, ServingError, is_endpoint
+from hetmorph.serving.client import Client, ServingError, is_endpoint
 from hetmorph.serving.deploy import labels_in, versions
 from hetmorph.serving.warmup import FILE, LIMIT, read_warmup
 
@@ -153,12 +153,11 @@ class _Remote:
     refusals = (ServingError,)
 
     def __init__(self, client: Client):
-        self._client = client
-        predictor = ServedPredictor(client)
-        signatures = client.signatures()
+        self._client, signatures = client, client.signatures()
+        if "register" not in signatures:
+            raise ValueError(f"no signature 'register', found {sorted(signatures)}")
         shape = signatures["register"].inputs["moving"].shape[1:-1]
         self.size = tuple(_SIZE if n is None else n for n in shape)
-        assert len(self.size) == predictor.ndims
         self._names = sorted(signatures)
 
     def __str__(self):
