@@ -25,14 +25,20 @@ SERVING = ["grpcio>=1.60", "requests>=2.31"]
 REPORTS = ["SimpleITK>=2.3"]
 # Programs by others that run what hetmorph serves: a client of TensorFlow Serving, a runtime not of TensorFlow.
 OTHERS = ["ovmsclient>=2023.1", "openvino>=2024.0"]
+FORMATS = ["SimpleITK>=2.3"]  # MetaImage, NRRD, DICOM series and ITK's transform files, see docs/files.md
 TESTS = [
-    *("pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "SimpleITK>=2.3", "scikit-image>=0.22"),
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "hypothesis>=6.100",
+    "SimpleITK>=2.3",
+    "scikit-image>=0.22",
+    "nitransforms>=24.1",  # an independent reader of displacement fields
     *SERVING,
     *OTHERS,
 ]
 BENCH = ["SimpleITK>=2.3"]
 CLASSICAL = ["SimpleITK>=2.3", "antspyx>=0.5"]
-DEV = ["ruff>=0.12", *TESTS, *SERVING, *REPORTS, *BENCH]
+DEV = ["ruff>=0.12", *TESTS, *SERVING, *REPORTS, *FORMATS, *BENCH]
 
 setup(
     name="hetmorph",
@@ -46,6 +52,7 @@ setup(
     install_requires=requirements(),
     extras_require={
         "serving": SERVING,
+        "formats": FORMATS,
         "reports": REPORTS,
         "tests": TESTS,
         "bench": BENCH,

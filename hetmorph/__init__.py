@@ -22,6 +22,7 @@ from hetmorph import (
     py,
     serving,
     tf,
+    uncertainty,
     utils,
     viz,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "py",
     "serving",
     "tf",
+    "uncertainty",
     "utils",
     "viz",
 ]

@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 from scipy import optimize
 
-from hetmorph.evaluation.predictor import ModelPredictor, Prediction, Predictor, wrap
+from hetmorph.evaluation.adapter import wrap
+from hetmorph.evaluation.predictor import ModelPredictor, Prediction, Predictor
 from hetmorph.losses import MSE, Grad
 from hetmorph.losses.voxelwise import voxelwise_loss
 from hetmorph.ops import fields

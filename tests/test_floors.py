@@ -13,8 +13,8 @@ FLOORS = {
     2: {"utils", "generators", "layers", "losses", "metrics", "io"},
     3: {"objectives"},
     4: {"networks", "data"},
-    5: {"uncertainty", "evaluation", "callbacks", "tf"},
-    6: {"viz", "serving", "instance"},
+    5: {"evaluation", "callbacks", "tf"},
+    6: {"uncertainty", "viz", "serving", "instance"},
     7: {"cli", "training"},
     8: {"hetmorph"},  # hetmorph/__init__.py: what users see, above everything it gathers
 }

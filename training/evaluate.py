@@ -6,7 +6,9 @@ Distances named _px are in voxels, _mm in millimetres; intensities are in [0, 1]
 the one of the undeformed pair.
 
 Writes cases.csv, summary.json and summary.png; for a model that predicts a variance also curves.csv (sparsification),
-sparsification.png and calibration.png.
+sparsification.png and calibration.png. --uncertainty adds columns to cases.csv, and a map for each pair on the grid of
+its fixed image: maps/<case>_<estimate>.nii.gz, the standard deviation of the displacement in millimetres (of variance
+and residual: in intensity), NaN where it is not known.
 
 How the images are cut and what is added to them is read from the config.yaml of the model's run, if it was trained on
 the same data set, as far as the command line does not say otherwise; what was read is printed.
@@ -14,9 +16,11 @@ the same data set, as far as the command line does not say otherwise; what was r
 Examples:
     python training/evaluate.py --data acdc --data-dir ~/ACDC --model runs/het/model.keras --out runs/het/test
     python training/evaluate.py --data acdc --data-dir ~/ACDC --model demons --out runs/demons/test
+    python training/evaluate.py --data acdc --model runs/het/model.keras --out runs/het/maps --uncertainty equivariance
 """
 
 import argparse
+import functools
 import importlib.util
 import os
 import sys
@@ -26,7 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pip install -e .`
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hetmorph import config, data, evaluation, serving, viz  # noqa: E402
+from hetmorph import config, data, evaluation, losses, serving, uncertainty, viz  # noqa: E402
 from hetmorph.instance import Refined  # noqa: E402
 
 # Options of data.load that a training's configuration holds under the same name.
@@ -81,10 +85,22 @@ def arguments(argv=None) -> argparse.Namespace:
         "--passes", type=int, default=1, help="how often a .keras model is applied to what it has moved (default: 1)"
     )
     parser.add_argument(
+        "--uncertainty",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=f"estimates of uncertainty of each pair: {', '.join(uncertainty.estimate_names())} (default: none)",
+    )
+    parser.add_argument("--draws", type=int, default=50, help="registrations of an estimate that draws (default: 50)")
+    parser.add_argument("--ensemble", nargs="+", default=[], metavar="MODEL", help="further models, of ensemble")
+    parser.add_argument(
         "--instance-optimise",
         type=int,
         metavar="N",
         help="go on from each answer for up to N iterations (L-BFGS) on the mean squared difference of that pair",
+    )
+    parser.add_argument(
+        "--instance-window", type=int, metavar="W", help="on its squared local correlation in W voxels a side instead"
     )
     parser.add_argument(
         "--instance-lambda", type=float, default=0.01, help="its weight of smoothness, as in training (default: 0.01)"
@@ -166,7 +182,9 @@ def predictor_of(args: argparse.Namespace) -> evaluation.Predictor:
     return serving.ServedPredictor(args.model)
 
 
-def score(predictor, loaded, partial, convention: str, resume: bool) -> tuple[list[dict], evaluation.Curves]:
+def score(
+    predictor, loaded, partial, convention: str, resume: bool, maps: dict
+) -> tuple[list[dict], evaluation.Curves]:
     """The rows of all pairs in their order; those of a stopped evaluation are kept."""
     if partial.path.exists() and not resume:
         raise ValueError(f"{partial.path} is of a stopped evaluation; go on with --resume, or choose another --out")
@@ -177,7 +195,7 @@ def score(predictor, loaded, partial, convention: str, resume: bool) -> tuple[li
     pending = [pair for pair in loaded.pairs if pair.case_id not in done]
     try:
         for row in evaluation.evaluate_each(
-            predictor, pending, convention, labels=loaded.labels, main=loaded.main, curves=curves
+            predictor, pending, convention, labels=loaded.labels, main=loaded.main, curves=curves, maps=maps
         ):
             rows.append(row)
             partial.write(rows, curves)
@@ -188,6 +206,17 @@ def score(predictor, loaded, partial, convention: str, resume: bool) -> tuple[li
     return [by_case[pair.case_id] for pair in loaded.pairs], curves
 
 
+def saving(estimates: dict, folder: Path) -> dict:
+    """The same estimates, which also write their map of each pair."""
+
+    def saved(name, pair):
+        result = estimates[name](pair)
+        result.save(folder / f"{pair.case_id}_{name}.nii.gz", pair.spacing)
+        return result
+
+    return {name: functools.partial(saved, name) for name in estimates}
+
+
 def run(args: argparse.Namespace) -> tuple[dict, list[Path]]:
     """The summary, and the files written."""
     if (args.out / "config.yaml").exists():
@@ -195,7 +224,10 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]]:
     options, splits = data_options(args), split_file(args)
     predictor = predictor_of(args)
     if args.instance_optimise is not None:
-        predictor = Refined(predictor, args.instance_optimise, smoothness=args.instance_lambda)
+        loss = losses.NCC(args.instance_window).loss if args.instance_window else losses.MSE().loss
+        predictor = Refined(predictor, args.instance_optimise, loss=loss, smoothness=args.instance_lambda)
+    others = [evaluation.load(path) for path in args.ensemble]
+    estimates = uncertainty.pair_estimates(args.uncertainty, predictor, others, args.draws, args.seed)
     loaded = data.load(
         args.data,
         data_dir=args.data_dir,
@@ -211,12 +243,16 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]]:
         "convention": args.convention,
         "threads": args.threads,
         "passes": args.passes,
-        "instance_optimise": args.instance_optimise and [args.instance_optimise, args.instance_lambda],
+        "instance": args.instance_optimise and [args.instance_optimise, args.instance_window, args.instance_lambda],
         "skip_bad": args.skip_bad,
     }
+    if args.uncertainty:
+        about |= {"uncertainty": args.uncertainty, "draws": args.draws}
+        decides |= about | {"ensemble": [evaluation.fingerprint(path) for path in args.ensemble]}
     decides |= {"cases": [pair.case_id for pair in loaded.pairs], "files": evaluation.fingerprint(args.model)}
     partial = evaluation.Partial(args.out / "cases.partial.json", decides)
-    rows, curves = score(predictor, loaded, partial, args.convention, args.resume)
+    maps = saving(estimates, args.out / "maps")
+    rows, curves = score(predictor, loaded, partial, args.convention, args.resume, maps)
     if curves:
         about["calibration"] = curves.calibration()
     summary = evaluation.summarise(rows, args.convention, loaded.main, **about, skipped=loaded.skipped_entries)
@@ -236,6 +272,8 @@ def main(argv=None) -> int:
     if summary["skipped"]:
         print(f"{len(summary['skipped'])} patients skipped, their files are bad; reasons in summary.json")
     print(f"wrote {', '.join(path.name for path in written)} in {args.out}")
+    if args.uncertainty:
+        print(f"maps of {', '.join(args.uncertainty)} in {args.out / 'maps'}")
     return 0
 
 

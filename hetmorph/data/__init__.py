@@ -1,7 +1,7 @@
 """Data sets as pairs of images, splits of patients, and the stream of training batches."""
 
 from hetmorph.data.dataset import Dataset
-from hetmorph.data.known_warp import warp_known
+from hetmorph.data.known_warp import warp_by, warp_known
 from hetmorph.data.noise import add_rician
 from hetmorph.data.pair import LoadedSet, Pair
 from hetmorph.data.pipeline import pipeline
@@ -25,5 +25,6 @@ __all__ = [
     "pipeline",
     "save_splits",
     "splits_name",
+    "warp_by",
     "warp_known",
 ]

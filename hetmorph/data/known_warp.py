@@ -49,13 +49,25 @@ def warp_known(pairs: Pair | Sequence[Pair], seed: int = 0, amplitude: float = 6
             f"received {amplitude}."
         )
     velocity = _velocity(pairs.moving.shape, amplitude, generator("warp", seed, pairs.case_id))
-    displacement = ops.fields.integrate(velocity[None].astype(np.float32), _STEPS).numpy()
-    fixed = ops.warp(pairs.moving[None, ..., None], displacement).numpy()[0, ..., 0]
+    return warp_by(pairs, ops.fields.integrate(velocity[None].astype(np.float32), _STEPS).numpy()[0])
+
+
+def warp_by(pair: Pair, displacement: np.ndarray) -> Pair:
+    """Replaces the fixed image by the moving one, pulled through a displacement: fixed(x) = moving(x + u(x)).
+
+    Args:
+        pair: the pair.
+        displacement: u, float32 `[*S, N]`, voxels, on the fixed grid.
+
+    Returns:
+        The same with another `fixed`, `fixed_labels` and `displacement`, and without `sigma` and `foreground`.
+    """
+    fixed = ops.warp(pair.moving[None, ..., None], displacement[None]).numpy()[0, ..., 0]
     return dataclasses.replace(
-        pairs,
+        pair,
         fixed=np.clip(fixed, 0, 1),
-        fixed_labels=None if pairs.moving_labels is None else _warped_labels(pairs.moving_labels, displacement[0]),
-        displacement=displacement[0],
+        fixed_labels=None if pair.moving_labels is None else _warped_labels(pair.moving_labels, displacement),
+        displacement=displacement,
         sigma=None,
         foreground=None,
     )

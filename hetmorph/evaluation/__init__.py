@@ -1,17 +1,22 @@
 """Evaluation of a registration: predictor → one row per case → summary → files and table."""
 
+from hetmorph.evaluation.adapter import FunctionPredictor, wrap
 from hetmorph.evaluation.cases import CONVENTIONS, evaluate, evaluate_each, evaluate_pair
 from hetmorph.evaluation.classical import PROGRAMS
+from hetmorph.evaluation.known_truth import KINDS, Case, known_pair, measure
 from hetmorph.evaluation.paired import compare, compare_runs, over_seeds, read_cases
 from hetmorph.evaluation.partial import Partial, fingerprint
-from hetmorph.evaluation.predictor import Prediction, Predictor, RegistrationFailed, load, wrap
+from hetmorph.evaluation.predictor import Prediction, Predictor, RegistrationFailed, load
 from hetmorph.evaluation.summary import pick_cases, summarise, write_cases, write_summary
 from hetmorph.evaluation.table import markdown
 from hetmorph.evaluation.uncertainty import Curves
 
 __all__ = [
     "CONVENTIONS",
+    "Case",
     "Curves",
+    "FunctionPredictor",
+    "KINDS",
     "PROGRAMS",
     "Partial",
     "Prediction",
@@ -23,8 +28,10 @@ __all__ = [
     "evaluate_each",
     "evaluate_pair",
     "fingerprint",
+    "known_pair",
     "load",
     "markdown",
+    "measure",
     "over_seeds",
     "pick_cases",
     "read_cases",

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from hetmorph.data.acdc import LABELS
 from hetmorph.evaluation import uncertainty
+from hetmorph.evaluation.maps import map_scores
 from hetmorph.evaluation.predictor import Prediction, RegistrationFailed
 from hetmorph.evaluation.uncertainty import Curves, Judgement
 from hetmorph.metrics import deformation, overlap, surface
@@ -51,6 +52,7 @@ def evaluate(
     labels: Mapping[str, int] = LABELS,
     main: str | None = MAIN,
     curves: Curves | None = None,
+    maps: Mapping[str, Callable] | None = None,
 ) -> list[dict]:
     """One row of scores per pair, in their order.
 
@@ -62,6 +64,8 @@ def evaluate(
         labels: label value of each structure; each gets a column `dice_<structure>`. Empty for a set without labels.
         main: the structure that surface distances and failures refer to; None where there are no labels.
         curves: collects sparsification and calibration of σ_I over the pairs, for a model that predicts it.
+        maps: estimates of uncertainty by name, functions of a pair that return an `uncertainty.UncertaintyMap`; each
+            adds the columns `registered_<name>_…` of `evaluation.maps`. Left out of pairs that could not be registered.
 
     Returns:
         Dictionaries with `case_id, patient, slice_index, group, failed`, and each metric twice, as
@@ -72,7 +76,7 @@ def evaluate(
         ValueError: unknown convention, a main structure without label, or a pair the predictor cannot take (the case
             is named).
     """
-    return list(evaluate_each(predictor, pairs, convention, progress, labels, main, curves))
+    return list(evaluate_each(predictor, pairs, convention, progress, labels, main, curves, maps))
 
 
 def evaluate_each(
@@ -83,6 +87,7 @@ def evaluate_each(
     labels: Mapping[str, int] = LABELS,
     main: str | None = MAIN,
     curves: Curves | None = None,
+    maps: Mapping[str, Callable] | None = None,
 ) -> Iterator[dict]:
     """The rows of `evaluate` one after the other, each as soon as it is known."""
     _check(convention, labels, main)
@@ -93,7 +98,7 @@ def evaluate_each(
             if compiles and pair.moving.shape not in warm:
                 _registered(predictor, pair)
                 warm.add(pair.moving.shape)
-            row, judgement = _row_of(predictor, pair, convention, labels, main)
+            row, judgement = _row_of(predictor, pair, convention, labels, main, maps)
         except ValueError as error:
             raise ValueError(f"{pair.case_id}: {error}") from error
         if curves is not None and judgement is not None:
@@ -144,7 +149,7 @@ def _check(convention: str, labels: Mapping[str, int], main: str | None) -> None
 
 
 def _row_of(
-    predictor, pair, convention: str, labels: Mapping[str, int], main: str | None
+    predictor, pair, convention: str, labels: Mapping[str, int], main: str | None, maps: Mapping | None = None
 ) -> tuple[dict, Judgement | None]:
     start = time.perf_counter()
     prediction, problem = _registered(predictor, pair)
@@ -159,6 +164,8 @@ def _row_of(
         if prediction.log_variance is not None:
             judgement = uncertainty.judge(pair, prediction, foreground(pair))
             registered |= judgement.scores
+        for name, estimate in (maps or {}).items():
+            registered |= _map_scores(name, estimate, pair, prediction)
         if not failed and math.isnan(registered["hd_px"]):
             failed = f"{_words(main)[0]} vanished by warping"
     row = {
@@ -179,6 +186,17 @@ def _registered(predictor, pair) -> tuple[Prediction | None, str]:
     except RegistrationFailed as error:
         return None, f"registration failed: {error}"
     return prediction, "" if _finite(prediction) else "prediction not finite"
+
+
+def _map_scores(name: str, estimate: Callable, pair, prediction: Prediction) -> dict[str, float]:
+    try:
+        result = estimate(pair)
+    except RegistrationFailed:
+        return {}
+    error = None
+    if pair.displacement is not None:
+        error = np.linalg.norm(prediction.displacement - pair.displacement, axis=-1)
+    return map_scores(name, result, error, foreground(pair), pair.spacing)
 
 
 def _finite(prediction: Prediction) -> bool:

@@ -1,5 +1,6 @@
 """One call from two images to a registration, whatever the model is stored as."""
 
+import contextlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hetmorph.layers import DropPath, SampleNormalLogVar
 from hetmorph.networks import MultiPass
 
 NAMES = ("displacement", "moved", "log_variance", "weight")
+DROPOUT = (DropPath, keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout)
 
 
 class RegistrationFailed(RuntimeError):
@@ -40,9 +43,12 @@ class Predictor:
     Attributes:
         ndims: number of spatial axes the model works on; None takes 2-D and 3-D alike.
         compiles: whether the first call on images of another shape takes longer than those after it.
+        random: what in the model can be drawn anew: "dropout", "posterior" (a predicted distribution of velocities),
+            "callable" (a function that may do what it likes). Empty for a model that always answers the same.
     """
 
     compiles = True
+    random: frozenset[str] = frozenset()
 
     def __init__(self, ndims: int | None):
         self.ndims = ndims
@@ -61,14 +67,33 @@ class Predictor:
 
     def predict_batch(self, moving, fixed) -> list[Prediction]:
         """Register several pairs of one shape in one run of the model; `[B, *S]` each."""
-        moving, fixed = self._checked(moving, "moving"), self._checked(fixed, "fixed")
-        if moving.shape != fixed.shape:
-            raise ValueError(f"moving and fixed must have the same shape, got {moving.shape} and {fixed.shape}")
-        moving, fixed = tf.constant(moving[..., None]), tf.constant(fixed[..., None])
-        results = {name: np.asarray(x, np.float32) for name, x in self._run(moving, fixed).items()}
+        images = self._tensors(moving, fixed)
+        results = {name: np.asarray(x, np.float32) for name, x in self._run(*images).items()}
         for name in set(results) - {"displacement"}:
             results[name] = results[name][..., 0]
         return [Prediction(**{name: x[i] for name, x in results.items()}) for i in range(len(moving))]
+
+    def displacements(self, moving, fixed, seed: int | None = None) -> np.ndarray:
+        """The displacements alone of several pairs of one shape, `[B, *S, N]` voxels, without what else a model says.
+
+        Args:
+            moving, fixed: `[B, *S]`.
+            seed: draw dropout or the velocities anew, each pair of the batch by itself; the same seed and batch give
+                the same. None takes the model's one answer. A function of the user's own is only called again.
+
+        Raises:
+            ValueError: as for one pair, or a seed for a model in which nothing is `random`.
+        """
+        if seed is not None and not self.random:
+            raise ValueError("this model always answers the same: it has no dropout and predicts no distribution")
+        images = self._tensors(moving, fixed)
+        return np.asarray(self._fields(*images) if seed is None else self._drawn(*images, seed), np.float32)
+
+    def _tensors(self, moving, fixed) -> tuple[tf.Tensor, tf.Tensor]:
+        moving, fixed = self._checked(moving, "moving"), self._checked(fixed, "fixed")
+        if moving.shape != fixed.shape:
+            raise ValueError(f"moving and fixed must have the same shape, got {moving.shape} and {fixed.shape}")
+        return tf.constant(moving[..., None]), tf.constant(fixed[..., None])
 
     def _checked(self, images, name: str) -> np.ndarray:
         images = np.asarray(images, dtype=np.float32)
@@ -86,6 +111,14 @@ class Predictor:
         """Results by name for images `[B, *S, 1]`."""
         raise NotImplementedError
 
+    def _fields(self, moving, fixed):
+        """Displacements alone."""
+        return self._run(moving, fixed)["displacement"]
+
+    def _drawn(self, moving, fixed, seed: int):
+        """Displacements with what is random in the model drawn anew."""
+        raise NotImplementedError
+
 
 class ModelPredictor(Predictor):
     """Predictor of a live `hetmorph.networks` model, with variance and weight if the model has them.
@@ -98,47 +131,101 @@ class ModelPredictor(Predictor):
         missing = [name for name in ("references", "inshape") if not hasattr(model, name)]
         if missing or len(model.inputs) != 2:
             raise ValueError(
-                "expected a registration model of a moving and a fixed image, as hetmorph.networks.VxmDense, got "
+                "expected a registration model of a moving and a fixed image, as hetmorph.networks.VxmDense (for "
+                "another model, pass a function of the two that returns the displacement), got "
                 + (f"{type(model).__name__} without {missing[0]}" if missing else f"{len(model.inputs)} inputs")
             )
         super().__init__(len(model.inshape))
         self.model = model
-        self._by_shape = {}
+        self.random = frozenset(_random_layers(model))
+        self._models, self._graphs = {}, {}
 
     def _run(self, moving, fixed):
-        shape = tuple(moving.shape[1:-1])
-        if shape not in self._by_shape:
-            self._by_shape[shape] = _graph_of(self._model_for(shape))
-        return self._by_shape[shape](moving, fixed)
+        return self._graph(moving, "all")(moving, fixed)
 
-    def _model_for(self, shape):
+    def _fields(self, moving, fixed):
+        return self._graph(moving, "displacement")(moving, fixed)
+
+    def _drawn(self, moving, fixed, seed):
+        graph = self._graph(moving, "drawn")
+        with _seeded(self._model_for(moving), seed):
+            return graph(moving, fixed)
+
+    def _graph(self, images, which: str):
+        key = (which, *images.shape[1:])
+        if key not in self._graphs:
+            self._graphs[key] = _graph_of(self._model_for(images), which, images.shape[1:])
+        return self._graphs[key]
+
+    def _model_for(self, images):
+        shape = tuple(images.shape[1:-1])
         if all(n in (None, size) for n, size in zip(self.model.inshape, shape, strict=True)):
             return self.model
         if not hasattr(self.model, "with_shape"):
             raise ValueError(f"the model was built for images of {tuple(self.model.inshape)}, got {shape}")
-        return self.model.with_shape(shape)
+        if shape not in self._models:
+            self._models[shape] = self.model.with_shape(shape)
+        return self._models[shape]
 
 
-def _graph_of(model):
-    """The model as a graph function of moving and fixed; `predict` costs ten times the network on one pair."""
+def _graph_of(model, which: str, shape):
+    """A model as a graph function of moving and fixed; `predict` costs ten times the network on one pair.
+
+    Args:
+        which: "all" it says, the "displacement" alone, or that "drawn" with its random layers.
+        shape: of an image with its channel; the batch is left open, so that each size of it is not traced anew.
+    """
     references = model.references
-    if hasattr(references, "full_model"):
-        full = references.full_model
+    if which != "all":
+        part = keras.Model(model.inputs, references.pos_flow)
+    elif hasattr(references, "full_model"):
+        part = references.full_model
     else:
-        full = keras.Model(model.inputs, {"displacement": references.pos_flow, "moved": references.y_source})
-    return tf.function(lambda moving, fixed: full([moving, fixed], training=False), reduce_retracing=True)
+        part = keras.Model(model.inputs, {"displacement": references.pos_flow, "moved": references.y_source})
+    signature = [tf.TensorSpec([None, *shape], tf.float32)] * 2
+    return tf.function(lambda *images: part([*images], training=which == "drawn"), input_signature=signature)
+
+
+def _random_layers(model) -> dict[str, list]:
+    """Layers that draw numbers while training: by dropout, or from a predicted distribution."""
+    found = {}
+    for layer in model._flatten_layers():
+        if isinstance(layer, DROPOUT) and layer.rate > 0:
+            found.setdefault("dropout", []).append(layer)
+        elif isinstance(layer, SampleNormalLogVar):
+            found.setdefault("posterior", []).append(layer)
+    return found
+
+
+@contextlib.contextmanager
+def _seeded(model, seed: int):
+    """Every random layer draws from a state of its own that follows from the seed; afterwards as before."""
+    layers = [layer for group in _random_layers(model).values() for layer in group]
+    states = [layer.seed_generator.state for layer in layers]
+    before = [keras.ops.convert_to_numpy(state) for state in states]
+    try:
+        for number, state in enumerate(states):
+            state.assign(np.random.SeedSequence([seed, number]).generate_state(2))
+        yield
+    finally:
+        for state, value in zip(states, before, strict=True):
+            state.assign(value)
 
 
 class SavedModelPredictor(Predictor):
-    """Predictor of a SavedModel through its signatures `register` and, if there is one, `variance`."""
+    """Predictor of a SavedModel through its signatures `register` and, if there is one, `variance`.
 
-    def __init__(self, folder: Path):
+    Args:
+        model: its folder, or what `tf.saved_model.load` returned.
+    """
+
+    def __init__(self, model):
         # kept, because a signature does not keep its variables alive by itself
-        self._loaded = _load_savedmodel(folder)
+        self._loaded = _load_savedmodel(model) if isinstance(model, Path) else model
         signatures = self._loaded.signatures
         if "register" not in signatures:
             raise ValueError(
-                f"{folder}: expected a SavedModel with signature 'register' "
+                f"{model}: expected a SavedModel with signature 'register' "
                 f"(moving, fixed -> displacement, moved), found {sorted(signatures) or 'no signatures'}"
             )
         self.signatures = signatures
@@ -152,10 +239,9 @@ class SavedModelPredictor(Predictor):
             results |= self.signatures["variance"](moving=moving, fixed=fixed)
         return {name: results[name] for name in NAMES if name in results}
 
-
-def wrap(model) -> Predictor:
-    """The predictor of a live model; a predictor is returned as it is."""
-    return model if isinstance(model, Predictor) else ModelPredictor(model)
+    @tf.function(reduce_retracing=True)
+    def _fields(self, moving, fixed):
+        return self.signatures["register"](moving=moving, fixed=fixed)["displacement"]
 
 
 def load(path, threads: int | None = None, passes: int = 1) -> Predictor:

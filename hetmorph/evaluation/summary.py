@@ -4,11 +4,11 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
+
+from hetmorph.io.atomic import write_bytes
 
 BLOCKS = ("undeformed", "registered")
 
@@ -88,11 +88,7 @@ def write_summary(path, summary: dict) -> None:
 
 def write_text(path, text: str) -> None:
     """Write a text file, complete or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    write_bytes(path, text.encode())
 
 
 def _metrics(rows: Sequence[dict], block: str) -> list[str]:

@@ -37,7 +37,7 @@ def markdown(summary: dict) -> str:
         summary: as `evaluation.summary.summarise` returns it.
     """
     rows = [("", "undeformed", "registered")]
-    for metric, heading, factor, decimals in (*_dice_columns(summary), *COLUMNS):
+    for metric, heading, factor, decimals in (*_dice_columns(summary), *COLUMNS, *_map_columns(summary)):
         cells = [_cell(summary[block], metric, factor, decimals) for block in ("undeformed", "registered")]
         if any(cells):
             rows.append((heading, *cells))
@@ -63,6 +63,18 @@ def shown_structures(summary: dict) -> list[str]:
 
 def _dice_columns(summary: dict) -> list[tuple[str, str, int, int]]:
     return [(f"dice_{name}", f"Dice {structure_heading(name)}", 1, 3) for name in shown_structures(summary)]
+
+
+def _map_columns(summary: dict) -> list[tuple[str, str, int, int]]:
+    """Of each map of uncertainty: its mean, in millimetres where it has any, and how it ranks the true error."""
+    ending = "_valid_share"
+    names = [metric.removesuffix(ending) for metric in summary["n"]["registered"] if metric.endswith(ending)]
+    columns = []
+    for name in names:
+        in_mm = f"{name}_mean_mm" in summary["registered"]
+        columns.append((f"{name}_mean_mm", f"{name} mm", 1, 2) if in_mm else (f"{name}_mean", f"{name} ·10³", 1e3, 2))
+        columns += [(f"{name}_spearman", f"rank r({name})", 1, 2), (f"{name}_naurc", f"nAURC {name}", 1, 2)]
+    return columns
 
 
 def _heading(summary: dict) -> str:

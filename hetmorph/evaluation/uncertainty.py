@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import stats
 
 from hetmorph.evaluation.predictor import Prediction
 from hetmorph.metrics import calibration
 from hetmorph.metrics.calibration import Sparsification
+from hetmorph.metrics.ranking import pearson, spearman
 from hetmorph.metrics.reliability import (
     calibration_error,
     coverage,
@@ -75,9 +75,8 @@ def judge(pair, prediction: Prediction, foreground: np.ndarray) -> Judgement:
         scores |= {f"{name}{region}": x for name, x in zip(CALIBRATION, _calibration(z, curve), strict=True)}
         sums[region] = _sums(residual, sigma, z, mask)
         if pair.sigma is not None:
-            both = [one[slice(None) if mask is None else mask] for one in (sigma, pair.sigma)]
-            scores[f"sigma_correlation{region}"] = _correlation(*both)
-            scores[f"sigma_rank_correlation{region}"] = _correlation(*map(stats.rankdata, both))
+            scores[f"sigma_correlation{region}"] = pearson(sigma, pair.sigma, mask)
+            scores[f"sigma_rank_correlation{region}"] = spearman(sigma, pair.sigma, mask)
     return Judgement(scores, curves, sums)
 
 
@@ -202,10 +201,3 @@ def _accumulate(groups: dict, name: str, values: Mapping[str, np.ndarray]) -> No
 
 def _plain(groups: Mapping[str, Mapping[str, np.ndarray]]) -> dict:
     return {name: {key: np.asarray(x).tolist() for key, x in sums.items()} for name, sums in groups.items()}
-
-
-def _correlation(a, b) -> float:
-    """Pearson correlation; NaN when either is constant or empty."""
-    if not np.size(a) or np.std(a) == 0 or np.std(b) == 0:
-        return math.nan
-    return float(np.corrcoef(np.ravel(a), np.ravel(b))[0, 1])

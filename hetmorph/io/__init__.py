@@ -1,5 +1,47 @@
-"""Images on disk: thin reading with errors that name the file."""
+"""Images, transforms and points on disk: reading and writing with errors that name the file; from grid to grid."""
 
-from hetmorph.io.images import DataError, Image, read_image
+from hetmorph.io.apply import warp_image, warp_labels
+from hetmorph.io.atomic import replacing
+from hetmorph.io.bids import bids_names
+from hetmorph.io.geometry import (
+    Grid,
+    convert_displacement,
+    from_slices,
+    model_grid,
+    resample,
+    through_plane,
+)
+from hetmorph.io.images import DataError, Image, matched_grid, read_image, write_image
+from hetmorph.io.points import Points, read_points, transform_points, write_points
+from hetmorph.io.sidecar import provenance, sidecar_of, write_sidecar
+from hetmorph.io.transforms import FORMATS, Transform, convert, read_transform, write_transform
 
-__all__ = ["DataError", "Image", "read_image"]
+__all__ = [
+    "FORMATS",
+    "DataError",
+    "Grid",
+    "Image",
+    "Points",
+    "Transform",
+    "bids_names",
+    "convert",
+    "convert_displacement",
+    "from_slices",
+    "matched_grid",
+    "model_grid",
+    "provenance",
+    "read_image",
+    "read_points",
+    "read_transform",
+    "replacing",
+    "resample",
+    "sidecar_of",
+    "through_plane",
+    "transform_points",
+    "warp_image",
+    "warp_labels",
+    "write_image",
+    "write_points",
+    "write_sidecar",
+    "write_transform",
+]

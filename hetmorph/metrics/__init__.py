@@ -1,4 +1,4 @@
-"""Scores of a registration on numpy arrays, 2-D and 3-D: overlap, surface distance, deformation, calibration.
+"""Scores of a registration on numpy arrays, 2-D and 3-D: overlap, surface distance, deformation, uncertainty.
 
 An undefined score is NaN (an empty structure has no surface); bad input (NaN, soft masks, mismatched shapes)
 is an error.
@@ -8,12 +8,14 @@ from hetmorph.metrics import calibration, deformation, overlap, surface
 from hetmorph.metrics.calibration import ause, sparsification
 from hetmorph.metrics.deformation import endpoint_error, folds_percent, sdlogj
 from hetmorph.metrics.overlap import dice
+from hetmorph.metrics.ranking import aurc, naurc, pearson, spearman
 from hetmorph.metrics.reliability import calibration_error, coverage, normal_distance, reliability_curve, standardised
 from hetmorph.metrics.surface import asd, assd, hausdorff, hausdorff95, surface_distances
 
 __all__ = [
     "asd",
     "assd",
+    "aurc",
     "ause",
     "calibration",
     "calibration_error",
@@ -24,11 +26,14 @@ __all__ = [
     "folds_percent",
     "hausdorff",
     "hausdorff95",
+    "naurc",
     "normal_distance",
     "overlap",
+    "pearson",
     "reliability_curve",
     "sdlogj",
     "sparsification",
+    "spearman",
     "standardised",
     "surface",
     "surface_distances",

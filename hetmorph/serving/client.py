@@ -12,7 +12,7 @@ import numpy as np
 
 from hetmorph.data.normalise import minmax
 from hetmorph.evaluation.predictor import NAMES, Prediction, Predictor
-from hetmorph.io import read_image
+from hetmorph.io import matched_grid, read_image
 from hetmorph.serving.transport import Endpoint, Failure, Grpc, Rest, Signature, Transport
 
 _ADDRESS = re.compile(
@@ -268,7 +268,7 @@ def _image(image):
 
 
 def _check_one_grid(moving, fixed) -> None:
-    if not np.allclose(moving.affine, fixed.affine, atol=1e-3):
+    if not np.allclose(matched_grid(moving, fixed).affine, fixed.grid.affine, atol=1e-3):
         raise ValueError(
             f"{moving.path} and {fixed.path} are on different grids (affines differ), so voxels of one are not those "
             "of the other; resample the moving image onto the grid of the fixed one first"

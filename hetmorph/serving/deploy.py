@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from hetmorph.io.atomic import write_bytes
+
 IMAGE = "tensorflow/serving:2.20.0"
 POLL_SECONDS = 10
 
@@ -159,7 +161,7 @@ def deploy(
         # last: a running server acts on it
         "models.config": Template(_MODELS).substitute(values),
     }
-    files = [_replace(directory / file, text) for file, text in contents.items()]
+    files = [write_bytes(directory / file, text.encode()) for file, text in contents.items()]
     return Deployment(directory, name, labels, sorted(set(present) - set(labels.values())), files)
 
 
@@ -207,10 +209,3 @@ def labels_in(config: Path) -> dict[str, int]:
     """Labels of a `models.config` that `deploy` wrote; none where there is no file."""
     text = config.read_text() if config.exists() else ""
     return {k: int(v) for k, v in re.findall(r'version_labels \{ key: "(\w+)" value: (\d+) \}', text)}
-
-
-def _replace(path: Path, text: str) -> Path:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
-    return path

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from hetmorph.io import replacing
 from hetmorph.serving.protos import tensorflow_serving
 
 FILE = Path("assets.extra", "tf_serving_warmup_requests")
@@ -47,12 +48,9 @@ def write_warmup(folder: str | os.PathLike, sizes: Iterable[tuple[int, ...]]) ->
     if not 0 < len(records) <= LIMIT:
         raise ValueError(f"expected 1 to {LIMIT} warm-up requests, received sizes for {len(records)}")
     path = Path(folder, FILE)
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with tf.io.TFRecordWriter(str(partial)) as writer:
+    with replacing(path) as part, tf.io.TFRecordWriter(str(part)) as writer:
         for record in records:
             writer.write(record)
-    os.replace(partial, path)
     return path
 
 

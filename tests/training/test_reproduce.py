@@ -125,6 +125,16 @@ def test_lambda_of_a_row_of_its_own(tmp_path, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_optimising_each_pair_shares_the_training(tmp_path):
+    plan = plan_of("main", tmp_path, "--lambda", "0.1", "het=0.03")
+    het, further = (
+        next(m for m in plan.table.methods if m.label == f"het{text}") for text in ("", reproduce.EACH_PAIR)
+    )
+    assert [j.done for j in plan.jobs(het)][::2] == [j.done for j in plan.jobs(further)][::2]
+    assert not set(plan.runs(het)) & set(plan.runs(further))
+    assert "--instance-optimise" in plan.jobs(further)[1].command
+
+
 def test_lambda_is_tuned_at_a_level_of_noise(tmp_path, capsys):
     out = ["--out", str(tmp_path)]
     args = reproduce.parser().parse_args(["--table", "lambda", "--noise", "0.1", *out])

@@ -1,0 +1,189 @@
+"""Which map of uncertainty to believe: real images, warped by transforms that are known, registered again.
+
+fixed(x) = moving(τ(x)) for a random τ, so that the registration's error |u − (τ − id)| is known at every voxel.
+Compared is within the region of interest where τ stays inside the moving image; the rest was never seen.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hetmorph.data import Pair, warp_by
+from hetmorph.data.noise import add_rician, generator
+from hetmorph.data.transforms import (
+    BSpline,
+    Composition,
+    Family,
+    Rotation,
+    Scale,
+    Shear,
+    Translation,
+    displacement_of,
+    grid_points,
+    inside,
+)
+from hetmorph.evaluation.cases import foreground
+from hetmorph.evaluation.maps import agreement
+from hetmorph.io import replacing
+from hetmorph.metrics.calibration import Sparsification, sparsification
+from hetmorph.metrics.ranking import aurc
+
+KINDS = ("translation", "affine", "bspline", "composition")
+REGIONS = ("foreground", "labels")
+
+
+def true_transforms(kind: str, shape: Sequence[int]) -> Family:
+    """The transforms of one kind of known truth, for images of a size.
+
+    Translations of up to 10 % of the size; affine maps of up to 3 % translation, 10° rotation, 5 % shear and 10 %
+    scale; B-splines on an eighth of the shorter side that do not fold; an affine map composed with such a B-spline.
+
+    Raises:
+        ValueError: no such kind.
+    """
+    spacing = max(min(shape) / 8, 2.0)
+    affine = Composition((Translation(0.03), Rotation(10), Shear(0.05), Scale(0.9, 1.1)))
+    bspline = BSpline(spacing, 0.35 * spacing)  # below 0.4 of the spacing it is one-to-one
+    kinds = dict(zip(KINDS, (Translation(0.1), affine, bspline, Composition((affine, bspline))), strict=True))
+    if kind not in kinds:
+        raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
+    return kinds[kind]
+
+
+def known_pair(pair: Pair, kind: str, seed: int = 0, noise: float = 0.0) -> Pair:
+    """The pair with its fixed image replaced by the moving one under a known transform.
+
+    Args:
+        pair: the pair.
+        kind: one of `KINDS`.
+        seed: the transform follows from seed, kind and case alone.
+        noise: level of Rician noise, see `data.add_rician`; without, the two images differ by the motion alone.
+
+    Returns:
+        The pair, called `<case>_<kind>`, with the true `displacement`.
+    """
+    shape = pair.moving.shape
+    transform = true_transforms(kind, shape).draw(generator(f"known {kind}", seed, pair.case_id), shape)
+    known = warp_by(pair, displacement_of(transform, grid_points(shape)))
+    return add_rician(dataclasses.replace(known, case_id=f"{pair.case_id}_{kind}"), noise, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What one pair of known truth says about every map.
+
+    Attributes:
+        case_id, patient, kind: of the pair.
+        error: `[*S]` length of the displacement's error, voxels.
+        region: `[*S]` booleans: the region of interest, where τ stays inside and every map is valid.
+        maps: standard deviations `[*S]` by name; NaN where not valid.
+        cost: registrations and seconds of each map.
+    """
+
+    case_id: str
+    patient: str
+    kind: str
+    error: np.ndarray
+    region: np.ndarray
+    maps: dict[str, np.ndarray]
+    cost: dict[str, tuple[int, float]]
+
+    def save(self, path) -> None:
+        """Write as `.npz`, complete or not at all."""
+        arrays = {f"map {name}": values for name, values in self.maps.items()}
+        arrays |= {f"cost {name}": np.array(cost) for name, cost in self.cost.items()}
+        about = np.array([self.case_id, self.patient, self.kind])
+        with replacing(path) as part:
+            np.savez_compressed(part, about=about, error=self.error, region=self.region, **arrays)
+
+    @classmethod
+    def load(cls, path) -> "Case":
+        """What `save` wrote."""
+        with np.load(path) as stored:
+            named = {
+                what: {key.removeprefix(what): stored[key] for key in stored.files if key.startswith(what)}
+                for what in ("map ", "cost ")
+            }
+            cost = {name: (int(passes), float(seconds)) for name, (passes, seconds) in named["cost "].items()}
+            about = (str(one) for one in stored["about"])
+            return cls(*about, stored["error"], stored["region"], named["map "], cost)
+
+
+def measure(predictor, pair: Pair, maps: Mapping[str, Callable], kind: str = "", region: str = "foreground") -> Case:
+    """Register a pair of known truth and estimate its uncertainty in every way.
+
+    Args:
+        predictor: called as `predictor(moving, fixed)`.
+        pair: with its true displacement.
+        maps: by name, functions of the pair that return an `uncertainty.UncertaintyMap`.
+        kind: of the truth.
+        region: "foreground", or "labels": where the fixed image is labelled.
+
+    Raises:
+        ValueError: a pair without truth or labels, another region, or a registration that is not finite.
+    """
+    if pair.displacement is None:
+        raise ValueError(f"{pair.case_id}: the true displacement is not known")
+    error = np.linalg.norm(predictor(pair.moving, pair.fixed).displacement - pair.displacement, axis=-1)
+    if not np.isfinite(error).all():
+        raise ValueError(f"{pair.case_id}: the registration is not finite")
+    results = {name: estimate(pair) for name, estimate in maps.items()}
+    chosen = _region(pair, region) & inside(grid_points(error.shape) + pair.displacement, error.shape)
+    for result in results.values():
+        chosen = chosen & result.valid
+    stds = {name: np.asarray(result.std, np.float32) for name, result in results.items()}
+    cost = {name: (result.passes, result.seconds) for name, result in results.items()}
+    return Case(pair.case_id, pair.patient, kind, error.astype(np.float32), chosen, stds, cost)
+
+
+def score(case: Case, name: str, std: np.ndarray | None = None) -> dict:
+    """Row of one map and case: true and claimed error, Pearson, Spearman, AURC and nAURC over the case's region.
+
+    Args:
+        name: of the map.
+        std: `[*S]`; None takes the case's map of that name.
+    """
+    std = case.maps[name] if std is None else std
+    passes, seconds = case.cost.get(name, (None, math.nan))
+    row = {"case_id": case.case_id, "patient": case.patient, "kind": case.kind, "map": name}
+    row |= {"voxels": int(case.region.sum()), "passes": passes, "seconds": seconds}
+    if not case.region.any():
+        return row | dict.fromkeys(("epe", "std", "pearson", "spearman", "aurc", "naurc"), math.nan)
+    row |= {"epe": float(case.error[case.region].mean()), "std": float(std[case.region].mean())}
+    scores = agreement(case.error, std, case.region)
+    return row | scores | {"aurc": aurc(case.error, std, case.region)}
+
+
+def mean_curve(cases: Sequence[Case], stds: Sequence[np.ndarray], steps: int = 50) -> Sparsification | None:
+    """Mean sparsification of the error over cases, each in units of its mean error; None where no case has voxels."""
+    curves = [
+        sparsification(case.error, np.where(case.region, std, 0), case.region, steps)
+        for case, std in zip(cases, stds, strict=True)
+    ]
+    curves = [curve for curve in curves if curve is not None and curve.curve[0] > 0]
+    if not curves:
+        return None
+    curve, oracle = (np.mean([getattr(c, part) / c.curve[0] for c in curves], 0) for part in ("curve", "oracle"))
+    return Sparsification(curves[0].fraction, curve, oracle)
+
+
+def over_patients(rows: Sequence[dict], metric: str) -> list[float]:
+    """The mean of a metric for each patient, over the rows in which it is defined."""
+    patients = {}
+    for row in rows:
+        if math.isfinite(row[metric]):
+            patients.setdefault(row["patient"], []).append(row[metric])
+    return [float(np.mean(values)) for values in patients.values()]
+
+
+def _region(pair: Pair, region: str) -> np.ndarray:
+    if region not in REGIONS:
+        raise ValueError(f"region must be one of {REGIONS}, got {region!r}")
+    if region == "foreground":
+        return foreground(pair)
+    if pair.fixed_labels is None:
+        raise ValueError(f"{pair.case_id}: has no labels, take the region foreground")
+    return pair.fixed_labels > 0

@@ -1,0 +1,48 @@
+"""Files that appear complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def suffix_of(path: Path | str) -> str:
+    """The ending that says what a file is, in lower case: ".nii.gz" counts as one."""
+    name = Path(path).name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+
+
+@contextmanager
+def replacing(path: Path | str) -> Iterator[Path]:
+    """A path to write to instead; it takes the place of `path` when the block ends without an error.
+
+    Both lie in one folder, so that the change is a single step: whoever looks sees the old file or the new one, also
+    where the disk fills up or the program is stopped. Missing folders are made. The path inside has the same ending.
+
+    Raises:
+        OSError: the folder cannot be made or written to, or the disk is full; nothing is left behind.
+
+    Example:
+        >>> with replacing("out/moved.nii.gz") as part:
+        ...     nib.save(image, part)
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{uuid.uuid4().hex[:12]}{suffix_of(path)}")
+    try:
+        yield part
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path | str, content: bytes) -> Path:
+    """Write a whole file through `replacing`, and return its path."""
+    with replacing(path) as part:
+        part.write_bytes(content)
+    return Path(path)

@@ -1,0 +1,57 @@
+"""Uncertainty of any registration at test time, and what it is worth: maps, their combination, their calibration."""
+
+from hetmorph.data.transforms import (
+    FAMILIES,
+    BSpline,
+    Composition,
+    Family,
+    Rotation,
+    Scale,
+    Shear,
+    Translation,
+)
+from hetmorph.uncertainty.combination import Combination, best_combination
+from hetmorph.uncertainty.conformal import FLAGS, Bound, Calibration, Triage, risk_coverage
+from hetmorph.uncertainty.equivariance import equivariance_uncertainty
+from hetmorph.uncertainty.estimates import ESTIMATES, estimate, estimate_names, estimates_for, pair_estimates
+from hetmorph.uncertainty.intensity import residual_uncertainty, variance_uncertainty
+from hetmorph.uncertainty.repeated import (
+    dropout_uncertainty,
+    ensemble_uncertainty,
+    noise_uncertainty,
+    posterior_uncertainty,
+)
+from hetmorph.uncertainty.result import UncertaintyMap
+from hetmorph.uncertainty.streaming import Moments
+
+__all__ = [
+    "BSpline",
+    "Bound",
+    "Calibration",
+    "Combination",
+    "Composition",
+    "ESTIMATES",
+    "FAMILIES",
+    "FLAGS",
+    "Family",
+    "Moments",
+    "Rotation",
+    "Scale",
+    "Shear",
+    "Translation",
+    "Triage",
+    "UncertaintyMap",
+    "best_combination",
+    "dropout_uncertainty",
+    "ensemble_uncertainty",
+    "equivariance_uncertainty",
+    "estimate",
+    "estimate_names",
+    "estimates_for",
+    "noise_uncertainty",
+    "pair_estimates",
+    "posterior_uncertainty",
+    "residual_uncertainty",
+    "risk_coverage",
+    "variance_uncertainty",
+]

@@ -1,0 +1,177 @@
+"""`python training/uncertainty.py` from the outside, and `evaluate.py --uncertainty`."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from hetmorph import data, evaluation
+from hetmorph.networks import HetVxmDense
+from hetmorph.uncertainty import Calibration
+from training import evaluate, uncertainty
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FEATURES = [[4, 4], [4, 4]]
+PHANTOM = ["--data", "phantom", "--size", "32", "32"]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A model beside the division of its patients: enough of them for a calibration."""
+    folder = tmp_path_factory.mktemp("run")
+    model = HetVxmDense((32, 32), FEATURES, variance_features=FEATURES)
+    rng = np.random.default_rng(0)
+    model.set_weights([w + 0.1 * rng.normal(size=w.shape) for w in model.get_weights()])
+    model.save(folder / "model.keras")
+    patients = sorted({patient for part in data.load("phantom", split="test").splits.values() for patient in part})
+    data.save_splits({"train": patients[12:], "val": patients[6:12], "test": patients[:6]}, folder / "splits.json")
+    return folder
+
+
+def flags(run_folder, out, *more):
+    own = ["--model", str(run_folder / "model.keras"), "--out", str(out), "--every", "4", "--draws", "4"]
+    return [*PHANTOM, *own, "--coverage", "0.8", "--kinds", "translation", "bspline", *more]
+
+
+@pytest.fixture(scope="module")
+def result(run_folder, tmp_path_factory):
+    """Without PYTHONPATH and from another folder, as a user with a clone would."""
+    out = tmp_path_factory.mktemp("out") / "u"
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "HETMORPH_DATA")}
+    script = [sys.executable, str(REPOSITORY / "training" / "uncertainty.py")]
+    done = subprocess.run(
+        [*script, *flags(run_folder, out)], capture_output=True, text=True, cwd=out.parent, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done, out
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_writes_its_files_prints_the_table_and_shows_progress(result):
+    done, out = result
+    tables = ["cases.csv", "coverage.csv", "flags.csv", "tried.csv"]
+    files = [*tables, "calibration.json", "settings.json", "uncertainty.md", "uncertainty.png", "cases"]
+    assert sorted(path.name for path in out.iterdir()) == sorted(files)
+    assert (out / "uncertainty.md").read_text().strip() in done.stdout
+    assert "test: 100%" in done.stderr and "combinations: 100%" in done.stderr
+    for name in ("| equivariance-translation | 4 |", "| variance | 1 |", "| residual | 1 |", "| best | "):
+        assert name in done.stdout
+
+
+def test_reports_test_patients_only_and_finds_the_best_on_validation(result, run_folder):
+    _, out = result
+    splits = json.loads((run_folder / "splits.json").read_text())
+    rows = rows_of(out / "cases.csv")
+    assert {row["patient"] for row in rows} <= set(splits["test"])
+    maps = {row["map"] for row in rows}
+    cases = {row["case_id"] for row in rows}
+    assert len(rows) == len(maps) * len(cases) and {row["kind"] for row in rows} == {"translation", "bspline"}
+    tried = rows_of(out / "tried.csv")
+    assert Calibration.load(out / "calibration.json").combination.name == tried[0]["map"]
+    assert {path.parent.name for path in (out / "cases").rglob("*.npz")} == {"val", "test"}
+
+
+def test_coverage_and_flags_are_those_of_the_kept_calibration(result):
+    _, out = result
+    calibration = Calibration.load(out / "calibration.json")
+    cases = [evaluation.Case.load(path) for path in sorted((out / "cases" / "test").glob("*.npz"))]
+    coverage = {row["patient"]: row for row in rows_of(out / "coverage.csv")}
+    flagged = {row["case_id"]: row for row in rows_of(out / "flags.csv")}
+    assert set(coverage) == {case.patient for case in cases} and set(flagged) == {case.case_id for case in cases}
+    for case in cases:
+        bound = calibration.bound(calibration.combination(case.maps))[case.region].mean()
+        assert float(flagged[case.case_id]["score"]) == pytest.approx(bound, rel=1e-4)
+        assert flagged[case.case_id]["flag"] == calibration.triage.flag(float(flagged[case.case_id]["score"]))
+    own = [case for case in cases if case.patient == cases[0].patient]
+    std = np.concatenate([calibration.combination(case.maps)[case.region] for case in own])
+    error = np.concatenate([case.error[case.region] for case in own])
+    row = coverage[cases[0].patient]
+    assert float(row["coverage"]) == pytest.approx(calibration.bound.covered(error, std), abs=1e-6)
+    assert int(row["voxels"]) == error.size
+
+
+def test_goes_on_with_the_cases_there_are_and_ends_the_same(result, run_folder, monkeypatch):
+    _, out = result
+    before = {name: (out / name).read_text() for name in ("cases.csv", "coverage.csv", "uncertainty.md")}
+    removed = sorted((out / "cases").rglob("*.npz"))[0]
+    removed.unlink()
+    measured, measure = [], evaluation.measure
+    monkeypatch.setattr(evaluation, "measure", lambda *a: measured.append(1) or measure(*a))
+    assert uncertainty.main(flags(run_folder, out)) == 0
+    assert measured == [1] and removed.exists()
+    timed = ("cases.csv", "uncertainty.md")  # hold seconds
+    for name, text in before.items():
+        assert name in timed or (out / name).read_text() == text
+
+
+def test_other_settings_need_another_folder(result, run_folder, capsys):
+    _, out = result
+    assert uncertainty.main(flags(run_folder, out, "--seed", "3")) == 2
+    assert "begun with another seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--estimates", "wobble"], "expected estimates among"),
+        (["--estimates", "ensemble"], "needs further models"),
+        (["--coverage", "0.99"], "at least 99 patients"),
+    ],
+)
+def test_bad_input_is_one_clear_line(run_folder, tmp_path, capsys, more, message):
+    assert uncertainty.main(flags(run_folder, tmp_path / "u", *more)) == 2
+    assert not (tmp_path / "u").exists(), "told before anything is measured"
+    errors = capsys.readouterr().err.splitlines()[-1]
+    assert message in errors and errors.startswith("uncertainty.py: error: ")
+
+
+@pytest.mark.parametrize("script", [uncertainty, evaluate])
+def test_help_states_frame_units_direction_and_an_example(script, capsys):
+    with pytest.raises(SystemExit):
+        script.main(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for wanted in ("grid of the fixed image", "voxels", "moving(x + u(x))", "python training/", "equivariance-bspline"):
+        assert wanted in text
+
+
+def test_evaluate_writes_columns_and_maps_in_millimetres(run_folder, tmp_path, capsys):
+    own = ["--model", str(run_folder / "model.keras"), "--out", str(tmp_path), "--draws", "3", "--split", "val"]
+    more = [
+        "--uncertainty",
+        "equivariance-affine",
+        "variance",
+        "ensemble",
+        "--ensemble",
+        str(run_folder / "model.keras"),
+    ]
+    assert evaluate.main([*PHANTOM, *own, *more]) == 0
+    printed = capsys.readouterr().out
+    assert "| equivariance-affine mm" in printed and "rank r(variance)" in printed and "maps of equiv" in printed
+    row = rows_of(tmp_path / "cases.csv")[0]
+    pair = next(p for p in data.load("phantom", split="all", size=(32, 32)).pairs if p.case_id == row["case_id"])
+    stored = nib.load(tmp_path / "maps" / f"{row['case_id']}_equivariance-affine.nii.gz")
+    assert stored.header.get_zooms()[:2] == pytest.approx(pair.spacing)
+    values = stored.get_fdata().reshape(32, 32)
+    region = evaluation.cases.foreground(pair) & np.isfinite(values)
+    assert float(row["registered_equivariance-affine_mean_mm"]) == pytest.approx(values[region].mean(), rel=1e-4)
+    assert float(row["registered_ensemble_mean"]) == pytest.approx(0, abs=1e-6), "a model and itself agree"
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["registered"]["variance_spearman"] is not None and summary["draws"] == 3
+
+
+def test_evaluate_refuses_what_it_does_not_know(run_folder, tmp_path, capsys):
+    own = [*PHANTOM, "--model", str(run_folder / "model.keras"), "--out", str(tmp_path / "out")]
+    for more in (["--uncertainty", "wobble"], ["--ensemble", str(run_folder / "model.keras")]):
+        assert evaluate.main([*own, *more]) == 2
+        assert capsys.readouterr().err.startswith("evaluate.py: error: ")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,254 @@
+"""Measure which map of uncertainty points at a model's errors, where the true displacement is known.
+
+Each image of the validation and test patients is warped by random known transforms of four kinds and registered again:
+fixed(x) = moving(τ(x)). Errors are |u − (τ − id)| in voxels on the grid of the fixed image, the displacement u pulls:
+moved(x) = moving(x + u(x)). Maps are standard deviations, of displacements in voxels, of noise in intensity. The
+combination of maps that ranks voxels best is found on the validation patients; everything reported is of test patients.
+
+Writes cases.csv (a row for each map and case), tried.csv (combinations on validation), coverage.csv (conformal bound of
+each patient), flags.csv (accept, review, reject), calibration.json, uncertainty.md and uncertainty.png. Every case is
+kept as cases/<split>/<case>.npz: a stopped run goes on when started again with the same flags.
+
+Example:
+    python training/uncertainty.py --data acdc --data-dir ~/ACDC --model runs/het/model.keras --out runs/het/uncertainty
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: hide its notes on the CPU
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the clone, of which evaluate.py is used as well
+
+import numpy as np  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from hetmorph import data, evaluation, uncertainty, viz  # noqa: E402
+from hetmorph.evaluation import known_truth  # noqa: E402
+from hetmorph.evaluation.summary import write_text  # noqa: E402
+from hetmorph.uncertainty.conformal import least_patients  # noqa: E402
+from training import evaluate  # noqa: E402
+
+SPLITS = ("val", "test")
+METRICS = (("pearson", "Pearson"), ("spearman", "Spearman"), ("naurc", "nAURC"))
+BEST = "best"
+
+
+def arguments(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--data", required=True, help=f"data set: {', '.join(data.datasets())}; or a table of pairs, pairs.csv")
+    add("--data-dir", type=Path, help="its folder (default: environment variable HETMORPH_DATA)")
+    add("--model", required=True, help="a .keras file, a SavedModel folder, or a classical program")
+    add("--out", required=True, type=Path, help="folder for the results")
+    add(
+        "--estimates",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=f"{', '.join(uncertainty.estimate_names())} (default: those that the model can give)",
+    )
+    add("--ensemble", nargs="+", default=[], metavar="MODEL", help="further models, of the estimate ensemble")
+    add("--draws", type=int, default=50, help="registrations of an estimate that draws (default: 50)")
+    add("--kinds", nargs="+", default=evaluation.KINDS, choices=evaluation.KINDS, help="of transforms (default: all)")
+    add(
+        "--region",
+        default="foreground",
+        choices=known_truth.REGIONS,
+        help="voxels that count: where an image is not 0, or where the fixed one is labelled (default: foreground)",
+    )
+    add("--every", type=int, default=1, metavar="K", help="take every K-th pair of a split (default: 1)")
+    add("--coverage", type=float, default=0.9, help="share of the voxels the bound is to hold (default: 0.9)")
+    add("--tolerance", type=float, default=2.0, help="mean error above which a case is bad, voxels (default: 2)")
+    add("--split-file", type=Path, help="splits.json of a training run (default: the one beside --model)")
+    add("--crop", help="how the images are cut (default: as the model's run)")
+    add("--size", type=int, nargs="+", metavar="N", help="voxels along each axis (default: likewise)")
+    add("--noise", type=float, help="mean level of Rician noise added after warping (default: likewise, or none)")
+    add("--rounds", type=int, help="sets of subjects: how often each is moving and fixed")
+    add("--passes", type=int, default=1, help="how often a .keras model is applied to what it has moved (default: 1)")
+    add("--skip-bad", action="store_true", help="go on without the cases whose files are bad")
+    add("--seed", type=int, default=0, help="of transforms, draws and noise (default: 0)")
+    return parser.parse_args(argv)
+
+
+def load_pairs(args: argparse.Namespace) -> tuple[dict[str, list], dict]:
+    """The real pairs of each split, and the options of `data.load` that decide them; noise is added later."""
+    args.known_warp, args.split = None, "val"
+    taken = evaluate.data_options(args) | {"known_warp": 0.0}
+    options = taken | {"noise": 0.0, "data_dir": args.data_dir, "seed": args.seed, "skip_bad": args.skip_bad}
+    options["splits"] = evaluate.split_file(args)
+    pairs = {split: data.load(args.data, split=split, **options).pairs for split in SPLITS}
+    return {split: own[:: args.every] for split, own in pairs.items()}, taken
+
+
+def check_patients(pairs: dict[str, list], coverage: float) -> None:
+    """Refuse what would lack patients for the calibration once everything is measured."""
+    val, test = ({pair.patient for pair in pairs[split]} for split in SPLITS)
+    most, least = max(len(val), len(val | test) - 1), least_patients(coverage)
+    if most < least:
+        raise ValueError(
+            f"--coverage {coverage:g} needs at least {least} patients for its calibration, there are {most}"
+        )
+
+
+def check_settings(path: Path, settings: dict) -> None:
+    """Remember what decides the cases; refuse to mix them with those of other settings."""
+    settings = json.loads(json.dumps(settings))
+    if not path.exists():
+        return write_text(path, json.dumps(settings, indent=1) + "\n")
+    before = json.loads(path.read_text(encoding="utf-8"))
+    names = sorted(before.keys() | settings.keys())
+    if changed := [name for name in names if before.get(name) != settings.get(name)]:
+        raise ValueError(f"{path.parent} was begun with another {', '.join(changed)}; choose another --out")
+
+
+def measured(folder: Path, pairs: list, predictor, maps: dict, args: argparse.Namespace, noise: float) -> list:
+    """The cases of a split; those on disk are read."""
+    jobs = [(pair, kind) for pair in pairs for kind in args.kinds]
+    cases = []
+    for pair, kind in tqdm(jobs, desc=folder.name, unit="case"):
+        path = folder / f"{pair.case_id}_{kind}.npz"
+        if not path.exists():
+            known = evaluation.known_pair(pair, kind, args.seed, noise)
+            evaluation.measure(predictor, known, maps, kind, args.region).save(path)
+        cases.append(evaluation.Case.load(path))
+    return [case for case in cases if case.region.any()]
+
+
+def by_patient(cases: list, combination) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Errors and combined map of all voxels of a patient."""
+    patients = {}
+    for case in cases:
+        parts = case.error[case.region], combination(case.maps)[case.region]
+        patients.setdefault(case.patient, []).append(parts)
+    return {name: tuple(np.concatenate(both) for both in zip(*own, strict=True)) for name, own in patients.items()}
+
+
+def calibrated(val: dict, test: dict, coverage: float) -> tuple[uncertainty.Bound, list[dict], str]:
+    """The bound to keep, what the bound of each test patient covers, and whom it was calibrated on.
+
+    Validation patients calibrate where they are enough. Where not, the other test patients join them, and the bound to
+    keep comes from all.
+    """
+    enough = len(val) >= least_patients(coverage)
+    bound = uncertainty.Bound.fit(val if enough else val | test, coverage)
+    rows = []
+    for patient, (error, std) in test.items():
+        others = {name: own for name, own in (val | test).items() if name != patient}
+        own = bound if enough else uncertainty.Bound.fit(others, coverage)
+        row = {"patient": patient, "voxels": error.size, "coverage": own.covered(error, std)}
+        rows.append(row | {"bound": float(own(std).mean()), "scale": own.scale})
+    return bound, rows, "the validation patients" + ("" if enough else " and the other test patients")
+
+
+def flagged(val: list, test: list, combination, bound, tolerance: float) -> tuple[uncertainty.Triage, list[dict]]:
+    """Limits learned from the validation cases, and the flags of the test cases: a case scores its mean bound."""
+
+    def rows(cases):
+        for case in cases:
+            score, error = bound(combination(case.maps))[case.region].mean(), case.error[case.region].mean()
+            yield {"case_id": case.case_id, "patient": case.patient, "score": float(score), "epe": float(error)}
+
+    known = list(rows(val))
+    triage = uncertainty.Triage.fit([row["score"] for row in known], [row["epe"] for row in known], tolerance)
+    flags = [row | {"flag": triage.flag(row["score"])} for row in rows(test)]
+    return triage, sorted(flags, key=lambda row: row["score"])
+
+
+def mean_over_patients(rows: list[dict], metric: str) -> str:
+    values = known_truth.over_patients(rows, metric)
+    return f"{np.mean(values):.2f} ± {np.std(values):.2f}" if values else "–"
+
+
+def table(rows: list[dict], names: list[str], kinds) -> str:
+    """A line for each map: cost, agreement with the true error (mean ± standard deviation over patients)."""
+    header = ["map", "passes", "s / pair", *(heading for _, heading in METRICS)]
+    header += [f"Spearman, {kind}" for kind in kinds]
+    lines = [header, ["---"] * len(header)]
+    for name in names:
+        own = [row for row in rows if row["map"] == name]
+        passes = {row["passes"] for row in own} - {None}
+        seconds = [row["seconds"] for row in own if np.isfinite(row["seconds"])]
+        cells = [name, str(max(passes)) if passes else "–", f"{np.median(seconds):.2f}" if seconds else "–"]
+        cells += [mean_over_patients(own, metric) for metric, _ in METRICS]
+        cells += [mean_over_patients([row for row in own if row["kind"] == kind], "spearman") for kind in kinds]
+        lines.append(cells)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def report(args, rows, names, combination, bound, coverage, source, flags) -> str:
+    """What is printed and kept as Markdown."""
+    epe = mean_over_patients([row for row in rows if row["map"] == BEST], "epe")
+    shares = [row["coverage"] for row in coverage]
+    counted = []
+    for flag in uncertainty.FLAGS:
+        errors = [row["epe"] for row in flags if row["flag"] == flag]
+        counted.append(f"{flag} {len(errors)}" + (f", mean error {np.mean(errors):.2f} px" if errors else ""))
+    paragraphs = [
+        f"{len(flags)} cases of {len(coverage)} test patients of {args.data}, {args.region}, error {epe} px; means ± "
+        "standard deviations over patients.",
+        table(rows, names, args.kinds),
+        f"{BEST}, found on the validation patients: {combination.name}",
+        f"Conformal bound of {bound.coverage:.0%}, {bound.scale:.3g} · map, from {source}: holds for "
+        f"{np.mean(shares):.1%} of the voxels (by patient {min(shares):.1%} … {max(shares):.1%}), mean bound "
+        f"{np.mean([row['bound'] for row in coverage]):.2f} px.",
+        f"Flags: {'; '.join(counted)}. Bad is a mean error above {args.tolerance:g} px.",
+    ]
+    return "\n\n".join(paragraphs)
+
+
+def run(args: argparse.Namespace) -> str:
+    """Measure, find the combination, test it, and write everything; the report."""
+    predictor = evaluation.load(args.model, passes=args.passes)
+    others = [evaluation.load(path) for path in args.ensemble]
+    pairs, taken = load_pairs(args)
+    check_patients(pairs, args.coverage)
+    names = args.estimates or uncertainty.estimates_for(predictor, pairs["val"][0]) + ["ensemble"] * bool(others)
+    maps = uncertainty.pair_estimates(names, predictor, others, args.draws, args.seed)
+    settings = taken | {name: getattr(args, name) for name in ("data", "region", "passes", "draws", "seed")}
+    settings |= {"estimates": names, "files": [evaluation.fingerprint(path) for path in (args.model, *args.ensemble)]}
+    check_settings(args.out / "settings.json", settings)
+    noise = taken.get("noise") or 0.0
+    val, test = (measured(args.out / "cases" / split, pairs[split], predictor, maps, args, noise) for split in SPLITS)
+
+    combination, tried = uncertainty.best_combination(val, names)
+    stds = {name: [case.maps[name] for case in test] for name in names}
+    stds[BEST] = [combination(case.maps) for case in test]
+    rows = [
+        known_truth.score(case, name, std) for name, own in stds.items() for case, std in zip(test, own, strict=True)
+    ]
+    bound, coverage, source = calibrated(by_patient(val, combination), by_patient(test, combination), args.coverage)
+    triage, flags = flagged(val, test, combination, bound, args.tolerance)
+    text = report(args, rows, [*stds], combination, bound, coverage, source, flags)
+
+    about = {"data": args.data, "model": str(args.model), "draws": args.draws, "seed": args.seed, "patients": source}
+    uncertainty.Calibration(combination, bound, triage, about).save(args.out / "calibration.json")
+    for name, content in (("cases", rows), ("tried", tried), ("coverage", coverage), ("flags", flags)):
+        evaluation.write_cases(args.out / f"{name}.csv", content)
+    write_text(args.out / "uncertainty.md", text + "\n")
+    viz.known_truth_figure(
+        {name: known_truth.mean_curve(test, own) for name, own in stds.items()},
+        uncertainty.risk_coverage([row["score"] for row in flags], [row["epe"] for row in flags]),
+        [row["flag"] for row in flags],
+        {row["patient"]: row["coverage"] for row in coverage},
+        args.coverage,
+        args.out / "uncertainty.png",
+    )
+    return text
+
+
+def main(argv=None) -> int:
+    args = arguments(argv)
+    try:
+        print(run(args))
+    except (data.DataError, ValueError, OSError, ImportError) as error:
+        print(f"uncertainty.py: error: {error}", file=sys.stderr)
+        return 2
+    print(f"\nwrote uncertainty.md, uncertainty.png, calibration.json and tables in {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
