@@ -11,7 +11,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
-from hetmorph.evaluation.predictor import NAMES, Prediction, SavedModelPredictor, load, savedmodel_folder, wrap
+from hetmorph.evaluation import wrap
+from hetmorph.evaluation.predictor import NAMES, Prediction, SavedModelPredictor, savedmodel_folder
 from hetmorph.serving.client import Client, ServingError, is_endpoint
 from hetmorph.serving.deploy import labels_in, versions
 from hetmorph.serving.warmup import FILE, LIMIT, read_warmup
@@ -51,7 +52,7 @@ def check(target: str | os.PathLike, model=None, size: tuple[int, ...] | None = 
 
     Args:
         target: an endpoint, see `Client`; or a folder, of one version or of all (the largest is taken).
-        model: what to compare the numbers with: a predictor, a live model, or a path as `evaluation.load` takes it.
+        model: what to compare the numbers with, as `evaluation.wrap` takes it: a live model, a path …
         size: of the random pair, voxels; None takes 32 along each axis, or what the model was built for.
 
     Returns:
@@ -64,10 +65,7 @@ def check(target: str | os.PathLike, model=None, size: tuple[int, ...] | None = 
         >>> for result in check("grpc://localhost:8500/heart", "saved_models/heart"):
         ...     print(result)
     """
-    if isinstance(model, (str, os.PathLike)):
-        model = load(model)
-    elif model is not None:
-        model = wrap(model)
+    model = None if model is None else wrap(model)
     if is_endpoint(target):
         with Client(target, timeout=120) as client:
             return _server(client, model, size)

@@ -105,7 +105,11 @@ class Client:
         paths = [image for image in (moving, fixed) if isinstance(image, (str, Path))]
         if len(paths) == 2:
             _check_one_grid(*(read_image(path) for path in paths))
-        return ServedPredictor(self)(_image(moving), _image(fixed))
+        return self.predictor()(_image(moving), _image(fixed))
+
+    def predictor(self) -> "ServedPredictor":
+        """The model as a predictor, for everything that evaluates one."""
+        return ServedPredictor(self)
 
     def predict(self, inputs: Mapping[str, np.ndarray], signature: str = "serving_default") -> dict[str, np.ndarray]:
         """Run any signature of the model.
@@ -217,6 +221,9 @@ class ServedPredictor(Predictor):
         for signature in self._requests:
             results |= self.client.predict(inputs, signature)
         return {name: results[name] for name in NAMES if name in results}
+
+    def _fields(self, moving, fixed):
+        return self.client.predict({"moving": moving.numpy(), "fixed": fixed.numpy()}, "register")["displacement"]
 
 
 def parse_endpoint(text: str) -> Endpoint:

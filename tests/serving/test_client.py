@@ -13,6 +13,7 @@ from concurrent import futures
 import numpy as np
 import pytest
 
+from hetmorph.evaluation import wrap
 from hetmorph.serving import Client, ServedPredictor, ServingError, client, is_endpoint
 from hetmorph.serving.client import parse_endpoint
 from hetmorph.serving.transport import Failure, Signature, Tensor, Transport, _signatures
@@ -313,6 +314,14 @@ def test_volumes(connect):
     assert ServedPredictor(connected).ndims == 3
     with pytest.raises(ValueError, match="3-D images"):
         connected.register(IMAGE[0, ..., 0], IMAGE[0, ..., 0])
+
+
+def test_a_client_is_wrapped_as_a_predictor(connect):
+    connected, fake, _ = connect()
+    predictor = wrap(connected)
+    assert isinstance(predictor, ServedPredictor) and predictor.ndims == 2
+    assert predictor.displacements(IMAGE[..., 0], IMAGE[..., 0]).shape == (1, 4, 5, 2)
+    assert [signature for _, signature, _ in fake.sent] == ["register"]
 
 
 def test_an_older_export_is_asked_twice(connect):
