@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= runs/demo
 BIN := $(VENV)/bin
+TF_MINOR := from importlib.metadata import version; print(version("tensorflow").rpartition(".")[0])
+# Stubs of TensorFlow Serving's protocol. Their own requirements would change the TensorFlow that is there.
+SERVING_API = $(BIN)/python -m pip install --no-deps "tensorflow-serving-api==$$($(BIN)/python -c '$(TF_MINOR)').*"
 REQUIREMENTS := setup.py requirements.txt hetmorph/version.py
 
 .PHONY: demo test test-slow lint format clean
@@ -41,8 +44,10 @@ $(VENV)/.installed: $(BIN)/python $(REQUIREMENTS)
 
 $(VENV)/.installed-tests: $(BIN)/python $(REQUIREMENTS)
 	$(BIN)/python -m pip install --editable ".[tests]"
+	$(SERVING_API)
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(BIN)/python $(REQUIREMENTS)
 	$(BIN)/python -m pip install --editable ".[dev]"
+	$(SERVING_API)
 	touch $@ $(VENV)/.installed $(VENV)/.installed-tests
