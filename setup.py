@@ -34,11 +34,10 @@ TESTS = [
     "scikit-image>=0.22",
     "nitransforms>=24.1",  # an independent reader of displacement fields
     *SERVING,
-    *OTHERS,
 ]
 BENCH = ["SimpleITK>=2.3"]
 CLASSICAL = ["SimpleITK>=2.3", "antspyx>=0.5"]
-DEV = ["ruff>=0.12", *TESTS, *SERVING, *REPORTS, *FORMATS, *BENCH]
+DEV = ["ruff>=0.12", *TESTS, *OTHERS, *REPORTS, *FORMATS, *BENCH]
 
 setup(
     name="hetmorph",
