@@ -35,6 +35,7 @@ from hetmorph.instance import Refined  # noqa: E402
 
 # Options of data.load that a training's configuration holds under the same name.
 FROM_RUN = ("crop", "size", "noise", "known_warp", "rounds")
+INSTANCE_LAMBDA = 0.01
 
 
 def arguments(argv=None) -> argparse.Namespace:
@@ -103,7 +104,10 @@ def arguments(argv=None) -> argparse.Namespace:
         "--instance-window", type=int, metavar="W", help="on its squared local correlation in W voxels a side instead"
     )
     parser.add_argument(
-        "--instance-lambda", type=float, default=0.01, help="its weight of smoothness, as in training (default: 0.01)"
+        "--instance-lambda",
+        type=float,
+        metavar="λ",
+        help=f"its weight of smoothness, as in training (default: {INSTANCE_LAMBDA})",
     )
     parser.add_argument("--threads", type=int, help="of a classical program (default: 1)")
     parser.add_argument("--skip-bad", action="store_true", help="go on without the cases whose files are bad")
@@ -182,6 +186,18 @@ def predictor_of(args: argparse.Namespace) -> evaluation.Predictor:
     return serving.ServedPredictor(args.model)
 
 
+def optimised(predictor: evaluation.Predictor, args: argparse.Namespace) -> evaluation.Predictor:
+    """The predictor, followed by what --instance-optimise asks for."""
+    window, smoothness = args.instance_window, args.instance_lambda
+    if args.instance_optimise is None:
+        if window is not None or smoothness is not None:
+            raise ValueError("--instance-window and --instance-lambda have no effect without --instance-optimise")
+        return predictor
+    loss = losses.MSE().loss if window is None else losses.NCC(window).loss
+    smoothness = INSTANCE_LAMBDA if smoothness is None else smoothness
+    return Refined(predictor, args.instance_optimise, loss=loss, smoothness=smoothness)
+
+
 def score(
     predictor, loaded, partial, convention: str, resume: bool, maps: dict
 ) -> tuple[list[dict], evaluation.Curves]:
@@ -222,10 +238,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]]:
     if (args.out / "config.yaml").exists():
         raise ValueError(f"{args.out} holds a training run, whose cases.csv would be replaced; choose another --out")
     options, splits = data_options(args), split_file(args)
-    predictor = predictor_of(args)
-    if args.instance_optimise is not None:
-        loss = losses.NCC(args.instance_window).loss if args.instance_window else losses.MSE().loss
-        predictor = Refined(predictor, args.instance_optimise, loss=loss, smoothness=args.instance_lambda)
+    predictor = optimised(predictor_of(args), args)
     others = [evaluation.load(path) for path in args.ensemble]
     estimates = uncertainty.pair_estimates(args.uncertainty, predictor, others, args.draws, args.seed)
     loaded = data.load(

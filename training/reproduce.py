@@ -25,6 +25,7 @@ import os
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pi
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from hetmorph import data, evaluation  # noqa: E402
+from hetmorph.io.atomic import write_text  # noqa: E402
 from hetmorph.objectives import RECIPES  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
@@ -45,8 +47,8 @@ NOISE_LEVELS = ("0.05", "0.1", "0.2")
 PROGRAMS = ("demons", "bspline", "ants-syn", "ants-syn-mse", "ants-syn-tuned")
 # Weighted least squares: the weight is 1/σ itself, and σ lies on a grid too coarse to repeat each voxel's residual.
 BLOCKS = ("--variance-resolution", "8", "--relative", "proportional", "--snr", "inverse")
-# Each pair optimised further; of windows of 5, 9, 15, 21 and 31 voxels the best on the validation patients of ACDC.
 EACH_PAIR = ", each pair optimised"
+# Of windows of 5, 9, 15, 21 and 31 voxels the best on the validation patients of ACDC.
 PER_PAIR = ("--instance-optimise", "30", "--instance-window", "15", "--instance-lambda", "0.27")
 DICE = ("dice_{main}", "Dice", 1, 3)
 COLUMNS = (
@@ -72,7 +74,7 @@ class Method:
     """A row of a table: a classical program, or a training.
 
     Attributes:
-        label: what the row is called.
+        name: of the method; noise, a λ of its own and what comes after the answer stand in the `label`.
         program: name of a classical program; None for a training.
         objective, flags: of `train.py`.
         further: flags of `evaluate.py` for what comes after the answer.
@@ -81,7 +83,7 @@ class Method:
         noise: level of added noise, as `--noise` takes it.
     """
 
-    label: str
+    name: str
     program: str | None = None
     objective: str = ""
     flags: tuple[str, ...] = ()
@@ -91,9 +93,11 @@ class Method:
     noise: str = ""
 
     @property
-    def name(self) -> str:
-        """The label without what does not make another method: noise, and what comes after the answer."""
-        return self.label.split(", noise ")[0].removesuffix(EACH_PAIR)
+    def label(self) -> str:
+        """What the row is called."""
+        smoothness = f", λ = {self.smoothness}" if self.smoothness else ""
+        noise = f", noise {self.noise}" if self.noise else ""
+        return f"{self.name}{smoothness}{EACH_PAIR if self.further else ''}{noise}"
 
 
 @dataclass(frozen=True)
@@ -131,16 +135,15 @@ def _tables(noise: str) -> dict[str, Table]:
     mse, het = (Method(name, objective=name, every_seed=True) for name in ("mse", "het"))
     others = ("ncc", "mi", "nll", "beta-nll", "adaframe", "adareg", "vxm-diff")
     singles = [Method(name, objective=name) for name in others]
-    ncc = Method("ncc, λ = 1", objective="ncc", smoothness="1")
+    ncc = Method("ncc", objective="ncc", smoothness="1")
     blocks = Method("het, blocks", objective="het", flags=BLOCKS)
     het_z = Method("het-z", objective="het-z")
     classical = [Method(name, program=name) for name in PROGRAMS]
     per_pair = [
-        dataclasses.replace(row, label=row.label + EACH_PAIR, further=PER_PAIR)
-        for row in (Method("nothing", program="undeformed"), mse, het)
+        dataclasses.replace(row, further=PER_PAIR) for row in (Method("nothing", program="undeformed"), mse, het)
     ]
     tuned = [
-        dataclasses.replace(row, label=_tuned(row.label, value, noise), smoothness=value, noise=noise, every_seed=False)
+        dataclasses.replace(row, smoothness=value, noise=noise, every_seed=False)
         for row, values in ((mse, LAMBDAS), (het, LAMBDAS), (blocks, LAMBDAS_BLOCKS))
         for value in values
     ]
@@ -152,27 +155,20 @@ def _tables(noise: str) -> dict[str, Table]:
     ]
     alphas = [Method(f"het-z, α = {value}", objective="het-z", flags=("--alpha", value)) for value in ("1e-5", "1e-3")]
     return {
-        "lambda": Table(tuple(tuned), "val", reference=_tuned("mse", LAMBDAS[0])),
+        "lambda": Table(tuple(tuned), "val", reference=f"mse, λ = {LAMBDAS[0]}"),
         "main": Table((*classical, mse, *singles[:1], ncc, *singles[1:], het, blocks, het_z, *per_pair), "test"),
-        "gamma": Table((mse, dataclasses.replace(het, label="het, γ = 0.5"), blocks, *forms), "val"),
+        "gamma": Table((mse, dataclasses.replace(het, name="het, γ = 0.5"), blocks, *forms), "val"),
         "sigma_z": Table((mse, singles[-1], het, het_z, *alphas), "val"),
         "noise": Table(_noise_rows(), "test", (*COLUMNS, *TRUTH), known_warp=True),
     }
 
 
-def _tuned(name: str, value: str, noise: str = "") -> str:
-    return f"{name}, λ = {value}" + (f", noise {noise}" if noise else "")
-
-
 def _noise_rows() -> tuple[Method, ...]:
     rows = []
     for level in NOISE_LEVELS:
-        rows += [Method(f"{name}, noise {level}", program=name, noise=level) for name in ("demons", "ants-syn-tuned")]
-        rows += [
-            Method(f"{name}, noise {level}", objective=name, noise=level, every_seed=name != "ncc")
-            for name in ("mse", "ncc", "het")
-        ]
-        rows.append(Method(f"het, blocks, noise {level}", objective="het", flags=BLOCKS, noise=level, every_seed=True))
+        rows += [Method(name, program=name, noise=level) for name in ("demons", "ants-syn-tuned")]
+        rows += [Method(name, objective=name, noise=level, every_seed=name != "ncc") for name in ("mse", "ncc", "het")]
+        rows.append(Method("het, blocks", objective="het", flags=BLOCKS, noise=level, every_seed=True))
     return tuple(rows)
 
 
@@ -194,6 +190,7 @@ class Plan:
 
     def __init__(self, args: argparse.Namespace, table: Table):
         self.args, self.table = args, table
+        self.smoothness, self.own_smoothness = smoothness(args.smoothness)
 
     def runs(self, method: Method) -> list[Path]:
         """Folders of the method's `cases.csv`, one per seed."""
@@ -227,10 +224,7 @@ class Plan:
 
     def _smoothness(self, method: Method) -> float:
         """λ: the row's by definition, the row's by --lambda, the table's."""
-        if method.smoothness:
-            return float(method.smoothness)
-        shared, own = smoothness(self.args)
-        return own.get(method.name, shared)
+        return float(method.smoothness or self.own_smoothness.get(method.name, self.smoothness))
 
     def _scores(self, folder: Path, method: Method, warp: str) -> Path:
         passes = f"-x{self.args.passes}" if method.program is None and self.args.passes > 1 else ""
@@ -268,10 +262,10 @@ class Plan:
         return ("--data", self.args.data, *folder, *noise)
 
 
-def smoothness(args: argparse.Namespace) -> tuple[float, dict[str, float]]:
-    """λ of all rows, and of those that --lambda names."""
+def smoothness(texts: Sequence[str]) -> tuple[float, dict[str, float]]:
+    """λ of all rows, and of those that the values of --lambda name."""
     shared, own = 0.01, {}
-    for text in args.smoothness:
+    for text in texts:
         row, _, value = text.rpartition("=")
         try:
             number = float(value)
@@ -437,8 +431,8 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
         raise ValueError("--noise is for --table lambda; --table noise has its own levels")
     plan = Plan(args, tables(args.arch, args.noise)[args.table])
     known = [method.label for method in plan.table.methods]
-    named = {method.name for method in plan.table.methods}
-    if unknown := sorted(set(args.only or ()) - set(known) | set(smoothness(args)[1]) - named):
+    names = {method.name for method in plan.table.methods}
+    if unknown := sorted((set(args.only or ()) - set(known)) | (plan.own_smoothness.keys() - names)):
         raise ValueError(f"no row {', '.join(unknown)}; rows are {', '.join(known)}")
     main_structure = args.main or data.dataset(args.data).main
     if main_structure is None:
@@ -467,8 +461,8 @@ def _write(args: argparse.Namespace, argv: list[str], table: Table, heading: lis
         f"{table.split} patients; means over patients, ± over seeds; Δ with its 95 % interval, p of Wilcoxon, paired t"
     )
     text = f"`python training/reproduce.py {shlex.join(argv)}`\n{caption}\n\n{markdown(heading, rows)}\n"
-    Path(f"{target}.md").write_text(text, encoding="utf-8")
-    Path(f"{target}.tex").write_text(latex(heading, rows) + "\n", encoding="utf-8")
+    write_text(f"{target}.md", text)
+    write_text(f"{target}.tex", latex(heading, rows) + "\n")
     print(f"\n{text}\nwrote {target}.md and .tex")
 
 

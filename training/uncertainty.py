@@ -27,7 +27,7 @@ from tqdm import tqdm  # noqa: E402
 
 from hetmorph import data, evaluation, uncertainty, viz  # noqa: E402
 from hetmorph.evaluation import known_truth  # noqa: E402
-from hetmorph.evaluation.summary import write_text  # noqa: E402
+from hetmorph.io.atomic import write_text  # noqa: E402
 from hetmorph.uncertainty.conformal import least_patients  # noqa: E402
 from training import evaluate  # noqa: E402
 
@@ -70,12 +70,13 @@ def arguments(argv=None) -> argparse.Namespace:
     add("--passes", type=int, default=1, help="how often a .keras model is applied to what it has moved (default: 1)")
     add("--skip-bad", action="store_true", help="go on without the cases whose files are bad")
     add("--seed", type=int, default=0, help="of transforms, draws and noise (default: 0)")
+    # What evaluate.py, whose functions read the run, asks of its command line besides.
+    parser.set_defaults(known_warp=None, split="val")
     return parser.parse_args(argv)
 
 
 def load_pairs(args: argparse.Namespace) -> tuple[dict[str, list], dict]:
     """The real pairs of each split, and the options of `data.load` that decide them; noise is added later."""
-    args.known_warp, args.split = None, "val"
     taken = evaluate.data_options(args) | {"known_warp": 0.0}
     options = taken | {"noise": 0.0, "data_dir": args.data_dir, "seed": args.seed, "skip_bad": args.skip_bad}
     options["splits"] = evaluate.split_file(args)

@@ -5,8 +5,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hetmorph.evaluation.summary import write_text
 from hetmorph.evaluation.uncertainty import Curves
+from hetmorph.io.atomic import write_text
 
 EVERY = 10.0  # seconds between two writes
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from hetmorph.io.atomic import write_bytes
+from hetmorph.io.atomic import write_text
 
 BLOCKS = ("undeformed", "registered")
 
@@ -84,11 +84,6 @@ def write_cases(path, rows: Sequence[dict]) -> None:
 def write_summary(path, summary: dict) -> None:
     """Write a summary as strict JSON (no NaN). The file appears complete or not at all."""
     write_text(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path, text: str) -> None:
-    """Write a text file, complete or not at all."""
-    write_bytes(path, text.encode())
 
 
 def _metrics(rows: Sequence[dict], block: str) -> list[str]:

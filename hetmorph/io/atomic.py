@@ -46,3 +46,8 @@ def write_bytes(path: Path | str, content: bytes) -> Path:
     with replacing(path) as part:
         part.write_bytes(content)
     return Path(path)
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """The same of a text, in UTF-8."""
+    return write_bytes(path, text.encode())

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from hetmorph.io.atomic import suffix_of, write_bytes
+from hetmorph.io.atomic import suffix_of, write_text
 from hetmorph.version import __version__
 
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "nibabel")
@@ -65,7 +65,7 @@ def sidecar_of(path: Path | str) -> Path:
 
 def write_sidecar(path: Path | str, entries: Mapping) -> Path:
     """Writes the entries into the JSON file beside `path`, atomically, and returns its path."""
-    return write_bytes(sidecar_of(path), (json.dumps(dict(entries), indent=2) + "\n").encode())
+    return write_text(sidecar_of(path), json.dumps(dict(entries), indent=2) + "\n")
 
 
 def _versions() -> dict[str, str]:

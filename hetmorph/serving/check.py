@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import op_def_registry
 
 from hetmorph.evaluation import wrap
 from hetmorph.evaluation.predictor import NAMES, Prediction, SavedModelPredictor, savedmodel_folder
 from hetmorph.serving.client import Client, ServingError, is_endpoint
 from hetmorph.serving.deploy import labels_in, versions
-from hetmorph.serving.warmup import FILE, LIMIT, read_warmup
+from hetmorph.serving.warmup import FILE, LIMIT, meta_graph, read_warmup
 
 TOLERANCE = 1e-3  # voxels, and as much of the other outputs: servers may use other kernels
 _SIZE = 32
@@ -225,8 +224,7 @@ def _version(folder: Path) -> str:
 
 
 def _operations(folder: Path) -> str:
-    saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    graph = saved.meta_graphs[0].graph_def
+    graph = meta_graph(folder).graph_def
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     own = {function.signature.name for function in graph.library.function}
     types = {node.op for node in nodes} - own

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from hetmorph.io.atomic import write_bytes
+from hetmorph.io.atomic import write_text
 
 IMAGE = "tensorflow/serving:2.20.0"
 POLL_SECONDS = 10
@@ -161,7 +161,7 @@ def deploy(
         # last: a running server acts on it
         "models.config": Template(_MODELS).substitute(values),
     }
-    files = [write_bytes(directory / file, text.encode()) for file, text in contents.items()]
+    files = [write_text(directory / file, text) for file, text in contents.items()]
     return Deployment(directory, name, labels, sorted(set(present) - set(labels.values())), files)
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from hetmorph.evaluation.predictor import NAMES
 from hetmorph.networks import VxmDense
 from hetmorph.ops.warp import warp
 from hetmorph.serving.protos import tensorflow_serving
 from hetmorph.serving.warmup import write_warmup
-
-_OUTPUTS = ("displacement", "moved", "log_variance", "weight")
 
 
 def export_savedmodel(
@@ -136,7 +135,7 @@ def _signatures(model: keras.Model) -> dict[str, Callable]:
 
 def _variance_model(model: keras.Model) -> keras.Model:
     outputs = model.references.full_model(model.inputs)
-    return keras.Model(model.inputs, {name: outputs[name] for name in _OUTPUTS})
+    return keras.Model(model.inputs, {name: outputs[name] for name in NAMES})
 
 
 def _endpoint(model: keras.Model, names: list[str]) -> Callable:

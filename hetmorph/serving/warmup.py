@@ -64,10 +64,14 @@ def read_warmup(folder: str | os.PathLike) -> list:
     return [log.predict_log.request for log in logs]
 
 
+def meta_graph(folder: str | os.PathLike):
+    """The MetaGraphDef of a SavedModel, without loading it."""
+    return saved_model_pb2.SavedModel.FromString(Path(folder, "saved_model.pb").read_bytes()).meta_graphs[0]
+
+
 def signature_defs(folder: str | os.PathLike) -> dict:
     """{name: SignatureDef} of a SavedModel, without loading it."""
-    saved = saved_model_pb2.SavedModel.FromString(Path(folder, "saved_model.pb").read_bytes())
-    signatures = saved.meta_graphs[0].signature_def
+    signatures = meta_graph(folder).signature_def
     return {name: signatures[name] for name in sorted(signatures) if name != "__saved_model_init_op"}
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hetmorph.evaluation.summary import write_text
+from hetmorph.io.atomic import write_text
 from hetmorph.metrics.calibration import sparsification
 from hetmorph.uncertainty.combination import Combination
 

@@ -102,6 +102,8 @@ def test_summary_and_rows_agree(result):
         (["--model", "RUN/best.keras", "--data", "acdc"], "HETMORPH_DATA"),
         (["--model", "RUN/best.keras", "--threads", "2"], "classical programs"),
         (["--model", "demons", "--data", "brains"], "'brains'"),
+        (["--model", "RUN/best.keras", "--instance-window", "9"], "no effect without --instance-optimise"),
+        (["--model", "RUN/best.keras", "--instance-lambda", "0.1"], "no effect without --instance-optimise"),
     ],
 )
 def test_bad_input_is_one_clear_line(run_folder, tmp_path, monkeypatch, capsys, arguments, message):
