@@ -111,6 +111,8 @@ class ScheduleConfig:
         steps: batches of the whole training; each updates the networks its phase trains.
         steps_per_epoch: batches between two validations and checkpoints; the last epoch may be shorter.
         batch_size: pairs a batch.
+        pre_registered: share of each batch whose moving images are registered by the network before; see
+            `RegistrationModel.pre_registered`.
         keep: weights to score and export, "last" or "best" (highest validation Dice). The learning rate has decayed
             by the end, whereas the best of many validations on few patients is partly luck.
     """
@@ -118,6 +120,7 @@ class ScheduleConfig:
     steps: int = 3000
     steps_per_epoch: int = 100
     batch_size: int = 8
+    pre_registered: float = 0.0
     keep: str = "last"
 
     @property
@@ -154,6 +157,12 @@ class TrainConfig:
         for name in ("steps", "steps_per_epoch", "batch_size"):
             value = getattr(schedule, name)
             _require(value >= 1, f"schedule.{name}", "at least 1", value)
+        share = schedule.pre_registered
+        _require(0 <= share <= 1, "schedule.pre_registered", "a share from 0 to 1", share)
+        some = share == 0 or round(share * schedule.batch_size) >= 1
+        _require(some, "schedule.pre_registered", f"at least a pair of a batch of {schedule.batch_size}", share)
+        forward = share == 0 or not self.network.bidir
+        _require(forward, "schedule.pre_registered", "0 with bidir, whose backward pairs are not registered", share)
         _require(schedule.keep in ("last", "best"), "schedule.keep", "'last' or 'best'", schedule.keep)
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
         if objective.warm_start is not None:

@@ -76,6 +76,12 @@ FLAGS = {
     "--lr": ("optimizer", "learning_rate", float, "peak learning rate of Adam"),
     "--lr-decay": ("optimizer", "decay", str, "cosine, poly or none"),
     "--batch-size": ("schedule", "batch_size", int, "pairs a batch"),
+    "--pre-registered": (
+        "schedule",
+        "pre_registered",
+        float,
+        "share of the training pairs that the network has registered once before, as further --passes meet them",
+    ),
     "--steps": ("schedule", "steps", int, "batches in all; instead of --epochs"),
     "--steps-per-epoch": ("schedule", "steps_per_epoch", int, "batches between two validations"),
     "--keep": (
@@ -154,6 +160,7 @@ def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
         path, done = checkpoint
         model = keras.saving.load_model(path)
         print(f"resuming after epoch {done} of {settings.schedule.epochs}")
+    model.pre_registered = settings.schedule.pre_registered
     # Only now: a mistake in a flag or in the data folder must not leave a run behind.
     out.mkdir(parents=True, exist_ok=True)
     config.save(settings, out / "config.yaml")

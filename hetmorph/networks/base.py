@@ -219,7 +219,28 @@ class LoadableModel(ne.modelio.LoadableModel):
 
 
 class RegistrationModel(LoadableModel):
-    """A model of two images with `references.pos_flow` and `references.y_source`, for one or any spatial size."""
+    """A model of two images with `references.pos_flow` and `references.y_source`, for one or any spatial size.
+
+    Attributes:
+        pre_registered: share of each training batch, from 0 to 1, whose source images are replaced by what the model
+            moves them to, without gradient. A network that is to be applied several times (`MultiPass`) meets such
+            pairs, and learns here to go on from them. Not for `bidir`.
+    """
+
+    pre_registered = 0.0
+
+    def train_step(self, data):
+        return super().train_step(self._partly_registered(data))
+
+    def _partly_registered(self, data):
+        """The batch, in which the source images of the first pairs are already moved to their targets."""
+        if not self.pre_registered:
+            return data
+        images, *rest = data
+        source, target = tf.nest.flatten(images)
+        count = tf.cast(tf.round(self.pre_registered * tf.cast(tf.shape(source)[0], tf.float32)), tf.int32)
+        moved = self([source[:count], target[:count]], training=False)[0]
+        return ([tf.concat([tf.stop_gradient(moved), source[count:]], axis=0), target], *rest)
 
     @property
     def inshape(self) -> tuple[int | None, ...]:

@@ -137,7 +137,7 @@ class TwoNetworks:
 
     @compiled_kernels()
     def train_step(self, data):
-        x, y = self._unpack(data)
+        x, y = self._unpack(self._partly_registered(data))
         current = self.references.phase
         with tf.GradientTape() as tape, tf.GradientTape() as variance_tape:
             loss, variance_loss, _ = self._both_losses(x, y, training=True)

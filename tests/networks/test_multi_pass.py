@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from hetmorph import evaluation
+from hetmorph.losses import MSE, Grad
 from hetmorph.networks import HetVxmDense, MultiPass, TransMorph, VxmDense
 from hetmorph.ops import fields
 from hetmorph.ops.warp import warp
@@ -100,3 +101,21 @@ def test_what_cannot_go_on_is_refused(options, passes):
         MultiPass(VxmDense((16, 16), **SMALL, **options), passes)
     with pytest.raises(ValueError, match="a registration model of two images"):
         MultiPass(keras.Sequential([keras.Input((16, 16, 1))]), 2)
+
+
+@pytest.mark.parametrize("cls,options", MODELS)
+def test_a_share_of_the_training_pairs_is_registered_before(cls, options, pair, rng):
+    model = moving(cls, options, rng)
+    source, target = pair
+    by_hand = np.concatenate([model.predict([source[:1], target[:1]], verbose=0)[0], source[1:]])
+    losses = {}
+    for share, batch in ((0.0, source), (0.5, source), (None, by_hand)):
+        keras.utils.set_random_seed(0)  # of dropped paths
+        copy = model.with_shape((16, 16))
+        copy.pre_registered = share or 0.0
+        copy.compile(keras.optimizers.Adam(1e-3), loss=[MSE().loss, Grad("l2").loss], loss_weights=[1, 0.01])
+        loss = copy.train_on_batch([batch, target], [target, np.zeros((2, 16, 16, 2), np.float32)], return_dict=True)
+        losses[share] = loss["loss"], np.concatenate([w.ravel() for w in copy.get_weights()])
+    np.testing.assert_allclose(losses[0.5][0], losses[None][0], rtol=1e-5)
+    np.testing.assert_allclose(losses[0.5][1], losses[None][1], atol=1e-4)
+    assert losses[0.5][0] != pytest.approx(losses[0.0][0], rel=1e-3)

@@ -154,6 +154,7 @@ EFFECTS = [
     (["--objective", "het-z", "--alpha", "0.1"], "objective.alpha", 0.1),
     (["--foreground"], "objective.foreground", True),
     (["--passes", "2"], "network.passes", 2),
+    (["--pre-registered", "0.5"], "schedule.pre_registered", 0.5),
     (["--slabs", "2"], "network.slabs", 2),
     (["--variance-resolution", "4"], "objective.variance_resolution", 4),
     (["--variance-pass", "recompute"], "objective.variance_pass", "recompute"),
