@@ -14,7 +14,7 @@ FLOORS = {
     3: {"objectives"},
     4: {"networks", "data"},
     5: {"evaluation", "callbacks", "tf"},
-    6: {"uncertainty", "viz", "serving", "instance"},
+    6: {"uncertainty", "viz", "serving", "instance", "registration"},
     7: {"cli", "training"},
     8: {"hetmorph"},  # hetmorph/__init__.py: what users see, above everything it gathers
 }
