@@ -7,13 +7,15 @@ from pathlib import Path
 import click
 
 from hetmorph.cli.options import FILE, dry_run
+from hetmorph.cli.quiet import Verb
 
 
 @click.command(
+    cls=Verb,
     epilog="\b\nExamples:\n"
     "  hetmorph apply --transform warp.nii.gz --moving m.nii.gz --moved moved.nii.gz\n"
     "  hetmorph apply --transform warp.h5 --fixed f.nii.gz --labels seg.nii.gz --labels-out moved_seg.nii.gz\n"
-    "  hetmorph apply --transform warp.nii.gz --points landmarks_fixed.csv --points-out landmarks_moving.csv"
+    "  hetmorph apply --transform warp.nii.gz --points landmarks_fixed.csv --points-out landmarks_moving.csv",
 )
 @click.option(
     "--transform",

@@ -12,6 +12,7 @@ import click
 
 from hetmorph.cli.models import SHIPPED, find_model, model_folders
 from hetmorph.cli.options import dry_run
+from hetmorph.cli.quiet import import_tensorflow
 from hetmorph.version import __version__
 
 _PACKAGES = ("tensorflow", "keras", "voxelmorph", "neurite", "numpy", "scipy", "nibabel", "h5py", "click")
@@ -67,6 +68,7 @@ def _version(name: str) -> str:
 
 
 def _devices() -> str:
+    import_tensorflow()
     import tensorflow as tf
 
     devices = tf.config.list_physical_devices()

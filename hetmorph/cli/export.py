@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from hetmorph.cli.options import FILE, dry_run
+from hetmorph.cli.quiet import Verb
 
 
-@click.command(epilog="\b\nExample:\n  hetmorph export --model runs/het/model.keras --out saved_models/mine")
+@click.command(cls=Verb, epilog="\b\nExample:\n  hetmorph export --model runs/het/model.keras --out saved_models/mine")
 @click.option("--model", required=True, type=FILE, help="A .keras file of hetmorph.")
 @click.option("--out", required=True, type=FILE, help="Folder of all versions of the model; made if missing.")
 @click.option(
@@ -18,7 +19,7 @@ def export(model, out, version: int | None, dry_run: bool) -> int:
     """Write a model as SavedModel, for TensorFlow Serving or anything that runs TensorFlow.
 
     Its signature `register` takes moving and fixed [B, *S, 1], float32 in 0 … 1, of any size, and returns the
-    displacement [B, *S, N] in voxels, on the frame of the fixed image, direction moved(x) = moving(x + u(x)), and moved.
+    displacement [B, *S, N] in voxels, frame of the fixed image, direction moved(x) = moving(x + u(x)); and moved.
     """
     import keras
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from hetmorph.cli.options import FILE, dry_run
+from hetmorph.cli.quiet import Verb
 
 
-@click.command(epilog="\b\nExample:\n  hetmorph jacobian --transform warp.nii.gz --out jacobian.nii.gz")
+@click.command(cls=Verb, epilog="\b\nExample:\n  hetmorph jacobian --transform warp.nii.gz --out jacobian.nii.gz")
 @click.option(
     "--transform",
     required=True,
@@ -27,9 +28,9 @@ from hetmorph.cli.options import FILE, dry_run
 def jacobian(command: list[str], transform, out, fixed, format, log: bool, dry_run: bool) -> int:
     """Map of the Jacobian determinant of a transform, and its summary.
 
-    Direction: at each voxel of the fixed image, volume in the moving image per volume in the fixed one (no unit; area in
-    2-D). Above 1, the moving image was larger there; at 0 or below, the transform folds. Differences are central, over
-    the frame and voxels of the fixed image.
+    Direction: at each voxel of the fixed image, volume in the moving image per volume in the fixed one (area in 2-D; no
+    units). Above 1, the moving image was larger there; at 0 or below, the transform folds. Frame: the voxels of the
+    fixed image, whose central differences are taken.
     """
     import numpy as np
 

@@ -44,8 +44,8 @@ model_options = combined(
     click.option(
         "--mask",
         type=FILE,
-        help="Region of interest in the fixed image, not 0: the model sees the box round it. Outside the box, u is that "
-        "of its nearest voxel.",
+        help="Region of interest in the fixed image, not 0: the model sees the box round it. Outside the box, u is "
+        "that of its nearest voxel.",
     ),
     click.option(
         "--instance-optimise",

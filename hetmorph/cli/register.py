@@ -7,14 +7,16 @@ from pathlib import Path
 import click
 
 from hetmorph.cli.options import FILE, dry_run, estimate_options, model_options
+from hetmorph.cli.quiet import Verb
 
 
 @click.command(
+    cls=Verb,
     epilog="\b\nExamples:\n"
     "  hetmorph register --moving m.nii.gz --fixed f.nii.gz --moved moved.nii.gz --transform warp.nii.gz\n"
     "  hetmorph register --moving cine.nii.gz --reference ED --moved moved.nii.gz \\\n"
     "      --labels-moving ed_labels.nii.gz --labels-out labels.nii.gz --curve curve.csv\n"
-    "  hetmorph register --pairs pairs.csv --out results --moved moved.nii.gz --transform warp.nii.gz --resume"
+    "  hetmorph register --pairs pairs.csv --out results --moved moved.nii.gz --transform warp.nii.gz --resume",
 )
 @click.option(
     "--moving",
@@ -67,7 +69,7 @@ from hetmorph.cli.options import FILE, dry_run, estimate_options, model_options
 @click.option(
     "--pairs",
     type=FILE,
-    help="Table of pairs (.csv): columns moving, fixed, perhaps moving_labels, mask, case; paths relative to the table.",
+    help="Table of pairs (.csv): moving, fixed, perhaps moving_labels, mask, case; paths relative to the table.",
 )
 @click.option(
     "--out", type=FILE, help="Of --pairs: a folder for each case goes here; results are file names inside it."
@@ -79,9 +81,9 @@ def register(command: list[str], dry_run: bool, **options) -> int:
     """Register images: moving to fixed, back onto the grid of the fixed image.
 
     Direction: moved(x) = moving(x + u(x)), x in the fixed image. Images are matched by their headers, resampled to what
-    the model needs, and the result lies on the fixed image's own grid. A model for slices takes a volume slice by slice.
-    Units: displacements are in millimetres in files that have a frame (LPS), else in voxels; see docs/files.md. Beside
-    each result a .json says where it comes from.
+    the model needs, and the result lies on the fixed image's own grid. A model of slices takes a volume one by one.
+    Units and frame: displacements are in millimetres, LPS, in the formats nifti and itk, in voxels in the others
+    (docs/files.md). Beside each result a .json says where it comes from.
     """
     from hetmorph.cli import batch
     from hetmorph.cli.job import RESULTS, Job, Settings

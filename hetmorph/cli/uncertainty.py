@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from hetmorph.cli.options import FILE, dry_run, estimate_options, model_options
+from hetmorph.cli.quiet import Verb
 
 
 @click.command(
-    epilog="\b\nExample:\n  hetmorph uncertainty --moving m.nii.gz --fixed f.nii.gz --out u.nii.gz --method equivariance --draws 50"
+    cls=Verb, epilog="\b\nExample:\n  hetmorph uncertainty --moving m.nii.gz --fixed f.nii.gz --out u.nii.gz"
 )
 @click.option("--moving", required=True, type=FILE, help="Image to be moved; formats as for register.")
 @click.option("--fixed", required=True, type=FILE, help="Image it is moved onto.")
