@@ -2,4 +2,4 @@
 
 from hetmorph.cli.main import cli
 
-cli(prog_name="hetmorph")
+cli()

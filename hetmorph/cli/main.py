@@ -24,7 +24,7 @@ class Commands(click.Group):
         args = list(sys.argv[1:] if args is None else args)
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported: hide its notes on the CPU
         try:
-            status = super().main(args, prog_name, standalone_mode=False, obj=["hetmorph", *args], **extra)
+            status = super().main(args, "hetmorph", standalone_mode=False, obj=["hetmorph", *args], **extra)
         except click.ClickException as error:
             path = error.ctx.command_path if getattr(error, "ctx", None) else "hetmorph"
             advice = f" See: {path} --help" if isinstance(error, click.UsageError) else ""
