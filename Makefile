@@ -5,6 +5,10 @@ PYTHON ?= python3
 VENV ?= .venv
 DEMO ?= runs/demo
 BIN := $(VENV)/bin
+TF_MINOR := from importlib.metadata import version; print(version("tensorflow").rpartition(".")[0])
+# Stubs of TensorFlow Serving's protocol. Their own requirements would change the TensorFlow that is there. Where there
+# are none for it (yet), make goes on and the tests that need them are skipped.
+SERVING_API = $(BIN)/python -m pip install --no-deps "tensorflow-serving-api==$$($(BIN)/python -c '$(TF_MINOR)').*"
 REQUIREMENTS := setup.py requirements.txt hetmorph/version.py
 
 .PHONY: demo test test-slow lint format clean
@@ -41,8 +45,10 @@ $(VENV)/.installed: $(BIN)/python $(REQUIREMENTS)
 
 $(VENV)/.installed-tests: $(BIN)/python $(REQUIREMENTS)
 	$(BIN)/python -m pip install --editable ".[tests]"
+	-$(SERVING_API)
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(BIN)/python $(REQUIREMENTS)
 	$(BIN)/python -m pip install --editable ".[dev]"
+	-$(SERVING_API)
 	touch $@ $(VENV)/.installed $(VENV)/.installed-tests

@@ -19,10 +19,12 @@ def version():
     return re.search(r'__version__ = "(.+)"', (ROOT / "hetmorph" / "version.py").read_text()).group(1)
 
 
-# tensorflow-serving-api is not listed: every release pins one exact `tensorflow`, so it is installed
-# with `pip install --no-deps tensorflow-serving-api` beside the TensorFlow at hand.
+# tensorflow-serving-api, for gRPC and warm-up requests, is not listed: each release asks for the distribution called
+# `tensorflow`, of its own version or newer. The Makefile installs it with --no-deps beside the TensorFlow at hand.
 SERVING = ["grpcio>=1.60", "requests>=2.31"]
 REPORTS = ["SimpleITK>=2.3"]
+# Programs by others that run what hetmorph serves: a client of TensorFlow Serving, a runtime not of TensorFlow.
+OTHERS = ["ovmsclient>=2023.1", "openvino>=2024.0"]
 FORMATS = ["SimpleITK>=2.3"]  # MetaImage, NRRD, DICOM series and ITK's transform files, see docs/files.md
 TESTS = [
     "pytest>=8",
@@ -31,10 +33,11 @@ TESTS = [
     "SimpleITK>=2.3",
     "scikit-image>=0.22",
     "nitransforms>=24.1",  # an independent reader of displacement fields
+    *SERVING,
 ]
 BENCH = ["SimpleITK>=2.3"]
 CLASSICAL = ["SimpleITK>=2.3", "antspyx>=0.5"]
-DEV = ["ruff>=0.12", *TESTS, *SERVING, *REPORTS, *FORMATS, *BENCH]
+DEV = ["ruff>=0.12", *TESTS, *OTHERS, *REPORTS, *FORMATS, *BENCH]
 
 setup(
     name="hetmorph",

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# Import name -> name on PyPI, where they differ. SimpleITK is an extra, imported only where it is used.
+# Import name -> name on PyPI, where they differ. Extras are imported only where they are used; google is protobuf,
+# which TensorFlow brings.
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow"}
-EXTRAS = {"SimpleITK", "grpc", "requests", "tensorflow_serving"}
+EXTRAS = {"SimpleITK", "google", "grpc", "requests", "tensorflow_serving"}
 
 
 def setup_value(*flags):

@@ -30,7 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is impor
 if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pip install -e .`
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hetmorph import config, data, evaluation, losses, uncertainty, viz  # noqa: E402
+from hetmorph import config, data, evaluation, losses, serving, uncertainty, viz  # noqa: E402
 from hetmorph.instance import Refined  # noqa: E402
 
 # Options of data.load that a training's configuration holds under the same name.
@@ -45,7 +45,8 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument(
         "--model",
         required=True,
-        help=f"a .keras file, a SavedModel folder, or a classical program: {', '.join(evaluation.PROGRAMS)}",
+        help="a .keras file, a SavedModel folder, a model on a server (grpc://host:8500/name or "
+        f"http://host:8501/name), or a classical program: {', '.join(evaluation.PROGRAMS)}",
     )
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument(
@@ -173,6 +174,14 @@ def split_file(args: argparse.Namespace) -> Path | None:
     return found
 
 
+def predictor_of(args: argparse.Namespace) -> evaluation.Predictor:
+    if not serving.is_endpoint(args.model):
+        return evaluation.load(args.model, args.threads, args.passes)
+    if args.threads is not None or args.passes != 1:
+        raise ValueError("--threads and --passes are not for a model on a server")
+    return serving.ServedPredictor(args.model)
+
+
 def score(
     predictor, loaded, partial, convention: str, resume: bool, maps: dict
 ) -> tuple[list[dict], evaluation.Curves]:
@@ -213,7 +222,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]]:
     if (args.out / "config.yaml").exists():
         raise ValueError(f"{args.out} holds a training run, whose cases.csv would be replaced; choose another --out")
     options, splits = data_options(args), split_file(args)
-    predictor = evaluation.load(args.model, args.threads, args.passes)
+    predictor = predictor_of(args)
     if args.instance_optimise is not None:
         loss = losses.NCC(args.instance_window).loss if args.instance_window else losses.MSE().loss
         predictor = Refined(predictor, args.instance_optimise, loss=loss, smoothness=args.instance_lambda)
@@ -256,7 +265,7 @@ def main(argv=None) -> int:
     args = arguments(argv)
     try:
         summary, written = run(args)
-    except (data.DataError, ValueError, OSError, ImportError) as error:
+    except (data.DataError, serving.ServingError, ValueError, OSError, ImportError) as error:
         print(f"evaluate.py: error: {error}", file=sys.stderr)
         return 2
     print(evaluation.markdown(summary))

@@ -55,8 +55,8 @@ def wrap(model, batched: bool = False) -> Predictor:
 
     Args:
         model: a `hetmorph.networks` model; a path as for `load`; what `tf.saved_model.load` returned; the client of a
-            served model, with a method `register(moving, fixed)` of batches `[B, *S, 1]`; a function, see
-            `FunctionPredictor`; or a predictor, which is returned as it is.
+            served model, with a method `predictor`, as `hetmorph.serving.Client`, or `register(moving, fixed)` of
+            batches `[B, *S, 1]`; a function, see `FunctionPredictor`; or a predictor, which is returned as it is.
         batched: of a function.
 
     Raises:
@@ -71,6 +71,8 @@ def wrap(model, batched: bool = False) -> Predictor:
         return ModelPredictor(model)
     if isinstance(model, (str, Path)):
         return load(model)
+    if callable(getattr(model, "predictor", None)):
+        return model.predictor()
     if hasattr(model, "signatures"):
         return SavedModelPredictor(model)
     if callable(getattr(model, "register", None)) and not inspect.isclass(model):

@@ -105,7 +105,7 @@ def convolve_upsampled(
 def _repeated_kernel(kernel: tf.Tensor, factor: int) -> tf.Tensor:
     """Transposed kernel, `factor` + 2 wide, that does what `kernel` does on voxels repeated `factor` times."""
     ndims = kernel.shape.rank - 2
-    kernel = tf.reverse(kernel, list(range(ndims)))
+    kernel = kernel[(slice(None, None, -1),) * ndims]  # not tf.reverse: OpenVINO reads it for one axis only
     for axis in range(ndims):
         shifts = []
         for shift in range(factor):

@@ -1,5 +1,21 @@
-"""Trained models outside Python training code."""
+"""Trained models outside Python training code: export, deployment on TensorFlow Serving, client."""
 
+from hetmorph.serving.check import Check, check
+from hetmorph.serving.client import Client, ServedPredictor, ServingError, is_endpoint
+from hetmorph.serving.deploy import Deployment, deploy
 from hetmorph.serving.export import export_savedmodel
+from hetmorph.serving.warmup import read_warmup, write_warmup
 
-__all__ = ["export_savedmodel"]
+__all__ = [
+    "Check",
+    "Client",
+    "Deployment",
+    "ServedPredictor",
+    "ServingError",
+    "check",
+    "deploy",
+    "export_savedmodel",
+    "is_endpoint",
+    "read_warmup",
+    "write_warmup",
+]

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import keras
@@ -11,9 +11,18 @@ import tensorflow as tf
 
 from hetmorph.networks import VxmDense
 from hetmorph.ops.warp import warp
+from hetmorph.serving.protos import tensorflow_serving
+from hetmorph.serving.warmup import write_warmup
+
+_OUTPUTS = ("displacement", "moved", "log_variance", "weight")
 
 
-def export_savedmodel(model: keras.Model, directory: str | os.PathLike, version: int | None = None) -> Path:
+def export_savedmodel(
+    model: keras.Model,
+    directory: str | os.PathLike,
+    version: int | None = None,
+    warmup: Iterable[tuple[int, ...]] = (),
+) -> Path:
     """Write `directory/<version>/`, which `tf.saved_model.load` or TensorFlow Serving runs without this library.
 
     Batch and spatial sizes are free. Images are `[B, *S, C]` float32 in [0, 1]; a displacement is `[B, *S, N]` in
@@ -22,8 +31,8 @@ def export_savedmodel(model: keras.Model, directory: str | os.PathLike, version:
     - `register`: `moving`, `fixed` → `displacement`, `moved`.
     - `serving_default`: the same. For a VxmDense, inputs and outputs have the names that its export under Keras 2
       had (`vxm_dense_source_input`, … → `vxm_dense_transformer`, …), so that existing clients go on working.
-    - `variance`, of a model with a variance network: `moving`, `fixed` → `log_variance` (log σ_I²), `weight`, each
-      `[B, *S, C]`.
+    - `variance`, of a model with a variance network: `moving`, `fixed` → `displacement`, `moved`, `log_variance`
+      (log σ_I²), `weight`, the last two `[B, *S, C]`; one request for all, which one version answers.
     - `warp` (linear), `warp_nearest`: `image` of any number of channels, `displacement` → `moved`.
 
     Further inputs of a model, such as hyperparameters, keep their own names. A model with `input_model` keeps the
@@ -34,6 +43,7 @@ def export_savedmodel(model: keras.Model, directory: str | os.PathLike, version:
         model: a VxmDense, or a model with its `references` and `with_shape`.
         directory: folder of all versions of this model; made if missing.
         version: folder name, a non-negative integer; None for one above the largest there is.
+        warmup: spatial sizes that TensorFlow Serving registers when it loads the version; see `write_warmup`.
 
     Returns:
         The folder written. It appears under its name only when complete.
@@ -41,6 +51,7 @@ def export_savedmodel(model: keras.Model, directory: str | os.PathLike, version:
     Raises:
         ValueError: a model without displacement, or a version that is no non-negative integer.
         FileExistsError: the version is there already.
+        ImportError: `warmup` without tensorflow-serving-api.
 
     Example:
         >>> export_savedmodel(model, "saved_models/heart")
@@ -55,6 +66,8 @@ def export_savedmodel(model: keras.Model, directory: str | os.PathLike, version:
     target = directory / str(_version(directory, version))
     if target.exists():
         raise FileExistsError(f"{target} exists; versions are never overwritten, choose another or leave it out")
+    if warmup := list(warmup):
+        tensorflow_serving("prediction_log_pb2")  # now, not after the minute that saving takes
     served = _any_size(model)
     module = tf.Module()
     module.weights = [variable.value for variable in served.variables]
@@ -63,6 +76,8 @@ def export_savedmodel(model: keras.Model, directory: str | os.PathLike, version:
     unfinished = tempfile.mkdtemp(prefix=".unfinished-", dir=directory)
     try:
         tf.saved_model.save(module, unfinished, signatures=_signatures(served))
+        if warmup:
+            write_warmup(unfinished, warmup)
         os.chmod(unfinished, 0o755)  # mkdtemp makes it private; a server often runs as another user
         os.rename(unfinished, target)
     finally:
@@ -121,7 +136,7 @@ def _signatures(model: keras.Model) -> dict[str, Callable]:
 
 def _variance_model(model: keras.Model) -> keras.Model:
     outputs = model.references.full_model(model.inputs)
-    return keras.Model(model.inputs, {name: outputs[name] for name in ("log_variance", "weight")})
+    return keras.Model(model.inputs, {name: outputs[name] for name in _OUTPUTS})
 
 
 def _endpoint(model: keras.Model, names: list[str]) -> Callable:
