@@ -48,7 +48,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["hetmorph", "hetmorph.*"]),
     python_requires=">=3.10,<3.14",
-    entry_points={"console_scripts": ["hetmorph=hetmorph.cli:cli"]},
+    entry_points={"console_scripts": ["hetmorph=hetmorph.cli.main:cli"]},
     install_requires=requirements(),
     extras_require={
         "serving": SERVING,

@@ -1,5 +1,1 @@
-"""The `hetmorph` command: a file for each verb. TensorFlow is imported by the verbs that need it, once they run."""
-
-from hetmorph.cli.main import cli
-
-__all__ = ["cli"]
+"""The `hetmorph` command (`hetmorph.cli.main`): a file for each verb, TensorFlow imported once a verb runs."""

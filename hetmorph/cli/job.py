@@ -29,10 +29,12 @@ from hetmorph.io import (
 from hetmorph.io.atomic import suffix_of
 from hetmorph.losses import MSE, NCC
 from hetmorph.registration import Registration, pair
+from hetmorph.serving import ServedPredictor, is_endpoint
 from hetmorph.uncertainty import estimate, estimate_names
 
+TRANSFORMS = ("transform", "inverse")
 MAPS = ("uncertainty", "variance", "jacobian")
-RESULTS = ("moved", "transform", "inverse", *MAPS, "labels_out")
+RESULTS = ("moved", *TRANSFORMS, *MAPS, "labels_out")
 _NO_MILLIMETRES = ("variance", "residual", "ensemble")
 _SAYS = {
     "moved": {"what": "moving image on the grid of the fixed one", "unit": "intensity of the moving image"},
@@ -61,11 +63,18 @@ class Settings:
 
     def predictor(self) -> Predictor:
         """Load the model."""
-        model = load(find_model(self.model), passes=self.passes)
+        model = self._loaded(find_model(self.model))
         if self.instance_optimise is None:
             return model
         loss = NCC(self.instance_window).loss if self.instance_window else MSE().loss
         return Refined(model, self.instance_optimise, loss=loss, smoothness=self.instance_lambda)
+
+    def _loaded(self, name: str) -> Predictor:
+        if not is_endpoint(name):
+            return load(name, passes=self.passes)
+        if self.passes != 1:
+            raise ValueError("--passes is not for a model on a server")
+        return ServedPredictor(name)
 
     def check(self) -> None:
         """Raise ValueError for what does not go together."""
@@ -113,7 +122,7 @@ class Job:
         if self.curve and (settings.reference is None or self.labels is None):
             raise ValueError("--curve needs a sequence (--reference) and --labels-moving, the labels of that frame")
         endings = {name: IMAGES for name in MAPS} | {"moved": PICTURES, "labels_out": PICTURES}
-        endings |= dict.fromkeys(("transform", "inverse"), transform_endings(settings.format))
+        endings |= dict.fromkeys(TRANSFORMS, transform_endings(settings.format))
         outputs = {_option(name): (path, endings[name]) for name, path in self.outputs.items()}
         if self.curve:
             outputs["--curve"] = (self.curve, (".csv",))
@@ -159,18 +168,19 @@ class Job:
 
     def _write_pair(self, result: Registration, read: dict, settings: Settings, about: dict) -> list[Path]:
         moving, fixed, labels = read["moving"], read["fixed"], read["labels"]
-        for name, path in self.outputs.items():
-            if name in ("transform", "inverse"):
-                _write_transform(path, result, name, settings.format, about)
-            else:
-                array, kind = _result(name, result, moving, fixed, labels)
-                _write_image(path, array, fixed, kind, name, about)
+        maps = [name for name in self.outputs if name not in TRANSFORMS]
+        arrays = {name: _result(name, result, moving, fixed, labels) for name in maps}
+        for name in TRANSFORMS:
+            if name in self.outputs:
+                _write_transform(self.outputs[name], result, name, settings.format, about)
+        for name, (array, kind) in arrays.items():
+            _write_image(self.outputs[name], array, fixed, kind, name, about)
         return self.written()
 
     def _write_sequence(self, results, frame: int, read: dict, settings: Settings, about: dict) -> list[Path]:
         sequence, labels = read["moving"], _frame_labels(read["labels"], frame)
         frames, paths, transforms, warped = sequence.frames(3), [], [], []
-        arrays: dict[str, list] = {name: [] for name in self.outputs if name not in ("transform", "inverse")}
+        arrays: dict[str, list] = {name: [] for name in self.outputs if name not in TRANSFORMS}
         kinds = {}
         for number, (result, fixed) in enumerate(zip(results, frames, strict=True)):
             for name in arrays:

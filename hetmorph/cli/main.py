@@ -11,8 +11,10 @@ from hetmorph.cli.apply import apply
 from hetmorph.cli.doctor import doctor
 from hetmorph.cli.errors import line_of
 from hetmorph.cli.export import export
+from hetmorph.cli.forward import evaluate, train
 from hetmorph.cli.jacobian import jacobian
 from hetmorph.cli.register import register
+from hetmorph.cli.serve_check import serve_check
 from hetmorph.cli.uncertainty import uncertainty
 from hetmorph.version import __version__
 
@@ -58,5 +60,5 @@ def cli(debug: bool) -> None:
     """
 
 
-for verb in (register, apply, jacobian, uncertainty, export, doctor):
+for verb in (register, apply, jacobian, uncertainty, train, evaluate, export, serve_check, doctor):
     cli.add_command(verb)

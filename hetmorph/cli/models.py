@@ -16,16 +16,15 @@ def model_folders() -> list[Path]:
 
 
 def find_model(name: str) -> str:
-    """What `evaluation.load` takes for a model: its path, or the name of a program.
+    """The path of a model, or as it is: the name of a program, the address of a model on a server.
 
     Raises:
         ValueError: no such file, and no such name in any of `model_folders()`.
     """
     from hetmorph.evaluation import PROGRAMS
+    from hetmorph.serving import is_endpoint
 
-    if name in PROGRAMS:
-        return name
-    if Path(name).exists():
+    if name in PROGRAMS or is_endpoint(name) or Path(name).exists():
         return name
     folders = model_folders()
     if Path(name).name == name:

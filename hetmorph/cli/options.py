@@ -30,7 +30,7 @@ model_options = combined(
         show_default=True,
         metavar="NAME|PATH",
         help="A .keras file; a SavedModel folder; the name of a folder of saved_models/ (of this clone, or of the "
-        "folders in HETMORPH_MODELS); or a program such as demons, ants-syn, undeformed.",
+        "folders in HETMORPH_MODELS); a program such as demons, ants-syn; or grpc://host:8500/name on a server.",
     ),
     click.option(
         "--passes", type=click.IntRange(1), default=1, help="How often a .keras model is applied to what it moved."

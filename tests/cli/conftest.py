@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from hetmorph.cli import cli
+from hetmorph.cli.main import cli
 from hetmorph.io import Grid, read_image, write_image
 from hetmorph.networks import HetVxmDense, VxmDense
 from tests import anatomy

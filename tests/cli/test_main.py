@@ -7,23 +7,43 @@ from pathlib import Path
 
 import pytest
 
-from hetmorph.cli import cli
+from hetmorph.cli.main import cli
 from hetmorph.cli.models import find_model
 from tests.cli.conftest import arrays
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("verb", sorted(cli.commands))
+@pytest.mark.parametrize("verb", sorted(set(cli.commands) - {"train", "evaluate"}))
 def test_help_of_every_verb(hetmorph, verb):
     said = " ".join(hetmorph(verb, "--help").output.lower().split())
-    for word in ("direction", "frame", "unit", "example", f"hetmorph {verb} ", "--dry-run"):
-        assert word in said + " ", f"{verb} --help says nothing of {word}"
+    for word in ("direction", "frame", "unit", "example", f"hetmorph {verb}", "--dry-run"):
+        assert word in said, f"{verb} --help says nothing of {word}"
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_help_of_the_verbs_that_are_scripts(hetmorph, verb):
+    said = " ".join(hetmorph(verb, "--help").output.split())
+    for word in ("Direction", "grid of the fixed image", "voxels", "Examples", f"usage: hetmorph {verb}", "--dry-run"):
+        assert word in said, f"{verb} --help says nothing of {word}"
+
+
+def test_train_and_evaluate(hetmorph, tmp_path, monkeypatch):
+    """From anywhere, without a clone; a dry run reads the data and writes nothing."""
+    monkeypatch.chdir(tmp_path)
+    said = hetmorph("train", "--data", "phantom", "--steps", 3, "--out", "run", "--dry-run").output
+    assert "would start" in said and "would write run" in said
+    said = hetmorph("evaluate", "--data", "phantom", "--model", "undeformed", "--out", "scores", "--dry-run").output
+    assert "would register" in said and not list(tmp_path.iterdir())
+    hetmorph("evaluate", "--data", "phantom", "--size", 32, 32, "--model", "undeformed", "--out", "scores")
+    assert (tmp_path / "scores" / "cases.csv").exists()
+    result = hetmorph("train", "--data", "phantom", "--gamma", -1, "--out", "run", status=2)
+    assert result.stderr.startswith("hetmorph train: error: ") and len(result.stderr.splitlines()) == 1
 
 
 def run(words, **options):
     """The command as its console script starts it."""
-    start = "import sys; sys.argv[0] = '/usr/bin/hetmorph'; from hetmorph.cli import cli; {}; sys.exit(cli())"
+    start = "import sys; sys.argv[0] = '/usr/bin/hetmorph'; from hetmorph.cli.main import cli; {}; sys.exit(cli())"
     check = "import atexit; atexit.register(lambda: print('tensorflow' in sys.modules))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", start.format(check), *map(str, words)]
@@ -62,7 +82,7 @@ def test_the_command_of_its_own_process(volumes, models):
 
 def test_the_script_is_installed():
     """setup.py names what exists."""
-    assert "hetmorph=hetmorph.cli:cli" in (ROOT / "setup.py").read_text()
+    assert "hetmorph=hetmorph.cli.main:cli" in (ROOT / "setup.py").read_text()
 
 
 def test_a_bug_is_not_hidden(monkeypatch):
@@ -82,7 +102,7 @@ def test_doctor(hetmorph, monkeypatch):
 
 
 def test_doctor_says_what_does_not_work(hetmorph, monkeypatch):
-    from hetmorph.cli import doctor
+    import hetmorph.cli.doctor as doctor
 
     monkeypatch.setitem(doctor._CHECKS, "TensorFlow", lambda: 1 / 0)
     assert "FAILED TensorFlow: ZeroDivisionError" in hetmorph("doctor", status=1).output
@@ -106,6 +126,21 @@ def test_export(hetmorph, tmp_path, models):
     assert (tmp_path / "served" / "1" / "saved_model.pb").exists()
     assert "exists; versions are never overwritten" in hetmorph(*words, "--version", 1, status=2).stderr
     assert "no such file" in hetmorph("export", "--model", "no.keras", "--out", tmp_path, status=2).stderr
+    assert "expected a size such as" in hetmorph(*words, "--warmup", "12,12", status=2).stderr
+    said = hetmorph(*words, "--deploy").output
+    assert (tmp_path / "served" / "2").is_dir() and "models.config" in said
+
+
+def test_serve_check(hetmorph, tmp_path, models):
+    hetmorph("export", "--model", models["het2d"], "--out", tmp_path / "served")
+    assert "would check" in hetmorph("serve-check", tmp_path / "served", "--dry-run").output
+    said = hetmorph("serve-check", tmp_path / "served", "--model", models["het2d"], "--size", "24x20").output
+    assert "ok   equals the local model" in said and "FAIL" not in said
+    assert (
+        "FAIL equals the local model"
+        in hetmorph("serve-check", tmp_path / "served", "--model", "acdc_vxm_het", status=1).output
+    )
+    assert "no model" in hetmorph("serve-check", tmp_path / "gone", status=2).stderr
 
 
 def test_uncertainty(hetmorph, volumes, models):
