@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 _EXPECTED = (ValueError, OSError, ImportError)
+# by name: their modules import TensorFlow
+_NAMED = {"RegistrationFailed", "ServingError", "OpError", "MemoryError"}
 
 
 def line_of(error: BaseException) -> str | None:

@@ -140,7 +140,7 @@ class Job:
         if settings.reference is not None:
             lines.append(f"reference: frame {registration.reference_frame(read['moving'], settings.reference)}")
         lines.append(f"model: {find_model(settings.model)}, sees {how}{seen}")
-        return [*lines, *(f"would write {path}" for path in self.written())]
+        return [*lines, *(f"would write {path}" for path in self._planned(read["moving"], settings))]
 
     def run(self, settings: Settings, predictor: Predictor, command: Sequence[str]) -> list[Path]:
         """Register and write; the paths written."""
@@ -153,6 +153,15 @@ class Job:
         frame = registration.reference_frame(read["moving"], settings.reference)
         results = registration.register_sequence(read["moving"], frame, predictor, **options)
         return self._write_sequence(results, frame, read, settings, about)
+
+    def _planned(self, moving: Image, settings: Settings) -> list[Path]:
+        """What will be written; of a sequence, a transform for each frame."""
+        if settings.reference is None:
+            return self.written()
+        frames = range(moving.array.shape[-1])
+        numbered = [_numbered(self.outputs[name], t) for name in TRANSFORMS if name in self.outputs for t in frames]
+        others = [path for name, path in self.outputs.items() if name not in TRANSFORMS]
+        return [*numbered, *others, *([self.curve, self.curve.with_suffix(".png")] if self.curve else [])]
 
     def _names(self) -> dict[str, str]:
         return {option.lstrip("-"): str(path) for option, path in self.inputs.items()}
@@ -186,10 +195,10 @@ class Job:
             for name in arrays:
                 array, kinds[name] = _result(name, result, frames[frame], fixed, labels)
                 arrays[name].append(array)
-            for name in set(self.outputs) - set(arrays):
-                paths.append(
-                    _write_transform(_numbered(self.outputs[name], number), result, name, settings.format, about)
-                )
+            for name in TRANSFORMS:
+                if name in self.outputs:
+                    path = _numbered(self.outputs[name], number)
+                    paths.append(_write_transform(path, result, name, settings.format, about))
             if labels is not None:
                 transforms.append(result.transform)
                 warped.append(arrays["labels_out"][-1] if "labels_out" in arrays else result.labels(labels, fixed))

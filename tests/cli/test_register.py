@@ -232,7 +232,8 @@ def test_a_cine(hetmorph, tmp_path, models):
         *("--labels-moving", tmp_path / "ed.nii.gz", "--labels-out", tmp_path / "labels.nii.gz"),
         *("--instance-optimise", 15),
     )
-    assert "reference: frame 0" in hetmorph(*words, "--dry-run").output
+    said = hetmorph(*words, "--dry-run").output
+    assert "reference: frame 0" in said and "t_frame-02.nii.gz" in said and "moved_curve.png" in said
     assert len(list(tmp_path.iterdir())) == 2
     hetmorph(*words)
     moved = read_image(tmp_path / "moved.nii.gz")
