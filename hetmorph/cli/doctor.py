@@ -24,6 +24,10 @@ _EXTRAS = {
 }
 
 
+class _Absent(Exception):
+    """Nothing to check; the message says why that is no fault."""
+
+
 @click.command(epilog="\b\nExample:\n  hetmorph doctor")
 @dry_run
 def doctor(dry_run: bool) -> int:
@@ -51,6 +55,9 @@ def _try(what: str, check) -> bool:
     start = time.perf_counter()
     try:
         said = check()
+    except _Absent as absent:
+        click.echo(f"-  {what}: {absent}")
+        return True
     except Exception as error:  # whatever it is, it is what the user wants to know
         click.echo(f"FAILED {what}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
         return False
@@ -111,7 +118,7 @@ def _shipped() -> str:
         path = find_model(SHIPPED)
     except ValueError:
         folders = ", ".join(map(str, model_folders()))
-        return f"none in {folders}; set HETMORPH_MODELS or give a path with --model"
+        raise _Absent(f"none in {folders}; set HETMORPH_MODELS or give a path with --model") from None
     if not np.isfinite(load(path)(*_blobs()).displacement).all():
         raise ValueError(f"{path} answers with NaN")
     return f"{path} runs"

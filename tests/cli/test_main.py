@@ -1,6 +1,8 @@
 """The command as a whole: help, errors, start, doctor."""
 
+import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,7 +84,8 @@ def test_the_command_of_its_own_process(volumes, models):
 
 def test_the_script_is_installed():
     """setup.py names what exists."""
-    assert "hetmorph=hetmorph.cli.main:cli" in (ROOT / "setup.py").read_text()
+    module, name = re.search(r'"hetmorph=([\w.]+):(\w+)"', (ROOT / "setup.py").read_text()).groups()
+    assert getattr(importlib.import_module(module), name) is cli
 
 
 def test_a_bug_is_not_hidden(monkeypatch):
@@ -105,7 +108,10 @@ def test_doctor_says_what_does_not_work(hetmorph, monkeypatch):
     import hetmorph.cli.doctor as doctor
 
     monkeypatch.setitem(doctor._CHECKS, "TensorFlow", lambda: 1 / 0)
-    assert "FAILED TensorFlow: ZeroDivisionError" in hetmorph("doctor", status=1).output
+    monkeypatch.setattr(doctor, "model_folders", lambda: [Path("nowhere")])
+    monkeypatch.setattr(doctor, "SHIPPED", "gone")
+    said = hetmorph("doctor", status=1).output
+    assert "FAILED TensorFlow: ZeroDivisionError" in said and "-  shipped model: none in nowhere" in said
 
 
 def test_models_are_found_by_name(tmp_path, monkeypatch):
