@@ -36,6 +36,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["hetmorph", "hetmorph.*"]),
+    package_data={"hetmorph.viz": ["page/*"]},
     python_requires=">=3.10,<3.14",
     install_requires=requirements(),
     extras_require={
