@@ -22,7 +22,7 @@ from hetmorph.viz import html
 from hetmorph.viz.charts import Line, line_chart
 from hetmorph.viz.html import Html, element
 from hetmorph.viz.panels import structure_colours
-from hetmorph.viz.plates import Sheet, lines, outlined, rounded
+from hetmorph.viz.plates import Sheet, rounded
 from hetmorph.viz.rasters import Scale, spread
 from hetmorph.viz.scores import as_numbers, better, change, every_score, number, score_table
 from hetmorph.viz.verdict import WORDS, Verdict, promise, verdict
@@ -264,7 +264,7 @@ def _comparison(case: Shown, sheet: Sheet) -> Html:
         yield sheet.use("fixed", index)
         yield element("g", [sheet.use(name, index, class_=f"over {name}") for name in over], class_="cut")
         for name in over:
-            yield element("g", _outlines(case, sheet.view, labelled[name], index), class_=f"outlines {name}")
+            yield element("g", _outlines(case, sheet, labelled[name], index), class_=f"outlines {name}")
 
     stage = element("div", sheet.planes(layers, "fixed image with the other above it"), class_="frame stage")
     controls = [
@@ -337,11 +337,11 @@ def _deformation(case: Shown, sheet: Sheet) -> Html:
     def grid(i):
         return [
             sheet.use("moving", i, class_="faded"),
-            lines(view.grid(field, i), "gridlines"),
+            element("path", d=view.grid(field, i), class_="gridlines"),
         ]
 
     def zero(i):
-        return [sheet.use("jacobian", i), outlined(view.contour(determinant, i, 0.0), "zero")]
+        return [sheet.use("jacobian", i), sheet.line(view.contour(determinant, i, 0.0), "zero")]
 
     within = " (the part within the slice)" if view.through is not None else ""
     folds = int(np.count_nonzero(determinant <= 0))
@@ -436,7 +436,7 @@ def _labels(case: Shown, sheet: Sheet) -> Html:
             continue
 
         def layers(i, masks=masks):
-            return [sheet.use("fixed", i), _outlines(case, sheet.view, masks, i)]
+            return [sheet.use("fixed", i), _outlines(case, sheet, masks, i)]
 
         plates.append(sheet.plate(f"Labels {when}", f"{ON_FIXED} · {_dice(case, block)}", layers, window))
     plates.append(element("div", _legend(case), class_="beside"))
@@ -449,11 +449,11 @@ def _dice(case: Shown, block: str) -> str:
     return " ".join(["Dice", *(f"{name} {score:.3f}" for name, score in scores.items() if math.isfinite(score))])
 
 
-def _outlines(case: Shown, view: View, masks: Mapping[str, np.ndarray], index: int) -> list[Html]:
+def _outlines(case: Shown, sheet: Sheet, masks: Mapping[str, np.ndarray], index: int) -> list[Html]:
     """Masks in colour, the truth dotted white."""
     colours = dict(zip(case.labels, structure_colours(len(case.labels)), strict=True))
-    drawn = [outlined(view.outline(mask, index), "outline", colours[name]) for name, mask in masks.items()]
-    return drawn + [outlined(view.outline(mask, index), "truth") for mask in case.truth.values()]
+    own = [sheet.line(sheet.view.outline(mask, index), "outline", colours[name]) for name, mask in masks.items()]
+    return own + [sheet.line(sheet.view.outline(mask, index), "truth") for mask in case.truth.values()]
 
 
 def _legend(case: Shown) -> Html:

@@ -19,7 +19,7 @@ class Sheet:
 
     def __init__(self, view: View):
         self.view = view
-        self._images, self._numbers = [], {}
+        self._stored, self._numbers, self._lines = [], {}, {}
 
     def add(self, name: str, values: np.ndarray, scale: Scale, combine: Callable | None = None) -> None:
         """Store a map `[*S]`; of blocks that are shown as one pixel the mean, or what `combine` makes of them."""
@@ -29,14 +29,29 @@ class Sheet:
             picture = reduced(self.view.picture(values, index), factor, combine)
             width, height = (n * factor * s for n, s in zip(picture.shape[::-1], self.view.scale, strict=True))
             place = {"width": _number(width), "height": _number(height), "preserveAspectRatio": "none"}
-            self._images.append(element("image", id=self._id(name, index), href=scale.uri(picture), **place))
+            self._stored.append(element("image", id=self._id(name, index), href=scale.uri(picture), **place))
 
     def use(self, name: str, index: int, **attributes) -> Html:
         """A stored map, drawn here too."""
         return element("use", href=f"#{self._id(name, index)}", **attributes)
 
+    def line(self, path: str, class_: str, colour: str | None = None) -> Html | None:
+        """A thin line with a dark rim, to be seen on any ground; None for an empty path."""
+        if not path:
+            return None
+        if path not in self._lines:
+            self._lines[path] = f"line{len(self._lines)}"
+            # As an attribute: browsers do not agree on whether a style sheet reaches what is used elsewhere.
+            thin = {"vector_effect": "non-scaling-stroke", "stroke_linejoin": "round"}
+            self._stored.append(element("path", id=self._lines[path], d=path, **thin))
+        style = None if colour is None else f"stroke:{colour}"
+        href = f"#{self._lines[path]}"
+        return join(
+            [element("use", href=href, class_=f"{class_} rim"), element("use", href=href, class_=class_, style=style)]
+        )
+
     def definitions(self) -> Html:
-        """The stored maps; they belong into the page once, before the plates."""
+        """The stored maps and lines; they belong into the page once, before the plates."""
         width, height = self.view.size
         tile = max(width, height) / 8
         squares = [
@@ -46,7 +61,7 @@ class Sheet:
             if (x + y) % 2
         ]
         checker = element("clipPath", squares, id="checker")
-        return element("svg", element("defs", self._images, checker), class_="store", width="0", height="0")
+        return element("svg", element("defs", self._stored, checker), class_="store", width="0", height="0")
 
     def plate(
         self,
@@ -103,24 +118,12 @@ class Sheet:
         if not fitting:
             return element("g", letters, class_="marks")
         length, left, low = fitting[-1] / self.view.unit_mm, 0.03 * width, 0.96 * height
-        bar = outlined(f"M{left:.1f},{low:.1f}h{length:.1f}", "length")
+        bar = self.line(f"M{left:.1f},{low:.1f}h{length:.1f}", "length")
         label = _mark(f"{fitting[-1]} mm", left, low - 0.35 * text, "start", 0.85 * text)
         return element("g", letters, bar, label, class_="marks")
 
     def _id(self, name: str, index: int) -> str:
         return f"map{self._numbers[name]}-{index}"
-
-
-def lines(path: str, class_: str, colour: str | None = None) -> Html | None:
-    """A path as a thin line of constant width; None for an empty one."""
-    if not path:
-        return None
-    return element("path", d=path, class_=class_, style=None if colour is None else f"stroke:{colour}")
-
-
-def outlined(path: str, class_: str, colour: str | None = None) -> Html:
-    """A line with a dark rim, to be seen on any ground."""
-    return join([lines(path, f"{class_} rim"), lines(path, class_, colour)])
 
 
 def colour_bar(scale: Scale) -> Html:

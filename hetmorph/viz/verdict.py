@@ -60,9 +60,9 @@ def promise(calibration) -> str:
     return (
         f"Bound: {bound.scale:.3g} × {calibration.combination.name}. In patients like the {bound.patients} of the "
         f"calibration it holds for {bound.coverage:.0%} of the voxels on average, not in every patient or region. The "
-        f"limits come from cases of known error, called bad above a mean error of {triage.tolerance:g} voxels: up "
-        "to the limit of acceptance at most a tenth were bad, from the limit of rejection on at least nine tenths. Calibrated "
-        f"on {source or 'an unknown source'}; it says nothing about other models or data."
+        f"limits come from cases of known error, called bad above a mean error of {triage.tolerance:g} voxels: at most "
+        "a tenth were bad up to the limit of acceptance, at least nine tenths from the limit of rejection on. "
+        f"Calibrated on {source or 'an unknown source'}; it says nothing about other models or data."
     )
 
 

@@ -13,6 +13,7 @@ LONGEST = 256  # voxels of a picture's longer side; larger ones are shown in blo
 PIXELS = 400_000  # of one panel, over its slices
 FEWEST_SLICES, MOST_SLICES = 5, 15
 GRID_LINES, LINE_POINTS = 32, 128
+MOST_POINTS = 5000  # of the contours of one map in one slice
 # What lies towards the right and the bottom of the page, by the axis looked along, as radiologists read: an index into
 # (right, anterior, superior) and a sign.
 RADIOLOGICAL = {0: ((1, -1), (2, -1)), 1: ((0, -1), (2, -1)), 2: ((0, -1), (1, -1))}
@@ -98,12 +99,12 @@ class View:
         """Path of a contour line of values `[*S]`; "" where there is none."""
         plane = self.plane(values, index)
         lines = _contour_lines(plane.astype(float), level)
-        return "".join(_path(self.place(line)) for line in lines)
+        return "".join(_path(self.place(line)) for line in _few_points(lines))
 
     def outline(self, mask: np.ndarray, index: int) -> str:
         """Path round a mask `[*S]`, closed where the mask meets the border."""
         plane = np.pad(self.plane(mask, index), 1).astype(float)
-        return "".join(_path(self.place(line - 1)) for line in _contour_lines(plane, 0.5))
+        return "".join(_path(self.place(line - 1)) for line in _few_points(_contour_lines(plane, 0.5)))
 
 
 def view_of(shape, spacing, affine=None, region=None, start=None, axis: int | None = None) -> View:
@@ -165,6 +166,13 @@ def _letters(direction: np.ndarray) -> str:
     order = np.argsort(-np.abs(direction), kind="stable")
     named = [i for i in order if abs(direction[i]) >= OBLIQUE] or order[:1]
     return "".join(LETTERS[i][int(direction[i] > 0)] for i in named)
+
+
+def _few_points(lines: list[np.ndarray]) -> list[np.ndarray]:
+    """The longest lines, as many as keep a page small: of noise, contours would be larger than the picture."""
+    lines = sorted(lines, key=len, reverse=True)
+    kept = np.cumsum([len(line) for line in lines]) <= MOST_POINTS
+    return [line for line, keep in zip(lines, kept, strict=True) if keep]
 
 
 def _contour_lines(plane: np.ndarray, level: float) -> list[np.ndarray]:
