@@ -44,11 +44,12 @@ def line_chart(title: str, note: str, x_label: str, y_label: str, lines: Sequenc
         points = " L".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in zip(line.x, line.y, strict=True))
         drawn.append(element("path", d=f"M{points}", class_=f"line {line.class_}"))
     drawn += [_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, "middle"), _upright(y_label)]
-    key = [
-        element("li", element("svg", _line(0, 5, 26, 5, f"line {line.class_}"), viewBox="0 0 26 10"), line.name)
-        for line in lines
-    ]
+    key = [element("li", _sample(line), line.name) for line in lines]
     return _figure(title, note, drawn, element("ul", key, class_="key"))
+
+
+def _sample(line: Line) -> Html:
+    return element("svg", _line(0, 5, 26, 5, f"line {line.class_}"), viewBox="0 0 26 10", aria_hidden="true")
 
 
 def distribution(title: str, note: str, unit: str, groups: Mapping[str, Sequence[float]]) -> Html:

@@ -61,7 +61,9 @@ class Sheet:
             if (x + y) % 2
         ]
         checker = element("clipPath", squares, id="checker")
-        return element("svg", element("defs", self._stored, checker), class_="store", width="0", height="0")
+        return element(
+            "svg", element("defs", self._stored, checker), class_="store", width="0", height="0", aria_hidden="true"
+        )
 
     def plate(
         self,
