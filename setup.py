@@ -25,8 +25,10 @@ SERVING = ["grpcio>=1.60", "requests>=2.31"]
 REPORTS = ["SimpleITK>=2.3"]
 TESTS = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "SimpleITK>=2.3", "scikit-image>=0.22"]
 BENCH = ["SimpleITK>=2.3"]
+# The reports are looked at in a Chromium, of the system or from `playwright install chromium`; skipped without.
+BROWSER = ["playwright>=1.45"]
 CLASSICAL = ["SimpleITK>=2.3", "antspyx>=0.5"]
-DEV = ["ruff>=0.12", *TESTS, *SERVING, *REPORTS, *BENCH]
+DEV = ["ruff>=0.12", *TESTS, *SERVING, *REPORTS, *BENCH, *BROWSER]
 
 setup(
     name="hetmorph",
@@ -44,6 +46,7 @@ setup(
         "reports": REPORTS,
         "tests": TESTS,
         "bench": BENCH,
+        "browser": BROWSER,
         "classical": CLASSICAL,
         "dev": sorted(set(DEV)),
     },

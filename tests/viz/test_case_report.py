@@ -269,6 +269,8 @@ def test_names_cannot_become_markup(tmp_path):
 def test_maps_of_another_grid_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"expected the map spread of \(32, 32\), got \(32, 31\)"):
         report(tmp_path, maps={"spread": displacement_map("spread", np.ones((32, 31)))})
+    with pytest.raises(ValueError, match="main structure must be one of"):
+        report(tmp_path, labels={"lv": 3})
     assert not [*tmp_path.iterdir()]
 
 
