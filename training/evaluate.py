@@ -222,18 +222,14 @@ def saving(estimates: dict, folder: Path) -> dict:
     return {name: functools.partial(saved, name) for name in estimates}
 
 
-def write_report(args: argparse.Namespace, predictor, others: list, loaded, rows: list[dict], curves) -> list[Path]:
-    """The report, with the maps of --uncertainty and those the calibration needs, made as it says."""
+def report_maps(args: argparse.Namespace, predictor, others: list) -> tuple[dict, uncertainty.Calibration | None]:
+    """Maps that the report shows, those of --uncertainty and those that the calibration needs, and the calibration."""
     names, draws, seed, calibration = args.uncertainty, args.draws, args.seed, None
     if args.calibration:
         calibration = uncertainty.Calibration.load(args.calibration)
         names = [*dict.fromkeys([*names, *calibration.combination.weights])]
         draws, seed = (calibration.about.get(name, value) for name, value in (("draws", draws), ("seed", seed)))
-    maps = uncertainty.pair_estimates(names, predictor, others, draws, seed)
-    about = {"data": args.data, "split": args.split, "model": args.model}
-    return viz.write_reports(
-        args.out / "report", predictor, loaded, rows, curves, maps, calibration, args.convention, args.report, about
-    )
+    return uncertainty.pair_estimates(names, predictor, others, draws, seed), calibration
 
 
 def run(args: argparse.Namespace) -> tuple[dict, list[Path]]:
@@ -249,6 +245,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]]:
         predictor = Refined(predictor, args.instance_optimise, loss=loss, smoothness=args.instance_lambda)
     others = [evaluation.load(path) for path in args.ensemble]
     estimates = uncertainty.pair_estimates(args.uncertainty, predictor, others, args.draws, args.seed)
+    shown = report_maps(args, predictor, others)  # before the long part: a calibration may be unreadable
     loaded = data.load(
         args.data,
         data_dir=args.data_dir,
@@ -280,7 +277,9 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]]:
     written = viz.write_results(args.out, predictor, loaded, rows, curves, summary, "summary.png")
     partial.remove()
     if args.report is not None:
-        written.append(write_report(args, predictor, others, loaded, rows, curves)[0])
+        about = {"data": args.data, "split": args.split, "model": args.model}
+        folder, maps = args.out / "report", (*shown, args.convention, args.report, about)
+        written.append(viz.write_reports(folder, predictor, loaded, rows, curves, *maps)[0])
     return summary, written
 
 
