@@ -118,9 +118,7 @@ def deformation(case: ReportedCase, sheet: Sheet) -> Html:
     positive = determinant[determinant > 0]
     low, high = spread([np.log(positive)], 0.5, 99.5)
     ratio = float(np.clip(np.exp(max(-low, high)), LEAST_RATIO, MOST_RATIO))
-    jacobian = Scale(
-        1 / ratio, ratio, "PuOr", "volume ratio det(I + ∇u), no unit; black ≤ 0", centre=1.0, logarithmic=True
-    )
+    jacobian = Scale(1 / ratio, ratio, "PuOr", "volume ratio, no unit; black ≤ 0", centre=1.0, logarithmic=True)
     sheet.add("jacobian", determinant, jacobian, combine=_folds_kept)
     length = case.length_mm
     lengths = Scale(0.0, spread([length], 0, 99.5)[1], "viridis", "mm")
@@ -140,7 +138,7 @@ def deformation(case: ReportedCase, sheet: Sheet) -> Html:
     told = f"the map folds in {folds} voxels" if folds else "the map folds nowhere: there is no zero contour"
     plates = [
         sheet.plate("Deformed grid", f"moving grid · x + u(x) of every {view.step}th line{within}", grid, None),
-        sheet.plate("Jacobian determinant", f"{ON_FIXED} · yellow: zero contour", zero, jacobian, told),
+        sheet.plate("Jacobian determinant", f"{ON_FIXED} · det(I + ∇u), yellow: zero contour", zero, jacobian, told),
         sheet.plate("Displacement |u|", f"{ON_FIXED} · length in mm", lambda i: [sheet.use("length", i)], lengths),
     ]
     note = (

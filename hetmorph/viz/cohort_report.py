@@ -112,9 +112,17 @@ def _worst(rows: Sequence[Mapping], links: Mapping[str, str], flags: Mapping[str
     shown = [one for one in _shown(main) if any(_known(row, "registered", one[0]) for row in rows)]
     maps = dict.fromkeys(name for row in rows for name in row if name.endswith("_mean_mm"))
     shown += [(name.removeprefix("registered_"), f"{_map_name(name)} mm", 1, 2) for name in maps]
-    heads = ["", "case", "patient", "group", *(["verdict"] if flags else []), *(heading for _, heading, *_ in shown)]
+    heads = [
+        "",
+        "case",
+        "patient",
+        "group",
+        *(["verdict"] if flags else []),
+        *(heading for _, heading, *_ in shown),
+        "failed",
+    ]
     body = [_row(place, rows[i], shown, links, flags) for place, i in enumerate(worst_first(rows, main), start=1)]
-    head = element("tr", [element("th", text, scope="col") for text in [*heads, "failed"]])
+    head = element("tr", [element("th", text, scope="col") for text in heads])
     table = element("table", element("thead", head), element("tbody", body), class_="sortable")
     ranked = ranking_metric(rows, main)
     order = (
