@@ -8,7 +8,8 @@ the one of the undeformed pair.
 Writes cases.csv, summary.json and summary.png; for a model that predicts a variance also curves.csv (sparsification),
 sparsification.png and calibration.png. --uncertainty adds columns to cases.csv, and a map for each pair on the grid of
 its fixed image: maps/<case>_<estimate>.nii.gz, the standard deviation of the displacement in millimetres (of variance
-and residual: in intensity), NaN where it is not known.
+and residual: in intensity), NaN where it is not known. --report adds report/index.html, a page of all cases, and one
+for each of the worst, to be opened in any browser.
 
 How the images are cut and what is added to them is read from the config.yaml of the model's run, if it was trained on
 the same data set, as far as the command line does not say otherwise; what was read is printed.
@@ -98,6 +99,19 @@ def arguments(argv=None, prog: str = "evaluate.py") -> argparse.Namespace:
     )
     parser.add_argument(
         "--instance-lambda", type=float, default=0.01, help="its weight of smoothness, as in training (default: 0.01)"
+    )
+    parser.add_argument(
+        "--report",
+        nargs="?",
+        type=int,
+        const=20,
+        metavar="N",
+        help="write report/index.html with all cases, and a page for each of the N worst (default without N: 20)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        help="calibration.json of uncertainty.py, by which --report accepts, reviews or rejects",
     )
     parser.add_argument("--threads", type=int, help="of a classical program (default: 1)")
     parser.add_argument("--skip-bad", action="store_true", help="go on without the cases whose files are bad")
@@ -212,8 +226,20 @@ def saving(estimates: dict, folder: Path) -> dict:
     return {name: functools.partial(saved, name) for name in estimates}
 
 
+def report_maps(args: argparse.Namespace, predictor, others: list) -> tuple[dict, uncertainty.Calibration | None]:
+    """Maps that the report shows, those of --uncertainty and those that the calibration needs, and the calibration."""
+    names, draws, seed, calibration = args.uncertainty, args.draws, args.seed, None
+    if args.calibration:
+        calibration = uncertainty.Calibration.load(args.calibration)
+        names = [*dict.fromkeys([*names, *calibration.combination.weights])]
+        draws, seed = (calibration.about.get(name, value) for name, value in (("draws", draws), ("seed", seed)))
+    return uncertainty.pair_estimates(names, predictor, others, draws, seed), calibration
+
+
 def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     """The summary, and the files written; None for --dry-run."""
+    if args.calibration and args.report is None:
+        raise ValueError("--calibration has no effect without --report")
     if (args.out / "config.yaml").exists():
         raise ValueError(f"{args.out} holds a training run, whose cases.csv would be replaced; choose another --out")
     options, splits = data_options(args), split_file(args)
@@ -223,6 +249,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         predictor = Refined(predictor, args.instance_optimise, loss=loss, smoothness=args.instance_lambda)
     others = [evaluation.load(path) for path in args.ensemble]
     estimates = uncertainty.pair_estimates(args.uncertainty, predictor, others, args.draws, args.seed)
+    shown = report_maps(args, predictor, others)  # before the long part: a calibration may be unreadable
     loaded = data.load(
         args.data,
         data_dir=args.data_dir,
@@ -256,6 +283,10 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     summary = evaluation.summarise(rows, args.convention, loaded.main, **about, skipped=loaded.skipped_entries)
     written = viz.write_results(args.out, predictor, loaded, rows, curves, summary, "summary.png")
     partial.remove()
+    if args.report is not None:
+        about = {"data": args.data, "split": args.split, "model": args.model}
+        folder, maps = args.out / "report", (*shown, args.convention, args.report, about)
+        written.append(viz.write_reports(folder, predictor, loaded, rows, curves, *maps)[0])
     return summary, written
 
 
@@ -272,7 +303,7 @@ def main(argv=None, prog: str = "evaluate.py") -> int:
     print(evaluation.markdown(summary))
     if summary["skipped"]:
         print(f"{len(summary['skipped'])} patients skipped, their files are bad; reasons in summary.json")
-    print(f"wrote {', '.join(path.name for path in written)} in {args.out}")
+    print(f"wrote {', '.join(str(path.relative_to(args.out)) for path in written)} in {args.out}")
     if args.uncertainty:
         print(f"maps of {', '.join(args.uncertainty)} in {args.out / 'maps'}")
     return 0
