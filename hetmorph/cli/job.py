@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hetmorph import registration
+from hetmorph import registration, viz
 from hetmorph.cli.files import IMAGES, PICTURES, check_files, stored_type, summary, transform_endings
 from hetmorph.cli.models import find_model
+from hetmorph.data import Pair
 from hetmorph.evaluation import Predictor, load
 from hetmorph.instance import Refined
 from hetmorph.io import (
@@ -19,8 +20,10 @@ from hetmorph.io import (
     Grid,
     Image,
     Transform,
+    matched_grid,
     provenance,
     read_image,
+    resample,
     sidecar_of,
     write_image,
     write_sidecar,
@@ -95,6 +98,8 @@ class Job:
         labels, mask: of the moving image or reference frame, and of the fixed image.
         outputs: paths by a name of `RESULTS`.
         curve: table of a sequence.
+        report: page on a pair.
+        labels_fixed: of the fixed image, for the scores on that page.
     """
 
     moving: Path
@@ -103,29 +108,39 @@ class Job:
     mask: Path | None = None
     outputs: Mapping[str, Path] = field(default_factory=dict)
     curve: Path | None = None
+    report: Path | None = None
+    labels_fixed: Path | None = None
 
     @property
     def inputs(self) -> dict[str, Path]:
         named = {"--moving": self.moving, "--fixed": self.fixed, "--labels-moving": self.labels, "--mask": self.mask}
+        named["--labels-fixed"] = self.labels_fixed
         return {option: path for option, path in named.items() if path is not None}
 
     def written(self) -> list[Path]:
-        return [*self.outputs.values(), *([self.curve] if self.curve else [])]
+        return [*self.outputs.values(), *(path for path in (self.curve, self.report) if path)]
 
     def check(self, settings: Settings) -> None:
         """Raise ValueError for what is missing, in the way or does not go together."""
         settings.check()
         if (self.fixed is None) != (settings.reference is not None):
             raise ValueError("give either --fixed, or --reference for a sequence in --moving")
-        if (self.labels is None) != ("labels_out" not in self.outputs) and not (self.labels and self.curve):
+        other_use = self.labels is not None and (self.curve or self.report)
+        if (self.labels is None) != ("labels_out" not in self.outputs) and not other_use:
             raise ValueError("--labels-moving and --labels-out belong together")
         if self.curve and (settings.reference is None or self.labels is None):
             raise ValueError("--curve needs a sequence (--reference) and --labels-moving, the labels of that frame")
+        if self.report and settings.reference is not None:
+            raise ValueError("--report is of a pair, not of a sequence")
+        if self.labels_fixed and not (self.report and self.labels):
+            raise ValueError("--labels-fixed is for --report, beside --labels-moving")
         endings = {name: IMAGES for name in MAPS} | {"moved": PICTURES, "labels_out": PICTURES}
         endings |= dict.fromkeys(TRANSFORMS, transform_endings(settings.format))
         outputs = {_option(name): (path, endings[name]) for name, path in self.outputs.items()}
         if self.curve:
             outputs["--curve"] = (self.curve, (".csv",))
+        if self.report:
+            outputs["--report"] = (self.report, (".html",))
         check_files(self.inputs, outputs)
 
     def preview(self, settings: Settings, predictor: Predictor) -> list[str]:
@@ -168,10 +183,11 @@ class Job:
 
     def _read(self) -> dict[str, Image | None]:
         paths = {"moving": self.moving, "fixed": self.fixed, "labels": self.labels, "mask": self.mask}
+        paths["labels of the fixed image"] = self.labels_fixed
         return {role: None if path is None else read_image(path) for role, path in paths.items()}
 
     def _estimate(self, settings: Settings):
-        if "uncertainty" not in self.outputs:
+        if "uncertainty" not in self.outputs and self.report is None:
             return None
         return functools.partial(estimate, settings.method, n=settings.draws, seed=settings.seed, progress=False)
 
@@ -184,7 +200,31 @@ class Job:
                 _write_transform(self.outputs[name], result, name, settings.format, about)
         for name, (array, kind) in arrays.items():
             _write_image(self.outputs[name], array, fixed, kind, name, about)
+        if self.report:
+            self._write_report(result, read, settings, about)
         return self.written()
+
+    def _write_report(self, result: Registration, read: dict, settings: Settings, about: dict) -> None:
+        """The page of the pair as the model saw it, labels brought onto that grid."""
+        labels, values = {}, []
+        if self.labels_fixed:
+            roles = {"moving_labels": "labels", "fixed_labels": "labels of the fixed image"}
+            labels = {name: _labels_on(result.grid, read[role], read["fixed"]) for name, role in roles.items()}
+            values = [int(value) for value in np.unique(labels["fixed_labels"]) if value != 0]
+        names = {f"label_{value}": value for value in values}
+        shown = dict.fromkeys(("moving_labels", "fixed_labels")) | labels
+        case = Pair(sidecar_of(self.report).stem, "", None, None, *result.seen, **shown, spacing=result.grid.spacing)
+        facts = {"model": settings.model, "command": " ".join(about["command"]), **self._names()}
+        viz.case_report(
+            case,
+            result.prediction,
+            self.report,
+            maps={} if result.map is None else {settings.method: result.map},
+            labels=names,
+            main=next(iter(names), None),
+            affine=result.grid.affine if result.grid.ndim == 3 else None,
+            about=facts,
+        )
 
     def _write_sequence(self, results, frame: int, read: dict, settings: Settings, about: dict) -> list[Path]:
         sequence, labels = read["moving"], _frame_labels(read["labels"], frame)
@@ -246,6 +286,12 @@ def _write_transform(path: Path, result: Registration, name: str, format: str | 
     between = ("fixed", "moving") if forth else ("moving", "fixed")
     way = f"points of the {between[0]} image to the {between[1]} one; images of the {between[1]} onto the {between[0]}"
     return write_transform(path, transform, format, moving=there, provenance={**about, "takes": way})
+
+
+def _labels_on(grid: Grid, labels: Image, fixed: Image) -> np.ndarray:
+    """Labels where the model saw them."""
+    values = resample(labels.array, matched_grid(labels, fixed), grid, "nearest")
+    return values.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16)
 
 
 def _frame_labels(labels: Image | None, frame: int) -> Image | None:

@@ -14,6 +14,7 @@ from hetmorph.cli.export import export
 from hetmorph.cli.forward import evaluate, train
 from hetmorph.cli.jacobian import jacobian
 from hetmorph.cli.register import register
+from hetmorph.cli.report import report
 from hetmorph.cli.serve_check import serve_check
 from hetmorph.cli.uncertainty import uncertainty
 from hetmorph.version import __version__
@@ -60,5 +61,5 @@ def cli(debug: bool) -> None:
     """
 
 
-for verb in (register, apply, jacobian, uncertainty, train, evaluate, export, serve_check, doctor):
+for verb in (register, apply, jacobian, uncertainty, train, evaluate, report, export, serve_check, doctor):
     cli.add_command(verb)

@@ -47,6 +47,10 @@ from hetmorph.cli.quiet import Verb
 )
 @click.option("--labels-moving", type=FILE, help="Labels of the moving image, on any grid.")
 @click.option("--labels-out", type=FILE, help="Write: these labels on the grid of the fixed image.")
+@click.option("--labels-fixed", type=FILE, help="Labels of the fixed image, for the scores of --report.")
+@click.option(
+    "--report", type=FILE, help="Write: a page on the pair, .html, for any browser; with --draws registrations more."
+)
 @model_options
 @estimate_options
 @click.option(
@@ -92,10 +96,11 @@ def register(command: list[str], dry_run: bool, **options) -> int:
     settings = Settings(**{name: options.pop(name) for name in Settings.__dataclass_fields__})
     moving, fixed, labels = (options.pop(name) for name in ("moving", "fixed", "labels_moving"))
     mask, curve, bids = (options.pop(name) for name in ("mask", "curve", "bids"))
+    report, labels_fixed = options.pop("report"), options.pop("labels_fixed")
     pairs, out, resume = (options.pop(name) for name in ("pairs", "out", "resume"))
     outputs = {name: path for name, path in named.items() if path is not None}
     if pairs is not None:
-        if any((moving, fixed, labels, mask, curve, bids, settings.reference)):
+        if any((moving, fixed, labels, labels_fixed, mask, curve, bids, report, settings.reference)):
             raise click.UsageError(
                 "--pairs names the inputs; of the other options only results and settings go with it."
             )
@@ -112,7 +117,7 @@ def register(command: list[str], dry_run: bool, **options) -> int:
         from hetmorph.cli.job import default_curve
 
         curve = curve or default_curve(next(iter(outputs.values())))
-    job = Job(moving, fixed, labels, mask, outputs, curve)
+    job = Job(moving, fixed, labels, mask, outputs, curve, report, labels_fixed)
     return run(job, settings, command, dry_run)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hetmorph.data.normalise import minmax
-from hetmorph.evaluation import Predictor, RegistrationFailed, wrap
+from hetmorph.evaluation import Prediction, Predictor, RegistrationFailed, wrap
 from hetmorph.io import (
     DataError,
     Grid,
@@ -37,10 +37,11 @@ class Registration:
         moving: grid of the moving image in the world of the fixed one.
         grid: what the model saw; of a 2-D model on a stack, its slices are the last axis.
         seen: `[2, *G]` moving and fixed as the model saw them, intensities in [0, 1].
-        displacement: `[*G, N]` voxels of `grid`, the model's answer.
+        prediction: the model's answer on `grid`; its `moved` is of `seen`.
         variance: `[*S]` σ_I² of the noise, in squared intensities of `seen`; None for a model without variance.
         uncertainty_mm: `[*S]` standard deviation of the displacement, millimetres, NaN where not known; None if not
             asked for.
+        map: the same as `uncertainty.UncertaintyMap` on `grid`, voxels; of a stack without covariance.
     """
 
     transform: Transform
@@ -48,13 +49,14 @@ class Registration:
     moving: Grid
     grid: Grid
     seen: np.ndarray
-    displacement: np.ndarray
+    prediction: Prediction
     variance: np.ndarray | None = None
     uncertainty_mm: np.ndarray | None = None
+    map: object | None = None
 
     def inverse(self) -> Transform:
         """From the moving image to the fixed one, on the grid of the moving image; see `ops.fields.invert`."""
-        back = fields.invert(self.displacement[None])[0].numpy()
+        back = fields.invert(self.prediction.displacement[None])[0].numpy()
         return Transform(back, self.grid).on(self.moving)
 
     def labels(self, labels: Image, fixed: Image, method: str = "linear") -> np.ndarray:
@@ -101,8 +103,8 @@ def register(
     slices = by_slice(moving, fixed, predictor.ndims)
     own, grid, seen = model_pair(moving, fixed, spacing, mask, slices)
     predictions = _slices(predictor, *seen) if slices else [predictor(*seen)]
-    answers = [prediction.displacement for prediction in predictions]
-    displacement = from_slices(answers) if slices else answers[0]
+    prediction = _joined(predictions) if slices else predictions[0]
+    displacement, log_variance = prediction.displacement, prediction.log_variance
     if not np.isfinite(displacement).all():
         raise RegistrationFailed("the model answers with NaN or infinity")
     transform = Transform(displacement, grid).on(fixed.grid)
@@ -112,9 +114,9 @@ def register(
         moving=own,
         grid=grid,
         seen=seen,
-        displacement=displacement,
-        variance=_variance(predictions, grid, fixed.grid, slices),
-        uncertainty_mm=None if estimate is None else _uncertainty(estimate, predictor, seen, grid, fixed, slices),
+        prediction=prediction,
+        variance=None if log_variance is None else _on_fixed(np.exp(log_variance), grid, fixed.grid),
+        **({} if estimate is None else _uncertainty(estimate, predictor, seen, grid, fixed, slices)),
     )
 
 
@@ -204,25 +206,30 @@ def _slices(predictor: Predictor, moving: np.ndarray, fixed: np.ndarray) -> list
     return [p for i in starts for p in predictor.predict_batch(moving[i : i + together], fixed[i : i + together])]
 
 
-def _stacked(parts: list[np.ndarray], slices: bool) -> np.ndarray:
-    return np.stack(parts, -1) if slices else parts[0]
+def _joined(slices: list[Prediction]) -> Prediction:
+    """The predictions of the slices as that of the stack."""
+
+    def stacked(name: str) -> np.ndarray | None:
+        parts = [getattr(prediction, name) for prediction in slices]
+        return None if parts[0] is None else np.stack(parts, -1)
+
+    others = {name: stacked(name) for name in ("moved", "log_variance", "weight")}
+    return Prediction(from_slices([prediction.displacement for prediction in slices]), **others)
 
 
-def _variance(predictions: list, grid: Grid, fixed: Grid, slices: bool) -> np.ndarray | None:
-    if predictions[0].log_variance is None:
-        return None
-    variance = _stacked([np.exp(p.log_variance) for p in predictions], slices)
-    return _on_fixed(variance, grid, fixed)
-
-
-def _uncertainty(estimate: Callable, predictor: Predictor, seen, grid: Grid, fixed: Image, slices: bool):
-    spacing = grid.affine if grid.ndim == 3 and grid.sheared and not slices else grid.spacing
+def _uncertainty(estimate: Callable, predictor: Predictor, seen, grid: Grid, fixed: Image, slices: bool) -> dict:
+    """`map` and `uncertainty_mm` of a registration."""
     if slices:
-        pairs = zip(*np.moveaxis(seen, -1, 1), strict=True)
-        parts = [estimate(predictor, *pair).std_mm(spacing[:2]) for pair in pairs]
+        parts = [estimate(predictor, *pair) for pair in zip(*np.moveaxis(seen, -1, 1), strict=True)]
+        std, valid = (np.stack([getattr(part, name) for part in parts], -1) for name in ("std", "valid"))
+        alone = dict.fromkeys(("count", "mean", "covariance", "intrinsic", "jitter"))
+        variances = from_slices([part.variances for part in parts])
+        whole = replace(parts[0], std=std, valid=valid, variances=variances, **alone)
     else:
-        parts = [estimate(predictor, *seen).std_mm(spacing)]
-    return _on_fixed(_stacked(parts, slices), grid, fixed.grid)
+        whole = estimate(predictor, *seen)
+    oblique = grid.ndim == 3 and grid.sheared and not slices
+    in_mm = whole.std_mm(grid.affine if oblique else grid.spacing)
+    return {"map": whole, "uncertainty_mm": _on_fixed(in_mm, grid, fixed.grid)}
 
 
 def _on_fixed(values: np.ndarray, grid: Grid, fixed: Grid) -> np.ndarray:

@@ -253,3 +253,30 @@ def test_a_cine(hetmorph, tmp_path, models):
     volume = (labels[..., 1] == 2).sum() * 1.5 * 1.5 * 8 / 1000
     assert float(rows[1]["volume_ml_2"]) == pytest.approx(volume, rel=1e-3)
     assert rows[1]["circumferential_strain_3"] and (tmp_path / "moved_curve.png").exists()
+
+
+@pytest.mark.parametrize("model", ["vxm3d", "het2d"])
+def test_a_report(hetmorph, stack, models, model):
+    from hetmorph.io import write_image
+
+    write_image(
+        stack / "lf.nii.gz",
+        anatomy.labels(read_image(stack / "f.nii.gz").grid).array,
+        read_image(stack / "f.nii.gz"),
+        np.uint8,
+    )
+    pair = ("--moving", stack / "m.nii.gz", "--fixed", stack / "f.nii.gz", "--model", models[model], "--draws", 3)
+    labels = ("--labels-moving", stack / "l.nii.gz", "--labels-fixed", stack / "lf.nii.gz")
+    hetmorph("report", *pair, *labels, "--out", stack / "case.html", "--dry-run")
+    assert not (stack / "case.html").exists()
+    hetmorph("report", *pair, *labels, "--out", stack / "case.html")
+    page = (stack / "case.html").read_text()
+    assert "equivariance" in page.lower() and "label" in page.lower() and "Dice" in page
+    register(hetmorph, stack, models[model], "--report", stack / "other.html", "--draws", 3, results=("moved",))
+    assert "Dice" not in (stack / "other.html").read_text()
+    assert (
+        "--labels-fixed is for --report"
+        in register(
+            hetmorph, stack, models[model], "--labels-fixed", stack / "lf.nii.gz", results=("moved",), status=2
+        ).stderr
+    )
