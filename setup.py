@@ -36,8 +36,10 @@ TESTS = [
     *SERVING,
 ]
 BENCH = ["SimpleITK>=2.3"]
+# The reports are looked at in a Chromium, of the system or from `playwright install chromium`; skipped without.
+BROWSER = ["playwright>=1.45"]
 CLASSICAL = ["SimpleITK>=2.3", "antspyx>=0.5"]
-DEV = ["ruff>=0.12", *TESTS, *OTHERS, *REPORTS, *FORMATS, *BENCH]
+DEV = ["ruff>=0.12", *TESTS, *OTHERS, *REPORTS, *FORMATS, *BENCH, *BROWSER]
 
 setup(
     name="hetmorph",
@@ -47,7 +49,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["hetmorph", "hetmorph.*"]),
+    package_data={"hetmorph.viz": ["page/*"]},
     python_requires=">=3.10,<3.14",
+    entry_points={"console_scripts": ["hetmorph=hetmorph.cli.main:cli"]},
     install_requires=requirements(),
     extras_require={
         "serving": SERVING,
@@ -55,6 +59,7 @@ setup(
         "reports": REPORTS,
         "tests": TESTS,
         "bench": BENCH,
+        "browser": BROWSER,
         "classical": CLASSICAL,
         "dev": sorted(set(DEV)),
     },

@@ -4,29 +4,10 @@
 `generators` and `py` are there under their VoxelMorph names.
 """
 
-from hetmorph import compat  # first: it says what to do where the wrong voxelmorph or Keras is installed
+import importlib
+import sys
+from pathlib import PurePath
 
-# isort: split
-from hetmorph import (
-    callbacks,
-    config,
-    data,
-    evaluation,
-    generators,
-    layers,
-    losses,
-    metrics,
-    networks,
-    objectives,
-    ops,
-    py,
-    serving,
-    tf,
-    uncertainty,
-    utils,
-    viz,
-)
-from hetmorph.networks import default_unet_features
 from hetmorph.version import __version__
 
 __all__ = [
@@ -38,6 +19,8 @@ __all__ = [
     "default_unet_features",
     "evaluation",
     "generators",
+    "instance",
+    "io",
     "layers",
     "losses",
     "metrics",
@@ -45,9 +28,50 @@ __all__ = [
     "objectives",
     "ops",
     "py",
+    "registration",
     "serving",
     "tf",
     "uncertainty",
     "utils",
     "viz",
 ]
+
+
+def __getattr__(name: str):
+    """A part that is not imported yet."""
+    if name == "default_unet_features":
+        return importlib.import_module("hetmorph.networks").default_unet_features
+    if name in __all__:
+        return importlib.import_module(f"hetmorph.{name}")
+    raise AttributeError(f"module 'hetmorph' has no attribute {name!r}")
+
+
+# Everything is imported at once, because Keras finds the classes of a saved model only after they were registered;
+# except by the command, whose --help shall not wait for TensorFlow.
+if PurePath(sys.argv[0] if sys.argv else "").stem != "hetmorph":
+    from hetmorph import compat  # first: it says what to do where the wrong voxelmorph or Keras is installed
+
+    # isort: split
+    from hetmorph import (
+        callbacks,
+        config,
+        data,
+        evaluation,
+        generators,
+        instance,
+        io,
+        layers,
+        losses,
+        metrics,
+        networks,
+        objectives,
+        ops,
+        py,
+        registration,
+        serving,
+        tf,
+        uncertainty,
+        utils,
+        viz,
+    )
+    from hetmorph.networks import default_unet_features

@@ -14,9 +14,9 @@ FLOORS = {
     3: {"objectives"},
     4: {"networks", "data"},
     5: {"evaluation", "callbacks", "tf"},
-    6: {"uncertainty", "viz", "serving", "instance"},
-    7: {"cli", "training"},
-    8: {"hetmorph"},  # hetmorph/__init__.py: what users see, above everything it gathers
+    6: {"uncertainty", "viz", "serving", "instance", "registration"},
+    7: {"cli"},
+    8: {"training", "hetmorph"},  # scripts; hetmorph/__init__.py: what users see, above everything it gathers
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 

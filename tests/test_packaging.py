@@ -1,6 +1,7 @@
 """What `pip install` is told agrees with the code: dependencies, version, packages, tool settings."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +84,15 @@ def test_pyproject_holds_tool_settings_only():
     import tomllib
 
     assert set(tomllib.loads((ROOT / "pyproject.toml").read_text())) == {"tool"}
+
+
+def test_what_a_report_is_made_of_is_installed_with_the_package():
+    from fnmatch import fnmatch
+
+    from hetmorph import viz
+
+    folder = Path(viz.__file__).parent
+    source = (ROOT / "setup.py").read_text()
+    patterns = re.search(r'package_data=\{"hetmorph.viz": \[(.*?)\]\}', source).group(1).replace('"', "").split(", ")
+    others = [path.relative_to(folder) for path in folder.rglob("*.*") if path.suffix not in (".py", ".pyc")]
+    assert others and all(any(fnmatch(str(path), pattern) for pattern in patterns) for path in others)

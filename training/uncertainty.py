@@ -224,7 +224,8 @@ def run(args: argparse.Namespace) -> str:
     triage, flags = flagged(val, test, combination, bound, args.tolerance)
     text = report(args, rows, [*stds], combination, bound, coverage, source, flags)
 
-    about = {"data": args.data, "model": str(args.model), "draws": args.draws, "seed": args.seed, "patients": source}
+    about = {"data": args.data, "model": str(args.model), "region": args.region, "patients": source}
+    about |= {"draws": args.draws, "seed": args.seed}
     uncertainty.Calibration(combination, bound, triage, about).save(args.out / "calibration.json")
     for name, content in (("cases", rows), ("tried", tried), ("coverage", coverage), ("flags", flags)):
         evaluation.write_cases(args.out / f"{name}.csv", content)

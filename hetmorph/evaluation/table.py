@@ -37,7 +37,7 @@ def markdown(summary: dict) -> str:
         summary: as `evaluation.summary.summarise` returns it.
     """
     rows = [("", "undeformed", "registered")]
-    for metric, heading, factor, decimals in (*_dice_columns(summary), *COLUMNS, *_map_columns(summary)):
+    for metric, heading, factor, decimals in columns(summary):
         cells = [_cell(summary[block], metric, factor, decimals) for block in ("undeformed", "registered")]
         if any(cells):
             rows.append((heading, *cells))
@@ -47,6 +47,11 @@ def markdown(summary: dict) -> str:
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join([_heading(summary), "", *lines])
+
+
+def columns(summary: dict) -> list[tuple[str, str, int, int]]:
+    """What a table of a summary shows: metric, heading, factor and decimals of the shown number."""
+    return [*_dice_columns(summary), *COLUMNS, *_map_columns(summary)]
 
 
 def structure_heading(name: str) -> str:

@@ -1,8 +1,20 @@
-"""Pictures and files of a registration. Matplotlib is imported only to draw, its global state is not touched."""
+"""Pictures, reports and files of a registration. Matplotlib is imported only to draw, its global state is untouched."""
 
+from hetmorph.viz.case_report import case_report
+from hetmorph.viz.cohort_report import cohort_report
 from hetmorph.viz.curves import calibration_figure, sparsification_figure
 from hetmorph.viz.figures import summary_figure
+from hetmorph.viz.report import write_reports
 from hetmorph.viz.results import write_results
 from hetmorph.viz.uncertainty import known_truth_figure
 
-__all__ = ["calibration_figure", "known_truth_figure", "sparsification_figure", "summary_figure", "write_results"]
+__all__ = [
+    "calibration_figure",
+    "case_report",
+    "cohort_report",
+    "known_truth_figure",
+    "sparsification_figure",
+    "summary_figure",
+    "write_reports",
+    "write_results",
+]

@@ -11,6 +11,7 @@ from hetmorph.evaluation.summary import pick_cases
 from hetmorph.evaluation.table import FEW, structure_heading
 from hetmorph.viz import panels
 from hetmorph.viz.files import save as _save
+from hetmorph.viz.rasters import spread
 from hetmorph.viz.slices import Shown, show
 
 
@@ -128,22 +129,13 @@ def _legend(axes, labels: Mapping[str, int]) -> None:
 
 def _limits(shown: Sequence[Shown]) -> dict[str, tuple[float, float]]:
     """Colour limits over all the cases shown, between percentiles so that single voxels do not flatten the rest."""
-    difference = _range([case.fixed - case.moving for case in shown], 0.25, 99.75)
+    difference = spread([case.fixed - case.moving for case in shown], 0.25, 99.75)
     largest = max(map(abs, difference))
     return {
         "difference": (-largest, largest),
-        "sigma": (0.0, _range([case.sigma for case in shown], 0, 99.5)[1]),
-        "weight": _range([case.weight for case in shown], 0.5, 99.5),
+        "sigma": (0.0, spread([case.sigma for case in shown], 0, 99.5)[1]),
+        "weight": spread([case.weight for case in shown], 0.5, 99.5),
     }
-
-
-def _range(maps, low: float, high: float) -> tuple[float, float]:
-    """Two percentiles of the voxels of all maps, at least a little apart; maps may be None."""
-    values = np.concatenate([np.zeros(0), *(np.ravel(x) for x in maps if x is not None)])
-    if not values.size:
-        return 0.0, 1.0
-    lower, upper = np.percentile(values, [low, high])
-    return float(lower), float(max(upper, lower + 1e-6))
 
 
 def _title(case: Shown, main: str | None) -> str:

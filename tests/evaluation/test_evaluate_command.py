@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hetmorph import config, data, evaluation
+from hetmorph import config, data, evaluation, uncertainty
 from hetmorph.networks.het import HetVxmDense
 from training import evaluate
 
@@ -68,6 +68,23 @@ def test_each_pair_can_be_optimised_further(run_folder, tmp_path):
     assert results["mse"] < results["ncc"] < results["plain"]
 
 
+def test_writes_the_report_of_the_worst_cases_with_a_verdict(run_folder, tmp_path, capsys):
+    bound, triage = uncertainty.Bound(1.0, 0.9, 9), uncertainty.Triage(0.0, 1e-9, 1.0)
+    about = {"draws": 2, "seed": 3}
+    calibration = uncertainty.Calibration(uncertainty.Combination({"noise": 1.0}), bound, triage, about)
+    calibration.save(tmp_path / "calibration.json")
+    out, own = tmp_path / "out", ["--model", str(run_folder / "best.keras"), "--data", "phantom"]
+    report = ["--report", "2", "--calibration", str(tmp_path / "calibration.json")]
+    assert evaluate.main([*own, "--out", str(out), *report]) == 0
+    assert "report/index.html" in capsys.readouterr().out
+    index = (out / "report" / "index.html").read_text()
+    pages = sorted((out / "report" / "cases").iterdir())
+    assert len(pages) == 2 and all(f'href="./cases/{page.name}"' in index for page in pages)
+    for page in pages:
+        text = page.read_text()
+        assert "<strong>Reject</strong>" in text and "Map: noise" in text and "2 registrations" in text
+
+
 def test_takes_the_patients_that_the_run_kept_apart_and_says_so(result, run_folder):
     done, out = result
     assert f"test split as in {run_folder / 'splits.json'}" in done.stdout
@@ -104,6 +121,8 @@ def test_summary_and_rows_agree(result):
         (["--model", "demons", "--data", "brains"], "'brains'"),
         (["--model", "RUN/best.keras", "--instance-window", "9"], "no effect without --instance-optimise"),
         (["--model", "RUN/best.keras", "--instance-lambda", "0.1"], "no effect without --instance-optimise"),
+        (["--model", "RUN/best.keras", "--calibration", "x.json"], "no effect without --report"),
+        (["--model", "RUN/best.keras", "--calibration", "x.json", "--report"], "x.json"),
     ],
 )
 def test_bad_input_is_one_clear_line(run_folder, tmp_path, monkeypatch, capsys, arguments, message):

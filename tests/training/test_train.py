@@ -172,7 +172,7 @@ def test_flags_reach_the_configuration(flags, place, value):
 
 
 def test_every_flag_is_among_those():
-    plumbing = {"--help", "--config", "--out", "--resume"}
+    plumbing = {"--help", "--config", "--out", "--resume", "--dry-run"}
     flags = {o for action in train.parser()._actions for o in action.option_strings if o.startswith("--")}
     assert flags - plumbing == {flag for flags, *_ in EFFECTS for flag in flags if flag.startswith("--")}
 

@@ -1,0 +1,122 @@
+"""What `hetmorph apply` does: files in, through a transform, files out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from hetmorph.cli.files import PICTURES, POINTS, check_files, stored_type, summary
+from hetmorph.io import (
+    DataError,
+    Grid,
+    Image,
+    Transform,
+    matched_grid,
+    provenance,
+    read_image,
+    read_points,
+    read_transform,
+    transform_points,
+    warp_image,
+    warp_labels,
+    write_image,
+    write_points,
+    write_sidecar,
+)
+
+
+@dataclass(frozen=True)
+class Application:
+    """Paths and choices, as the options are called."""
+
+    transform: Path
+    fixed: Path | None
+    format: str | None
+    moving: Path | None
+    moved: Path | None
+    labels: Path | None
+    labels_out: Path | None
+    nearest: bool
+    points: Path | None
+    points_out: Path | None
+    points_frame: str
+
+    def check(self) -> None:
+        """Raise ValueError for what is missing, in the way or does not go together."""
+        for one, other, a, b in (
+            ("--labels", "--labels-out", self.labels, self.labels_out),
+            ("--points", "--points-out", self.points, self.points_out),
+        ):
+            if (a is None) != (b is None):
+                raise ValueError(f"{one} and {other} belong together")
+        if self.moved is not None and self.moving is None:
+            raise ValueError("--moved needs --moving, the image to be moved")
+        endings = {"--moved": (self.moved, PICTURES), "--labels-out": (self.labels_out, PICTURES)}
+        endings["--points-out"] = (self.points_out, POINTS)
+        named = ("transform", "fixed", "moving", "labels", "points")
+        inputs = {f"--{name}": getattr(self, name) for name in named}
+        check_files(inputs, {option: pair for option, pair in endings.items() if pair[0] is not None})
+
+    def preview(self) -> list[str]:
+        """Reads all and says what would be done."""
+        grid, lines = self._transform.grid, []
+        lines += [summary(role, image) for role, image in self._images.items() if image is not None]
+        lines.append(f"transform: {self.transform}, {' × '.join(map(str, grid.shape))} voxels, fixed to moving")
+        if self.points is not None:
+            count = len(read_points(self.points).coordinates)
+            lines.append(f"points: {self.points}, {count} of the fixed image, {self.points_frame}")
+        outputs = (self.moved, self.labels_out, self.points_out)
+        return [*lines, *(f"would write {path}" for path in outputs if path is not None)]
+
+    def run(self, command: Sequence[str]) -> list[Path]:
+        """Do it; the paths written."""
+        named = {name: getattr(self, name) for name in ("transform", "fixed", "moving", "labels", "points")}
+        about = provenance(command, inputs={name: path for name, path in named.items() if path is not None})
+        written = []
+        if self.moved is not None:
+            image = self._images["moving"]
+            array = warp_image(self._transform, image.array, self._grid_of(image))
+            written.append(write_image(self.moved, array, self._like, stored_type(image.array)))
+            write_sidecar(self.moved, about | {"what": "moving image on the grid of the fixed one"})
+        if self.labels_out is not None:
+            image, method = self._images["labels"], "nearest" if self.nearest else "linear"
+            array = warp_labels(self._transform, image.array, self._grid_of(image), method)
+            written.append(write_image(self.labels_out, array, self._like, image.array.dtype))
+            write_sidecar(self.labels_out, about | {"what": "labels of the moving image on the grid of the fixed one"})
+        if self.points_out is not None:
+            points, image = read_points(self.points), self._images["moving"]
+            moving = None if image is None else self._grid_of(image)
+            there = transform_points(self._transform, points.coordinates, self.points_frame, moving)
+            written.append(write_points(self.points_out, points.moved_to(there)))
+            what = {"what": "points of the fixed image in the moving one", "frame": self.points_frame}
+            write_sidecar(self.points_out, about | what)
+        return written
+
+    @cached_property
+    def _images(self) -> dict[str, Image | None]:
+        paths = {"fixed": self.fixed, "moving": self.moving, "labels": self.labels}
+        return {role: None if path is None else read_image(path) for role, path in paths.items()}
+
+    @cached_property
+    def _transform(self) -> Transform:
+        fixed, moving = self._images["fixed"], self._images["moving"] or self._images["labels"]
+        grid = None if fixed is None else fixed.grid
+        return read_transform(self.transform, grid, None if moving is None else self._place(moving), self.format)
+
+    def _place(self, image: Image) -> Grid:
+        fixed = self._images["fixed"]
+        return image.grid if fixed is None else matched_grid(image, fixed)
+
+    def _grid_of(self, image: Image) -> Grid:
+        if not image.oriented and self._images["fixed"] is None:
+            if image.grid.shape != self._transform.grid.shape:
+                raise DataError(f"{image.path}: states no orientation; give --fixed, on whose voxels its own lie.")
+            return self._transform.grid
+        return self._place(image)
+
+    @property
+    def _like(self) -> Image | Grid:
+        """Whose grid the results get."""
+        return self._images["fixed"] or self._transform.grid

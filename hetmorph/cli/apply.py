@@ -1,0 +1,70 @@
+"""`hetmorph apply`: images, labels and points through a transform."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hetmorph.cli.options import FILE, dry_run
+from hetmorph.cli.quiet import Verb
+
+
+@click.command(
+    cls=Verb,
+    epilog="\b\nExamples:\n"
+    "  hetmorph apply --transform warp.nii.gz --moving m.nii.gz --moved moved.nii.gz\n"
+    "  hetmorph apply --transform warp.h5 --fixed f.nii.gz --labels seg.nii.gz --labels-out moved_seg.nii.gz\n"
+    "  hetmorph apply --transform warp.nii.gz --points landmarks_fixed.csv --points-out landmarks_moving.csv",
+)
+@click.option(
+    "--transform",
+    required=True,
+    type=FILE,
+    help="Transform, fixed to moving: .nii.gz, .h5, .tfm, .txt, .mat, .npz, .npy.",
+)
+@click.option("--fixed", type=FILE, help="Image whose grid the results get. Default: the grid of the transform's file.")
+@click.option(
+    "--format",
+    type=click.Choice(("nifti", "itk", "learn2reg", "voxelmorph")),
+    help="Of the transform. Default: found out.",
+)
+@click.option("--moving", type=FILE, help="Image, or sequence (X, Y, Z, T), to be moved.")
+@click.option("--moved", type=FILE, help="Write: it, on the grid of the fixed image; linear interpolation, 0 outside.")
+@click.option("--labels", type=FILE, help="Labels to be moved, on any grid.")
+@click.option("--labels-out", type=FILE, help="Write: them, on the grid of the fixed image.")
+@click.option(
+    "--nearest", is_flag=True, help="Labels by nearest neighbour; default: each label linearly, the largest wins."
+)
+@click.option("--points", type=FILE, help="Points of the FIXED image: .csv with columns x, y, z, or legacy .vtk.")
+@click.option("--points-out", type=FILE, help="Write: where they lie in the MOVING image, in the same format.")
+@click.option(
+    "--points-frame",
+    type=click.Choice(("LPS", "RAS", "voxel")),
+    default="LPS",
+    show_default=True,
+    help="LPS mm (ITK, ANTs, DICOM), RAS mm (NIfTI), or voxel indices.",
+)
+@dry_run
+@click.pass_obj
+def apply(command: list[str], **options) -> int:
+    """Bring images, labels or points through a transform.
+
+    Direction: a transform takes points of the fixed image to the moving one, moved(x) = moving(x + u(x)). So images and
+    labels come from the moving image onto the fixed one, and points go the other way: those of the fixed image come out
+    as points of the moving one. For points of the moving image, give the inverse transform.
+
+    Units: points in millimetres (frame LPS or RAS) or voxel indices, those of the fixed image in, those of the moving
+    one out.
+    """
+    from hetmorph.cli.application import Application
+
+    dry_run = options.pop("dry_run")
+    application = Application(**options)
+    application.check()
+    if dry_run:
+        click.echo("\n".join(application.preview()))
+        return 0
+    for path in application.run(command):
+        click.echo(f"wrote {Path(path)}")
+    return 0

@@ -1,0 +1,161 @@
+"""A table of pairs, one case after the other; what fails is listed at the end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from hetmorph.cli.errors import line_of
+from hetmorph.cli.job import Job, Settings
+from hetmorph.cli.models import find_model
+from hetmorph.io.atomic import write_bytes
+from hetmorph.io.sidecar import sha256_of
+
+COLUMNS = ("moving", "fixed", "moving_labels", "mask", "case")
+DEFAULT = {"moved": Path("moved.nii.gz"), "transform": Path("transform.nii.gz")}
+_LABELS = Path("labels.nii.gz")
+_DONE = "registration.json"
+
+
+def run(
+    table: Path,
+    out: Path,
+    outputs: dict[str, Path],
+    settings: Settings,
+    command: Sequence[str],
+    resume: bool,
+    dry_run: bool,
+) -> int:
+    """Register every pair of a table.
+
+    Args:
+        table: CSV, see `read_table`.
+        out: folder; every case has one of its own in it, whose `registration.json` is written last.
+        outputs: names of the results within it; none: moved.nii.gz and transform.nii.gz. Where a row names labels,
+            they are moved too.
+        settings: of all pairs.
+        command: the words of the command line.
+        resume: leave out what is done with the same settings from the same files.
+        dry_run: check every case instead.
+
+    Returns:
+        Exit status: 1 if a case failed, else 0.
+
+    Raises:
+        ValueError: the table or the settings are wrong, or results are there and not to be resumed.
+    """
+    settings.check()
+    outputs = outputs or DEFAULT
+    if wrong := [str(path) for path in outputs.values() if path.name != str(path)]:
+        raise ValueError(f"with --pairs, results are file names inside the folder of the case, received {wrong[0]}")
+    jobs = {case: _job(row, out / case, outputs) for case, row in read_table(table).items()}
+    there = [case for case in jobs if (out / case / _DONE).exists()]
+    if there and not resume:
+        raise ValueError(
+            f"{out} holds results of {len(there)} of these cases; go on with --resume, or choose another --out"
+        )
+    decides = _decides(settings, outputs)
+    done = {case for case, job in jobs.items() if _is_done(job, out / case, decides)}
+    predictor, failures = settings.predictor(), {}
+    pending = {case: job for case, job in jobs.items() if case not in done}
+    for case, job in tqdm(pending.items(), unit="case", disable=True if dry_run else None):
+        try:
+            job.check(settings)
+            if dry_run:
+                click.echo("\n".join([f"{case}:", *(f"  {line}" for line in job.preview(settings, predictor))]))
+                continue
+            job.run(settings, predictor, command)
+            write_bytes(out / case / _DONE, _json(decides | {"inputs": _inputs(job)}))
+        except Exception as error:
+            line = line_of(error)
+            if line is None:
+                raise
+            failures[case] = line
+    skipped = f", {len(done)} were done before" if done else ""
+    what = "could be registered" if dry_run else "registered"
+    click.echo(f"{len(pending) - len(failures)} of {len(jobs)} pairs {what}{skipped}, {len(failures)} failed")
+    for case, line in failures.items():
+        click.echo(f"failed: {case}: {line}", err=True)
+    return 1 if failures else 0
+
+
+def read_table(path: Path) -> dict[str, dict[str, Path]]:
+    """Rows of a table by their case: paths of `COLUMNS`, relative to the table; cases without a name are numbered.
+
+    Raises:
+        ValueError: no such file, no or unknown columns, a missing cell, or two cases of one name.
+    """
+    if not path.is_file():
+        raise ValueError(f"--pairs {path}: no such file")
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            rows, columns = list(table), table.fieldnames or []
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a CSV table in UTF-8 ({error})") from error
+    if not {"moving", "fixed"} <= set(columns):
+        raise ValueError(f"{path}: expected columns moving, fixed and perhaps {', '.join(COLUMNS[2:])}; has {columns}")
+    if not rows:
+        raise ValueError(f"{path}: holds no pair")
+    cases = {}
+    for number, row in enumerate(rows, start=1):
+        case = (row.get("case") or f"pair-{number:04d}").strip()
+        if not re.fullmatch(r"\w[\w.+-]*", case):
+            raise ValueError(f"{path}, row {number}: the case {case!r} cannot be the name of a folder")
+        if case in cases:
+            raise ValueError(f"{path}, row {number}: there is a case {case} already")
+        if not (row["moving"] and row["fixed"]):
+            raise ValueError(f"{path}, row {number}: moving or fixed is empty")
+        cells = {name: row[name].strip() for name in COLUMNS[:-1] if row.get(name)}
+        cases[case] = {name: path.parent / cell for name, cell in cells.items() if cell}
+    return cases
+
+
+def _job(row: dict[str, Path], folder: Path, outputs: dict[str, Path]) -> Job:
+    labels, wanted = row.get("moving_labels"), dict(outputs)
+    moved_labels = wanted.pop("labels_out", _LABELS)
+    if labels is not None:
+        wanted["labels_out"] = moved_labels
+    paths = {name: folder / path for name, path in wanted.items()}
+    return Job(row["moving"], row["fixed"], labels, row.get("mask"), paths)
+
+
+def _decides(settings: Settings, outputs: dict[str, Path]) -> dict:
+    """What must be the same for results to be those asked for."""
+    model = find_model(settings.model)
+    stored = {"sha256": sha256_of(model)} if Path(model).exists() else {}
+    return {
+        "settings": asdict(settings) | {"model": stored.get("sha256", model)},
+        "outputs": {name: str(path) for name, path in sorted(outputs.items())},
+    }
+
+
+def _inputs(job: Job) -> dict:
+    """Files by option, with size and time of change: another image is another case."""
+
+    def about(path: Path) -> list:
+        stat = path.stat()
+        return [str(path.resolve()), stat.st_size, stat.st_mtime_ns]
+
+    return {option: about(path) for option, path in job.inputs.items()}
+
+
+def _is_done(job: Job, folder: Path, decides: dict) -> bool:
+    marker = folder / _DONE
+    if not marker.is_file() or not all(path.exists() for path in [*job.outputs.values(), *job.inputs.values()]):
+        return False
+    try:
+        return json.loads(marker.read_text()) == decides | {"inputs": _inputs(job)}
+    except ValueError:
+        return False
+
+
+def _json(entries: dict) -> bytes:
+    return (json.dumps(entries, indent=2) + "\n").encode()

@@ -1,0 +1,322 @@
+"""Evaluate a registration model, or a classical program, on a data set.
+
+Direction: the moving image (end-diastole, ED, moving, in a heart) is registered to the fixed one (end-systole, ES,
+fixed). The displacement u lives on the grid of the fixed image, in voxels, and pulls: moved(x) = moving(x + u(x)).
+Distances named _px are in voxels, _mm in millimetres; intensities are in [0, 1] per image. Every score stands beside
+the one of the undeformed pair.
+
+Writes cases.csv, summary.json and summary.png; for a model that predicts a variance also curves.csv (sparsification),
+sparsification.png and calibration.png. --uncertainty adds columns to cases.csv, and a map for each pair on the grid of
+its fixed image: maps/<case>_<estimate>.nii.gz, the standard deviation of the displacement in millimetres (of variance
+and residual: in intensity), NaN where it is not known. --report adds report/index.html, a page of all cases, and one
+for each of the worst, to be opened in any browser.
+
+How the images are cut and what is added to them is read from the config.yaml of the model's run, if it was trained on
+the same data set, as far as the command line does not say otherwise; what was read is printed.
+
+Examples:
+    python training/evaluate.py --data acdc --data-dir ~/ACDC --model runs/het/model.keras --out runs/het/test
+    python training/evaluate.py --data acdc --data-dir ~/ACDC --model demons --out runs/demons/test
+    python training/evaluate.py --data acdc --model runs/het/model.keras --out runs/het/maps --uncertainty equivariance
+"""
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+
+from hetmorph import config, data, evaluation, losses, serving, uncertainty, viz
+from hetmorph.instance import Refined
+
+# Options of data.load that a training's configuration holds under the same name.
+FROM_RUN = ("crop", "size", "noise", "known_warp", "rounds")
+INSTANCE_LAMBDA = 0.01
+
+
+def arguments(argv=None, prog: str = "evaluate.py") -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    sets = ", ".join(data.datasets())
+    parser.add_argument("--data", required=True, help=f"data set: {sets}; or a table of pairs, pairs.csv")
+    parser.add_argument("--data-dir", type=Path, help="its folder (default: environment variable HETMORPH_DATA)")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="a .keras file, a SavedModel folder, a model on a server (grpc://host:8500/name or "
+        f"http://host:8501/name), or a classical program: {', '.join(evaluation.PROGRAMS)}",
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder for the results")
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=("train", "val", "test", "all"),
+        help='patients to evaluate (default: test); "all" takes every patient found',
+    )
+    parser.add_argument(
+        "--split-file",
+        type=Path,
+        help="splits.json of a training run, so that its test patients are those it never saw "
+        "(default: the one beside --model, if it is of the same data set)",
+    )
+    parser.add_argument(
+        "--convention",
+        default="hetmorph",
+        choices=evaluation.CONVENTIONS,
+        help="hetmorph: warped labels count from 0.5 on, failures are shown; "
+        "official: above 0, failed slices are left out, as in the paper (default: hetmorph)",
+    )
+    parser.add_argument(
+        "--crop",
+        help=f"how the images are cut: {', '.join(data.CROPS)}; each set has its own (default: as the model's run, or "
+        "the set's own)",
+    )
+    parser.add_argument("--size", type=int, nargs="+", metavar="N", help="voxels along each axis (default: likewise)")
+    parser.add_argument("--noise", type=float, help="mean level of Rician noise to add (default: likewise, or none)")
+    parser.add_argument(
+        "--known-warp",
+        type=float,
+        help="replace the fixed images by known warps of the moving ones of this amplitude, voxels (default: likewise)",
+    )
+    parser.add_argument("--rounds", type=int, help="sets of subjects: how often each is moving and fixed")
+    parser.add_argument(
+        "--passes", type=int, default=1, help="how often a .keras model is applied to what it has moved (default: 1)"
+    )
+    parser.add_argument(
+        "--uncertainty",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help=f"estimates of uncertainty of each pair: {', '.join(uncertainty.estimate_names())} (default: none)",
+    )
+    parser.add_argument("--draws", type=int, default=50, help="registrations of an estimate that draws (default: 50)")
+    parser.add_argument("--ensemble", nargs="+", default=[], metavar="MODEL", help="further models, of ensemble")
+    parser.add_argument(
+        "--instance-optimise",
+        type=int,
+        metavar="N",
+        help="go on from each answer for up to N iterations (L-BFGS) on the mean squared difference of that pair",
+    )
+    parser.add_argument(
+        "--instance-window", type=int, metavar="W", help="on its squared local correlation in W voxels a side instead"
+    )
+    parser.add_argument(
+        "--instance-lambda",
+        type=float,
+        metavar="λ",
+        help=f"its weight of smoothness, as in training (default: {INSTANCE_LAMBDA})",
+    )
+    parser.add_argument(
+        "--report",
+        nargs="?",
+        type=int,
+        const=20,
+        metavar="N",
+        help="write report/index.html with all cases, and a page for each of the N worst (default without N: 20)",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        help="calibration.json of uncertainty.py, by which --report accepts, reviews or rejects",
+    )
+    parser.add_argument("--threads", type=int, help="of a classical program (default: 1)")
+    parser.add_argument("--skip-bad", action="store_true", help="go on without the cases whose files are bad")
+    parser.add_argument("--dry-run", action="store_true", help="read and check everything, write nothing")
+    parser.add_argument("--resume", action="store_true", help="go on with a stopped evaluation in --out, or start it")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the split, when no split file is used, and of noise and warps (default: 0)",
+    )
+    return parser.parse_args(argv)
+
+
+def beside(model: str, name: str) -> Path | None:
+    """A file in the folder of the model or up to two above it, as for <run>/saved_model/1."""
+    if model in evaluation.PROGRAMS:
+        return None
+    path = Path(model)
+    for folder in [path, *path.absolute().parents[:2]]:
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def same_set(one: str, other: str) -> bool:
+    """Whether two names of `--data` mean the same; a table of pairs may be named by several paths."""
+    tables = data.is_table(one) and data.is_table(other)
+    return Path(one).resolve() == Path(other).resolve() if tables else one == other
+
+
+def set_of_run(folder: Path) -> str | None:
+    """The data set in the config.yaml of a run, for divisions that do not name theirs."""
+    stored = folder / "config.yaml"
+    return config.load(stored).data.name if stored.is_file() else None
+
+
+def data_options(args: argparse.Namespace) -> dict:
+    """Options of `data.load` from the command line, else from the model's run; the latter are printed."""
+    options = {name: value for name in FROM_RUN if (value := getattr(args, name)) is not None}
+    stored = beside(args.model, "config.yaml")
+    if stored is None:
+        return options
+    settings = config.to_dict(config.load(stored))["data"]
+    if not same_set(settings["name"], args.data):
+        print(f"{stored} is of {settings['name']}, not of {args.data}: nothing taken from it")
+        return options
+    if (args.crop or settings["crop"]) == "none":
+        settings["size"] = None  # the full field of view has its own
+    taken = {name: value for name in FROM_RUN if name not in options and (value := settings.get(name)) is not None}
+    if taken:
+        print(f"as in {stored}: {', '.join(f'{name} {value}' for name, value in taken.items())}")
+    return options | taken
+
+
+def split_file(args: argparse.Namespace) -> Path | None:
+    if args.split_file and args.split == "all":
+        raise ValueError("--split-file has no effect with --split all, which takes every patient found")
+    if args.split_file or args.split == "all":
+        return args.split_file
+    found = beside(args.model, "splits.json")
+    if found is None:
+        return None
+    name = data.splits_name(found) or set_of_run(found.parent)
+    if name and not same_set(name, args.data):
+        print(f"{found} is of {name}, not of {args.data}: not used")
+        return None
+    print(f"patients of the {args.split} split as in {found}")
+    return found
+
+
+def predictor_of(args: argparse.Namespace) -> evaluation.Predictor:
+    if not serving.is_endpoint(args.model):
+        return evaluation.load(args.model, args.threads, args.passes)
+    if args.threads is not None or args.passes != 1:
+        raise ValueError("--threads and --passes are not for a model on a server")
+    return serving.ServedPredictor(args.model)
+
+
+def optimised(predictor: evaluation.Predictor, args: argparse.Namespace) -> evaluation.Predictor:
+    """The predictor, followed by what --instance-optimise asks for."""
+    window, smoothness = args.instance_window, args.instance_lambda
+    if args.instance_optimise is None:
+        if window is not None or smoothness is not None:
+            raise ValueError("--instance-window and --instance-lambda have no effect without --instance-optimise")
+        return predictor
+    loss = losses.MSE().loss if window is None else losses.NCC(window).loss
+    smoothness = INSTANCE_LAMBDA if smoothness is None else smoothness
+    return Refined(predictor, args.instance_optimise, loss=loss, smoothness=smoothness)
+
+
+def score(
+    predictor, loaded, partial, convention: str, resume: bool, maps: dict
+) -> tuple[list[dict], evaluation.Curves]:
+    """The rows of all pairs in their order; those of a stopped evaluation are kept."""
+    if partial.path.exists() and not resume:
+        raise ValueError(f"{partial.path} is of a stopped evaluation; go on with --resume, or choose another --out")
+    rows, curves = partial.read()
+    done = {row["case_id"] for row in rows}
+    if done:
+        print(f"{len(done)} of {len(loaded.pairs)} cases are done")
+    pending = [pair for pair in loaded.pairs if pair.case_id not in done]
+    try:
+        for row in evaluation.evaluate_each(
+            predictor, pending, convention, labels=loaded.labels, main=loaded.main, curves=curves, maps=maps
+        ):
+            rows.append(row)
+            partial.write(rows, curves)
+    finally:
+        if rows:
+            partial.write(rows, curves, now=True)
+    by_case = {row["case_id"]: row for row in rows}
+    return [by_case[pair.case_id] for pair in loaded.pairs], curves
+
+
+def saving(estimates: dict, folder: Path) -> dict:
+    """The same estimates, which also write their map of each pair."""
+
+    def saved(name, pair):
+        result = estimates[name](pair)
+        result.save(folder / f"{pair.case_id}_{name}.nii.gz", pair.spacing)
+        return result
+
+    return {name: functools.partial(saved, name) for name in estimates}
+
+
+def report_maps(args: argparse.Namespace, predictor, others: list) -> tuple[dict, uncertainty.Calibration | None]:
+    """Maps that the report shows, those of --uncertainty and those that the calibration needs, and the calibration."""
+    names, draws, seed, calibration = args.uncertainty, args.draws, args.seed, None
+    if args.calibration:
+        calibration = uncertainty.Calibration.load(args.calibration)
+        names = [*dict.fromkeys([*names, *calibration.combination.weights])]
+        draws, seed = (calibration.about.get(name, value) for name, value in (("draws", draws), ("seed", seed)))
+    return uncertainty.pair_estimates(names, predictor, others, draws, seed), calibration
+
+
+def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
+    """The summary, and the files written; None for --dry-run."""
+    if args.calibration and args.report is None:
+        raise ValueError("--calibration has no effect without --report")
+    if (args.out / "config.yaml").exists():
+        raise ValueError(f"{args.out} holds a training run, whose cases.csv would be replaced; choose another --out")
+    options, splits = data_options(args), split_file(args)
+    predictor = optimised(predictor_of(args), args)
+    others = [evaluation.load(path) for path in args.ensemble]
+    estimates = uncertainty.pair_estimates(args.uncertainty, predictor, others, args.draws, args.seed)
+    shown = report_maps(args, predictor, others)  # before the long part: a calibration may be unreadable
+    loaded = data.load(
+        args.data,
+        data_dir=args.data_dir,
+        split=args.split,
+        seed=args.seed,
+        skip_bad=args.skip_bad,
+        splits=splits,
+        **options,
+    )
+    if args.dry_run:
+        print(f"would register {len(loaded.pairs)} pairs with {args.model}; would write {args.out}")
+        return None
+    about = {"data": args.data, "split": args.split, "model": args.model, "seed": args.seed}
+    about |= {name: options.get(name) for name in FROM_RUN}
+    decides = about | {
+        "convention": args.convention,
+        "threads": args.threads,
+        "passes": args.passes,
+        "instance": args.instance_optimise and [args.instance_optimise, args.instance_window, args.instance_lambda],
+        "skip_bad": args.skip_bad,
+    }
+    if args.uncertainty:
+        about |= {"uncertainty": args.uncertainty, "draws": args.draws}
+        decides |= about | {"ensemble": [evaluation.fingerprint(path) for path in args.ensemble]}
+    decides |= {"cases": [pair.case_id for pair in loaded.pairs], "files": evaluation.fingerprint(args.model)}
+    partial = evaluation.Partial(args.out / "cases.partial.json", decides)
+    maps = saving(estimates, args.out / "maps")
+    rows, curves = score(predictor, loaded, partial, args.convention, args.resume, maps)
+    if curves:
+        about["calibration"] = curves.calibration()
+    summary = evaluation.summarise(rows, args.convention, loaded.main, **about, skipped=loaded.skipped_entries)
+    written = viz.write_results(args.out, predictor, loaded, rows, curves, summary, "summary.png")
+    partial.remove()
+    if args.report is not None:
+        about = {"data": args.data, "split": args.split, "model": args.model}
+        folder, maps = args.out / "report", (*shown, args.convention, args.report, about)
+        written.append(viz.write_reports(folder, predictor, loaded, rows, curves, *maps)[0])
+    return summary, written
+
+
+def main(argv=None, prog: str = "evaluate.py") -> int:
+    args = arguments(argv, prog)
+    try:
+        done = run(args)
+    except (data.DataError, serving.ServingError, ValueError, OSError, ImportError) as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return 2
+    if done is None:
+        return 0
+    summary, written = done
+    print(evaluation.markdown(summary))
+    if summary["skipped"]:
+        print(f"{len(summary['skipped'])} patients skipped, their files are bad; reasons in summary.json")
+    print(f"wrote {', '.join(str(path.relative_to(args.out)) for path in written)} in {args.out}")
+    if args.uncertainty:
+        print(f"maps of {', '.join(args.uncertainty)} in {args.out / 'maps'}")
+    return 0

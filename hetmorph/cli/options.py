@@ -1,0 +1,79 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from hetmorph.cli.models import SHIPPED
+
+FILE = click.Path(path_type=Path)
+
+
+def combined(*options: Callable) -> Callable:
+    """Several options as one decorator, in the order in which --help shall show them."""
+
+    def decorate(function: Callable) -> Callable:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+model_options = combined(
+    click.option(
+        "--model",
+        default=SHIPPED,
+        show_default=True,
+        metavar="NAME|PATH",
+        help="A .keras file; a SavedModel folder; the name of a folder of saved_models/ (of this clone, or of the "
+        "folders in HETMORPH_MODELS); a program such as demons, ants-syn; or grpc://host:8500/name on a server.",
+    ),
+    click.option(
+        "--passes", type=click.IntRange(1), default=1, help="How often a .keras model is applied to what it moved."
+    ),
+    click.option(
+        "--spacing",
+        type=click.FloatRange(0, min_open=True),
+        metavar="MM",
+        help="Voxel size that the model sees, mm; in the slices for a 2-D model. Default: that of the fixed image.",
+    ),
+    click.option(
+        "--mask",
+        type=FILE,
+        help="Region of interest in the fixed image, not 0: the model sees the box round it. Outside the box, u is "
+        "that of its nearest voxel.",
+    ),
+    click.option(
+        "--instance-optimise",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Go on from the model's answer for up to N iterations (L-BFGS) on this pair alone.",
+    ),
+    click.option(
+        "--instance-window", type=click.IntRange(1), metavar="W", help="... on local correlation in W voxels a side."
+    ),
+    click.option(
+        "--instance-lambda", type=click.FloatRange(0), default=0.01, help="... with this weight of smoothness."
+    ),
+)
+
+estimate_options = combined(
+    click.option(
+        "--method",
+        default="equivariance",
+        show_default=True,
+        metavar="NAME",
+        help="Estimate of uncertainty: equivariance, equivariance-<transforms>, noise, dropout or posterior "
+        "(docs/uncertainty.md).",
+    ),
+    click.option("--draws", type=click.IntRange(2), default=50, show_default=True, help="Registrations it takes."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of its draws."),
+)
+
+dry_run = click.option(
+    "--dry-run", is_flag=True, help="Read and check everything, say what would be done, write nothing."
+)

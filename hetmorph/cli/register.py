@@ -1,0 +1,142 @@
+"""`hetmorph register`: one pair, one sequence, or a table of pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hetmorph.cli.options import FILE, dry_run, estimate_options, model_options
+from hetmorph.cli.quiet import Verb
+
+
+@click.command(
+    cls=Verb,
+    epilog="\b\nExamples:\n"
+    "  hetmorph register --moving m.nii.gz --fixed f.nii.gz --moved moved.nii.gz --transform warp.nii.gz\n"
+    "  hetmorph register --moving cine.nii.gz --reference ED --moved moved.nii.gz \\\n"
+    "      --labels-moving ed_labels.nii.gz --labels-out labels.nii.gz --curve curve.csv\n"
+    "  hetmorph register --pairs pairs.csv --out results --moved moved.nii.gz --transform warp.nii.gz --resume",
+)
+@click.option(
+    "--moving",
+    type=FILE,
+    help="Image to be moved: NIfTI, MetaImage, NRRD, DICOM series (folder), .npz, .npy, 2-D .png.",
+)
+@click.option("--fixed", type=FILE, help="Image it is moved onto, of any of these formats and any grid.")
+@click.option("--moved", type=FILE, help="Write: moving image on the grid of the fixed one, its own intensities.")
+@click.option(
+    "--transform", type=FILE, help="Write: u, on the grid of the fixed image; takes its points to the moving one."
+)
+@click.option(
+    "--inverse",
+    type=FILE,
+    help="Write: the inverse, on the grid of the moving image; takes its points to the fixed one.",
+)
+@click.option(
+    "--format",
+    type=click.Choice(("nifti", "itk", "learn2reg", "voxelmorph")),
+    help="Of both. Default: nifti (LPS, mm, intent 1007) for .nii.gz, itk for .h5, .tfm, .txt, .mat.",
+)
+@click.option("--uncertainty", type=FILE, help="Write: standard deviation of the displacement, mm.")
+@click.option(
+    "--variance", type=FILE, help="Write: variance of the noise σ², images in 0 … 1; of models that predict it."
+)
+@click.option(
+    "--jacobian", type=FILE, help="Write: volume in the moving image per volume in the fixed one; folds are <= 0."
+)
+@click.option("--labels-moving", type=FILE, help="Labels of the moving image, on any grid.")
+@click.option("--labels-out", type=FILE, help="Write: these labels on the grid of the fixed image.")
+@click.option("--labels-fixed", type=FILE, help="Labels of the fixed image, for the scores of --report.")
+@click.option(
+    "--report", type=FILE, help="Write: a page on the pair, .html, for any browser; with --draws registrations more."
+)
+@model_options
+@estimate_options
+@click.option(
+    "--reference",
+    metavar="ED|INDEX",
+    help="--moving is a sequence (X, Y, Z, T); this frame (from 0; ED is the first) is moved onto every frame. Results "
+    "are sequences, transforms are numbered files.",
+)
+@click.option(
+    "--curve",
+    type=FILE,
+    help="Write, of a sequence with labels: volumes (ml) and strains of each frame, .csv and .png.",
+)
+@click.option(
+    "--bids",
+    type=FILE,
+    metavar="DIR",
+    help="Write moved, transform, inverse, jacobian (and labels) into DIR under BIDS names.",
+)
+@click.option(
+    "--pairs",
+    type=FILE,
+    help="Table of pairs (.csv): moving, fixed, perhaps moving_labels, mask, case; paths relative to the table.",
+)
+@click.option(
+    "--out", type=FILE, help="Of --pairs: a folder for each case goes here; results are file names inside it."
+)
+@click.option("--resume", is_flag=True, help="Of --pairs: do only what is missing.")
+@dry_run
+@click.pass_obj
+def register(command: list[str], dry_run: bool, **options) -> int:
+    """Register images: moving to fixed, back onto the grid of the fixed image.
+
+    Direction: moved(x) = moving(x + u(x)), x in the fixed image. Images are matched by their headers, resampled to what
+    the model needs, and the result lies on the fixed image's own grid. A model of slices takes a volume one by one.
+    Units and frame: displacements are in millimetres, LPS, in the formats nifti and itk, in voxels in the others
+    (docs/files.md). Beside each result a .json says where it comes from.
+    """
+    from hetmorph.cli import batch
+    from hetmorph.cli.job import RESULTS, Job, Settings
+
+    named = {name: options.pop(name) for name in RESULTS}
+    settings = Settings(**{name: options.pop(name) for name in Settings.__dataclass_fields__})
+    moving, fixed, labels = (options.pop(name) for name in ("moving", "fixed", "labels_moving"))
+    mask, curve, bids = (options.pop(name) for name in ("mask", "curve", "bids"))
+    report, labels_fixed = options.pop("report"), options.pop("labels_fixed")
+    pairs, out, resume = (options.pop(name) for name in ("pairs", "out", "resume"))
+    outputs = {name: path for name, path in named.items() if path is not None}
+    if pairs is not None:
+        if any((moving, fixed, labels, labels_fixed, mask, curve, bids, report, settings.reference)):
+            raise click.UsageError(
+                "--pairs names the inputs; of the other options only results and settings go with it."
+            )
+        if out is None:
+            raise click.UsageError("--pairs needs --out, the folder for the results.")
+        return batch.run(pairs, out, outputs, settings, command, resume, dry_run)
+    if out is not None or resume:
+        raise click.UsageError("--out and --resume are for --pairs.")
+    if moving is None or (fixed is None and settings.reference is None):
+        raise click.UsageError("--moving and --fixed are needed (or --moving and --reference, or --pairs).")
+    if bids is not None:
+        outputs = _bids(bids, moving, labels) | outputs
+    if settings.reference is not None and labels is not None and outputs:
+        from hetmorph.cli.job import default_curve
+
+        curve = curve or default_curve(next(iter(outputs.values())))
+    job = Job(moving, fixed, labels, mask, outputs, curve, report, labels_fixed)
+    return run(job, settings, command, dry_run)
+
+
+def run(job, settings, command: list[str], dry_run: bool) -> int:
+    """Check and do one job."""
+    job.check(settings)
+    predictor = settings.predictor()
+    if dry_run:
+        click.echo("\n".join(job.preview(settings, predictor)))
+        return 0
+    for path in job.run(settings, predictor, command):
+        click.echo(f"wrote {path}")
+    return 0
+
+
+def _bids(folder: Path, moving: Path, labels: Path | None) -> dict[str, Path]:
+    from hetmorph.io import bids_names
+
+    names = bids_names(moving)
+    wanted = {"moved": "moved", "transform": "transform", "inverse": "inverse", "jacobian": "jacobian"}
+    wanted |= {"labels_out": "labels"} if labels else {}
+    return {name: folder / names[called] for name, called in wanted.items()}

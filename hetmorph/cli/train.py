@@ -1,0 +1,326 @@
+"""Train a registration model, evaluate it on the test patients, draw it and export it.
+
+Direction: the moving image is registered to the fixed one; of a heart, end-diastole (ED, moving) to end-systole
+(ES, fixed). Intensities are in [0, 1] per image, displacements in voxels on the grid of the fixed image:
+moved(x) = moving(x + u(x)).
+
+The run folder receives config.yaml, splits.json, log.csv, tensorboard/, checkpoints/, best.keras (highest validation
+Dice), and at the end model.keras (the last weights, or the best ones with --keep best), cases.csv, summary.json,
+report.png and saved_model/1 of that model. A run that was stopped, however, goes on with --resume and ends as if it had
+not been.
+
+Examples:
+    python training/train.py --data phantom --steps 300
+    python training/train.py --data acdc --data-dir ~/ACDC --objective het --steps 4000 --out runs/acdc-het
+    python training/train.py --config training/configs/acdc_het.yaml --data-dir ~/ACDC
+"""
+
+import argparse
+import csv
+import dataclasses
+import sys
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from hetmorph import callbacks, config, data, evaluation, objectives, serving, viz
+from hetmorph.config import TrainConfig
+from hetmorph.networks import MultiPass
+from hetmorph.networks.build import build, int_steps, model_class
+
+# flag: (section of the configuration, key, type, help); a flag that is not given leaves the configuration as it is
+FLAGS = {
+    "--data": (
+        "data",
+        "name",
+        str,
+        f"data set: {', '.join(data.datasets())}, or a .csv of pairs",
+    ),
+    "--data-dir": ("data", "dir", str, "its folder; otherwise the environment variable HETMORPH_DATA"),
+    "--crop": (
+        "data",
+        "crop",
+        str,
+        f"how the images are cut: {', '.join(data.CROPS)}; each set has its own",
+    ),
+    "--noise": ("data", "noise", float, "mean σ of added heteroscedastic Rician noise; 1 is the intensity range"),
+    "--known-warp": ("data", "known_warp", float, "fixed image: the moving one, warped by up to so many voxels"),
+    "--rounds": ("data", "rounds", int, "pairs a subject, for sets of pairs between subjects"),
+    "--objective": ("objective", "name", str, f"method: {', '.join(objectives.RECIPES)}"),
+    "--arch": ("network", "arch", str, "backbone: vxm or transmorph"),
+    "--int-steps": ("network", "int_steps", int, "squarings of a velocity; default 7, transmorph 0: a displacement"),
+    "--precision": ("network", "precision", str, "float32, or bfloat16: faster where the processor computes with it"),
+    "--slabs": ("network", "slabs", int, "gradient checkpointing: more slabs take less memory and more time"),
+    "--passes": ("network", "passes", int, "how often the trained network is applied to what it has moved so far"),
+    "--lambda": ("objective", "smoothness", float, "weight of the velocity's squared gradient"),
+    "--window": ("objective", "window", int, "ncc: side of the window, voxels"),
+    "--bins": ("objective", "bins", int, "mi: bins of the histograms"),
+    "--prior-lambda": ("objective", "prior_lambda", float, "vxm-diff: precision of the prior"),
+    "--alpha": ("objective", "alpha", float, "het-z: weight of the velocity's uncertainty"),
+    "--gamma": ("objective", "gamma", float, "het: exponent of the signal-to-noise ratio"),
+    "--beta": ("objective", "beta", float, "het, beta-nll: exponent of the variance in the β-NLL"),
+    "--snr": ("objective", "snr", str, "het: paper, official or inverse"),
+    "--relative": ("objective", "relative", str, "het: sample, proportional, or official as the authors' code"),
+    "--variance-pass": ("objective", "variance_pass", str, "het: reuse the warped images, or recompute as published"),
+    "--foreground": ("objective", "foreground", bool, "het: the weight has mean 1 where either image is not zero"),
+    "--variance-resolution": ("objective", "variance_resolution", int, "het, nll: voxel size of the variance's grid"),
+    "--warm-start": ("objective", "warm_start", int, "het: epochs displacement only, then as many variance only"),
+    "--lr": ("optimizer", "learning_rate", float, "peak learning rate of Adam"),
+    "--lr-decay": ("optimizer", "decay", str, "cosine, poly or none"),
+    "--batch-size": ("schedule", "batch_size", int, "pairs a batch"),
+    "--pre-registered": (
+        "schedule",
+        "pre_registered",
+        float,
+        "share of the training pairs that the network has registered once before, as further --passes meet them",
+    ),
+    "--steps": ("schedule", "steps", int, "batches in all; instead of --epochs"),
+    "--steps-per-epoch": ("schedule", "steps_per_epoch", int, "batches between two validations"),
+    "--keep": (
+        "schedule",
+        "keep",
+        str,
+        "weights to score and export: last, or best (by the validation Dice of one pass)",
+    ),
+}
+
+
+def parser(prog: str = "train.py") -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--config", type=Path, help="YAML or JSON file; flags given beside it take precedence")
+    for flag, (section, key, kind, text) in FLAGS.items():
+        default = _default(section, key)
+        shown = "" if default is None or kind is bool else f" (default: {default})"
+        how = {"action": "store_const", "const": True} if kind is bool else {"type": kind}
+        result.add_argument(flag, dest=f"{section}.{key}", help=text + shown, **how)
+    result.add_argument("--size", type=int, nargs="+", help="of the samples, voxels per axis (default: the set's own)")
+    result.add_argument("--epochs", type=int, help="epochs of --steps-per-epoch batches; instead of --steps")
+    result.add_argument("--bidir", action="store_const", const=True, help="both directions, each weighted by half")
+    result.add_argument("--no-augment", action="store_const", const=True, help="train on the pairs as they are")
+    result.add_argument("--skip-bad", action="store_const", const=True, help="go on without unreadable cases")
+    result.add_argument("--seed", type=int, help="of weights, order and augmentation (default: 0)")
+    result.add_argument("--out", type=Path, help="run folder (default: runs/<data>-<objective>)")
+    result.add_argument("--resume", action="store_true", help="go on with the run in --out, or start it")
+    result.add_argument("--dry-run", action="store_true", help="read and check everything, write nothing")
+    return result
+
+
+def configuration(args: argparse.Namespace) -> TrainConfig:
+    """Defaults, overridden by --config, overridden by flags."""
+    values = config.to_dict(config.load(args.config) if args.config else TrainConfig())
+    given = {name: value for name, value in vars(args).items() if "." in name and value is not None}
+    for name, value in given.items():
+        section, key = name.split(".")
+        values[section][key] = value
+    if args.epochs is not None:
+        if "schedule.steps" in given:
+            raise ValueError("--steps and --epochs both say how long to train; give one of them")
+        values["schedule"]["steps"] = args.epochs * values["schedule"]["steps_per_epoch"]
+    for section, key, flag in (("network", "bidir", args.bidir), ("data", "skip_bad", args.skip_bad)):
+        values[section][key] = flag or values[section][key]
+    if args.size is not None:
+        values["data"]["size"] = args.size
+    if args.no_augment:
+        values["data"]["augment"] = False
+    if args.seed is not None:
+        values["seed"] = args.seed
+    settings = config.from_dict(values)
+    _refuse_idle(given, settings.objective.name)
+    model_class(settings)  # says now, before any data are read, what does not go together
+    return settings
+
+
+def _refuse_idle(given: dict, objective: str) -> None:
+    """An option of another objective is a mistake, also at its default value."""
+    if objective in objectives.RECIPES:
+        known = objectives.RECIPES[objective].options()
+        for key in (name.removeprefix("objective.") for name in given if name.startswith("objective.")):
+            if key not in ("name", *known):
+                raise ValueError(f"--{key.replace('_', '-')} has no effect on objective {objective}")
+
+
+def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
+    """Train, or go on with training, and return the model that is to be scored and exported."""
+    checkpoint = _checkpoint_of(settings, out, resume)
+    training, validation = (_load(settings, out, split) for split in ("train", "val"))
+    _report_skipped(training)
+    if settings.schedule.keep == "best" and validation.main is None:
+        raise ValueError("--keep best needs labels, by which the best weights could be told; the data have none")
+    keras.utils.set_random_seed(settings.seed)
+    if checkpoint is None:
+        model, done = build(settings, training.pairs[0].moving.shape), 0
+    else:
+        path, done = checkpoint
+        model = keras.saving.load_model(path)
+        print(f"resuming after epoch {done} of {settings.schedule.epochs}")
+    model.pre_registered = settings.schedule.pre_registered
+    # Only now: a mistake in a flag or in the data folder must not leave a run behind.
+    out.mkdir(parents=True, exist_ok=True)
+    config.save(settings, out / "config.yaml")
+    data.save_splits(training.splits, out / "splits.json", settings.data.name)
+    if done < settings.schedule.epochs:
+        _fit(model, settings, out, done, training.pairs, validation)
+    if settings.schedule.keep == "best":
+        model = keras.saving.load_model(out / "best.keras")
+    if settings.network.passes > 1:
+        model = MultiPass(model, settings.network.passes)
+    model.save(out / "model.keras")
+    return model
+
+
+def preview(settings: TrainConfig, out: Path, resume: bool) -> str:
+    """What `train` would do, with the same errors; the data are read, nothing is written."""
+    checkpoint = _checkpoint_of(settings, out, resume)
+    counts = {split: len(_load(settings, out, split).pairs) for split in ("train", "val")}
+    start = f"go on after epoch {checkpoint[1]}" if checkpoint else "start"
+    return (
+        f"would {start}: {settings.objective.name} on {counts['train']} pairs, {settings.schedule.steps} batches of "
+        f"{settings.schedule.batch_size}, {counts['val']} pairs to validate; would write {out}"
+    )
+
+
+def finish(model: keras.Model, settings: TrainConfig, out: Path) -> dict:
+    """Table, picture and SavedModel of a trained model."""
+    test = _load(settings, out, "test")
+    predictor = evaluation.wrap(model)
+    curves = evaluation.Curves()
+    rows = evaluation.evaluate(predictor, test.pairs, labels=test.labels, main=test.main, curves=curves)
+    about = {"data": settings.data.name, "split": "test", "crop": settings.data.crop}
+    if curves:
+        about["calibration"] = curves.calibration()
+    summary = evaluation.summarise(rows, "hetmorph", test.main, **about, skipped=test.skipped_entries)
+    print(evaluation.markdown(summary))
+    viz.write_results(out, predictor, test, rows, curves, summary, "report.png")
+    if not (out / "saved_model" / "1").exists():
+        serving.export_savedmodel(model, out / "saved_model", version=1)
+    return summary
+
+
+def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation: data.LoadedSet) -> None:
+    schedule = settings.schedule
+    batches = data.pipeline(
+        pairs,
+        schedule.batch_size,
+        schedule.steps,
+        settings.seed,
+        start_step=done * schedule.steps_per_epoch,
+        bidir=settings.network.bidir,
+        augment=settings.data.augment,
+    )
+    _truncate_log(out / "log.csv", done)
+    probe = [np.stack([getattr(p, role) for p in validation.pairs[:4]])[..., None] for role in ("moving", "fixed")]
+    hooks = [
+        *_validation_dice(validation, out),
+        callbacks.SanityCheck(*probe),
+        keras.callbacks.TensorBoard(out / "tensorboard", write_graph=False),
+        keras.callbacks.CSVLogger(out / "log.csv", append=done > 0),
+        callbacks.Checkpoint(out / "checkpoints"),
+    ]
+    print(f"{settings.objective.name}: {len(pairs)} pairs, {schedule.steps} batches of {schedule.batch_size}, in {out}")
+    with warnings.catch_warnings():
+        # The last epoch may be shorter than the others.
+        warnings.filterwarnings("ignore", message=".*ran out of data.*")
+        model.fit(
+            batches,
+            epochs=schedule.epochs,
+            initial_epoch=done,
+            steps_per_epoch=schedule.steps_per_epoch,
+            callbacks=hooks,
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+
+
+def _validation_dice(validation: data.LoadedSet, out: Path) -> list[callbacks.ValidationDice]:
+    """Overlap of the set's main structure after each epoch; nothing where nothing is labelled."""
+    if validation.main is None:
+        return []
+    label = validation.labels[validation.main]
+    return [callbacks.ValidationDice(validation.pairs, label, out / "best.keras", _best_so_far(out / "log.csv"))]
+
+
+def _default(section: str, key: str):
+    return getattr(getattr(TrainConfig(), section), key)
+
+
+def _load(settings: TrainConfig, out: Path, split: str) -> data.LoadedSet:
+    # The division does not depend on the training's seed: runs of several seeds share their test patients.
+    stored = out / "splits.json"
+    return data.load(
+        settings.data.name,
+        data_dir=settings.data.dir,
+        split=split,
+        crop=settings.data.crop,
+        size=settings.data.size,
+        skip_bad=settings.data.skip_bad,
+        noise=settings.data.noise,
+        known_warp=settings.data.known_warp,
+        rounds=settings.data.rounds,
+        splits=stored if stored.exists() else None,
+    )
+
+
+def _checkpoint_of(settings: TrainConfig, out: Path, resume: bool) -> tuple[Path, int] | None:
+    """The newest checkpoint in the run folder, if any; an error if the folder holds another run."""
+    stored = out / "config.yaml"
+    if stored.exists() and not resume:
+        raise ValueError(f"{out} already holds a run; go on with --resume, or choose another --out")
+    if stored.exists():
+        before, now = config.to_dict(_placeless(config.load(stored))), config.to_dict(_placeless(settings))
+        changed = [key for key in now if before[key] != now[key]]
+        if changed:
+            raise ValueError(
+                f"{out} was started with another configuration ({', '.join(changed)} differ from {stored}); "
+                "resume it with the same flags, or choose another --out"
+            )
+    return callbacks.latest_checkpoint(out / "checkpoints")
+
+
+def _placeless(settings: TrainConfig) -> TrainConfig:
+    # Where the data lie does not make another run: the folder may have been moved, or come from HETMORPH_DATA.
+    # What is the set's or the backbone's own need not be spelt out.
+    own, given = data.dataset(settings.data.name), settings.data
+    size = own.size if given.size is None else given.size
+    crop = own.crops[0] if given.crop is None and own.crops else given.crop
+    network = dataclasses.replace(settings.network, int_steps=int_steps(settings.network))
+    where = dataclasses.replace(given, dir=None, size=size, crop=crop)
+    return dataclasses.replace(settings, data=where, network=network)
+
+
+def _truncate_log(path: Path, done: int) -> None:
+    """Drop log rows of epochs after the checkpoint: they will be run again."""
+    if path.exists():
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[: 1 + done] if done else []))
+
+
+def _best_so_far(path: Path) -> float:
+    if not path.exists():
+        return -1.0
+    with path.open() as file:
+        return max((float(row["val_dice"]) for row in csv.DictReader(file)), default=-1.0)
+
+
+def _report_skipped(loaded: data.LoadedSet) -> None:
+    for case, reason in loaded.skipped:
+        print(f"skipped {case}: {reason}", file=sys.stderr)
+    if loaded.skipped:
+        print(f"{len(loaded.skipped)} cases skipped", file=sys.stderr)
+
+
+def main(argv=None, prog: str = "train.py") -> int:
+    args = parser(prog).parse_args(argv)
+    try:
+        settings = configuration(args)
+        out = args.out or Path("runs") / f"{Path(settings.data.name).stem}-{settings.objective.name}"
+        if args.dry_run:
+            print(preview(settings, out, args.resume))
+            return 0
+        model = train(settings, out, args.resume)
+        finish(model, settings, out)
+    except (data.DataError, ValueError, OSError) as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {out}: model.keras, summary.json, cases.csv, report.png, saved_model/1")
+    return 0

@@ -1,0 +1,237 @@
+"""One pair of images as their headers place them, through a model, and back onto the grid of the fixed image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hetmorph.data.normalise import minmax
+from hetmorph.evaluation import Prediction, Predictor, RegistrationFailed, wrap
+from hetmorph.io import (
+    DataError,
+    Grid,
+    Image,
+    Transform,
+    from_slices,
+    matched_grid,
+    model_grid,
+    resample,
+    through_plane,
+    warp_image,
+    warp_labels,
+)
+from hetmorph.ops import fields
+
+_VOXELS_TOGETHER = 8 * 128 * 128  # of the slices of a stack that go through a 2-D model at once
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """One pair, registered.
+
+    Attributes:
+        transform: on the grid of the fixed image, to the moving one.
+        moved: `[*S]` the moving image on the grid of the fixed one, interpolated once, in its own intensities.
+        moving: grid of the moving image in the world of the fixed one.
+        grid: what the model saw; of a 2-D model on a stack, its slices are the last axis.
+        seen: `[2, *G]` moving and fixed as the model saw them, intensities in [0, 1].
+        prediction: the model's answer on `grid`; its `moved` is of `seen`.
+        variance: `[*S]` σ_I² of the noise, in squared intensities of `seen`; None for a model without variance.
+        uncertainty_mm: `[*S]` standard deviation of the displacement, millimetres, NaN where not known; None if not
+            asked for.
+        map: the same as `uncertainty.UncertaintyMap` on `grid`, voxels; of a stack without covariance.
+    """
+
+    transform: Transform
+    moved: np.ndarray
+    moving: Grid
+    grid: Grid
+    seen: np.ndarray
+    prediction: Prediction
+    variance: np.ndarray | None = None
+    uncertainty_mm: np.ndarray | None = None
+    map: object | None = None
+
+    def inverse(self) -> Transform:
+        """From the moving image to the fixed one, on the grid of the moving image; see `ops.fields.invert`."""
+        back = fields.invert(self.prediction.displacement[None])[0].numpy()
+        return Transform(back, self.grid).on(self.moving)
+
+    def labels(self, labels: Image, fixed: Image, method: str = "linear") -> np.ndarray:
+        """Labels of the moving image on the grid of the fixed one; their grid may be another than the image's."""
+        return warp_labels(self.transform, labels.array, matched_grid(labels, fixed), method)
+
+
+def register(
+    moving: Image,
+    fixed: Image,
+    model,
+    spacing: float | None = None,
+    mask: Image | None = None,
+    estimate: Callable | None = None,
+) -> Registration:
+    """Register two images.
+
+    Both are brought onto one grid in the world of the fixed image, scaled to [0, 1] each (each slice by itself for a
+    2-D model on a stack), and registered; the displacement comes back onto the fixed grid, and the moving image is
+    interpolated once, from its own voxels.
+
+    Args:
+        moving, fixed: 2-D or 3-D, both alike; where one states no orientation, voxel lies on voxel.
+        model: anything `evaluation.wrap` takes. One for 2-D images takes volumes slice by slice, across the axis of
+            the largest spacing; nothing then moves across the slices.
+        spacing: voxel size that the model sees, millimetres, in the plane of the slices for a 2-D model; None keeps
+            that of the fixed image.
+        mask: region of interest in the fixed image, not 0: the model sees only the box round it. Outside the box the
+            displacement is that of its nearest voxel.
+        estimate: `(predictor, moving, fixed) → uncertainty.UncertaintyMap` of a displacement.
+
+    Returns:
+        A `Registration`.
+
+    Raises:
+        DataError: a number of axes that the model does not take, or headers that cannot be matched.
+        ValueError: images that do not overlap, or a model that answers with NaN.
+
+    Example:
+        >>> result = register(read_image("m.nii.gz"), read_image("f.nii.gz"), "model.keras", spacing=1.0)
+        >>> write_image("moved.nii.gz", result.moved, like=fixed)
+    """
+    predictor = wrap(model)
+    slices = by_slice(moving, fixed, predictor.ndims)
+    own, grid, seen = model_pair(moving, fixed, spacing, mask, slices)
+    predictions = _slices(predictor, *seen) if slices else [predictor(*seen)]
+    prediction = _joined(predictions) if slices else predictions[0]
+    displacement, log_variance = prediction.displacement, prediction.log_variance
+    if not np.isfinite(displacement).all():
+        raise RegistrationFailed("the model answers with NaN or infinity")
+    transform = Transform(displacement, grid).on(fixed.grid)
+    return Registration(
+        transform=transform,
+        moved=warp_image(transform, moving.array, own),
+        moving=own,
+        grid=grid,
+        seen=seen,
+        prediction=prediction,
+        variance=None if log_variance is None else _on_fixed(np.exp(log_variance), grid, fixed.grid),
+        **({} if estimate is None else _uncertainty(estimate, predictor, seen, grid, fixed, slices)),
+    )
+
+
+def model_pair(
+    moving: Image, fixed: Image, spacing: float | None = None, mask: Image | None = None, slices: bool = False
+) -> tuple[Grid, Grid, np.ndarray]:
+    """What a model is shown of two images, as `register` does it; `slices` as `by_slice` says.
+
+    Returns:
+        The grid of the moving image in the world of the fixed one; the grid of what the model sees; moving and fixed on
+        it, `[2, *G]` float32 in [0, 1].
+    """
+    own = matched_grid(moving, fixed)
+    if slices:
+        grid = model_grid(fixed.grid, spacing=(spacing, spacing, None), slice_axis=slice_axis(fixed.grid))
+    else:
+        grid = model_grid(fixed.grid, spacing=spacing)
+    if mask is not None:
+        grid = _box(mask, fixed, grid, keep_last=slices)
+    dark = float(moving.array.min())
+    arrays = resample(moving.array, own, grid, outside=dark), resample(fixed.array, fixed.grid, grid)
+    return own, grid, np.stack([_scaled(array, slices) for array in arrays])
+
+
+def jacobian(transform: Transform) -> np.ndarray:
+    """det(∂φ/∂x) at each voxel, `[*S]` float32: volume in the moving image per volume in the fixed one; ≤ 0 is a fold.
+
+    A transform without extent along an axis, such as a single slice, has the determinant of the others.
+    """
+    shape = transform.grid.shape
+    axes = [axis for axis, size in enumerate(shape) if size > 1]
+    if not axes:
+        return np.ones(shape, np.float32)
+    flat = np.squeeze(transform.displacement, tuple(set(range(len(shape))) - set(axes)))[..., axes]
+    return fields.jacobian_determinant(flat[None])[0].numpy().reshape(shape)
+
+
+def slice_axis(grid: Grid) -> int:
+    """The axis across the slices of a stack: the only one of one voxel, else that of the largest spacing."""
+    single = [axis for axis, size in enumerate(grid.shape) if size == 1]
+    return single[0] if len(single) == 1 else through_plane(grid)
+
+
+def by_slice(moving: Image, fixed: Image, ndims: int | None) -> bool:
+    """Whether a model for `ndims` axes takes these two slice by slice; DataError where it does not take them at all."""
+    n = fixed.array.ndim
+    for image in (moving, fixed):
+        if image.array.ndim not in (2, 3):
+            raise DataError(
+                f"{image.path}: expected a 2-D or 3-D image, received shape {image.array.shape}; "
+                "a sequence is registered with its reference frame (--reference)."
+            )
+    if moving.array.ndim != n:
+        raise DataError(
+            f"{moving.path}: is {moving.array.ndim}-D, {fixed.path} is {n}-D; both images must have the same axes."
+        )
+    if ndims == 3 and n == 2:
+        raise DataError(f"{fixed.path}: this model registers 3-D images, received shape {fixed.array.shape}.")
+    return ndims == 2 and n == 3
+
+
+def _box(mask: Image, fixed: Image, grid: Grid, keep_last: bool) -> Grid:
+    """The part of a grid round a mask; of a stack all slices."""
+    there = resample((mask.array != 0).astype(np.uint8), matched_grid(mask, fixed), grid, "nearest")
+    if not there.any():
+        raise DataError(f"{mask.path}: the mask is empty.")
+    found = np.argwhere(there)
+    low, high = found.min(0), found.max(0) + 1
+    if keep_last:
+        low[-1], high[-1] = 0, grid.shape[-1]
+    affine = grid.affine.copy()
+    affine[:3, 3] = grid.world(low)
+    return Grid(tuple(high - low), affine)
+
+
+def _scaled(array: np.ndarray, slices: bool) -> np.ndarray:
+    if slices:
+        return np.stack([minmax(array[..., z]) for z in range(array.shape[-1])], -1)
+    return minmax(array)
+
+
+def _slices(predictor: Predictor, moving: np.ndarray, fixed: np.ndarray) -> list:
+    """The predictions of one slice after another along the last axis."""
+    together = max(1, _VOXELS_TOGETHER // (moving.shape[0] * moving.shape[1]))
+    moving, fixed = np.moveaxis(moving, -1, 0), np.moveaxis(fixed, -1, 0)
+    starts = range(0, len(moving), together)
+    return [p for i in starts for p in predictor.predict_batch(moving[i : i + together], fixed[i : i + together])]
+
+
+def _joined(slices: list[Prediction]) -> Prediction:
+    """The predictions of the slices as that of the stack."""
+
+    def stacked(name: str) -> np.ndarray | None:
+        parts = [getattr(prediction, name) for prediction in slices]
+        return None if parts[0] is None else np.stack(parts, -1)
+
+    others = {name: stacked(name) for name in ("moved", "log_variance", "weight")}
+    return Prediction(from_slices([prediction.displacement for prediction in slices]), **others)
+
+
+def _uncertainty(estimate: Callable, predictor: Predictor, seen, grid: Grid, fixed: Image, slices: bool) -> dict:
+    """`map` and `uncertainty_mm` of a registration."""
+    if slices:
+        parts = [estimate(predictor, *pair) for pair in zip(*np.moveaxis(seen, -1, 1), strict=True)]
+        std, valid = (np.stack([getattr(part, name) for part in parts], -1) for name in ("std", "valid"))
+        alone = dict.fromkeys(("count", "mean", "covariance", "intrinsic", "jitter"))
+        variances = from_slices([part.variances for part in parts])
+        whole = replace(parts[0], std=std, valid=valid, variances=variances, **alone)
+    else:
+        whole = estimate(predictor, *seen)
+    oblique = grid.ndim == 3 and grid.sheared and not slices
+    in_mm = whole.std_mm(grid.affine if oblique else grid.spacing)
+    return {"map": whole, "uncertainty_mm": _on_fixed(in_mm, grid, fixed.grid)}
+
+
+def _on_fixed(values: np.ndarray, grid: Grid, fixed: Grid) -> np.ndarray:
+    """A map on the grid of the fixed image, NaN where the model saw nothing."""
+    return resample(values, grid, fixed, outside=np.nan).astype(np.float32)

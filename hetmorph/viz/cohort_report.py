@@ -1,0 +1,244 @@
+"""All cases of an evaluation as one HTML file: the worst first, what failed, how the scores are distributed."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from hetmorph.evaluation import Curves, summarise
+from hetmorph.evaluation.cases import MAIN
+from hetmorph.evaluation.summary import BLOCKS, write_text
+from hetmorph.evaluation.table import columns, structure_heading
+from hetmorph.metrics.calibration import area
+from hetmorph.version import __version__
+from hetmorph.viz import html
+from hetmorph.viz.charts import Line, distribution, line_chart
+from hetmorph.viz.curves import UNITS
+from hetmorph.viz.html import Html, element
+from hetmorph.viz.scores import as_numbers, number, ranking_metric, worst_first
+from hetmorph.viz.verdict import WORDS
+
+# Of the cases' table and of the distributions: metric, heading, factor, decimals.
+SHOWN = (
+    ("dice_mean", "Dice mean", 1, 3),
+    ("hd95_mm", "HD95 mm", 1, 2),
+    ("folds_percent", "folds %", 1, 3),
+    ("mse", "MSE ·10³", 1e3, 2),
+    ("epe", "EPE px", 1, 2),
+)
+CHANGES = ("dice", "hd95", "mse", "epe")  # beginnings of the metrics that the undeformed pair has too
+
+
+def cohort_report(
+    rows: Sequence[Mapping],
+    path,
+    links: Mapping[str, str] | None = None,
+    flags: Mapping[str, str] | None = None,
+    curves: Curves | None = None,
+    convention: str = "hetmorph",
+    main: str | None = MAIN,
+    about: Mapping[str, object] | None = None,
+    title: str = "Registration report",
+) -> Path:
+    """Write the report of many registrations.
+
+    Args:
+        rows: of `evaluation.evaluate`, or of `evaluation.read_cases`.
+        path: file to write, .html.
+        links: by case, address of its report, relative to this one; others have none.
+        flags: by case, "accept", "review" or "reject".
+        curves: of `evaluation.evaluate`, for the sparsification; empty or None without a predicted variance.
+        convention: the one the rows were made with.
+        main: the structure whose Dice ranks the cases; without it the displacement error does, or the residual.
+        about: lines on where the result comes from.
+        title: of the page.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: no rows, two rows of one case, or a score that is no number.
+
+    Example:
+        >>> cohort_report(evaluation.read_cases("runs/het/test"), "index.html")
+    """
+    rows = as_numbers(rows)
+    if len({row["case_id"] for row in rows}) != len(rows):
+        raise ValueError("expected one row for each case, got several of one")
+    main = main if any(f"registered_dice_{main}" in row for row in rows) else None
+    summary = summarise(rows, convention, main)
+    flags, links = dict(flags or {}), dict(links or {})
+    sections = [
+        _overview(summary, flags, len(rows)),
+        _failed(rows, links),
+        _worst(rows, links, flags, main),
+        _distributions(rows, main),
+        _sparsification(curves),
+        _means(summary),
+        _source(convention, about or {}),
+    ]
+    patients = summary["per_patient"]["n_patients"]
+    line = f"{len(rows)} cases of {patients} patients · {summary['n_failed']} failed"
+    button = element("button", "light / dark", id="theme", type="button", hidden=True)
+    top = element("header", button, element("h1", title), element("p", line), class_="top")
+    write_text(path, html.page(title, top, element("main", sections)))
+    return Path(path)
+
+
+def _overview(summary: dict, flags: Mapping[str, str], cases: int) -> Html:
+    tiles = [("cases", cases), ("patients", summary["per_patient"]["n_patients"]), ("failed", summary["n_failed"])]
+    counts = {flag: sum(one == flag for one in flags.values()) for flag in ("accept", "review", "reject")}
+    if flags:
+        tiles += [(element("span", WORDS[flag], class_=f"flag {flag}"), count) for flag, count in counts.items()]
+        tiles.append(("without verdict", cases - sum(counts.values())))
+    body = element("dl", [element("div", element("dt", name), element("dd", n)) for name, n in tiles], class_="tiles")
+    note = None if flags else "No verdicts: no calibration was given."
+    return element("section", body, note and element("p", note, class_="note verdict none"), id="verdict")
+
+
+def _failed(rows: Sequence[Mapping], links: Mapping[str, str]) -> Html:
+    failed = [row for row in rows if row["failed"]]
+    items = [element("li", _name(row, links), f": {row['failed']}") for row in failed]
+    note = "None." if not failed else "They take part in no mean of a score that they do not have."
+    told = element("p", note, class_="note")
+    return element(
+        "section", element("h2", f"Failed cases ({len(failed)})"), told, items and element("ul", items), id="failed"
+    )
+
+
+def _worst(rows: Sequence[Mapping], links: Mapping[str, str], flags: Mapping[str, str], main: str | None) -> Html:
+    shown = [one for one in _shown(main) if any(_known(row, "registered", one[0]) for row in rows)]
+    maps = dict.fromkeys(name for row in rows for name in row if name.endswith("_mean_mm"))
+    shown += [(name.removeprefix("registered_"), f"{_map_name(name)} mm", 1, 2) for name in maps]
+    heads = [
+        "",
+        "case",
+        "patient",
+        "group",
+        *(["verdict"] if flags else []),
+        *(heading for _, heading, *_ in shown),
+        "failed",
+    ]
+    body = [_row(place, rows[i], shown, links, flags) for place, i in enumerate(worst_first(rows, main), start=1)]
+    head = element("tr", [element("th", text, scope="col") for text in heads])
+    table = element("table", element("thead", head), element("tbody", body), class_="sortable")
+    ranked = ranking_metric(rows, main)
+    order = (
+        f"Sorted by {ranked[1]}, the worst first" if ranked else "In the order of the evaluation: nothing ranks them"
+    )
+    note = f"{order}; cases without that score come last. Undeformed → registered; px are voxels of the fixed grid."
+    return element(
+        "section",
+        element("h2", "Cases"),
+        element("p", note, class_="note"),
+        element("div", table, class_="wide"),
+        id="cases",
+    )
+
+
+def _row(place: int, row: Mapping, shown: list, links: Mapping[str, str], flags: Mapping[str, str]) -> Html:
+    cells = [element("td", element("data", place, value=place)), element("th", _name(row, links), scope="row")]
+    cells += [element("td", row["patient"]), element("td", row.get("group") or "")]
+    if flags:
+        flag = flags.get(row["case_id"])
+        word = element("span", WORDS[flag], class_=f"flag {flag}") if flag else "–"
+        cells.append(element("td", word, data_empty=flag is None))
+    for metric, _, factor, decimals in shown:
+        before, after = (number(row.get(f"{block}_{metric}", math.nan), factor, decimals) for block in BLOCKS)
+        arrow = [before, " → "] if _changes(metric) else []
+        cells.append(element("td", arrow, after, data_empty=not _known(row, "registered", metric)))
+    cells.append(element("td", row["failed"], class_="why", data_empty=not row["failed"]))
+    return element("tr", cells)
+
+
+def _distributions(rows: Sequence[Mapping], main: str | None) -> Html:
+    charts = []
+    for metric, heading, factor, _ in _shown(main):
+        groups = {
+            block: [row[f"{block}_{metric}"] * factor for row in rows if _known(row, block, metric)]
+            for block in (BLOCKS if _changes(metric) else BLOCKS[1:])
+        }
+        if any(groups.values()):
+            note = "a dot a case; box: quartiles and median; line: least to largest"
+            charts.append(distribution(heading, note, heading, groups))
+    body = element("div", charts, class_="charts") if charts else element("p", "No score is defined.", class_="note")
+    return element("section", element("h2", "Distributions"), body, id="distributions")
+
+
+def _sparsification(curves: Curves | None) -> Html:
+    title = element("h2", "Sparsification")
+    if not curves:
+        note = "No sparsification: it needs a model that predicts σ_I."
+        return element("section", title, element("p", note, class_="note"), id="sparsification")
+    charts = []
+    for name, sums in curves.sparsification.items():
+        mean = curves.mean(name)
+        lines = [
+            Line("most uncertain by σ_I", mean.fraction, mean.curve, "s0"),
+            Line("largest errors (oracle)", mean.fraction, mean.oracle, "oracle"),
+            Line("at random", np.array([0, 1]), np.full(2, mean.curve[0]), "random"),
+        ]
+        heading = f"{name.replace('_', ', ')}: area to the oracle {area(mean):.2g}"
+        note = f"mean of {int(sums['pairs'])} cases; error left after removing voxels"
+        charts.append(line_chart(heading, note, "removed fraction of the voxels", UNITS[name.split("_")[0]], lines))
+    return element("section", title, element("div", charts, class_="charts"), id="sparsification")
+
+
+def _means(summary: dict) -> Html:
+    body = []
+    for metric, heading, factor, decimals in columns(summary):
+        cells = [_mean(summary[block], metric, factor, decimals) for block in BLOCKS]
+        if any(cells):
+            counts = [summary["n"][block].get(metric, 0) for block in BLOCKS]
+            cells = [element("td", cell) for cell in (*cells, max(counts))]
+            body.append(element("tr", element("th", heading, scope="row"), cells))
+    head = element("tr", [element("th", text, scope="col") for text in ("score", "undeformed", "registered", "cases")])
+    table = element("table", element("thead", head), element("tbody", body), class_="scores")
+    note = f"Over cases, ± standard deviation; convention {summary['convention']}."
+    return element(
+        "section",
+        element("h2", "Means"),
+        element("p", note, class_="note"),
+        element("div", table, class_="wide"),
+        id="means",
+    )
+
+
+def _mean(block: Mapping, metric: str, factor: float, decimals: int) -> list | str:
+    if block.get(metric) is None:
+        return ""
+    return [number(block[metric], factor, decimals), " ± ", number(block[f"{metric}_std"], factor, decimals)]
+
+
+def _source(convention: str, about: Mapping) -> Html:
+    facts = {"hetmorph": __version__, "convention": convention} | dict(about)
+    rows = [element("tr", element("th", key, scope="row"), element("td", str(value))) for key, value in facts.items()]
+    note = "For research. No medical device."
+    return element(
+        "section", element("h2", "Where this comes from"), element("table", rows), element("p", note), id="source"
+    )
+
+
+def _shown(main: str | None) -> list[tuple[str, str, int, int]]:
+    first = [(f"dice_{main}", f"Dice {structure_heading(main)}", 1, 3)] if main else []
+    return [*first, *SHOWN]
+
+
+def _changes(metric: str) -> bool:
+    return metric.split("_")[0] in CHANGES
+
+
+def _known(row: Mapping, block: str, metric: str) -> bool:
+    return math.isfinite(row.get(f"{block}_{metric}", math.nan))
+
+
+def _map_name(column: str) -> str:
+    return column.removeprefix("registered_").removesuffix("_mean_mm")
+
+
+def _name(row: Mapping, links: Mapping[str, str]) -> Html | str:
+    """The case, linked to its report where it has one; the address stays relative whatever it holds."""
+    link = links.get(row["case_id"])
+    return row["case_id"] if link is None else element("a", row["case_id"], href=f"./{quote(link)}")

@@ -1,0 +1,79 @@
+"""Accept, review or reject one registration, and why, in words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hetmorph.evaluation.cases import foreground
+
+WORDS = {"accept": "Accept", "review": "Review", "reject": "Reject", "none": "No verdict"}
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What a calibration says about one registration.
+
+    Attributes:
+        flag: "accept", "review", "reject", or "none" where nothing can be said.
+        reason: a sentence or two.
+        bound: `[*S]` bound of the displacement's error, voxels, NaN where not known; or None.
+        score: its mean over the region, voxels; NaN where it is not known.
+    """
+
+    flag: str
+    reason: str
+    bound: np.ndarray | None = None
+    score: float = float("nan")
+
+
+def verdict(pair, maps: Mapping, calibration) -> Verdict:
+    """Judge a registration by its maps of uncertainty.
+
+    Args:
+        pair: the `hetmorph.data.Pair`.
+        maps: by name, `uncertainty.UncertaintyMap`s of it.
+        calibration: an `uncertainty.Calibration`, made with the same options of the maps; or None.
+    """
+    if calibration is None:
+        return Verdict("none", "No calibration was given: nothing here says whether this registration can be trusted.")
+    missing = [name for name in calibration.combination.weights if name not in maps]
+    if missing:
+        return Verdict("none", f"The calibration is of maps that were not made here: {', '.join(missing)}.")
+    region, where = foreground(pair), "foreground"
+    if calibration.about.get("region") == "labels":
+        if pair.fixed_labels is None:
+            return Verdict("none", "The calibration is of labelled voxels; the fixed image has no labels.")
+        region, where = pair.fixed_labels > 0, "labelled voxels"
+    bound, flag = calibration.judge({name: one.std for name, one in maps.items()}, region)
+    values = bound[region & np.isfinite(bound)]
+    if not values.size:
+        return Verdict(flag, f"In no voxel of the {where} is the bound of the error known.", bound)
+    score = float(values.mean())
+    return Verdict(flag, _reason(flag, score, where, calibration.triage), bound, score)
+
+
+def promise(calibration) -> str:
+    """What the bound of a calibration means, and where its limits come from."""
+    bound, triage, about = calibration.bound, calibration.triage, calibration.about
+    source = ", ".join(f"{key}: {about[key]}" for key in ("data", "model", "patients") if about.get(key))
+    return (
+        f"Bound: {bound.scale:.3g} × {calibration.combination.name}. In patients like the {bound.patients} of the "
+        f"calibration it holds for {bound.coverage:.0%} of the voxels on average, not in every patient or region. The "
+        f"limits come from cases of known error, called bad above a mean error of {triage.tolerance:g} voxels: at most "
+        "a tenth were bad up to the limit of acceptance, at least nine tenths from the limit of rejection on. "
+        f"Calibrated on {source or 'an unknown source'}; it says nothing about other models or data."
+    )
+
+
+def _reason(flag: str, score: float, where: str, triage) -> str:
+    mean = f"The mean bound of the error over the {where} is {score:.2f} voxels"
+    if flag == "accept":
+        return f"{mean}, not above {triage.accept:.2f}, the limit of acceptance."
+    if flag == "reject":
+        return f"{mean}, not below {triage.reject:.2f}, the limit of rejection."
+    accepted = f"above {triage.accept:.2f}, the limit of acceptance" if np.isfinite(triage.accept) else ""
+    accepted = accepted or "and no bound was small enough for acceptance in the calibration"
+    rejected = f"below {triage.reject:.2f}, the limit of rejection" if np.isfinite(triage.reject) else ""
+    rejected = rejected or "none was large enough for rejection"
+    return f"{mean}, {accepted}, and {rejected}."

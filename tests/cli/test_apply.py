@@ -1,0 +1,114 @@
+"""`hetmorph apply` and `jacobian` on transforms that are known."""
+
+import numpy as np
+import pytest
+
+from hetmorph.io import Transform, read_image, write_image, write_transform
+from tests import anatomy
+from tests.cli.conftest import arrays
+from tests.io.worlds import GRIDS_3D
+
+GRID = GRIDS_3D["oblique"]
+SHIFT = np.array([2.0, -1.0, 3.0])  # RAS mm, fixed to moving
+
+
+@pytest.fixture
+def moved_world(tmp_path):
+    """A translation on disk, and an image and labels that lie where it leads."""
+    u = np.broadcast_to(np.linalg.solve(GRID.linear, SHIFT), (*GRID.shape, 3))
+    write_transform(tmp_path / "t.nii.gz", Transform(u, GRID))
+    write_image(tmp_path / "m.nii.gz", anatomy.image(GRID, SHIFT).array, GRID)
+    write_image(tmp_path / "l.nii.gz", anatomy.labels(GRID, SHIFT).array, GRID)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("frame", "sign"), [("LPS", (-1, -1, 1)), ("RAS", (1, 1, 1))])
+def test_points_of_the_fixed_image_come_out_in_the_moving_one(hetmorph, moved_world, frame, sign):
+    place = anatomy.middle(GRID) * sign
+    (moved_world / "p.csv").write_text(f"x,y,z\n{','.join(map(str, place))}\n")
+    words = ("apply", "--transform", moved_world / "t.nii.gz", "--points", moved_world / "p.csv")
+    hetmorph(*words, "--points-out", moved_world / "q.csv", "--points-frame", frame)
+    got = np.array((moved_world / "q.csv").read_text().splitlines()[1].split(","), float)
+    np.testing.assert_allclose(got, place + SHIFT * sign, atol=1e-4)
+
+
+def test_images_and_labels_come_onto_the_fixed_grid(hetmorph, moved_world):
+    hetmorph(
+        *("apply", "--transform", moved_world / "t.nii.gz", "--moving", moved_world / "m.nii.gz"),
+        *("--moved", moved_world / "moved.nii.gz", "--labels", moved_world / "l.nii.gz", "--nearest"),
+        *("--labels-out", moved_world / "lo.nii.gz"),
+    )
+    moved, labels = arrays(moved_world / "moved.nii.gz", moved_world / "lo.nii.gz")
+    expected = anatomy.image(GRID).array
+    there = moved != 0
+    assert there.mean() > 0.6 and np.abs(moved - expected)[there].max() < 0.1 * np.ptp(expected)
+    assert (labels == anatomy.labels(GRID).array).mean() > 0.9 and labels.dtype == np.uint8
+
+
+def test_another_fixed_image(hetmorph, moved_world):
+    """The transform is a mapping of millimetres: on a finer grid the result is the same world."""
+    from hetmorph.io import model_grid
+
+    finer = model_grid(GRID, spacing=1.0)
+    write_image(moved_world / "f.nii.gz", anatomy.image(finer, about=GRID).array, finer)
+    hetmorph(
+        *("apply", "--transform", moved_world / "t.nii.gz", "--fixed", moved_world / "f.nii.gz"),
+        *("--moving", moved_world / "m.nii.gz", "--moved", moved_world / "moved.nii.gz"),
+    )
+    moved = read_image(moved_world / "moved.nii.gz")
+    assert moved.grid.same(finer)
+    expected = anatomy.image(finer, about=GRID).array
+    there = moved.array != 0
+    assert np.abs(moved.array - expected)[there].max() < 0.12 * np.ptp(expected)
+
+
+def test_a_sequence_goes_through_one_transform(hetmorph, moved_world):
+    frames = np.stack([anatomy.image(GRID, SHIFT).array * factor for factor in (1, 2)], -1)
+    write_image(moved_world / "m4.nii.gz", frames, GRID)
+    hetmorph(
+        *("apply", "--transform", moved_world / "t.nii.gz", "--moving", moved_world / "m4.nii.gz"),
+        *("--moved", moved_world / "moved.nii.gz"),
+    )
+    (moved,) = arrays(moved_world / "moved.nii.gz")
+    np.testing.assert_allclose(2 * moved[..., 0], moved[..., 1], rtol=1e-4, atol=1e-3)
+
+
+def test_a_dry_run_writes_nothing(hetmorph, moved_world):
+    before = sorted(moved_world.iterdir())
+    words = ("--moving", moved_world / "m.nii.gz", "--moved", moved_world / "x.nii.gz", "--dry-run")
+    assert "would write" in hetmorph("apply", "--transform", moved_world / "t.nii.gz", *words).output
+    words = ("--out", moved_world / "j.nii.gz", "--dry-run")
+    assert "folds 0 %" in hetmorph("jacobian", "--transform", moved_world / "t.nii.gz", *words).output
+    assert sorted(moved_world.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--points", "p.csv"), "--points and --points-out belong together"),
+        (("--moved", "x.nii.gz"), "--moved needs --moving"),
+        ((), "nothing to write"),
+        (("--labels", "{}/m.nii.gz", "--labels-out", "{}/x.nii.gz"), "labels must be whole numbers"),
+        (("--points", "{}/p.txt", "--points-out", "{}/q.csv"), "p.txt: no such file"),
+        (("--moving", "{}/t.nii.gz", "--moved", "{}/x.nii.gz"), "expected"),
+    ],
+)
+def test_mistakes_are_named(hetmorph, moved_world, words, message):
+    words = [word.format(moved_world) for word in words]
+    result = hetmorph("apply", "--transform", moved_world / "t.nii.gz", *words, status=2)
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_what_is_no_transform_is_named(hetmorph, moved_world):
+    words = ("--moving", moved_world / "m.nii.gz", "--moved", moved_world / "x.nii.gz")
+    result = hetmorph("apply", "--transform", moved_world / "m.nii.gz", *words, status=2)
+    assert "m.nii.gz" in result.stderr and "expected displacements" in result.stderr
+
+
+def test_jacobian_of_a_stretch(hetmorph, tmp_path):
+    write_transform(tmp_path / "t.nii.gz", Transform(0.2 * GRID.indices() * [1, 0, 0], GRID))
+    assert (
+        "determinant 1.2 to 1.2"
+        in hetmorph("jacobian", "--transform", tmp_path / "t.nii.gz", "--out", tmp_path / "j.nii.gz", "--log").output
+    )
+    np.testing.assert_allclose(arrays(tmp_path / "j.nii.gz")[0], np.log(1.2), atol=1e-4)

@@ -1,0 +1,95 @@
+"""A table of pairs: what can be done is done, what cannot is listed, what is missing is made up for."""
+
+import shutil
+
+import pytest
+
+from hetmorph.io import read_image
+
+
+@pytest.fixture
+def table(volumes):
+    """Three pairs, the second of which has no moving image."""
+    shutil.copy(volumes / "m.nii.gz", volumes / "m3.nii.gz")
+    (volumes / "pairs.csv").write_text(
+        "case,moving,fixed,moving_labels\none,m.nii.gz,f.nii.gz,l.nii.gz\ntwo,gone.nii.gz,f.nii.gz,\nthree,m3.nii.gz,f.nii.gz,\n"
+    )
+    return volumes / "pairs.csv"
+
+
+def batch(hetmorph, table, models, *more, status=0):
+    out = table.parent / "out"
+    return hetmorph("register", "--pairs", table, "--out", out, "--model", models["vxm3d"], *more, status=status), out
+
+
+def times(out):
+    return {path.relative_to(out).as_posix(): path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")}
+
+
+def test_the_others_are_done_and_resume_does_the_missing(hetmorph, table, models):
+    result, out = batch(hetmorph, table, models, status=1)
+    assert "2 of 3 pairs registered, 1 failed" in result.stdout
+    assert f"failed: two: --moving {table.parent / 'gone.nii.gz'}: no such file" in result.stderr
+    before = times(out)
+    assert set(before) == {
+        *(
+            "one/moved.nii.gz",
+            "one/transform.nii.gz",
+            "one/labels.nii.gz",
+            "three/moved.nii.gz",
+            "three/transform.nii.gz",
+        )
+    }
+    assert "go on with --resume" in batch(hetmorph, table, models, status=2)[0].stderr
+
+    shutil.copy(table.parent / "m.nii.gz", table.parent / "gone.nii.gz")
+    result, _ = batch(hetmorph, table, models, "--resume")
+    assert "1 of 3 pairs registered, 2 were done before, 0 failed" in result.stdout
+    after = times(out)
+    assert set(after) - set(before) == {"two/moved.nii.gz", "two/transform.nii.gz"}
+    assert all(after[name] == when for name, when in before.items())
+
+
+def test_resume_redoes_what_was_made_otherwise(hetmorph, table, models):
+    batch(hetmorph, table, models, status=1)
+    result, out = batch(hetmorph, table, models, "--resume", "--spacing", 2.0, status=1)
+    assert "2 of 3 pairs registered, 1 failed" in result.stdout
+    before = times(out)
+    (out / "one" / "moved.nii.gz").unlink()
+    shutil.copy(table.parent / "f.nii.gz", table.parent / "m3.nii.gz")  # another image under the same name
+    result, _ = batch(hetmorph, table, models, "--resume", "--spacing", 2.0, status=1)
+    assert "2 of 3 pairs registered, 1 failed" in result.stdout
+    assert all(times(out)[name] > when for name, when in before.items())
+    assert read_image(out / "one" / "moved.nii.gz").array.any()
+
+
+def test_a_dry_run_names_the_broken_case_and_writes_nothing(hetmorph, table, models):
+    result, out = batch(hetmorph, table, models, "--dry-run", status=1)
+    assert not out.exists() and "2 of 3 pairs could be registered, 1 failed" in result.stdout
+    assert "failed: two" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b\n1,2\n", "expected columns moving, fixed"),
+        ("moving,fixed\n", "holds no pair"),
+        ("moving,fixed\nm.nii.gz,\n", "row 1: moving or fixed is empty"),
+        ("moving,fixed,case\nm.nii.gz,f.nii.gz,../x\n", "cannot be the name of a folder"),
+        ("moving,fixed,case\nm.nii.gz,f.nii.gz,x\nm.nii.gz,f.nii.gz,x\n", "row 2: there is a case x already"),
+    ],
+)
+def test_a_table_that_cannot_be_used(hetmorph, table, models, content, message):
+    table.write_text(content)
+    assert message in batch(hetmorph, table, models, status=2)[0].stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--moved", "/tmp/x.nii.gz"), "results are file names inside the folder"),
+        (("--moving", "m.nii.gz"), "--pairs names the inputs"),
+    ],
+)
+def test_options_that_do_not_go_with_a_table(hetmorph, table, models, words, message):
+    assert message in batch(hetmorph, table, models, *words, status=2)[0].stderr

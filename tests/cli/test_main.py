@@ -1,0 +1,160 @@
+"""The command as a whole: help, errors, start, doctor."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hetmorph.cli.main import cli
+from hetmorph.cli.models import find_model
+from tests.cli.conftest import arrays
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("verb", sorted(set(cli.commands) - {"train", "evaluate"}))
+def test_help_of_every_verb(hetmorph, verb):
+    said = " ".join(hetmorph(verb, "--help").output.lower().split())
+    for word in ("direction", "frame", "unit", "example", f"hetmorph {verb}", "--dry-run"):
+        assert word in said, f"{verb} --help says nothing of {word}"
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_help_of_the_verbs_that_are_scripts(hetmorph, verb):
+    said = " ".join(hetmorph(verb, "--help").output.split())
+    for word in ("Direction", "grid of the fixed image", "voxels", "Examples", f"usage: hetmorph {verb}", "--dry-run"):
+        assert word in said, f"{verb} --help says nothing of {word}"
+
+
+def test_train_and_evaluate(hetmorph, tmp_path, monkeypatch):
+    """From anywhere, without a clone; a dry run reads the data and writes nothing."""
+    monkeypatch.chdir(tmp_path)
+    said = hetmorph("train", "--data", "phantom", "--steps", 3, "--out", "run", "--dry-run").output
+    assert "would start" in said and "would write run" in said
+    said = hetmorph("evaluate", "--data", "phantom", "--model", "undeformed", "--out", "scores", "--dry-run").output
+    assert "would register" in said and not list(tmp_path.iterdir())
+    hetmorph("evaluate", "--data", "phantom", "--size", 32, 32, "--model", "undeformed", "--out", "scores")
+    assert (tmp_path / "scores" / "cases.csv").exists()
+    result = hetmorph("train", "--data", "phantom", "--gamma", -1, "--out", "run", status=2)
+    assert result.stderr.startswith("hetmorph train: error: ") and len(result.stderr.splitlines()) == 1
+
+
+def run(words, **options):
+    """The command as its console script starts it."""
+    start = "import sys; sys.argv[0] = '/usr/bin/hetmorph'; from hetmorph.cli.main import cli; {}; sys.exit(cli())"
+    check = "import atexit; atexit.register(lambda: print('tensorflow' in sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", start.format(check), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, **options)
+
+
+@pytest.mark.parametrize("words", [("--help",), ("register", "--help"), ("--version",), ("apply",), ("nonsense",)])
+def test_help_and_mistakes_do_not_wait_for_tensorflow(words):
+    done = run(words)
+    assert done.stdout.splitlines()[-1] == "False"
+    assert done.returncode == (0 if words[-1].startswith("--") else 2)
+
+
+def test_the_command_of_its_own_process(volumes, models):
+    """From a folder of its own; stderr holds the error alone."""
+    done = run(
+        (
+            "register",
+            "--moving",
+            "m.nii.gz",
+            "--fixed",
+            "f.nii.gz",
+            "--moved",
+            "x/moved.nii.gz",
+            "--model",
+            models["vxm3d"],
+        ),
+        cwd=volumes,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "wrote x/moved.nii.gz" in done.stdout and arrays(volumes / "x" / "moved.nii.gz")[0].any()
+    done = run(("apply", "--transform", "no.nii.gz", "--moving", "m.nii.gz", "--moved", "y.nii.gz"), cwd=volumes)
+    assert done.returncode == 2
+    assert done.stderr == "hetmorph apply: error: --transform no.nii.gz: no such file\n"
+
+
+def test_the_script_is_installed():
+    """setup.py names what exists."""
+    module, name = re.search(r'"hetmorph=([\w.]+):(\w+)"', (ROOT / "setup.py").read_text()).groups()
+    assert getattr(importlib.import_module(module), name) is cli
+
+
+def test_a_bug_is_not_hidden(monkeypatch):
+    from click.testing import CliRunner
+
+    def broken():
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(cli.commands["doctor"], "callback", lambda **_: broken())
+    assert isinstance(CliRunner().invoke(cli, ["doctor"]).exception, KeyError)
+
+
+def test_doctor(hetmorph, monkeypatch):
+    said = hetmorph("doctor").output
+    assert "tensorflow 2." in said and "ok a registration with a known answer" in said and "extra formats" in said
+    assert "ok" not in hetmorph("doctor", "--dry-run").output.split()
+
+
+def test_doctor_says_what_does_not_work(hetmorph, monkeypatch):
+    import hetmorph.cli.doctor as doctor
+
+    monkeypatch.setitem(doctor._CHECKS, "TensorFlow", lambda: 1 / 0)
+    monkeypatch.setattr(doctor, "model_folders", lambda: [Path("nowhere")])
+    monkeypatch.setattr(doctor, "SHIPPED", "gone")
+    said = hetmorph("doctor", status=1).output
+    assert "FAILED TensorFlow: ZeroDivisionError" in said and "-  shipped model: none in nowhere" in said
+
+
+def test_models_are_found_by_name(tmp_path, monkeypatch):
+    (tmp_path / "mine" / "1").mkdir(parents=True)
+    monkeypatch.setenv("HETMORPH_MODELS", str(tmp_path))
+    assert find_model("mine") == str(tmp_path / "mine")
+    assert find_model("demons") == "demons"
+    assert Path(find_model("acdc_vxm_het")).is_dir()
+    with pytest.raises(ValueError, match=f"no model 'other'.*{tmp_path}.*there are: .*mine"):
+        find_model("other")
+
+
+def test_export(hetmorph, tmp_path, models):
+    words = ("export", "--model", models["vxm3d"], "--out", tmp_path / "served")
+    hetmorph(*words, "--dry-run")
+    assert not (tmp_path / "served").exists()
+    hetmorph(*words)
+    assert (tmp_path / "served" / "1" / "saved_model.pb").exists()
+    assert "exists; versions are never overwritten" in hetmorph(*words, "--version", 1, status=2).stderr
+    assert "no such file" in hetmorph("export", "--model", "no.keras", "--out", tmp_path, status=2).stderr
+    assert "expected a size such as" in hetmorph(*words, "--warmup", "12,12", status=2).stderr
+    said = hetmorph(*words, "--deploy").output
+    assert (tmp_path / "served" / "2").is_dir() and "models.config" in said
+
+
+def test_serve_check(hetmorph, tmp_path, models):
+    hetmorph("export", "--model", models["het2d"], "--out", tmp_path / "served")
+    assert "would check" in hetmorph("serve-check", tmp_path / "served", "--dry-run").output
+    said = hetmorph("serve-check", tmp_path / "served", "--model", models["het2d"], "--size", "24x20").output
+    assert "ok   equals the local model" in said and "FAIL" not in said
+    assert (
+        "FAIL equals the local model"
+        in hetmorph("serve-check", tmp_path / "served", "--model", "acdc_vxm_het", status=1).output
+    )
+    assert "no model" in hetmorph("serve-check", tmp_path / "gone", status=2).stderr
+
+
+def test_uncertainty(hetmorph, volumes, models):
+    import numpy as np
+
+    pair = ("--moving", volumes / "m.nii.gz", "--fixed", volumes / "f.nii.gz", "--model", models["vxm3d"], "--draws", 3)
+    hetmorph("uncertainty", *pair, "--out", volumes / "u.nii.gz", "--dry-run")
+    assert not (volumes / "u.nii.gz").exists()
+    hetmorph("uncertainty", *pair, "--out", volumes / "u.nii.gz")
+    hetmorph("register", *pair, "--uncertainty", volumes / "v.nii.gz")
+    np.testing.assert_array_equal(*arrays(volumes / "u.nii.gz", volumes / "v.nii.gz"))

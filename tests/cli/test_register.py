@@ -1,0 +1,282 @@
+"""`hetmorph register` on real files: what is written fits together, whoever reads it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hetmorph.io import read_image, read_transform
+from tests import anatomy
+from tests.cli.conftest import arrays
+
+ALL = ("moved", "transform", "inverse", "jacobian", "uncertainty", "labels-out")
+
+
+def register(hetmorph, folder, model, *more, results=("moved", "transform"), **status):
+    files = [word for name in results for word in (f"--{name}", folder / f"{name}.nii.gz")]
+    labels = ("--labels-moving", folder / "l.nii.gz") if "labels-out" in results else ()
+    pair = ("--moving", folder / "m.nii.gz", "--fixed", folder / "f.nii.gz")
+    return hetmorph("register", *pair, *files, *labels, "--model", model, *more, **status)
+
+
+@pytest.mark.parametrize("spacing", [(), ("--spacing", 1.7)])
+def test_what_is_written_fits_together(hetmorph, volumes, models, spacing):
+    """The transform written, applied, gives --moved and --labels-out; points go there and back; the inverse inverts."""
+    register(hetmorph, volumes, models["vxm3d"], "--draws", 4, *spacing, results=ALL)
+    fixed, moving = read_image(volumes / "f.nii.gz"), read_image(volumes / "m.nii.gz")
+    for name in set(ALL) - {"inverse", "transform"}:
+        image = read_image(volumes / f"{name}.nii.gz", finite=False)
+        assert image.grid.same(fixed.grid), name
+    assert read_image(volumes / "moved.nii.gz").array.dtype == np.int16
+    transform = read_transform(volumes / "transform.nii.gz")
+    assert transform.grid.same(fixed.grid)
+    assert np.linalg.norm(transform.displacement, axis=-1).max() > 0.3  # the model moves something
+
+    hetmorph(
+        *("apply", "--transform", volumes / "transform.nii.gz"),
+        *("--moving", volumes / "m.nii.gz", "--moved", volumes / "again.nii.gz"),
+        *("--labels", volumes / "l.nii.gz", "--labels-out", volumes / "labels.nii.gz"),
+    )
+    again, moved, labels, labels_out = arrays(
+        *(volumes / name for name in ("again.nii.gz", "moved.nii.gz", "labels.nii.gz", "labels-out.nii.gz"))
+    )
+    assert np.abs(again.astype(int) - moved).max() <= 1  # vectors on disk are float32 millimetres
+    assert (labels == labels_out).mean() > 0.999 and set(np.unique(labels_out)) == {0, 2, 3}
+    (jacobian,) = arrays(volumes / "jacobian.nii.gz")
+    hetmorph("jacobian", "--transform", volumes / "transform.nii.gz", "--out", volumes / "j.nii.gz")
+    np.testing.assert_allclose(arrays(volumes / "j.nii.gz")[0], jacobian, atol=1e-3)
+
+    inverse = read_transform(volumes / "inverse.nii.gz")
+    assert inverse.grid.same(moving.grid)
+    index = np.argwhere(np.ones(fixed.grid.shape))
+    index = index[((index > 2) & (index < np.array(fixed.grid.shape) - 3)).all(-1)]
+    start = fixed.grid.world(index)
+    there = transform.world(start)
+    assert (
+        np.linalg.norm(inverse.world(there) - start, axis=-1).mean()
+        < 0.1 * np.linalg.norm(there - start, axis=-1).mean()
+    )
+    (uncertainty,) = arrays(volumes / "uncertainty.nii.gz")
+    assert np.nanmax(uncertainty) > 0 and np.isfinite(uncertainty).mean() > 0.3
+
+
+def test_simpleitk_moves_the_image_to_the_same_place(hetmorph, volumes, models):
+    sitk = pytest.importorskip("SimpleITK")
+    register(hetmorph, volumes, models["vxm3d"])
+    field = sitk.Cast(sitk.ReadImage(str(volumes / "transform.nii.gz")), sitk.sitkVectorFloat64)
+    fixed, moving = (sitk.ReadImage(str(volumes / name), sitk.sitkFloat32) for name in ("f.nii.gz", "m.nii.gz"))
+    warp = sitk.DisplacementFieldTransform(field)
+    theirs = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, warp, sitk.sitkLinear, 0.0)).T
+    (ours,) = arrays(volumes / "moved.nii.gz")
+    both = theirs != 0
+    assert both.mean() > 0.5
+    assert np.abs(ours - theirs)[both].max() < 1  # rounded to int16, as the moving image
+
+
+def test_points_go_the_other_way(hetmorph, volumes, models):
+    """A landmark of the fixed image comes out where the moving image has it; the inverse brings it back."""
+    register(hetmorph, volumes, models["vxm3d"], results=("moved", "transform", "inverse"))
+    fixed = read_image(volumes / "f.nii.gz").grid
+    start = fixed.world((np.array(fixed.shape) - 1) / 2) * [-1, -1, 1]
+    (volumes / "p.csv").write_text(f"name,x,y,z\napex,{','.join(f'{x:.6f}' for x in start)}\n")
+    for transform, source, target in (("transform", "p.csv", "q.csv"), ("inverse", "q.csv", "r.csv")):
+        hetmorph(
+            *("apply", "--transform", volumes / f"{transform}.nii.gz"),
+            *("--points", volumes / source, "--points-out", volumes / target),
+        )
+    there, back = (
+        np.array((volumes / name).read_text().splitlines()[1].split(",")[1:], float) for name in ("q.csv", "r.csv")
+    )
+    expected = read_transform(volumes / "transform.nii.gz").world(start[None] * [-1, -1, 1])[0] * [-1, -1, 1]
+    np.testing.assert_allclose(there, expected, atol=1e-4)
+    assert np.abs(there - start).max() > 0.05 and np.abs(back - start).max() < 0.3 * np.abs(there - start).max()
+
+
+def test_a_2d_model_on_a_stack(hetmorph, stack, models):
+    register(hetmorph, stack, models["het2d"], results=("moved", "transform", "variance", "labels-out"))
+    transform = read_transform(stack / "transform.nii.gz")
+    assert np.abs(transform.displacement[..., 2]).max() < 1e-4 < np.abs(transform.displacement[..., :2]).max()
+    (variance,) = arrays(stack / "variance.nii.gz")
+    assert variance.shape == transform.grid.shape and variance.min() > 0
+
+
+def test_png(hetmorph, tmp_path, models):
+    from PIL import Image as Picture
+
+    for name, shift in (("m.png", 0.0), ("f.png", 2.0)):
+        x, y = np.meshgrid(np.arange(24.0), np.arange(20.0))
+        pixels = 200 * np.exp(-((x - 11 - shift) ** 2 + (y - 9) ** 2) / 30)
+        Picture.fromarray(pixels.astype(np.uint8)).save(tmp_path / name)
+    hetmorph(
+        *("register", "--moving", tmp_path / "m.png", "--fixed", tmp_path / "f.png", "--model", models["het2d"]),
+        *("--moved", tmp_path / "moved.png", "--transform", tmp_path / "t.nii.gz", "--instance-optimise", 40),
+        *("--instance-lambda", 0.001),
+    )
+    moving, fixed, moved = (x.astype(float) for x in arrays(*(tmp_path / n for n in ("m.png", "f.png", "moved.png"))))
+    assert moved.shape == (24, 20)
+    assert np.square(moved - fixed).mean() < 0.2 * np.square(moving - fixed).mean()
+    assert read_transform(tmp_path / "t.nii.gz").grid.shape == (24, 20)
+
+
+@pytest.mark.parametrize(("name", "format"), [("t.h5", "itk"), ("t.npz", "learn2reg"), ("t.npz", "voxelmorph")])
+def test_formats_of_others(hetmorph, volumes, models, name, format):
+    if format == "itk":
+        pytest.importorskip("SimpleITK")
+    register(hetmorph, volumes, models["vxm3d"], "--transform", volumes / name, "--format", format, results=("moved",))
+    hetmorph(
+        *("apply", "--transform", volumes / name, "--fixed", volumes / "f.nii.gz", "--format", format),
+        *("--moving", volumes / "m.nii.gz", "--moved", volumes / "again.nii.gz"),
+    )
+    again, moved = arrays(volumes / "again.nii.gz", volumes / "moved.nii.gz")
+    assert np.abs(again.astype(int) - moved).max() <= 1
+
+
+def test_where_it_comes_from_stands_beside_it(hetmorph, volumes, models):
+    register(hetmorph, volumes, models["vxm3d"], "--seed", 3)
+    for name, unit in (("transform", "mm"), ("moved", "intensity of the moving image")):
+        entries = json.loads((volumes / f"{name}.json").read_text())
+        assert entries["command"][:2] == ["hetmorph", "register"] and "--seed" in entries["command"]
+        assert entries["inputs"]["moving"] == str(volumes / "m.nii.gz")
+        assert len(entries["model"]["sha256"]) == 64 and entries["settings"]["seed"] == 3
+        assert unit in (entries.get("unit"), entries.get("transform", {}).get("unit"))
+
+
+def test_bids_names(hetmorph, volumes, models):
+    register(hetmorph, volumes, models["vxm3d"], "--bids", volumes / "out", results=())
+    names = {path.name for path in (volumes / "out").glob("*.nii.gz")}
+    assert "sub-m_from-moving_to-fixed_mode-image_xfm.nii.gz" in names and len(names) == 4
+
+
+def test_a_mask(hetmorph, volumes, models):
+    register(hetmorph, volumes, models["vxm3d"], "--mask", volumes / "f.nii.gz", results=("transform",))
+    assert json.loads((volumes / "transform.json").read_text())["inputs"]["mask"].endswith("f.nii.gz")
+
+
+def test_a_dry_run_writes_nothing(hetmorph, volumes, models):
+    before = sorted(volumes.iterdir())
+    said = register(hetmorph, volumes, models["vxm3d"], "--dry-run", results=ALL).output
+    assert sorted(volumes.iterdir()) == before
+    assert all(f"would write {volumes / name}.nii.gz" in said for name in ALL)
+    assert "9 × 13 × 11 voxels" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--moved", "x.tiff"), "--moved x.tiff: expected a name that ends in .nii.gz"),
+        (("--moved", "{}/m.nii.gz"), "--moved {}/m.nii.gz: would overwrite --moving"),
+        (
+            ("--moved", "{}/a.nii.gz", "--transform", "{}/a.h5"),
+            "--transform {}/a.h5: is the same file as --moved, or would share a.json",
+        ),
+        (("--moved", "{}"), "--moved {}: expected a name that ends"),
+        ((), "nothing to write"),
+        (("--labels-out", "{}/x.nii.gz"), "--labels-moving and --labels-out belong together"),
+        (("--moved", "{}/x.nii.gz", "--mask", "no.nii.gz"), "--mask no.nii.gz: no such file"),
+        (("--moved", "{}/x.nii.gz", "--model", "brain"), "no model 'brain': no such file or folder"),
+        (("--variance", "{}/x.nii.gz"), "--variance needs a model with a variance network"),
+        (("--uncertainty", "{}/x.nii.gz", "--method", "tarot"), "--method tarot: expected one of equivariance"),
+        (("--uncertainty", "{}/x.nii.gz", "--method", "dropout"), "dropout"),
+        (("--moved", "{}/x.nii.gz", "--resume"), "--out and --resume are for --pairs"),
+        (("--moved", "{}/x.nii.gz", "--reference", "ED"), "give either --fixed, or --reference"),
+        (("--moved", "{}/x.nii.gz", "--passes", "0"), "'--passes': 0 is not in the range"),
+        (("--moved", "{}/x.nii.gz", "--instance-window", "5"), "--instance-window has no effect"),
+    ],
+)
+def test_a_mistake_is_named_in_one_line(hetmorph, volumes, models, words, message):
+    result = register(
+        *(hetmorph, volumes, models["vxm3d"]), *(word.format(volumes) for word in words), results=(), status=2
+    )
+    assert message.format(volumes) in result.stderr
+    assert result.stderr.startswith("hetmorph register: error: ") and len(result.stderr.splitlines()) == 1
+    assert sorted(path.name for path in volumes.iterdir()) == ["f.nii.gz", "l.nii.gz", "m.nii.gz"]
+
+
+def test_a_broken_file_is_named(hetmorph, volumes, models):
+    (volumes / "m.nii.gz").write_bytes((volumes / "m.nii.gz").read_bytes()[:500])
+    assert "m.nii.gz: not a complete NIfTI file" in register(hetmorph, volumes, models["vxm3d"], status=2).stderr
+
+
+def test_a_program_is_a_model_too(hetmorph, volumes):
+    register(hetmorph, volumes, "undeformed")
+    assert np.abs(read_transform(volumes / "transform.nii.gz").displacement).max() == 0
+
+
+def test_the_shipped_model_by_its_name(hetmorph, stack):
+    register(hetmorph, stack, "acdc_vxm_het", results=("moved", "variance"))
+    assert arrays(stack / "variance.nii.gz")[0].min() > 0
+
+
+def test_a_cine(hetmorph, tmp_path, models):
+    """The reference frame comes out as each frame; labels of it give a curve."""
+    import csv
+    import dataclasses
+
+    from hetmorph.io import Grid, write_image
+
+    grid = Grid((20, 18, 3), np.diag([-1.5, 1.5, 8.0, 1.0]))
+    frames = [anatomy.image(grid, (shift, 0.0, 0.0)).array for shift in (0.0, 1.5, 3.0)]
+    like = dataclasses.replace(anatomy.image(grid), spacing=(*grid.spacing, 0.05))
+    write_image(tmp_path / "cine.nii.gz", np.stack(frames, -1), like)
+    write_image(tmp_path / "ed.nii.gz", anatomy.labels(grid).array, grid)
+    words = (
+        *("register", "--moving", tmp_path / "cine.nii.gz", "--reference", "ED", "--model", models["het2d"]),
+        *(
+            "--moved",
+            tmp_path / "moved.nii.gz",
+            "--transform",
+            tmp_path / "t.nii.gz",
+            "--variance",
+            tmp_path / "s.nii.gz",
+        ),
+        *("--labels-moving", tmp_path / "ed.nii.gz", "--labels-out", tmp_path / "labels.nii.gz"),
+        *("--instance-optimise", 15),
+    )
+    said = hetmorph(*words, "--dry-run").output
+    assert "reference: frame 0" in said and "t_frame-02.nii.gz" in said and "moved_curve.png" in said
+    assert len(list(tmp_path.iterdir())) == 2
+    hetmorph(*words)
+    moved = read_image(tmp_path / "moved.nii.gz")
+    assert moved.array.shape == (20, 18, 3, 3) and moved.spacing[3] == pytest.approx(0.05)
+    assert all(read_image(tmp_path / f"{name}.nii.gz").array.shape == (20, 18, 3, 3) for name in ("labels", "s"))
+    transforms = [read_transform(tmp_path / f"t_frame-0{i}.nii.gz") for i in range(3)]
+    hetmorph(
+        *("apply", "--transform", tmp_path / "t_frame-02.nii.gz", "--labels", tmp_path / "ed.nii.gz"),
+        *("--labels-out", tmp_path / "l2.nii.gz"),
+    )
+    (labels,) = arrays(tmp_path / "labels.nii.gz")
+    assert (arrays(tmp_path / "l2.nii.gz")[0] == labels[..., 2]).mean() > 0.999
+    assert all(transform.grid.same(grid) for transform in transforms)
+    with open(tmp_path / "moved_curve.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["frame"] for row in rows] == ["0", "1", "2"] and float(rows[2]["time"]) == pytest.approx(0.1)
+    volume = (labels[..., 1] == 2).sum() * 1.5 * 1.5 * 8 / 1000
+    assert float(rows[1]["volume_ml_2"]) == pytest.approx(volume, rel=1e-3)
+    assert rows[1]["circumferential_strain_3"] and (tmp_path / "moved_curve.png").exists()
+
+
+@pytest.mark.parametrize("model", ["vxm3d", "het2d"])
+def test_a_report(hetmorph, stack, models, model):
+    from hetmorph.io import write_image
+
+    write_image(
+        stack / "lf.nii.gz",
+        anatomy.labels(read_image(stack / "f.nii.gz").grid).array,
+        read_image(stack / "f.nii.gz"),
+        np.uint8,
+    )
+    pair = ("--moving", stack / "m.nii.gz", "--fixed", stack / "f.nii.gz", "--model", models[model], "--draws", 3)
+    labels = ("--labels-moving", stack / "l.nii.gz", "--labels-fixed", stack / "lf.nii.gz")
+    hetmorph("report", *pair, *labels, "--out", stack / "case.html", "--dry-run")
+    assert not (stack / "case.html").exists()
+    hetmorph("report", *pair, *labels, "--out", stack / "case.html")
+    page = (stack / "case.html").read_text()
+    assert "equivariance" in page.lower() and "label" in page.lower() and "Dice" in page
+    register(hetmorph, stack, models[model], "--report", stack / "other.html", "--draws", 3, results=("moved",))
+    assert "Dice" not in (stack / "other.html").read_text()
+    assert (
+        "--labels-fixed is for --report"
+        in register(
+            hetmorph, stack, models[model], "--labels-fixed", stack / "lf.nii.gz", results=("moved",), status=2
+        ).stderr
+    )
