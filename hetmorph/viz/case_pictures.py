@@ -134,8 +134,7 @@ def deformation(case: ReportedCase, sheet: Sheet) -> Html:
         return [sheet.use("jacobian", i), sheet.line(view.contour(determinant, i, 0.0), "zero")]
 
     within = " (the part within the slice)" if view.through is not None else ""
-    folds = int(np.count_nonzero(determinant <= 0))
-    told = f"the map folds in {folds} voxels" if folds else "the map folds nowhere: there is no zero contour"
+    told = _folds_told(determinant <= 0, view)
     plates = [
         sheet.plate("Deformed grid", f"moving grid · x + u(x) of every {view.step}th line{within}", grid, None),
         sheet.plate("Jacobian determinant", f"{ON_FIXED} · det(I + ∇u), yellow: zero contour", zero, jacobian, told),
@@ -146,6 +145,18 @@ def deformation(case: ReportedCase, sheet: Sheet) -> Html:
         f"Here {told}."
     )
     return _section("deformation", "Deformation", [plates], note)
+
+
+def _folds_told(folds: np.ndarray, view: View) -> str:
+    if not folds.any():
+        return "the map folds nowhere: there is no zero contour"
+    told = f"the map folds in {np.count_nonzero(folds)} voxels"
+    if view.through is None:
+        return told
+    # Not every slice is shown.
+    counts = folds.sum(tuple(axis for axis in range(3) if axis != view.through))
+    where = np.flatnonzero(counts)
+    return f"{told} of the slices {where[0]} to {where[-1]}, most of them in slice {counts.argmax()}"
 
 
 def uncertainty(case: ReportedCase, sheet: Sheet) -> Html:

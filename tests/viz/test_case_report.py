@@ -74,7 +74,12 @@ def test_differences_share_a_symmetric_scale(tmp_path):
              for name in ("Difference before", "Difference after")]  # fmt: skip
     assert ticks[0] == ticks[1] and ticks[0][1].strip("0.") == "" and ticks[0][0] == f"-{ticks[0][2]}"
     before = page.picture("Difference before")[..., :3]
-    np.testing.assert_allclose(before[0, 0], before[0, 0, 0], atol=0.02), "no difference is grey or white"
+    np.testing.assert_allclose(before[0, 0], before[0, 0, 0], atol=0.02, err_msg="no difference is grey or white")
+    sample = shifted_pair(3)
+    redness, difference = before[..., 0] - before[..., 2], (sample.fixed - sample.moving).T
+    assert (redness[difference > 0.2] > 0.2).all() and (redness[difference < -0.2] < -0.2).all(), (
+        "red: fixed is brighter"
+    )
 
 
 def test_outlines_after_an_exact_registration_are_those_of_the_truth(tmp_path):
@@ -141,6 +146,13 @@ def test_folds_have_their_contour_and_are_counted(tmp_path):
     np.testing.assert_array_equal((picture[..., :3] == 0).all(-1), fold_mask(u).T)
     flat = report(tmp_path)
     assert not flat.paths("Jacobian determinant", "zero") and "the map folds nowhere" in flat.text
+
+
+def test_folds_of_a_volume_are_found_in_slices_that_are_not_shown(tmp_path):
+    sample, u = volume(2), np.zeros((32, 32, 8, 3), np.float32)
+    u[10:16, 8:20, 0, 0] = -3.0 * np.arange(6)[:, None]
+    page = report(tmp_path, sample, Prediction(u, sample.moving))
+    assert "slice-0" not in page.source and "voxels of the slices 0 to 0, most of them in slice 0" in page.text
 
 
 def test_a_determinant_of_one_has_the_middle_colour(tmp_path):

@@ -234,6 +234,18 @@ def test_the_same_voxel_is_marked_in_every_picture(open_page, image_report):
     assert not page.locator("#voxel").is_visible()
 
 
+def test_the_marked_voxel_is_that_of_the_array_in_turned_pictures(open_page, tmp_path):
+    """Of a grid to the right and anterior, both axes are turned, and the second runs across after exchanging them."""
+    sample = square(shifted_pair(3))
+    for order, expected in (([0, 1], "(21, 11)"), ([1, 0], "(11, 21)")):
+        affine = np.eye(4)[[*order, 2, 3]]
+        page = open_page(case_report(sample, None, tmp_path / f"{order[0]}.html", affine=affine))
+        plate(page, "Fixed").scroll_into_view_if_needed()
+        box = plate(page, "Fixed").bounding_box()
+        page.mouse.move(box["x"] + box["width"] * 10.5 / 32, box["y"] + box["height"] * 20.5 / 32)
+        assert page.locator("#voxel").inner_text() == f"voxel {expected} of the array"
+
+
 def test_slices_are_chosen_with_and_without_the_script(open_page, volume_report):
     sample = square(volume(2))
 
