@@ -9,7 +9,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is impor
 if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pip install -e .`
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hetmorph.cli.evaluate import *  # noqa: E402, F403
 from hetmorph.cli.evaluate import main  # noqa: E402
 
 if __name__ == "__main__":

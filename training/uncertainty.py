@@ -14,22 +14,24 @@ Example:
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: hide its notes on the CPU
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the clone, of which evaluate.py is used as well
+if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pip install -e .`
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from hetmorph import data, evaluation, uncertainty, viz  # noqa: E402
+from hetmorph.cli import evaluate  # noqa: E402
 from hetmorph.evaluation import known_truth  # noqa: E402
 from hetmorph.io.atomic import write_text  # noqa: E402
 from hetmorph.uncertainty.conformal import least_patients  # noqa: E402
-from training import evaluate  # noqa: E402
 
 SPLITS = ("val", "test")
 METRICS = (("pearson", "Pearson"), ("spearman", "Spearman"), ("naurc", "nAURC"))
@@ -70,7 +72,7 @@ def arguments(argv=None) -> argparse.Namespace:
     add("--passes", type=int, default=1, help="how often a .keras model is applied to what it has moved (default: 1)")
     add("--skip-bad", action="store_true", help="go on without the cases whose files are bad")
     add("--seed", type=int, default=0, help="of transforms, draws and noise (default: 0)")
-    # What evaluate.py, whose functions read the run, asks of its command line besides.
+    # What `hetmorph evaluate`, whose functions read the run, asks of its command line besides.
     parser.set_defaults(known_warp=None, split="val")
     return parser.parse_args(argv)
 

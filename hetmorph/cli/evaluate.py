@@ -25,12 +25,11 @@ import functools
 import sys
 from pathlib import Path
 
-from hetmorph import config, data, evaluation, losses, serving, uncertainty, viz
-from hetmorph.instance import Refined
+from hetmorph import config, data, evaluation, serving, uncertainty, viz
+from hetmorph.cli.models import INSTANCE_LAMBDA, load_model, optimised
 
 # Options of data.load that a training's configuration holds under the same name.
 FROM_RUN = ("crop", "size", "noise", "known_warp", "rounds")
-INSTANCE_LAMBDA = 0.01
 
 
 def arguments(argv=None, prog: str = "evaluate.py") -> argparse.Namespace:
@@ -187,26 +186,6 @@ def split_file(args: argparse.Namespace) -> Path | None:
     return found
 
 
-def predictor_of(args: argparse.Namespace) -> evaluation.Predictor:
-    if not serving.is_endpoint(args.model):
-        return evaluation.load(args.model, args.threads, args.passes)
-    if args.threads is not None or args.passes != 1:
-        raise ValueError("--threads and --passes are not for a model on a server")
-    return serving.ServedPredictor(args.model)
-
-
-def optimised(predictor: evaluation.Predictor, args: argparse.Namespace) -> evaluation.Predictor:
-    """The predictor, followed by what --instance-optimise asks for."""
-    window, smoothness = args.instance_window, args.instance_lambda
-    if args.instance_optimise is None:
-        if window is not None or smoothness is not None:
-            raise ValueError("--instance-window and --instance-lambda have no effect without --instance-optimise")
-        return predictor
-    loss = losses.MSE().loss if window is None else losses.NCC(window).loss
-    smoothness = INSTANCE_LAMBDA if smoothness is None else smoothness
-    return Refined(predictor, args.instance_optimise, loss=loss, smoothness=smoothness)
-
-
 def score(
     predictor, loaded, partial, convention: str, resume: bool, maps: dict
 ) -> tuple[list[dict], evaluation.Curves]:
@@ -259,7 +238,8 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     if (args.out / "config.yaml").exists():
         raise ValueError(f"{args.out} holds a training run, whose cases.csv would be replaced; choose another --out")
     options, splits = data_options(args), split_file(args)
-    predictor = optimised(predictor_of(args), args)
+    predictor = load_model(args.model, args.passes, args.threads)
+    predictor = optimised(predictor, args.instance_optimise, args.instance_window, args.instance_lambda)
     others = [evaluation.load(path) for path in args.ensemble]
     estimates = uncertainty.pair_estimates(args.uncertainty, predictor, others, args.draws, args.seed)
     shown = report_maps(args, predictor, others)  # before the long part: a calibration may be unreadable

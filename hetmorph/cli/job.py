@@ -11,10 +11,9 @@ import numpy as np
 
 from hetmorph import registration, viz
 from hetmorph.cli.files import IMAGES, PICTURES, check_files, stored_type, summary, transform_endings
-from hetmorph.cli.models import find_model
+from hetmorph.cli.models import check_instance, find_model, load_model, optimised
 from hetmorph.data import Pair
-from hetmorph.evaluation import Predictor, load
-from hetmorph.instance import Refined
+from hetmorph.evaluation import Predictor
 from hetmorph.io import (
     DataError,
     Grid,
@@ -30,9 +29,7 @@ from hetmorph.io import (
     write_transform,
 )
 from hetmorph.io.atomic import suffix_of
-from hetmorph.losses import MSE, NCC
 from hetmorph.registration import Registration, pair
-from hetmorph.serving import ServedPredictor, is_endpoint
 from hetmorph.uncertainty import estimate, estimate_names
 
 TRANSFORMS = ("transform", "inverse")
@@ -57,7 +54,7 @@ class Settings:
     spacing: float | None = None
     instance_optimise: int | None = None
     instance_window: int | None = None
-    instance_lambda: float = 0.01
+    instance_lambda: float | None = None
     method: str = "equivariance"
     draws: int = 50
     seed: int = 0
@@ -66,23 +63,12 @@ class Settings:
 
     def predictor(self) -> Predictor:
         """Load the model."""
-        model = self._loaded(find_model(self.model))
-        if self.instance_optimise is None:
-            return model
-        loss = NCC(self.instance_window).loss if self.instance_window else MSE().loss
-        return Refined(model, self.instance_optimise, loss=loss, smoothness=self.instance_lambda)
-
-    def _loaded(self, name: str) -> Predictor:
-        if not is_endpoint(name):
-            return load(name, passes=self.passes)
-        if self.passes != 1:
-            raise ValueError("--passes is not for a model on a server")
-        return ServedPredictor(name)
+        model = load_model(find_model(self.model), self.passes)
+        return optimised(model, self.instance_optimise, self.instance_window, self.instance_lambda)
 
     def check(self) -> None:
         """Raise ValueError for what does not go together."""
-        if self.instance_window and self.instance_optimise is None:
-            raise ValueError("--instance-window has no effect without --instance-optimise")
+        check_instance(self.instance_optimise, self.instance_window, self.instance_lambda)
         names = [name for name in estimate_names() if name not in _NO_MILLIMETRES]
         if self.method not in names:
             raise ValueError(f"--method {self.method}: expected one of {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""A model by its name or path."""
+"""A model by its name or path, and what goes on from its answer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 SHIPPED = "acdc_vxm_het"
+INSTANCE_LAMBDA = 0.01
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -36,3 +37,38 @@ def find_model(name: str) -> str:
         f"no model {name!r}: no such file or folder, and none of that name in {', '.join(map(str, folders))} "
         f"(HETMORPH_MODELS adds folders; there are: {', '.join(known) or 'none'}; programs: {', '.join(PROGRAMS)})"
     )
+
+
+def load_model(name: str, passes: int = 1, threads: int | None = None):
+    """The predictor of a path, a program or an address.
+
+    Raises:
+        ValueError: options that do not go with it; others as `hetmorph.evaluation.load`.
+    """
+    from hetmorph.evaluation import load
+    from hetmorph.serving import ServedPredictor, is_endpoint
+
+    if not is_endpoint(name):
+        return load(name, threads, passes)
+    if threads is not None or passes != 1:
+        raise ValueError("--threads and --passes are not for a model on a server")
+    return ServedPredictor(name)
+
+
+def check_instance(iterations: int | None, window: int | None, smoothness: float | None) -> None:
+    """Refuse options of an optimisation that nothing asks for."""
+    if iterations is None and (window is not None or smoothness is not None):
+        raise ValueError("--instance-window and --instance-lambda have no effect without --instance-optimise")
+
+
+def optimised(predictor, iterations: int | None, window: int | None, smoothness: float | None):
+    """The predictor, followed by what --instance-optimise asks for, if it does."""
+    from hetmorph.instance import Refined
+    from hetmorph.losses import MSE, NCC
+
+    check_instance(iterations, window, smoothness)
+    if iterations is None:
+        return predictor
+    loss = MSE().loss if window is None else NCC(window).loss
+    smoothness = INSTANCE_LAMBDA if smoothness is None else smoothness
+    return Refined(predictor, iterations, loss=loss, smoothness=smoothness)

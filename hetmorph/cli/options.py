@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hetmorph.cli.models import SHIPPED
+from hetmorph.cli.models import INSTANCE_LAMBDA, SHIPPED
 
 FILE = click.Path(path_type=Path)
 
@@ -57,7 +57,9 @@ model_options = combined(
         "--instance-window", type=click.IntRange(1), metavar="W", help="... on local correlation in W voxels a side."
     ),
     click.option(
-        "--instance-lambda", type=click.FloatRange(0), default=0.01, help="... with this weight of smoothness."
+        "--instance-lambda",
+        type=click.FloatRange(0),
+        help=f"... with this weight of smoothness (default: {INSTANCE_LAMBDA}).",
     ),
 )
 

@@ -180,7 +180,7 @@ def test_a_dry_run_writes_nothing(hetmorph, volumes, models):
         (("--moved", "{}/x.nii.gz", "--resume"), "--out and --resume are for --pairs"),
         (("--moved", "{}/x.nii.gz", "--reference", "ED"), "give either --fixed, or --reference"),
         (("--moved", "{}/x.nii.gz", "--passes", "0"), "'--passes': 0 is not in the range"),
-        (("--moved", "{}/x.nii.gz", "--instance-window", "5"), "--instance-window has no effect"),
+        (("--moved", "{}/x.nii.gz", "--instance-window", "5"), "no effect without --instance-optimise"),
     ],
 )
 def test_a_mistake_is_named_in_one_line(hetmorph, volumes, models, words, message):

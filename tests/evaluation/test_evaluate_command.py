@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from hetmorph import config, data, evaluation, uncertainty
+from hetmorph.cli import evaluate
 from hetmorph.networks.het import HetVxmDense
-from training import evaluate
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "training" / "evaluate.py"

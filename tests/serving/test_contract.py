@@ -92,7 +92,7 @@ def test_a_served_model_can_be_evaluated(heart, server, protocol):
 
 
 def test_evaluate_takes_an_endpoint(server, tmp_path, capsys):
-    from training import evaluate
+    from hetmorph.cli import evaluate
 
     common = ["--data", "phantom", "--size", "32", "32", "--out", str(tmp_path / "out")]
     assert evaluate.main([*common, "--model", server.address("grpc", "/labels/stable")]) == 0

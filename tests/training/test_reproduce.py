@@ -4,7 +4,8 @@ import csv
 
 import pytest
 
-from training import reproduce, train
+from hetmorph.cli import train
+from training import reproduce
 
 
 def plan_of(table, out, *flags):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from training import train
+from hetmorph.cli import train
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = """

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from hetmorph import data, evaluation
+from hetmorph.cli import evaluate
 from hetmorph.networks import HetVxmDense
 from hetmorph.uncertainty import Calibration
-from training import evaluate, uncertainty
+from training import uncertainty
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FEATURES = [[4, 4], [4, 4]]
