@@ -48,8 +48,10 @@ setup(
     long_description=(ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["hetmorph", "hetmorph.*"]),
-    package_data={"hetmorph.viz": ["page/*"]},
+    # The trained models lie at the top of the clone, where people look, and inside the installed package.
+    packages=[*find_packages(include=["hetmorph", "hetmorph.*"]), "hetmorph.saved_models"],
+    package_dir={"hetmorph.saved_models": "saved_models"},
+    package_data={"hetmorph.viz": ["page/*"], "hetmorph.saved_models": ["**/*"]},
     python_requires=">=3.10,<3.14",
     entry_points={"console_scripts": ["hetmorph=hetmorph.cli.main:cli"]},
     install_requires=requirements(),

@@ -2,8 +2,10 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,17 @@ def test_what_a_report_is_made_of_is_installed_with_the_package():
 
     folder = Path(viz.__file__).parent
     source = (ROOT / "setup.py").read_text()
-    patterns = re.search(r'package_data=\{"hetmorph.viz": \[(.*?)\]\}', source).group(1).replace('"', "").split(", ")
+    patterns = re.search(r'"hetmorph.viz": \[(.*?)\]', source).group(1).replace('"', "").split(", ")
     others = [path.relative_to(folder) for path in folder.rglob("*.*") if path.suffix not in (".py", ".pyc")]
     assert others and all(any(fnmatch(str(path), pattern) for pattern in patterns) for path in others)
+
+
+def test_a_wheel_holds_the_trained_models(tmp_path):
+    for needed in ("setuptools", "wheel"):
+        pytest.importorskip(needed)
+    flags = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(tmp_path)]
+    source = shutil.copytree(ROOT, tmp_path / "source", ignore=shutil.ignore_patterns(".*", "runs", "tests", "docs"))
+    subprocess.run([sys.executable, "-m", "pip", "wheel", *flags, str(source)], check=True, capture_output=True)
+    held = set(zipfile.ZipFile(*tmp_path.glob("hetmorph-*.whl")).namelist())
+    models = [path.relative_to(ROOT) for path in (ROOT / "saved_models").rglob("*") if path.is_file()]
+    assert models and {f"hetmorph/{path.as_posix()}" for path in models} <= held
