@@ -13,7 +13,6 @@ import shlex
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -41,52 +40,24 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Callers:
-    """Threads that call a function over and over, and note how long each call took and what failed."""
-
-    def __init__(self, call, count: int):
-        self.seconds, self.errors = [], []
-        self._call, self._stop = call, threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(count)]
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            start = time.perf_counter()
-            try:
-                self._call()
-                self.seconds.append(time.perf_counter() - start)
-            except Exception as error:  # noqa: BLE001
-                self.errors.append(error)
-
-    def __enter__(self):
-        self._start = time.perf_counter()
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-        self.elapsed = time.perf_counter() - self._start
-
-    def summary(self) -> dict:
-        p50, p99 = np.percentile(self.seconds, [50, 99])
-        rate = len(self.seconds) / self.elapsed
-        return {"requests": len(self.seconds), "lost": len(self.errors), "p50": p50, "p99": p99, "rate": rate}
+def summary(callers: servers.Callers) -> dict:
+    """Rate and percentiles of the calls, seconds."""
+    p50, p99 = np.percentile(callers.seconds, [50, 99])
+    rate = len(callers.seconds) / callers.elapsed
+    return {"requests": len(callers.seconds), "lost": len(callers.errors), "p50": p50, "p99": p99, "rate": rate}
 
 
 def measured(call, count: int, seconds: float) -> dict:
     """Summary of `count` callers, warmed up."""
     call()
-    with Callers(call, count) as callers:
+    with servers.Callers(call, count) as callers:
         time.sleep(seconds)
-    return callers.summary()
+    return summary(callers)
 
 
 def killed(server, call, count: int, seconds: float) -> dict:
     """The same, with the server killed after a third of the time and started again a second later."""
-    with Callers(call, count) as callers:
+    with servers.Callers(call, count) as callers:
         time.sleep(seconds / 3)
         server.kill()
         time.sleep(1)
@@ -94,7 +65,7 @@ def killed(server, call, count: int, seconds: float) -> dict:
         server.start()
         down = time.perf_counter() - down + 1
         time.sleep(seconds * 2 / 3)
-    return {**callers.summary(), "longest": max(callers.seconds), "down": down}
+    return {**summary(callers), "longest": max(callers.seconds), "down": down}
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -110,3 +111,40 @@ def free_ports(count: int) -> list[int]:
     finally:
         for one in sockets:
             one.close()
+
+
+class Callers:
+    """Threads that call a function over and over while the block runs.
+
+    Attributes:
+        seconds: how long each call took.
+        errors: what the others raised.
+        elapsed: seconds the block took.
+    """
+
+    def __init__(self, call, count: int, pause: float = 0.0):
+        self.seconds, self.errors, self.elapsed = [], [], 0.0
+        self._call, self._pause, self._stop = call, pause, threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(count)]
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            start = time.perf_counter()
+            try:
+                self._call()
+                self.seconds.append(time.perf_counter() - start)
+                self._stop.wait(self._pause)
+            except Exception as error:  # noqa: BLE001
+                self.errors.append(error)
+
+    def __enter__(self):
+        self.elapsed = -time.perf_counter()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self.elapsed += time.perf_counter()

@@ -1,7 +1,6 @@
 """A server whose versions change, that is killed, or has limits: what its clients notice. Both protocols at once."""
 
 import contextlib
-import threading
 import time
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 
 from hetmorph.evaluation import wrap
 from hetmorph.serving import Client, ServingError, deploy, export_savedmodel
+from tests import servers
 from tests.serving.conftest import pair, small_model, start
 
 LIMIT = 100_000  # bytes of a gRPC message
@@ -24,38 +24,25 @@ def changing(kind, tmp_path_factory):
         yield server, folder, models
 
 
-class Load:
+class Load(servers.Callers):
     """Threads that send one pair over and over, and keep every answer."""
 
     def __init__(self, address, threads=2):
-        self.images = pair((32, 32))
-        self.answers, self.errors, self._stop = [], [], threading.Event()
+        self.images, self.answers = pair((32, 32)), []
         self._client = Client(address, timeout=60, retries=30)
-        self._threads = [threading.Thread(target=self._send) for _ in range(threads)]
+        super().__init__(self._send, threads, pause=0.02)
 
     def _send(self):
         inputs = dict(zip(("moving", "fixed"), self.images[..., None][:, None], strict=True))
-        while not self._stop.is_set():
-            try:
-                self.answers.append(self._client.predict(inputs, "register")["displacement"][0])
-                self._stop.wait(0.02)
-            except Exception as error:  # noqa: BLE001
-                self.errors.append(error)
+        self.answers.append(self._client.predict(inputs, "register")["displacement"][0])
 
     def wait_for(self, count):
         """Until so many more answers have come."""
         wanted = len(self.answers) + count
         wait_until(lambda: len(self.answers) >= wanted)
 
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
     def __exit__(self, *_):
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        super().__exit__()
         self._client.close()
 
 
