@@ -52,7 +52,13 @@ def arguments(argv=None) -> argparse.Namespace:
         metavar="NAME",
         help=f"{', '.join(uncertainty.estimate_names())} (default: those that the model can give)",
     )
-    add("--ensemble", nargs="+", default=[], metavar="MODEL", help="further models, of the estimate ensemble")
+    add(
+        "--ensemble",
+        nargs="+",
+        default=[],
+        metavar="MODEL",
+        help="further models, of the estimate ensemble; of --passes too",
+    )
     add("--draws", type=int, default=50, help="registrations of an estimate that draws (default: 50)")
     add("--kinds", nargs="+", default=evaluation.KINDS, choices=evaluation.KINDS, help="of transforms (default: all)")
     add(
@@ -205,7 +211,7 @@ def report(args, rows, names, combination, bound, coverage, source, flags) -> st
 def run(args: argparse.Namespace) -> str:
     """Measure, find the combination, test it, and write everything; the report."""
     predictor = evaluation.load(args.model, passes=args.passes)
-    others = [evaluation.load(path) for path in args.ensemble]
+    others = [evaluation.load(path, passes=args.passes) for path in args.ensemble]
     pairs, taken = load_pairs(args)
     check_patients(pairs, args.coverage)
     names = args.estimates or uncertainty.estimates_for(predictor, pairs["val"][0]) + ["ensemble"] * bool(others)

@@ -87,7 +87,9 @@ def arguments(argv=None, prog: str = "evaluate.py") -> argparse.Namespace:
         help=f"estimates of uncertainty of each pair: {', '.join(uncertainty.estimate_names())} (default: none)",
     )
     parser.add_argument("--draws", type=int, default=50, help="registrations of an estimate that draws (default: 50)")
-    parser.add_argument("--ensemble", nargs="+", default=[], metavar="MODEL", help="further models, of ensemble")
+    parser.add_argument(
+        "--ensemble", nargs="+", default=[], metavar="MODEL", help="further models, of ensemble; of --passes too"
+    )
     parser.add_argument(
         "--instance-optimise",
         type=int,
@@ -240,7 +242,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     options, splits = data_options(args), split_file(args)
     predictor = load_model(args.model, args.passes, args.threads)
     predictor = optimised(predictor, args.instance_optimise, args.instance_window, args.instance_lambda)
-    others = [evaluation.load(path) for path in args.ensemble]
+    others = [evaluation.load(path, passes=args.passes) for path in args.ensemble]
     estimates = uncertainty.pair_estimates(args.uncertainty, predictor, others, args.draws, args.seed)
     shown = report_maps(args, predictor, others)  # before the long part: a calibration may be unreadable
     loaded = data.load(

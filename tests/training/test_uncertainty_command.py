@@ -146,7 +146,18 @@ def test_help_states_frame_units_direction_and_an_example(script, capsys):
 
 
 def test_evaluate_writes_columns_and_maps_in_millimetres(run_folder, tmp_path, capsys):
-    own = ["--model", str(run_folder / "model.keras"), "--out", str(tmp_path), "--draws", "3", "--split", "val"]
+    own = [
+        "--model",
+        str(run_folder / "model.keras"),
+        "--out",
+        str(tmp_path),
+        "--draws",
+        "3",
+        "--split",
+        "val",
+        "--passes",
+        "2",
+    ]
     more = [
         "--uncertainty",
         "equivariance-affine",
