@@ -10,12 +10,7 @@ _NAMED = {"RegistrationFailed", "ServingError", "OpError", "MemoryError"}
 def line_of(error: BaseException) -> str | None:
     """The message of an error that files, options or the machine may cause, in one line; None for a bug."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    if not isinstance(error, _EXPECTED) and not kinds & {
-        "RegistrationFailed",
-        "ServingError",
-        "OpError",
-        "MemoryError",
-    }:
+    if not isinstance(error, _EXPECTED) and not kinds & _NAMED:
         return None
     if "MemoryError" in kinds or "ResourceExhaustedError" in kinds:
         return "not enough memory; give a larger --spacing or a --mask, or register fewer things at once"
