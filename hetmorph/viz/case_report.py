@@ -109,7 +109,7 @@ def _top(case: ReportedCase, home: str | None) -> Html:
     facts = [("patient", pair.patient), ("group", pair.group), ("slice of the volume", pair.slice_index)]
     facts += [("size", f"{' × '.join(map(str, pair.fixed.shape))} voxels")]
     facts += [("voxel", f"{' × '.join(f'{s:.3g}' for s in pair.spacing)} mm")]
-    line = " · ".join(f"{name} {value}" for name, value in facts if value is not None)
+    line = " · ".join(f"{name} {value}" for name, value in facts if value not in (None, ""))
     back = element("a", "← all cases", href=f"./{quote(home)}", class_="back") if home else None
     button = element("button", "light / dark", id="theme", type="button", hidden=True)
     return element("header", back, button, element("h1", pair.case_id), element("p", line), class_="top")
@@ -209,7 +209,7 @@ def _frames(case: ReportedCase, view: View) -> Html:
     if view.through is not None:
         lines_of.append(
             f"{len(view.slices)} of {view.shape[view.through]} slices are shown (indices "
-            f"{', '.join(map(str, view.slices))}), so that this file stays below 8 MB; numbers are of the whole volume."
+            f"{', '.join(map(str, view.slices))}), through its labels or foreground; numbers are of the whole volume."
         )
     return element("section", element("h2", "How to read this"), [element("p", one) for one in lines_of], id="frames")
 

@@ -272,6 +272,7 @@ def test_a_report(hetmorph, stack, models, model):
     hetmorph("report", *pair, *labels, "--out", stack / "case.html")
     page = (stack / "case.html").read_text()
     assert "equivariance" in page.lower() and "label" in page.lower() and "Dice" in page
+    assert "patient" not in page.split("<header")[1].split("</header>")[0], "nobody has named one"
     register(hetmorph, stack, models[model], "--report", stack / "other.html", "--draws", 3, results=("moved",))
     assert "Dice" not in (stack / "other.html").read_text()
     assert (
