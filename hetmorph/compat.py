@@ -29,6 +29,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+__all__ = ["ne", "vxm"]
+
 PACKAGES = ("neurite", "voxelmorph")
 FIX = 'pip install "voxelmorph==0.2" "neurite==0.2"'
 

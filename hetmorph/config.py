@@ -70,7 +70,19 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """What is minimised: a recipe of `hetmorph.objectives.RECIPES` and the options that this recipe has."""
+    """What is minimised: a recipe of `hetmorph.objectives.RECIPES` and the options that this recipe has.
+
+    Attributes:
+        name: one of `hetmorph.objectives.RECIPES`.
+        smoothness: λ, the weight of the squared gradient.
+        window: "ncc": side of the window, voxels.
+        bins: "mi": bins of the histograms.
+        gamma, snr, relative, foreground, warm_start, variance_pass: "het", "het-z": as `networks.HetVxmDense` has them.
+        beta: "het", "het-z", "beta-nll": exponent of the variance.
+        variance_resolution: all with a variance network: voxel size of the grid of log σ², in image voxels.
+        prior_lambda: "vxm-diff": precision of the prior.
+        alpha: "het-z": weight of the velocity's uncertainty.
+    """
 
     name: str = "het"
     smoothness: float = 0.01
@@ -131,7 +143,12 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides the outcome of a training."""
+    """Everything that decides the outcome of a training.
+
+    Attributes:
+        data, network, objective, optimizer, schedule: the sections.
+        seed: of weights, order of the pairs and augmentation.
+    """
 
     data: DataConfig = _section(of=DataConfig)
     network: NetworkConfig = _section(of=NetworkConfig)
@@ -172,12 +189,21 @@ class TrainConfig:
 
 
 def to_dict(config) -> dict:
-    """Nested plain dictionary of lists, numbers and strings."""
+    """Nested plain dictionary of lists, numbers and strings.
+
+    Args:
+        config: of this module, whole or a section.
+    """
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(values: dict, cls=TrainConfig, where: str = ""):
     """Build a configuration from a nested dictionary; keys that are left out keep their default.
+
+    Args:
+        values: of the sections and keys of `cls`.
+        cls: a configuration, whole or a section.
+        where: place of `values` in the whole, for the messages.
 
     Raises:
         ValueError: an unknown key or a value of the wrong type, named with its place.
@@ -193,6 +219,9 @@ def from_dict(values: dict, cls=TrainConfig, where: str = ""):
 
 def load(path: str | Path) -> TrainConfig:
     """Read a `.yaml`, `.yml` or `.json` file.
+
+    Args:
+        path: a key that the file leaves out keeps its default.
 
     Raises:
         FileNotFoundError: no such file.
@@ -212,7 +241,12 @@ def load(path: str | Path) -> TrainConfig:
 
 
 def save(config: TrainConfig, path: str | Path) -> None:
-    """Write YAML that `load` reads back."""
+    """Write YAML that `load` reads back.
+
+    Args:
+        config: what to write.
+        path: its folder must exist; a file that is there is replaced.
+    """
     Path(path).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
 
 

@@ -18,7 +18,11 @@ _original = vxm.generators
 
 
 def for_keras(value):
-    """A batch as Keras 3 takes it: lists as tuples, float64 and boolean arrays as float32."""
+    """A batch as Keras 3 takes it: lists as tuples, float64 and boolean arrays as float32.
+
+    Args:
+        value: an array, or lists and tuples of such, nested as the generator has them.
+    """
     if isinstance(value, (list, tuple)):
         return tuple(for_keras(v) for v in value)
     convert = isinstance(value, np.ndarray) and value.dtype in (np.float64, bool)

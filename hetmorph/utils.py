@@ -73,7 +73,13 @@ def compose(transforms, interp_method="linear", shift_center=True, indexing="ij"
 
 
 def rescale_dense_transform(transform, factor, interp_method="linear") -> tf.Tensor:
-    """Resample a displacement `[*S, N]` or `[B, *S, N]` by a factor and scale its vectors by it."""
+    """Resample a displacement `[*S, N]` or `[B, *S, N]` by a factor and scale its vectors by it.
+
+    Args:
+        transform: in voxels of its own grid, before and after.
+        factor: above 1 for a finer grid.
+        interp_method: "linear" or "nearest".
+    """
     transform = tf.convert_to_tensor(transform)
     if transform.shape.rank > transform.shape[-1] + 1:
         return fields.rescale(transform, factor, interp_method)
@@ -110,6 +116,11 @@ def value_at_location(x, single_vol=False, single_pts=False, force_post_absolute
     """Values of a volume at points: `x = [volume [B, *S, C], points [B, P, N]]` to `[B, P, C]`.
 
     With points `[B, P, N+1]` the last entry chooses the channel, and the result is `[B, P]`.
+
+    Args:
+        x: the two of them.
+        single_vol, single_pts: taken for VoxelMorph's sake; a batch of one meets any batch.
+        force_post_absolute_val: return absolute values.
     """
     vol, location = (tf.convert_to_tensor(t) for t in x)
     if location.shape[-1] == vol.shape.rank - 1:
@@ -123,13 +134,25 @@ def point_spatial_transformer(x, single=False, sdt_vol_resize=1) -> tf.Tensor:
     """Points moved by a displacement: `x = [points [B, P, N], displacement [B, *S, N]]`.
 
     A displacement that pulls an image from A to the grid of B takes points of B to A.
+
+    Args:
+        x: the two of them; positions and displacements in voxels.
+        single: taken for VoxelMorph's sake; a batch of one meets any batch.
+        sdt_vol_resize: factor on the displacement, for points on a grid so many times finer.
     """
     surface_points, displacement = x
     return points.displace(surface_points, displacement, sdt_vol_resize)
 
 
 def keras_transform(img, trf, interp_method="linear", rescale=None) -> np.ndarray:
-    """Warp images `[B, *S, C]` by dense or affine transforms, the transforms upsampled by `rescale` first."""
+    """Warp images `[B, *S, C]` by dense or affine transforms, the transforms upsampled by `rescale` first.
+
+    Args:
+        img: images, any channels.
+        trf: `[B, *S, N]`, voxels, or `[B, N, N+1]`.
+        interp_method: "linear" or "nearest".
+        rescale: factor, for a displacement on a coarser grid; None for none.
+    """
     img, trf = tf.convert_to_tensor(img), tf.cast(trf, tf.float32)
     if affine.is_affine_shape(trf.shape[1:]):
         if rescale is not None:
@@ -141,7 +164,11 @@ def keras_transform(img, trf, interp_method="linear", rescale=None) -> np.ndarra
 
 
 def invert_affine(mat) -> tf.Tensor:
-    """Inverse of affine matrices `[…, N, N+1]`."""
+    """Inverse of affine matrices `[…, N, N+1]`.
+
+    Args:
+        mat: of any batch.
+    """
     return tf.linalg.inv(make_square_affine(tf.convert_to_tensor(mat)))[..., :-1, :]
 
 

@@ -37,7 +37,11 @@ def save_atomically(model: keras.Model, path: Path) -> None:
 
 
 def latest_checkpoint(folder: str | Path) -> tuple[Path, int] | None:
-    """Newest checkpoint and the number of epochs done, or None."""
+    """Newest checkpoint and the number of epochs done, or None.
+
+    Args:
+        folder: of `Checkpoint`; it may be missing.
+    """
     numbered = [p for p in Path(folder).glob("*.keras") if p.stem.isdigit()]
     if not numbered:
         return None

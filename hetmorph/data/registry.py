@@ -43,12 +43,19 @@ def datasets() -> list[str]:
 
 
 def is_table(name: Path | str) -> bool:
-    """Whether a name of `load` is the path of a table of pairs and not a data set's."""
+    """Whether a name of `load` is the path of a table of pairs and not a data set's.
+
+    Args:
+        name: as `load` takes it.
+    """
     return str(name).lower().endswith(".csv")
 
 
 def dataset(name: Path | str) -> Dataset:
     """What is known about a set before loading it: labels, default size, crops.
+
+    Args:
+        name: as `load` takes it.
 
     Raises:
         ValueError: neither a name of `datasets()` nor a path that ends in .csv.

@@ -54,7 +54,13 @@ def make_splits(
 
 
 def save_splits(splits: Mapping[str, list[str]], path: Path | str, name: str | None = None) -> Path:
-    """Writes a division, and the name of the data set that it divides, as JSON; returns the path."""
+    """Writes a division, and the name of the data set that it divides, as JSON; returns the path.
+
+    Args:
+        splits: patients of each part, as `make_splits` returns them.
+        path: the file to write.
+        name: of the data set.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     stored = {} if name is None else {"data": str(name)}
@@ -66,6 +72,9 @@ def save_splits(splits: Mapping[str, list[str]], path: Path | str, name: str | N
 def load_splits(path: Path | str) -> dict[str, list[str]]:
     """Reads a division written by `save_splits`.
 
+    Args:
+        path: a JSON file.
+
     Raises:
         DataError: the file is missing, is not such a division, or puts a patient into two parts.
     """
@@ -73,7 +82,11 @@ def load_splits(path: Path | str) -> dict[str, list[str]]:
 
 
 def splits_name(path: Path | str) -> str | None:
-    """Name of the data set that a file of `save_splits` divides, or None where it does not say; errors likewise."""
+    """Name of the data set that a file of `save_splits` divides, or None where it does not say; errors likewise.
+
+    Args:
+        path: a JSON file.
+    """
     return _read(path)[1]
 
 

@@ -39,7 +39,11 @@ class Family:
 
 @dataclass(frozen=True)
 class Translation(Family):
-    """Shift along each axis, uniform in ± `fraction` of the image's size."""
+    """Shift along each axis, uniform in ± `fraction` of the image's size.
+
+    Attributes:
+        fraction: largest shift, as a share of the size.
+    """
 
     fraction: float = 0.01
 
@@ -49,7 +53,11 @@ class Translation(Family):
 
 @dataclass(frozen=True)
 class Shear(Family):
-    """Every entry beside the diagonal uniform in ± `limit`."""
+    """Every entry beside the diagonal uniform in ± `limit`.
+
+    Attributes:
+        limit: largest entry.
+    """
 
     limit: float = 0.02
 
@@ -61,7 +69,11 @@ class Shear(Family):
 
 @dataclass(frozen=True)
 class Scale(Family):
-    """One factor for all axes, uniform from `low` to `high`."""
+    """One factor for all axes, uniform from `low` to `high`.
+
+    Attributes:
+        low, high: range of the factor.
+    """
 
     low: float = 0.9
     high: float = 1.1
@@ -72,7 +84,11 @@ class Scale(Family):
 
 @dataclass(frozen=True)
 class Rotation(Family):
-    """An angle uniform in ± `degrees`; in 3-D about an axis of any direction."""
+    """An angle uniform in ± `degrees`; in 3-D about an axis of any direction.
+
+    Attributes:
+        degrees: largest angle.
+    """
 
     degrees: float = 5.0
 
@@ -113,6 +129,9 @@ class Composition(Family):
     """One map of each family, the last applied first: τ(x) = τ₁(τ₂(… x)).
 
     (A∘τ₁)∘τ₂ = A∘(τ₁∘τ₂): an image is perturbed by the first of them first.
+
+    Attributes:
+        families: in the order of τ₁, τ₂, ….
     """
 
     families: tuple[Family, ...]

@@ -89,7 +89,7 @@ def evaluate_each(
     curves: Curves | None = None,
     maps: Mapping[str, Callable] | None = None,
 ) -> Iterator[dict]:
-    """The rows of `evaluate` one after the other, each as soon as it is known."""
+    """The rows of `evaluate` one after the other, each as soon as it is known. Arguments as `evaluate`."""
     _check(convention, labels, main)
     warm = set()
     compiles = getattr(predictor, "compiles", True)
@@ -113,7 +113,11 @@ def evaluate_pair(
     labels: Mapping[str, int] = LABELS,
     main: str | None = MAIN,
 ) -> dict:
-    """The row of one pair; see `evaluate`."""
+    """The row of one pair. Other arguments as `evaluate`.
+
+    Args:
+        pair: a `hetmorph.data.Pair`.
+    """
     _check(convention, labels, main)
     return _row_of(predictor, pair, convention, labels, main)[0]
 

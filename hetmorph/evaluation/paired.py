@@ -27,7 +27,11 @@ class OverSeeds(NamedTuple):
 
 
 def read_cases(path) -> list[dict[str, str]]:
-    """The rows of a `cases.csv`, from the file or the folder that holds it."""
+    """The rows of a `cases.csv`, from the file or the folder that holds it.
+
+    Args:
+        path: of the file or of the folder.
+    """
     path = Path(path)
     path = path / "cases.csv" if path.is_dir() else path
     if not path.is_file():
@@ -37,7 +41,13 @@ def read_cases(path) -> list[dict[str, str]]:
 
 
 def compare(first: Sequence[dict], second: Sequence[dict], metric: str, seed: int = 0) -> dict[str, float]:
-    """`compare_runs` of one run a side."""
+    """`compare_runs` of one run a side.
+
+    Args:
+        first, second: a run: folder or file as for `read_cases`, or its rows.
+        metric: name of a column without its prefix, e.g. "dice_myo".
+        seed: of the bootstrap.
+    """
     return compare_runs([first], [second], metric, seed)
 
 

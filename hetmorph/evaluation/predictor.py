@@ -45,6 +45,9 @@ class Predictor:
         compiles: whether the first call on images of another shape takes longer than those after it.
         random: what in the model can be drawn anew: "dropout", "posterior" (a predicted distribution of velocities),
             "callable" (a function that may do what it likes). Empty for a model that always answers the same.
+
+    Args:
+        ndims: number of spatial axes the model works on; None takes 2-D and 3-D alike.
     """
 
     compiles = True

@@ -62,6 +62,10 @@ def pick_cases(rows: Sequence[dict], metric: str = "registered_dice_myo") -> dic
     """Index of the median and of the worst row by a score of which more is better; the lower of two medians.
 
     Rows without that score are passed over; all of them undefined gives an empty dictionary.
+
+    Args:
+        rows: of `evaluate`.
+        metric: name of a column with its prefix.
     """
     scores = [row.get(metric, math.nan) for row in rows]
     ranked = sorted((score, i) for i, score in enumerate(scores) if math.isfinite(score))
@@ -72,7 +76,12 @@ def pick_cases(rows: Sequence[dict], metric: str = "registered_dice_myo") -> dic
 
 def write_cases(path, rows: Sequence[dict]) -> None:
     """Write rows as CSV, one a case or a point; undefined values are left empty. The file appears complete or not at
-    all."""
+    all.
+
+    Args:
+        path: of the file; its folder is made.
+        rows: dictionaries; a column for each key of any of them.
+    """
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
@@ -82,7 +91,12 @@ def write_cases(path, rows: Sequence[dict]) -> None:
 
 
 def write_summary(path, summary: dict) -> None:
-    """Write a summary as strict JSON (no NaN). The file appears complete or not at all."""
+    """Write a summary as strict JSON (no NaN). The file appears complete or not at all.
+
+    Args:
+        path: of the file; its folder is made.
+        summary: as `summarise` returns it.
+    """
     write_text(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 

@@ -22,6 +22,9 @@ def replacing(path: Path | str) -> Iterator[Path]:
     Both lie in one folder, so that the change is a single step: whoever looks sees the old file or the new one, also
     where the disk fills up or the program is stopped. Missing folders are made. The path inside has the same ending.
 
+    Args:
+        path: the file to be written or replaced.
+
     Raises:
         OSError: the folder cannot be made or written to, or the disk is full; nothing is left behind.
 

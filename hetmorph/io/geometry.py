@@ -151,7 +151,11 @@ def model_grid(
 
 
 def through_plane(grid: Grid) -> int:
-    """The axis across the slices of a stack: that of the largest spacing, the last of equal ones."""
+    """The axis across the slices of a stack: that of the largest spacing, the last of equal ones.
+
+    Args:
+        grid: of a volume.
+    """
     spacing = np.round(grid.spacing, 3)
     return int(np.flatnonzero(spacing == spacing.max())[-1])
 
@@ -280,7 +284,11 @@ def convert_displacement(displacement: np.ndarray, source: Grid, target: Grid) -
 
 
 def from_slices(displacements: Sequence[np.ndarray]) -> np.ndarray:
-    """Displacements `[X, Y, 2]` of the slices of a stack as one `[X, Y, Z, 3]`, zero across the slices; voxels."""
+    """Displacements `[X, Y, 2]` of the slices of a stack as one `[X, Y, Z, 3]`, zero across the slices; voxels.
+
+    Args:
+        displacements: of each slice, in voxels of the slice.
+    """
     stack = np.stack(displacements, axis=2)
     return np.concatenate([stack, np.zeros_like(stack[..., :1])], axis=-1)
 

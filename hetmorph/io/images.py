@@ -86,6 +86,9 @@ def matched_grid(moving: Image, fixed: Image) -> Grid:
 
     That is what its header says, unless one of the two files states no orientation: then voxel lies on voxel.
 
+    Args:
+        moving, fixed: as `read_image` returns them.
+
     Raises:
         DataError: one states no orientation, and their shapes differ.
     """

@@ -84,6 +84,9 @@ def read_points(path: Path | str) -> Points:
       tables (x, y, z, t, in LPS) are such.
     - `.vtk`: VTK's legacy format, text or binary.
 
+    Args:
+        path: of the file; its ending says which of the two.
+
     Raises:
         DataError: no such file, another format, no such columns, no points, or coordinates that are no finite numbers.
     """
@@ -99,6 +102,10 @@ def read_points(path: Path | str) -> Points:
 
 def write_points(path: Path | str, points: Points) -> Path:
     """Writes points in the format they came in, everything else in the file as it was, atomically.
+
+    Args:
+        path: `.csv` or `.vtk`.
+        points: as `read_points` returns them.
 
     Raises:
         ValueError: a path with another ending.

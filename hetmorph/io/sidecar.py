@@ -58,13 +58,22 @@ def sha256_of(path: Path | str) -> str:
 
 
 def sidecar_of(path: Path | str) -> Path:
-    """The JSON file beside a file: `warp.json` of `warp.nii.gz`, as BIDS names it."""
+    """The JSON file beside a file: `warp.json` of `warp.nii.gz`, as BIDS names it.
+
+    Args:
+        path: of the file beside which it lies; it need not exist.
+    """
     path = Path(path)
     return path.with_name(path.name[: len(path.name) - len(suffix_of(path))] + ".json")
 
 
 def write_sidecar(path: Path | str, entries: Mapping) -> Path:
-    """Writes the entries into the JSON file beside `path`, atomically, and returns its path."""
+    """Writes the entries into the JSON file beside `path`, atomically, and returns its path.
+
+    Args:
+        path: of the file that the entries are about.
+        entries: what JSON can hold.
+    """
     return write_text(sidecar_of(path), json.dumps(dict(entries), indent=2) + "\n")
 
 

@@ -185,7 +185,14 @@ def convert(
     moving: Grid | None = None,
     provenance: Mapping | None = None,
 ) -> Path:
-    """Reads a transform and writes it in another format; arguments as of `write_transform` and `read_transform`."""
+    """Reads a transform and writes it in another format; returns the path written.
+
+    Args:
+        source: file to read.
+        target: file to write.
+        format, provenance: of the target, as `write_transform`.
+        fixed, moving: grids, as `read_transform`.
+    """
     return write_transform(target, read_transform(source, fixed, moving), format, moving, provenance)
 
 

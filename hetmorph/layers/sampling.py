@@ -15,6 +15,9 @@ class SampleNormalLogVar(ne.layers.SampleNormalLogVar):
 
     Inputs `[mean, log_variance]`, each `[B, *S, N]`.
 
+    Args:
+        seed: of ε; None draws one.
+
     Reference:
         Dalca et al., Medical Image Analysis 2019, doi:10.1016/j.media.2019.07.006.
     """

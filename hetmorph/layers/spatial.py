@@ -134,6 +134,11 @@ class ComposeTransform(vxm.layers.ComposeTransform):
     """Compose transforms into one: T = ComposeTransform()([A, B, C]) warps as A, then B, then C would.
 
     Dense `[B, *S, N]` and affine `[B, N, N+1]` transforms mix; the result is dense unless all are affine.
+
+    Args:
+        interp_method: "linear" or "nearest".
+        shift_center: whether an affine acts about the image centre.
+        indexing: only "ij", array order.
     """
 
     def __init__(self, interp_method="linear", shift_center=True, indexing="ij", **kwargs):
@@ -171,7 +176,11 @@ class ComposeTransform(vxm.layers.ComposeTransform):
 
 @keras.saving.register_keras_serializable("hetmorph")
 class PadToMultiple(keras.layers.Layer):
-    """Append zeros to each spatial axis of `[B, *S, C]` until its size is a multiple of `multiple`."""
+    """Append zeros to each spatial axis of `[B, *S, C]` until its size is a multiple of `multiple`.
+
+    Args:
+        multiple: voxels.
+    """
 
     def __init__(self, multiple: int, **kwargs):
         super().__init__(**kwargs)

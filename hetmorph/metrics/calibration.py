@@ -66,7 +66,11 @@ def ause(sq_error, uncertainty, mask=None, steps: int = 50) -> float:
 
 
 def area(curves: Sparsification | None) -> float:
-    """The area that `ause` reports, of curves already at hand; NaN for None."""
+    """The area that `ause` reports, of curves already at hand; NaN for None.
+
+    Args:
+        curves: of `sparsification`.
+    """
     if curves is None:
         return float("nan")
     gap = np.abs(curves.curve - curves.oracle)

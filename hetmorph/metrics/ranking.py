@@ -29,7 +29,7 @@ def pearson(a, b, mask=None) -> float:
 
 
 def spearman(a, b, mask=None) -> float:
-    """Spearman's rank correlation, ties at their mean rank; otherwise as `pearson`."""
+    """Spearman's rank correlation, ties at their mean rank. Arguments and errors as `pearson`."""
     return pearson(*(stats.rankdata(one) for one in _checked(a, b, mask)))
 
 

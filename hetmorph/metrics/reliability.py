@@ -61,6 +61,9 @@ def normal_distance(z) -> float:
     """Largest distance between the distribution function of z and that of N(0, 1): Kolmogorov's statistic.
 
     Between 0 and 1, without a p-value: neighbouring voxels are not independent. NaN without voxels.
+
+    Args:
+        z: standardised residuals of any shape, as `standardised` returns them.
     """
     z = np.sort(np.ravel(z))
     if not z.size:
@@ -118,6 +121,9 @@ def calibration_error(curve: Reliability | None) -> float:
     """Expected calibration error: mean |observed − predicted| over the bins, weighted by their voxels.
 
     In the unit of the residual; 0 where σ is right in every bin. NaN for None.
+
+    Args:
+        curve: of `reliability_curve`.
 
     Example:
         >>> calibration_error(reliability_curve([0.1, -0.1], [0.1, 0.1]))

@@ -77,7 +77,11 @@ def asd(truth, prediction, spacing: Sequence[float] | None = None) -> float:
     """Average surface distance, one way: mean over the surface voxels of the truth of the distance to the
     prediction.
 
-    Surplus in the prediction, far from any truth, does not count. Arguments as `surface_distances`.
+    Surplus in the prediction, far from any truth, does not count. Errors as `surface_distances`.
+
+    Args:
+        truth, prediction: masks `[*S]`, False/True or 0/1.
+        spacing: voxel size along each axis, for instance in mm. None measures in voxels.
     """
     return _mean(surface_distances(truth, prediction, spacing)[0])
 

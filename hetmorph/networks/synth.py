@@ -10,10 +10,14 @@ from hetmorph.networks.base import LoadableModel, references, store_config_args
 def labels_to_image(in_shape, in_label_list, out_label_list=None, *args, seeds=None, id=0, **kwargs) -> keras.Model:
     """Model that deforms label maps `[B, *in_shape, 1]` at random and paints them: `[image, labels]`.
 
-    Stands in for `neurite.models.labels_to_image`, whose arguments it takes; see `hetmorph.layers.LabelsToImage`.
+    Stands in for `neurite.models.labels_to_image`, whose arguments it takes; see `hetmorph.layers.synth.LabelsToImage`.
 
     Args:
         id: number that makes layer names unique where a model holds several of these.
+        in_shape: spatial size of the maps, voxels.
+        in_label_list: values that occur in them.
+        out_label_list: values to keep; None keeps all. A dictionary merges labels.
+        seeds: dictionary of integers per stage; see the layer.
     """
     labels = keras.Input((*(int(n) for n in in_shape), 1), name=f"labels_input_{id}")
     paint = LabelsToImage(

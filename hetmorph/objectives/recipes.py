@@ -192,6 +192,9 @@ RECIPES: dict[str, type[Recipe]] = {
 def recipe(options) -> Recipe:
     """The recipe that `options` (a `hetmorph.config.ObjectiveConfig`) names, with its numbers and choices.
 
+    Args:
+        options: name and options of the method.
+
     Raises:
         ValueError: an unknown name, a bad value, or an option that this recipe would ignore.
     """

@@ -9,6 +9,9 @@ def is_affine_shape(shape) -> bool:
     """Whether the shape of one transform (without batch) is a matrix N×(N+1) and not a dense field.
 
     A 1-D dense field `[D, 1]` also has rank 2; its last size, 1, tells it apart.
+
+    Args:
+        shape: sizes.
     """
     return len(shape) == 2 and shape[-1] != 1
 
@@ -38,7 +41,11 @@ def to_displacement(matrix, shape: list, shift_center: bool = True) -> tf.Tensor
 
 
 def square(matrix: tf.Tensor) -> tf.Tensor:
-    """Append the row (0, …, 0, 1) unless it is there: `[B, N+1, N+1]`."""
+    """Append the row (0, …, 0, 1) unless it is there: `[B, N+1, N+1]`.
+
+    Args:
+        matrix: `[B, N, N+1]` or `[B, N+1, N+1]`.
+    """
     if matrix.shape[-1] == matrix.shape[-2]:
         return matrix
     row = tf.zeros_like(matrix[:, :1]) + tf.one_hot(matrix.shape[-1] - 1, matrix.shape[-1], dtype=matrix.dtype)
@@ -46,5 +53,9 @@ def square(matrix: tf.Tensor) -> tf.Tensor:
 
 
 def compose(outer: tf.Tensor, inner: tf.Tensor) -> tf.Tensor:
-    """Matrix of outer∘inner, `[B, N, N+1]`."""
+    """Matrix of outer∘inner, `[B, N, N+1]`.
+
+    Args:
+        outer, inner: `[B, N, N+1]` or `[B, N+1, N+1]`.
+    """
     return (square(outer) @ square(inner))[:, :-1]

@@ -37,6 +37,10 @@ def compose(outer, inner, method: str = "linear") -> tf.Tensor:
     """Displacement of φ_outer∘φ_inner: `u(x) = inner(x) + outer(x + inner(x))`.
 
     Warping an image by the result equals warping it by `outer` first and the outcome by `inner` second.
+
+    Args:
+        outer, inner: displacements `[B, *S, N]`, voxels.
+        method: how `outer` is interpolated: "linear" or "nearest".
     """
     outer, inner = tf.cast(outer, tf.float32), tf.cast(inner, tf.float32)
     return inner + warp(outer, inner, method)
@@ -47,6 +51,10 @@ def invert(displacement, iterations: int = 20) -> tf.Tensor:
 
     Converges where u is a contraction (Lipschitz constant below 1). Reference: Chen et al., Medical Physics 2008,
     doi:10.1118/1.2816107.
+
+    Args:
+        displacement: u, `[B, *S, N]`, voxels.
+        iterations: how many.
     """
     inverse = tf.zeros_like(displacement)
     for _ in range(iterations):
@@ -58,6 +66,11 @@ def rescale(field, factor: float, method: str = "linear") -> tf.Tensor:
     """Resample a field to `floor(size * factor)` voxels per axis and scale its vectors by `factor`.
 
     First and last voxels stay aligned, as in VoxelMorph's `RescaleTransform`.
+
+    Args:
+        field: `[B, *S, N]`, voxels of its own grid, before and after.
+        factor: above 1 for a finer grid.
+        method: "linear" or "nearest".
     """
     # Vectors are scaled on the smaller of the two grids.
     field = tf.convert_to_tensor(field)
@@ -67,7 +80,12 @@ def rescale(field, factor: float, method: str = "linear") -> tf.Tensor:
 
 
 def resized_shape(shape: list, factor: float) -> list:
-    """Sizes after `resize`; integers stay integers, None stays None, tensors stay tensors."""
+    """Sizes after `resize`; integers stay integers, None stays None, tensors stay tensors.
+
+    Args:
+        shape: spatial sizes: integers, None or scalar tensors.
+        factor: as of `resize`.
+    """
     rounding = 1e-6  # 48 * (2 / 3) must not fall below the integer it stands for
 
     def one(size):
@@ -82,6 +100,11 @@ def resize(image, factor: float, method: str = "linear") -> tf.Tensor:
     """Resample `[B, *S, C]` to `floor(size * factor)` voxels per axis, first and last voxels aligned.
 
     Linear resampling is one small matrix product per axis, whose gradient is again a product and not a scatter.
+
+    Args:
+        image: any channels.
+        factor: above 1 for more voxels.
+        method: "linear" or "nearest".
     """
     if method not in METHODS:
         raise ValueError(f"interpolation must be one of {METHODS}, got {method!r}")
@@ -107,7 +130,11 @@ def _interpolate_axis(image: tf.Tensor, position: tf.Tensor, size, axis: int) ->
 
 
 def gradient(field) -> list[tf.Tensor]:
-    """Derivative along each spatial axis: central differences, one-sided at the two borders, as `numpy.gradient`."""
+    """Derivative along each spatial axis: central differences, one-sided at the two borders, as `numpy.gradient`.
+
+    Args:
+        field: `[B, *S, C]`; the result has this shape for each axis, per voxel.
+    """
     field = tf.convert_to_tensor(field)
     result = []
     for axis in range(1, field.shape.rank - 1):
@@ -137,10 +164,18 @@ def jacobian_determinant(displacement) -> tf.Tensor:
 
 
 def magnitude(displacement) -> tf.Tensor:
-    """Euclidean length per voxel, `[B, *S]`, voxels."""
+    """Euclidean length per voxel, `[B, *S]`, voxels.
+
+    Args:
+        displacement: `[B, *S, N]`, voxels.
+    """
     return tf.norm(tf.cast(displacement, tf.float32), axis=-1)
 
 
 def positions(displacement) -> tf.Tensor:
-    """Absolute sampling positions x + u(x), `[B, *S, N]`, voxels."""
+    """Absolute sampling positions x + u(x), `[B, *S, N]`, voxels.
+
+    Args:
+        displacement: `[B, *S, N]`, voxels.
+    """
     return tf.stack(displaced_grid(tf.cast(displacement, tf.float32)), axis=-1)

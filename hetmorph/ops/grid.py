@@ -4,13 +4,22 @@ import tensorflow as tf
 
 
 def spatial_shape(tensor: tf.Tensor) -> list:
-    """Spatial sizes of a `[B, *S, C]` tensor: Python integers where static, scalar tensors elsewhere."""
+    """Spatial sizes of a `[B, *S, C]` tensor: Python integers where static, scalar tensors elsewhere.
+
+    Args:
+        tensor: of known rank.
+    """
     dynamic = tf.shape(tensor)
     return [dynamic[i] if d is None else d for i, d in enumerate(tensor.shape)][1:-1]
 
 
 def identity_grid(shape: list, dtype: tf.DType = tf.float32) -> list[tf.Tensor]:
-    """Voxel coordinates, one broadcastable tensor per axis: axis d has size `shape[d]` there and 1 elsewhere."""
+    """Voxel coordinates, one broadcastable tensor per axis: axis d has size `shape[d]` there and 1 elsewhere.
+
+    Args:
+        shape: spatial sizes, integers or scalar tensors.
+        dtype: of the coordinates.
+    """
     ndims = len(shape)
     axes = []
     for d, size in enumerate(shape):
@@ -20,13 +29,21 @@ def identity_grid(shape: list, dtype: tf.DType = tf.float32) -> list[tf.Tensor]:
 
 
 def displaced_grid(displacement: tf.Tensor) -> list[tf.Tensor]:
-    """Positions x + u(x) of a `[B, *S, N]` displacement, `[B, *S]` for each axis, voxels."""
+    """Positions x + u(x) of a `[B, *S, N]` displacement, `[B, *S]` for each axis, voxels.
+
+    Args:
+        displacement: on the grid whose positions are asked for, voxels.
+    """
     grid = identity_grid(spatial_shape(displacement))
     return [g + u for g, u in zip(grid, tf.unstack(displacement, axis=-1), strict=True)]
 
 
 def flat_voxels(image: tf.Tensor) -> tf.Tensor:
-    """A batch of images `[B, *S, C]` as rows `[B·∏S, C]`."""
+    """A batch of images `[B, *S, C]` as rows `[B·∏S, C]`.
+
+    Args:
+        image: any channels.
+    """
     return tf.reshape(image, [-1, image.shape[-1] or tf.shape(image)[-1]])
 
 
@@ -34,6 +51,10 @@ def pad_to_multiple(tensor: tf.Tensor, multiple: int) -> tf.Tensor:
     """Append zeros at the end of each spatial axis until its size is a multiple of `multiple`.
 
     Padding at the end only keeps voxel coordinates as they are, so that displacements need no shift afterwards.
+
+    Args:
+        tensor: `[B, *S, C]`.
+        multiple: voxels.
     """
     sizes = spatial_shape(tensor)
     after = [(-size) % multiple for size in sizes]
@@ -46,6 +67,11 @@ def pad_to_multiple(tensor: tf.Tensor, multiple: int) -> tf.Tensor:
 
 
 def crop_to(tensor: tf.Tensor, shape: list) -> tf.Tensor:
-    """Keep the first `shape[d]` voxels of each spatial axis of a `[B, *S, C]` tensor."""
+    """Keep the first `shape[d]` voxels of each spatial axis of a `[B, *S, C]` tensor.
+
+    Args:
+        tensor: no smaller than `shape`.
+        shape: spatial sizes, integers or scalar tensors.
+    """
     window = tuple(slice(0, size) for size in shape)
     return tensor[(slice(None), *window)]

@@ -7,6 +7,10 @@ def percentiles(image, low: float, high: float) -> tuple[tf.Tensor, tf.Tensor]:
     """Two percentiles of each sample of `[B, ...]`, shaped to broadcast against it.
 
     Nearest-rank on the sorted values; exact order statistics, so a few extreme voxels cannot move them.
+
+    Args:
+        image: of any rank above 1.
+        low, high: which, 0 to 100.
     """
     image = tf.convert_to_tensor(image)
     image = image if image.dtype.is_floating else tf.cast(image, tf.float32)
@@ -21,7 +25,12 @@ def percentiles(image, low: float, high: float) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def sample_mean(image, mask=None) -> tf.Tensor:
-    """Mean of each sample of `[B, ...]` over `mask` (same shape, 0/1), broadcastable; an empty mask means all."""
+    """Mean of each sample of `[B, ...]` over `mask` (same shape, 0/1), broadcastable; an empty mask means all.
+
+    Args:
+        image: of any rank above 1.
+        mask: None takes all.
+    """
     axes = list(range(1, image.shape.rank))
     everywhere = tf.reduce_mean(image, axis=axes, keepdims=True)
     if mask is None:

@@ -25,6 +25,9 @@ def compiled_kernels(enabled: bool = True):
     `VxmDense` does this in its training step. Use it in a training loop of your own; graphs that are exported must be
     traced outside. The environment variable HETMORPH_XLA=0 turns it off everywhere.
 
+    Args:
+        enabled: False compiles nothing inside, also within a block that does.
+
     Example:
         >>> with compiled_kernels():
         ...     moved = warp(image, displacement)

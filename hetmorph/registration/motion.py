@@ -14,7 +14,13 @@ from hetmorph.io.atomic import write_bytes
 
 
 def volumes_ml(labels: np.ndarray, grid: Grid, values: Sequence[int]) -> dict[int, float]:
-    """Volume of each label, millilitres: its voxels times their volume."""
+    """Volume of each label, millilitres: its voxels times their volume.
+
+    Args:
+        labels: `[*S]` whole values.
+        grid: theirs; its spacing is in mm.
+        values: the labels to measure.
+    """
     voxel = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000
     return {value: float((labels == value).sum()) * voxel for value in values}
 
@@ -76,7 +82,12 @@ def curve(
 
 
 def write_curve(path: Path | str, rows: list[dict]) -> Path:
-    """Writes the rows as CSV; an empty cell is not defined."""
+    """Writes the rows as CSV; an empty cell is not defined.
+
+    Args:
+        path: `.csv`.
+        rows: of `curve`.
+    """
     stream = io.StringIO()
     table = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
     table.writeheader()
@@ -85,7 +96,13 @@ def write_curve(path: Path | str, rows: list[dict]) -> Path:
 
 
 def draw_curve(path: Path | str, rows: list[dict], values: Sequence[int]) -> Path:
-    """Draws volumes and circumferential strains over time as PNG."""
+    """Draws volumes and circumferential strains over time as PNG.
+
+    Args:
+        path: `.png`.
+        rows: of `curve`.
+        values: the labels to draw.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

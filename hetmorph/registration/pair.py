@@ -125,6 +125,12 @@ def model_pair(
 ) -> tuple[Grid, Grid, np.ndarray]:
     """What a model is shown of two images, as `register` does it; `slices` as `by_slice` says.
 
+    Args:
+        moving, fixed: images with their headers.
+        spacing: voxel size that the model sees, mm; None takes that of the fixed image.
+        mask: region of interest in the fixed image; the model sees the box round it.
+        slices: whether a 2-D model takes the volume slice by slice.
+
     Returns:
         The grid of the moving image in the world of the fixed one; the grid of what the model sees; moving and fixed on
         it, `[2, *G]` float32 in [0, 1].
@@ -145,6 +151,9 @@ def jacobian(transform: Transform) -> np.ndarray:
     """det(∂φ/∂x) at each voxel, `[*S]` float32: volume in the moving image per volume in the fixed one; ≤ 0 is a fold.
 
     A transform without extent along an axis, such as a single slice, has the determinant of the others.
+
+    Args:
+        transform: on the grid of the fixed image.
     """
     shape = transform.grid.shape
     axes = [axis for axis, size in enumerate(shape) if size > 1]

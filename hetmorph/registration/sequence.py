@@ -40,6 +40,10 @@ def register_sequence(
 def reference_frame(sequence: Image, reference: str) -> int:
     """The index that "ED" or a number means: cine images start with end-diastole, the trigger being the R wave.
 
+    Args:
+        sequence: with frames along its last axis.
+        reference: "ED", the first, or a number from 0.
+
     Raises:
         DataError: no sequence, or it has no such frame.
     """

@@ -28,6 +28,10 @@ class ServingError(RuntimeError):
     Attributes:
         code: name of a gRPC status, over REST too: INVALID_ARGUMENT, NOT_FOUND, UNAVAILABLE, DEADLINE_EXCEEDED …
         reason: the server's own words.
+
+    Args:
+        message: what to show.
+        code, reason: kept as attributes.
     """
 
     def __init__(self, message: str, code: str, reason: str):
@@ -36,7 +40,11 @@ class ServingError(RuntimeError):
 
 
 def is_endpoint(text) -> bool:
-    """Whether a text has the form of an address of `Client`, rather than of a path."""
+    """Whether a text has the form of an address of `Client`, rather than of a path.
+
+    Args:
+        text: anything; what is no text is none.
+    """
     return isinstance(text, str) and re.match(r"(grpcs?|https?)://", text) is not None
 
 

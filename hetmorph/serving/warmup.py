@@ -55,7 +55,11 @@ def write_warmup(folder: str | os.PathLike, sizes: Iterable[tuple[int, ...]]) ->
 
 
 def read_warmup(folder: str | os.PathLike) -> list:
-    """The PredictRequests of a SavedModel's warm-up file; none without a file."""
+    """The PredictRequests of a SavedModel's warm-up file; none without a file.
+
+    Args:
+        folder: of one version.
+    """
     (log_pb2,) = tensorflow_serving("prediction_log_pb2")
     path = Path(folder, FILE)
     if not path.exists():

@@ -66,6 +66,8 @@ def best_combination(
     Args:
         cases: of validation.
         names: of the maps.
+        smoothings: standard deviations of the Gaussian filters to try, voxels; 0 is none.
+        progress: show a progress bar on stderr.
 
     Returns:
         The best, and a row for each tried: `map`, `naurc`, `spearman`, means over patients, the best first.
