@@ -11,7 +11,7 @@ TF_MINOR := from importlib.metadata import version; print(version("tensorflow").
 SERVING_API = $(BIN)/python -m pip install --no-deps "tensorflow-serving-api==$$($(BIN)/python -c '$(TF_MINOR)').*"
 REQUIREMENTS := setup.py requirements.txt hetmorph/version.py
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow lint format docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python training/train.py --config training/configs/demo.yaml --out $(DEMO) --resume
@@ -31,6 +31,10 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-docs
+	PDOC_ALLOW_EXEC=1 $(BIN)/python -m pdoc --docformat google --no-show-source --output-directory build/docs hetmorph
+	@echo "API reference: build/docs/index.html"
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
 
@@ -48,7 +52,11 @@ $(VENV)/.installed-tests: $(BIN)/python $(REQUIREMENTS)
 	-$(SERVING_API)
 	touch $@ $(VENV)/.installed
 
+$(VENV)/.installed-docs: $(BIN)/python $(REQUIREMENTS)
+	$(BIN)/python -m pip install --editable ".[docs]"
+	touch $@ $(VENV)/.installed
+
 $(VENV)/.installed-dev: $(BIN)/python $(REQUIREMENTS)
 	$(BIN)/python -m pip install --editable ".[dev]"
 	-$(SERVING_API)
-	touch $@ $(VENV)/.installed $(VENV)/.installed-tests
+	touch $@ $(VENV)/.installed $(VENV)/.installed-tests $(VENV)/.installed-docs

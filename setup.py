@@ -38,8 +38,10 @@ TESTS = [
 BENCH = ["SimpleITK>=2.3"]
 # The reports are looked at in a Chromium, of the system or from `playwright install chromium`; skipped without.
 BROWSER = ["playwright>=1.45"]
+# The API reference: pdoc renders docstrings of Google's form as they are, in one command without configuration.
+DOCS = ["pdoc>=15"]
 CLASSICAL = ["SimpleITK>=2.3", "antspyx>=0.5"]
-DEV = ["ruff>=0.12", *TESTS, *OTHERS, *REPORTS, *FORMATS, *BENCH, *BROWSER]
+DEV = ["ruff>=0.12", *TESTS, *OTHERS, *REPORTS, *FORMATS, *BENCH, *BROWSER, *DOCS]
 
 setup(
     name="hetmorph",
@@ -63,6 +65,7 @@ setup(
         "bench": BENCH,
         "browser": BROWSER,
         "classical": CLASSICAL,
+        "docs": DOCS,
         "dev": sorted(set(DEV)),
     },
     classifiers=[
