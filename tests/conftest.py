@@ -1,6 +1,7 @@
 """Fixtures and settings every test shares."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,16 @@ def acdc_dir(data_dir):
         if any(candidate.glob("training/patient*")):
             return candidate
     pytest.skip(f"no ACDC in {data_dir}: expected ACDC/training/patient*")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """How many code blocks of the documentation ran: tests/test_documentation.py notes it for each page."""
+    counts = Counter()
+    for report in terminalreporter.getreports("passed"):
+        counts.update({name: count for name, count in report.user_properties if name.startswith("blocks ")})
+    if counts:
+        text = ", ".join(f"{count} {name.removeprefix('blocks ')}" for name, count in counts.most_common())
+        terminalreporter.write_line(f"code blocks of the documentation: {text}")
 
 
 def _folder_or_skip(variable, default, what):
