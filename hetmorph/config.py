@@ -75,10 +75,11 @@ class ObjectiveConfig:
     Attributes:
         name: one of `hetmorph.objectives.RECIPES`.
         smoothness: λ, the weight of the squared gradient.
-        window: "ncc": side of the window, voxels.
+        window: "ncc", "het-ncc": side of the window, voxels.
         bins: "mi": bins of the histograms.
-        gamma, snr, relative, foreground, warm_start, variance_pass: "het", "het-z": as `networks.HetVxmDense` has them.
-        beta: "het", "het-z", "beta-nll": exponent of the variance.
+        gamma, snr, relative, foreground, warm_start, variance_pass: "het", "het-ncc", "het-z": as
+            `networks.HetVxmDense` has them.
+        beta: the same and "beta-nll": exponent of the variance.
         variance_resolution: all with a variance network: voxel size of the grid of log σ², in image voxels.
         prior_lambda: "vxm-diff": precision of the prior.
         alpha: "het-z": weight of the velocity's uncertainty.

@@ -161,6 +161,20 @@ class Het(Recipe):
 
 
 @dataclass(frozen=True)
+class HetNcc(Het):
+    """The same weights on squared local correlation; the variance remains that of the intensities' difference.
+
+    Attributes:
+        window: voxels a side of the window.
+    """
+
+    window: int = 9
+
+    def image_loss(self):
+        return NCC(win=self.window)
+
+
+@dataclass(frozen=True)
 class HetZ(Het):
     """The same with a distribution of velocities: uncertainty of the noise and of the displacement.
 
@@ -185,6 +199,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "adareg": Adareg,
     "vxm-diff": VxmDiff,
     "het": Het,
+    "het-ncc": HetNcc,
     "het-z": HetZ,
 }
 

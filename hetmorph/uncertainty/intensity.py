@@ -25,7 +25,9 @@ def variance_uncertainty(model, moving, fixed) -> UncertaintyMap:
 
     def sigma(prediction, _):
         if prediction.log_variance is None:
-            raise ValueError("this model predicts no variance; those of the objectives het, het-z, nll and beta-nll do")
+            raise ValueError(
+                "this model predicts no variance; those of the objectives het, het-ncc, het-z, nll and beta-nll do"
+            )
         return np.exp(0.5 * prediction.log_variance)
 
     return _map("variance", model, moving, fixed, sigma)

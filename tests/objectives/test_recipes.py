@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hetmorph import config, objectives
+from hetmorph.losses import NCC
 from hetmorph.networks import HetVxmDense
 from hetmorph.networks.build import build, model_class
 from hetmorph.objectives import RECIPES
@@ -69,6 +70,9 @@ def expected_loss(name, model, moving, fixed, moved, field):
         return squared.mean() + LAMBDA * gradient_penalty(field * factor)
     if name == "het":
         return np.mean(model.snr_weight(moving, fixed) * squared) + smooth
+    if name == "het-ncc":
+        correlation = NCC(9).voxelwise(fixed, moved).numpy()
+        return np.mean(model.snr_weight(moving, fixed) * correlation) + smooth
     if name == "het-z":
         mean, s = field[..., :2], field[..., 2:]
         likelihood = np.mean(model.snr_weight(moving, fixed) * squared)
