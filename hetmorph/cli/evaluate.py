@@ -7,9 +7,9 @@ the one of the undeformed pair.
 
 Writes cases.csv, summary.json and summary.png; for a model that predicts a variance also curves.csv (sparsification),
 sparsification.png and calibration.png. --uncertainty adds columns to cases.csv, and a map for each pair on the grid of
-its fixed image: maps/<case>_<estimate>.nii.gz, the standard deviation of the displacement in millimetres (of variance
-and residual: in intensity), NaN where it is not known. --report adds report/index.html, a page of all cases, and one
-for each of the worst, to be opened in any browser.
+its fixed image: maps/<case>_<estimate>.nii.gz, the standard deviation of the displacement in millimetres (variance and
+residual are in intensity, dissimilarity has no unit), NaN where it is not known. --report adds report/index.html, a
+page of all cases, and one for each of the worst, to be opened in any browser.
 
 How the images are cut and what is added to them is read from the config.yaml of the model's run, if it was trained on
 the same data set, as far as the command line does not say otherwise; what was read is printed.

@@ -31,11 +31,12 @@ from hetmorph.io import (
 from hetmorph.io.atomic import suffix_of
 from hetmorph.registration import Registration, pair
 from hetmorph.uncertainty import estimate, estimate_names
+from hetmorph.uncertainty.estimates import AT_ONCE
 
 TRANSFORMS = ("transform", "inverse")
 MAPS = ("uncertainty", "variance", "jacobian")
 RESULTS = ("moved", *TRANSFORMS, *MAPS, "labels_out")
-_NO_MILLIMETRES = ("variance", "residual", "ensemble")
+_NO_MILLIMETRES = (*AT_ONCE, "ensemble")
 _SAYS = {
     "moved": {"what": "moving image on the grid of the fixed one", "unit": "intensity of the moving image"},
     "uncertainty": {"what": "standard deviation of the displacement, NaN where not known", "unit": "mm"},

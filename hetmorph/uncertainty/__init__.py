@@ -14,7 +14,7 @@ from hetmorph.uncertainty.combination import Combination, best_combination
 from hetmorph.uncertainty.conformal import FLAGS, Bound, Calibration, Triage, risk_coverage
 from hetmorph.uncertainty.equivariance import equivariance_uncertainty
 from hetmorph.uncertainty.estimates import ESTIMATES, estimate, estimate_names, estimates_for, pair_estimates
-from hetmorph.uncertainty.intensity import residual_uncertainty, variance_uncertainty
+from hetmorph.uncertainty.intensity import dissimilarity_uncertainty, residual_uncertainty, variance_uncertainty
 from hetmorph.uncertainty.repeated import (
     dropout_uncertainty,
     ensemble_uncertainty,
@@ -51,6 +51,7 @@ __all__ = [
     "noise_uncertainty",
     "pair_estimates",
     "posterior_uncertainty",
+    "dissimilarity_uncertainty",
     "residual_uncertainty",
     "risk_coverage",
     "variance_uncertainty",

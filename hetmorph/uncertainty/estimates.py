@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from hetmorph.data.transforms import FAMILIES
 from hetmorph.evaluation import Predictor
 from hetmorph.uncertainty.equivariance import equivariance_uncertainty
-from hetmorph.uncertainty.intensity import residual_uncertainty, variance_uncertainty
+from hetmorph.uncertainty.intensity import dissimilarity_uncertainty, residual_uncertainty, variance_uncertainty
 from hetmorph.uncertainty.repeated import (
     dropout_uncertainty,
     ensemble_uncertainty,
@@ -22,7 +22,9 @@ ESTIMATES: dict[str, Callable[..., UncertaintyMap]] = {
     "ensemble": ensemble_uncertainty,
     "noise": noise_uncertainty,
     "residual": residual_uncertainty,
+    "dissimilarity": dissimilarity_uncertainty,
 }
+AT_ONCE = ("variance", "residual", "dissimilarity")  # from a single registration, not of a displacement
 DRAWING = ("equivariance", "posterior", "dropout", "noise")
 
 
@@ -75,7 +77,7 @@ def pair_estimates(
     def function(name):
         model = [predictor, *others] if name == "ensemble" else predictor
         options = {"n": n, "seed": seed} if name.partition("-")[0] in DRAWING else {}
-        quiet = {} if name in ("variance", "residual") else {"progress": False}
+        quiet = {} if name in AT_ONCE else {"progress": False}
         return lambda pair: estimate(name, model, pair.moving, pair.fixed, **options, **quiet)
 
     return {name: function(name) for name in names}
@@ -91,7 +93,7 @@ def estimates_for(predictor: Predictor, pair) -> list[str]:
     own = [name for name in ("posterior", "dropout") if predictor.random == {name}]
     variance = ["variance"] if predictor(pair.moving, pair.fixed).log_variance is not None else []
     families = ("translation", "affine", "smooth-bspline")
-    return [*(f"equivariance-{name}" for name in families), *variance, *own, "noise", "residual"]
+    return [*(f"equivariance-{name}" for name in families), *variance, *own, "noise", "residual", "dissimilarity"]
 
 
 def _check_names(names: Sequence[str]) -> None:

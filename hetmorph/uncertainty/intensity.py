@@ -1,12 +1,15 @@
-"""Maps of intensity that one registration gives: the predicted noise, and the residual to compare it with."""
+"""Maps that one registration gives: the predicted noise, and how unlike the images are after it."""
 
 import time
 
 import numpy as np
+from scipy import ndimage
 
 from hetmorph.evaluation import wrap
 from hetmorph.uncertainty.passes import checked_pair
-from hetmorph.uncertainty.result import INTENSITY, UncertaintyMap
+from hetmorph.uncertainty.result import INTENSITY, NO_UNIT, UncertaintyMap
+
+_FLAT = 1e-8  # product of the variances of two images in [0, 1] below which they are flat
 
 
 def variance_uncertainty(model, moving, fixed) -> UncertaintyMap:
@@ -41,12 +44,46 @@ def residual_uncertainty(model, moving, fixed) -> UncertaintyMap:
     return _map("residual", model, moving, fixed, lambda prediction, fixed: np.abs(fixed - prediction.moved))
 
 
-def _map(name: str, model, moving, fixed, values) -> UncertaintyMap:
+def dissimilarity_uncertainty(model, moving, fixed, scale: float = 1.5) -> UncertaintyMap:
+    """√((1 − c)/2), c the correlation of the moved and the fixed image round each voxel.
+
+    0 where they are alike up to brightness and contrast, 1 where they are opposite, √½ where there is nothing to
+    compare. A voxel by itself agrees with many others; the pattern round it tells more than `residual` does.
+
+    Args:
+        model, moving, fixed: as for `variance_uncertainty`.
+        scale: standard deviation of the Gaussian window, voxels.
+
+    Raises:
+        ValueError: a scale that is not positive, or images that do not fit.
+    """
+    if not scale > 0:
+        raise ValueError(f"expected a scale above 0 voxels, received {scale}")
+
+    def values(prediction, fixed):
+        return np.sqrt((1 - _correlation(prediction.moved, fixed, scale)) / 2)
+
+    return _map("dissimilarity", model, moving, fixed, values, NO_UNIT)
+
+
+def _correlation(one, other, scale: float) -> np.ndarray:
+    """Correlation in a Gaussian window, from -1 to 1; 0 where an image is flat."""
+
+    def mean(values):
+        return ndimage.gaussian_filter(values, scale)
+
+    one, other = (np.asarray(image, np.float64) for image in (one, other))
+    covariance = mean(one * other) - mean(one) * mean(other)
+    variances = (mean(one**2) - mean(one) ** 2) * (mean(other**2) - mean(other) ** 2)
+    return np.clip(covariance / np.sqrt(np.maximum(variances, _FLAT)), -1, 1)
+
+
+def _map(name: str, model, moving, fixed, values, unit: str = INTENSITY) -> UncertaintyMap:
     start = time.perf_counter()
     moving, fixed = checked_pair(moving, fixed)
     std = values(wrap(model)(moving, fixed), fixed).astype(np.float32)
     if not np.isfinite(std).all():
         raise ValueError(f"{name}: the model answered with NaN or infinity")
     return UncertaintyMap(
-        name, std, np.ones(std.shape, bool), INTENSITY, None, n=1, passes=1, seconds=time.perf_counter() - start
+        name, std, np.ones(std.shape, bool), unit, None, n=1, passes=1, seconds=time.perf_counter() - start
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 from hetmorph.io import Grid, write_image
 
-VOXELS, INTENSITY = "voxels", "intensity"
+VOXELS, INTENSITY, NO_UNIT = "voxels", "intensity", "no unit"
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,15 +15,15 @@ class UncertaintyMap:
 
     Attributes:
         name: the estimate.
-        std: `[*S]` float32. Of a displacement: √(trace of the covariance), voxels; of an image's noise: intensity. NaN
-            where not valid.
+        std: `[*S]` float32. Of a displacement: √(trace of the covariance), voxels; of an image's noise: intensity; of
+            others a number that is larger where more is uncertain. NaN where not valid.
         valid: `[*S]` booleans.
-        unit: "voxels" or "intensity".
+        unit: "voxels", "intensity" or "no unit".
         count: `[*S]` draws in which a voxel took part; None where nothing is drawn.
         n: number of draws.
         passes: registrations it took.
         seconds: and the time.
-        mean: `[*S, N]` voxels, mean displacement of the draws; NaN where not valid. None for intensities.
+        mean: `[*S, N]` voxels, mean displacement of the draws; NaN where not valid. None for others.
         variances: `[*S, N]` voxels², the diagonal of the covariance; likewise.
         covariance: `[*S, N, N]` voxels², or None where it was not asked for.
         intrinsic, jitter: `[*S]` voxels², the two terms whose sum `std` is the root of (`equivariance_uncertainty` with
@@ -57,10 +57,10 @@ class UncertaintyMap:
             spacing: millimetres per array axis, or an affine `(N + 1, N + 1)` from voxels to millimetres.
 
         Raises:
-            ValueError: an intensity, a spacing that does not fit, or an affine with shears without the covariance.
+            ValueError: no displacement, a spacing that does not fit, or an affine with shears without the covariance.
         """
         if self.unit != VOXELS:
-            raise ValueError(f"{self.name} is an intensity, which has no millimetres")
+            raise ValueError(f"{self.name} is of {self.unit}, not of voxels, and has no millimetres")
         ndims = self.std.ndim
         metric = np.asarray(spacing, np.float64)
         if metric.shape == (ndims,):
@@ -78,7 +78,7 @@ class UncertaintyMap:
         return np.sqrt(self.variances @ np.diag(metric))
 
     def save(self, path, spacing) -> None:
-        """Write the standard deviation as NIfTI: millimetres of a displacement, or intensity; the header says which.
+        """Write the map as NIfTI: millimetres of a displacement, else in its unit; the header says which.
 
         Args:
             path: as `hetmorph.io.write_image`, .nii.gz as a rule.

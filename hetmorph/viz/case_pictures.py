@@ -182,7 +182,7 @@ def uncertainty(case: ReportedCase, sheet: Sheet) -> Html:
         notes.append("No likelihood weights: the model gives none.")
     for name, one in case.maps.items():
         values = one.std_mm(case.pair.spacing) if one.unit == "voxels" else one.std
-        unit = "mm" if one.unit == "voxels" else "intensity"
+        unit = "mm" if one.unit == "voxels" else one.unit
         scale = Scale(0.0, spread([values], 0, 99.5)[1], "viridis", unit)
         what = "displacement" if one.unit == "voxels" else "image"
         plate(f"Map: {name}", f"{what}, standard deviation", np.where(one.valid, values, np.nan), scale)

@@ -8,6 +8,7 @@ from hetmorph.data import Pair
 from hetmorph.evaluation import wrap
 from hetmorph.networks import HetVxmDense, TransMorph, VxmDense
 from hetmorph.uncertainty import ESTIMATES, UncertaintyMap, estimate, estimate_names, estimates_for, pair_estimates
+from hetmorph.uncertainty.estimates import AT_ONCE
 
 SHAPE = (32, 32)
 FEATURES = [[4, 4], [4, 4]]
@@ -60,6 +61,29 @@ def test_variance_is_sigma_of_the_variance_network(het, images):
 def test_residual_is_what_the_registration_leaves(plain, images):
     expected = np.abs(images[1] - wrap(plain)(*images).moved)
     np.testing.assert_allclose(estimate("residual", plain, *images).std, expected, atol=1e-6)
+
+
+def test_dissimilarity_is_blind_to_contrast_and_sees_what_does_not_match(rng):
+    """Identity as the model: half of the fixed image is the moving one at another contrast, a corner its negative."""
+    moving = np.clip(rng.random(SHAPE), 0.05, 0.95).astype(np.float32)
+    moving[:8, :8] = 0.5
+    fixed = 0.2 + 0.5 * moving
+    fixed[:, -16:] = rng.random((SHAPE[0], 16))
+    fixed[-16:, :16] = 1 - moving[-16:, :16]
+
+    def identity(moving, fixed):
+        return np.zeros((*SHAPE, 2), np.float32)
+
+    result = estimate("dissimilarity", identity, moving, fixed)
+    assert (result.unit, result.passes, result.n) == ("no unit", 1, 1)
+    assert result.std[9, 9] < 1e-3, "alike"
+    assert result.std[1, 1] == pytest.approx(np.sqrt(0.5), abs=1e-3), "flat: nothing to compare"
+    assert result.std[-6:, 2:8].min() > 0.98, "opposite"
+    assert result.std[:8, -8:].mean() == pytest.approx(np.sqrt(0.5), abs=0.1), "unrelated"
+    with pytest.raises(ValueError, match="no millimetres"):
+        result.std_mm((1.0, 1.0))
+    with pytest.raises(ValueError, match="scale above 0"):
+        estimate("dissimilarity", identity, moving, fixed, scale=0.0)
 
 
 def test_posterior_has_the_spread_of_the_velocities(probabilistic, images):
@@ -141,7 +165,7 @@ def test_bad_images_are_refused_by_every_estimate(name, het, images):
     for bad in (np.full(SHAPE, np.nan), np.zeros((32, 20)), np.zeros((1, *SHAPE, 1))):
         with pytest.raises(ValueError, match="NaN|shape"):
             estimate(name, model, bad, images[1])
-    if name not in ("variance", "residual", "ensemble"):
+    if name not in (*AT_ONCE, "ensemble"):
         with pytest.raises(ValueError, match="at least 2"):
             estimate(name, model, *images, n=1)
 
@@ -150,7 +174,7 @@ def test_bad_answers_are_refused(images):
     def broken(moving, fixed):
         return np.full((*SHAPE, 2), np.nan)
 
-    for name in ("noise", "residual"):
+    for name in ("noise", "residual", "dissimilarity"):
         with pytest.raises(ValueError, match="NaN or infinity"):
             estimate(name, broken, *images)
     with pytest.raises(ValueError, match="level of the noise must be positive"):
@@ -159,7 +183,7 @@ def test_bad_answers_are_refused(images):
 
 def test_what_a_model_can_give(plain, het, probabilistic, transmorph, images):
     pair = Pair("a", "p", None, None, *images, None, None, (1.0, 1.0))
-    common = {"equivariance-translation", "noise", "residual"}
+    common = {"equivariance-translation", "noise", "residual", "dissimilarity"}
     expected = {plain: set(), het: {"variance"}, probabilistic: {"posterior"}, transmorph: {"dropout"}}
     for model, own in expected.items():
         names = estimates_for(wrap(model), pair)

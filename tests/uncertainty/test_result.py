@@ -64,7 +64,7 @@ def test_the_file_holds_millimetres_on_the_grid_of_the_pair(rng, shape, tmp_path
 
 def test_an_intensity_has_no_millimetres(rng, tmp_path):
     result = UncertaintyMap("noise", np.ones((3, 4)), np.ones((3, 4), bool), "intensity", None, 1, 1, 0.0)
-    with pytest.raises(ValueError, match="noise is an intensity"):
+    with pytest.raises(ValueError, match="noise is of intensity, not of voxels"):
         result.std_mm((1, 1))
     result.save(tmp_path / "map.nii", np.diag([2.0, 3.0, 1.0]))
     stored = nib.load(tmp_path / "map.nii")
