@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from hetmorph.cli import options
 from hetmorph.cli.options import FILE, dry_run
 from hetmorph.cli.quiet import Verb
 
@@ -17,18 +18,9 @@ from hetmorph.cli.quiet import Verb
     "  hetmorph apply --transform warp.h5 --fixed f.nii.gz --labels seg.nii.gz --labels-out moved_seg.nii.gz\n"
     "  hetmorph apply --transform warp.nii.gz --points landmarks_fixed.csv --points-out landmarks_moving.csv",
 )
-@click.option(
-    "--transform",
-    required=True,
-    type=FILE,
-    help="Transform, fixed to moving: .nii.gz, .h5, .tfm, .txt, .mat, .npz, .npy.",
-)
+@options.transform
 @click.option("--fixed", type=FILE, help="Image whose grid the results get. Default: the grid of the transform's file.")
-@click.option(
-    "--format",
-    type=click.Choice(("nifti", "itk", "learn2reg", "voxelmorph")),
-    help="Of the transform. Default: found out.",
-)
+@options.transform_format
 @click.option("--moving", type=FILE, help="Image, or sequence (X, Y, Z, T), to be moved.")
 @click.option("--moved", type=FILE, help="Write: it, on the grid of the fixed image; linear interpolation, 0 outside.")
 @click.option("--labels", type=FILE, help="Labels to be moved, on any grid.")
@@ -47,7 +39,7 @@ from hetmorph.cli.quiet import Verb
 )
 @dry_run
 @click.pass_obj
-def apply(command: list[str], **options) -> int:
+def apply(command: list[str], **choices) -> int:
     """Bring images, labels or points through a transform.
 
     Direction: a transform takes points of the fixed image to the moving one, moved(x) = moving(x + u(x)). So images and
@@ -59,8 +51,8 @@ def apply(command: list[str], **options) -> int:
     """
     from hetmorph.cli.application import Application
 
-    dry_run = options.pop("dry_run")
-    application = Application(**options)
+    dry_run = choices.pop("dry_run")
+    application = Application(**choices)
     application.check()
     if dry_run:
         click.echo("\n".join(application.preview()))

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from hetmorph.cli.errors import line_of
 from hetmorph.cli.job import Job, Settings
 from hetmorph.cli.models import find_model
-from hetmorph.io.atomic import write_bytes
+from hetmorph.io.atomic import write_text
 from hetmorph.io.sidecar import sha256_of
 
 COLUMNS = ("moving", "fixed", "moving_labels", "mask", "case")
@@ -72,7 +72,8 @@ def run(
                 click.echo("\n".join([f"{case}:", *(f"  {line}" for line in job.preview(settings, predictor))]))
                 continue
             job.run(settings, predictor, command)
-            write_bytes(out / case / _DONE, _json(decides | {"inputs": _inputs(job)}))
+            entries = decides | {"inputs": _inputs(job)}
+            write_text(out / case / _DONE, json.dumps(entries, indent=2) + "\n")
         except Exception as error:
             line = line_of(error)
             if line is None:
@@ -155,7 +156,3 @@ def _is_done(job: Job, folder: Path, decides: dict) -> bool:
         return json.loads(marker.read_text()) == decides | {"inputs": _inputs(job)}
     except ValueError:
         return False
-
-
-def _json(entries: dict) -> bytes:
-    return (json.dumps(entries, indent=2) + "\n").encode()

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import click
 
+from hetmorph.cli import options
 from hetmorph.cli.options import FILE, dry_run
 from hetmorph.cli.quiet import Verb
 
 
 @click.command(cls=Verb, epilog="\b\nExample:\n  hetmorph jacobian --transform warp.nii.gz --out jacobian.nii.gz")
-@click.option(
-    "--transform",
-    required=True,
-    type=FILE,
-    help="Transform, fixed to moving: .nii.gz, .h5, .tfm, .txt, .mat, .npz, .npy.",
-)
+@options.transform
 @click.option("--out", required=True, type=FILE, help="Write: the map, .nii.gz as a rule.")
 @click.option("--fixed", type=FILE, help="Image whose grid the map gets; needed where the transform's file has none.")
-@click.option(
-    "--format",
-    type=click.Choice(("nifti", "itk", "learn2reg", "voxelmorph")),
-    help="Of the transform. Default: found out.",
-)
+@options.transform_format
 @click.option("--log", is_flag=True, help="The natural logarithm; NaN at folds.")
 @dry_run
 @click.pass_obj

@@ -23,6 +23,15 @@ def combined(*options: Callable) -> Callable:
     return decorate
 
 
+FORMATS = click.Choice(("nifti", "itk", "learn2reg", "voxelmorph"))  # of hetmorph.io.FORMATS, which needs TensorFlow
+transform = click.option(
+    "--transform",
+    required=True,
+    type=FILE,
+    help="Transform, fixed to moving: .nii.gz, .h5, .tfm, .txt, .mat, .npz, .npy.",
+)
+transform_format = click.option("--format", type=FORMATS, help="Of the transform. Default: found out.")
+
 model_options = combined(
     click.option(
         "--model",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hetmorph.cli.options import FILE, dry_run, estimate_options, model_options
+from hetmorph.cli.options import FILE, FORMATS, dry_run, estimate_options, model_options
 from hetmorph.cli.quiet import Verb
 
 
@@ -35,7 +35,7 @@ from hetmorph.cli.quiet import Verb
 )
 @click.option(
     "--format",
-    type=click.Choice(("nifti", "itk", "learn2reg", "voxelmorph")),
+    type=FORMATS,
     help="Of both. Default: nifti (LPS, mm, intent 1007) for .nii.gz, itk for .h5, .tfm, .txt, .mat.",
 )
 @click.option("--uncertainty", type=FILE, help="Write: standard deviation of the displacement, mm.")

@@ -229,6 +229,7 @@ class RegistrationModel(LoadableModel):
 
     pre_registered = 0.0
 
+    @compiled_kernels()
     def train_step(self, data):
         return super().train_step(self._partly_registered(data))
 

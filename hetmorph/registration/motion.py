@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from hetmorph.evaluation import write_cases
 from hetmorph.io import Grid, Transform, replacing
-from hetmorph.io.atomic import write_bytes
 
 
 def volumes_ml(labels: np.ndarray, grid: Grid, values: Sequence[int]) -> dict[int, float]:
@@ -88,11 +86,8 @@ def write_curve(path: Path | str, rows: list[dict]) -> Path:
         path: `.csv`.
         rows: of `curve`.
     """
-    stream = io.StringIO()
-    table = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    return write_bytes(path, stream.getvalue().encode())
+    write_cases(path, [{name: _cell(value) for name, value in row.items()} for row in rows])
+    return Path(path)
 
 
 def draw_curve(path: Path | str, rows: list[dict], values: Sequence[int]) -> Path:

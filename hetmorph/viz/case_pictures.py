@@ -7,8 +7,8 @@ import numpy as np
 
 from hetmorph.evaluation.cases import foreground
 from hetmorph.evaluation.table import FEW, structure_heading
-from hetmorph.metrics.calibration import Sparsification, area, sparsification
-from hetmorph.viz.charts import Line, line_chart
+from hetmorph.metrics.calibration import area, sparsification
+from hetmorph.viz.charts import sparsification_chart
 from hetmorph.viz.html import Html, element
 from hetmorph.viz.panels import structure_colours
 from hetmorph.viz.plates import Sheet, rounded
@@ -17,6 +17,11 @@ from hetmorph.viz.reported import ReportedCase, finite
 from hetmorph.viz.views import View
 
 ON_FIXED = "fixed grid"
+MEANINGS = {  # of a map, by its unit
+    "voxels": "displacement, standard deviation",
+    "intensity": "image, standard deviation",
+    "no unit": "larger where the images are less alike after registration",
+}
 LEAST_RATIO, MOST_RATIO = 1.5, 8.0  # of the Jacobian's colours: from 1/ratio to ratio
 
 
@@ -184,8 +189,7 @@ def uncertainty(case: ReportedCase, sheet: Sheet) -> Html:
         values = one.std_mm(case.pair.spacing) if one.unit == "voxels" else one.std
         unit = "mm" if one.unit == "voxels" else one.unit
         scale = Scale(0.0, spread([values], 0, 99.5)[1], "viridis", unit)
-        what = "displacement" if one.unit == "voxels" else "image"
-        plate(f"Map: {name}", f"{what}, standard deviation", np.where(one.valid, values, np.nan), scale)
+        plate(f"Map: {name}", MEANINGS[one.unit], np.where(one.valid, values, np.nan), scale)
     if not case.maps:
         notes.append("No map of uncertainty at test time (such as equivariance) was made.")
     bound, error = case.verdict.bound, case.true_error
@@ -210,23 +214,19 @@ def _sparsification(case: ReportedCase, sigma, error) -> list[Html]:
         curve = sparsification((case.pair.fixed - case.prediction.moved) ** 2, sigma, mask)
         if curve is not None:
             title = f"Sparsification of the residual by σ_I, area to the oracle {area(curve):.2g}"
-            charts.append(_curves(title, note, "mean squared residual, intensity²", {"most uncertain by σ_I": curve}))
+            charts.append(
+                sparsification_chart(title, note, "mean squared residual, intensity²", {"most uncertain by σ_I": curve})
+            )
     if error is None or not case.maps:
         return charts
     for one in case.maps.values():
         mask = mask & one.valid
     curves = {f"by {name}": sparsification(error, np.where(mask, one.std, 0), mask) for name, one in case.maps.items()}
     if mask.any():
-        charts.append(_curves("Sparsification of the true error by each map", note, "mean error, voxels", curves))
+        charts.append(
+            sparsification_chart("Sparsification of the true error by each map", note, "mean error, voxels", curves)
+        )
     return charts
-
-
-def _curves(title: str, note: str, unit: str, curves: Mapping[str, Sparsification]) -> Html:
-    first = next(iter(curves.values()))
-    drawn = [Line(name, one.fraction, one.curve, f"s{n % 6}") for n, (name, one) in enumerate(curves.items())]
-    drawn.append(Line("largest errors (oracle)", first.fraction, first.oracle, "oracle"))
-    drawn.append(Line("at random", np.array([0, 1]), np.full(2, first.curve[0]), "random"))
-    return line_chart(title, note, "removed fraction of the voxels", unit, drawn)
 
 
 def _dice(case: ReportedCase, block: str) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 from hetmorph.data import Pair
 from hetmorph.evaluation import Prediction
 from hetmorph.evaluation.cases import LABELS, MAIN, foreground
-from hetmorph.evaluation.summary import write_text
 from hetmorph.evaluation.table import structure_heading
+from hetmorph.io.atomic import write_text
 from hetmorph.version import __version__
 from hetmorph.viz import case_pictures as pictures
 from hetmorph.viz import html

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hetmorph.metrics.calibration import Sparsification
 from hetmorph.viz.html import Html, element
 
 WIDTH, HEIGHT = 440, 300
@@ -46,6 +47,15 @@ def line_chart(title: str, note: str, x_label: str, y_label: str, lines: Sequenc
     drawn += [_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, x_label, "middle"), _upright(y_label)]
     key = [element("li", _sample(line), line.name) for line in lines]
     return _figure(title, note, drawn, element("ul", key, class_="key"))
+
+
+def sparsification_chart(title: str, note: str, y_label: str, curves: Mapping[str, Sparsification]) -> Html:
+    """Error left after removing the most uncertain voxels by each of the curves, between the oracle and chance."""
+    first = next(iter(curves.values()))
+    lines = [Line(name, one.fraction, one.curve, f"s{n % 6}") for n, (name, one) in enumerate(curves.items())]
+    lines.append(Line("largest errors (oracle)", first.fraction, first.oracle, "oracle"))
+    lines.append(Line("at random", np.array([0, 1]), np.full(2, first.curve[0]), "random"))
+    return line_chart(title, note, "removed fraction of the voxels", y_label, lines)
 
 
 def _sample(line: Line) -> Html:

@@ -5,16 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
-
 from hetmorph.evaluation import Curves, summarise
 from hetmorph.evaluation.cases import MAIN
-from hetmorph.evaluation.summary import BLOCKS, write_text
+from hetmorph.evaluation.summary import BLOCKS
 from hetmorph.evaluation.table import columns, structure_heading
+from hetmorph.io.atomic import write_text
 from hetmorph.metrics.calibration import area
 from hetmorph.version import __version__
 from hetmorph.viz import html
-from hetmorph.viz.charts import Line, distribution, line_chart
+from hetmorph.viz.charts import distribution, sparsification_chart
 from hetmorph.viz.curves import UNITS
 from hetmorph.viz.html import Html, element
 from hetmorph.viz.scores import as_numbers, number, ranking_metric, worst_first
@@ -129,13 +128,7 @@ def _worst(rows: Sequence[Mapping], links: Mapping[str, str], flags: Mapping[str
         f"Sorted by {ranked[1]}, the worst first" if ranked else "In the order of the evaluation: nothing ranks them"
     )
     note = f"{order}; cases without that score come last. Undeformed → registered; px are voxels of the fixed grid."
-    return element(
-        "section",
-        element("h2", "Cases"),
-        element("p", note, class_="note"),
-        element("div", table, class_="wide"),
-        id="cases",
-    )
+    return _table_section("cases", "Cases", note, table)
 
 
 def _row(place: int, row: Mapping, shown: list, links: Mapping[str, str], flags: Mapping[str, str]) -> Html:
@@ -175,14 +168,10 @@ def _sparsification(curves: Curves | None) -> Html:
     charts = []
     for name, sums in curves.sparsification.items():
         mean = curves.mean(name)
-        lines = [
-            Line("most uncertain by σ_I", mean.fraction, mean.curve, "s0"),
-            Line("largest errors (oracle)", mean.fraction, mean.oracle, "oracle"),
-            Line("at random", np.array([0, 1]), np.full(2, mean.curve[0]), "random"),
-        ]
         heading = f"{name.replace('_', ', ')}: area to the oracle {area(mean):.2g}"
         note = f"mean of {int(sums['pairs'])} cases; error left after removing voxels"
-        charts.append(line_chart(heading, note, "removed fraction of the voxels", UNITS[name.split("_")[0]], lines))
+        unit = UNITS[name.split("_")[0]]
+        charts.append(sparsification_chart(heading, note, unit, {"most uncertain by σ_I": mean}))
     return element("section", title, element("div", charts, class_="charts"), id="sparsification")
 
 
@@ -197,13 +186,12 @@ def _means(summary: dict) -> Html:
     head = element("tr", [element("th", text, scope="col") for text in ("score", "undeformed", "registered", "cases")])
     table = element("table", element("thead", head), element("tbody", body), class_="scores")
     note = f"Over cases, ± standard deviation; convention {summary['convention']}."
-    return element(
-        "section",
-        element("h2", "Means"),
-        element("p", note, class_="note"),
-        element("div", table, class_="wide"),
-        id="means",
-    )
+    return _table_section("means", "Means", note, table)
+
+
+def _table_section(name: str, title: str, note: str, table: Html) -> Html:
+    wide = element("div", table, class_="wide")
+    return element("section", element("h2", title), element("p", note, class_="note"), wide, id=name)
 
 
 def _mean(block: Mapping, metric: str, factor: float, decimals: int) -> list | str:

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from hetmorph.evaluation import Prediction, evaluate_pair
-from hetmorph.uncertainty import Bound, Calibration, Combination, Triage, residual_uncertainty
+from hetmorph.uncertainty import (
+    Bound,
+    Calibration,
+    Combination,
+    Triage,
+    dissimilarity_uncertainty,
+    residual_uncertainty,
+)
 from hetmorph.viz import case_report
 from tests.evaluation.fakes import constant, heart, pair, shifted_pair, volume
 from tests.viz.pages import Page, assert_self_contained, displacement_map, hostile
@@ -172,6 +179,19 @@ def test_lengths_and_maps_of_displacements_are_in_millimetres(tmp_path):
     ticks = page.all("div", "ticks", within=page.plate("Map: spread"))[0]["text"]
     assert ticks.endswith(f"{math.sqrt((4 + 0.25) / 2):.2f}")
     assert page.all("p", within=page.plate("Map: spread"))[-1]["text"] == "mm"
+
+
+def test_a_map_without_a_unit_is_not_called_a_standard_deviation(tmp_path):
+    sample = shifted_pair(3)
+    maps = {
+        "spread": displacement_map("spread", np.ones((32, 32))),
+        "unlike": dissimilarity_uncertainty(lambda a, b: np.zeros((32, 32, 2)), sample.moving, sample.fixed),
+    }
+    page = report(tmp_path, sample, maps=maps)
+    words = {name: page.plate(f"Map: {name}")["text"] for name in maps}
+    assert "standard deviation" in words["spread"]
+    assert "standard deviation" not in words["unlike"]
+    assert "less alike after registration" in words["unlike"]
 
 
 def test_what_is_not_known_of_a_map_is_transparent_over_hatching(tmp_path):
