@@ -29,6 +29,7 @@ from tqdm import tqdm  # noqa: E402
 
 from hetmorph import data, evaluation, uncertainty, viz  # noqa: E402
 from hetmorph.cli import evaluate  # noqa: E402
+from hetmorph.cli.models import find_model  # noqa: E402
 from hetmorph.evaluation import known_truth  # noqa: E402
 from hetmorph.io.atomic import write_text  # noqa: E402
 from hetmorph.uncertainty.conformal import least_patients  # noqa: E402
@@ -43,7 +44,7 @@ def arguments(argv=None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", required=True, help=f"data set: {', '.join(data.datasets())}; or a table of pairs, pairs.csv")
     add("--data-dir", type=Path, help="its folder (default: environment variable HETMORPH_DATA)")
-    add("--model", required=True, help="a .keras file, a SavedModel folder, or a classical program")
+    add("--model", required=True, help="a .keras file, a SavedModel folder, the name of a shipped model, or a program")
     add("--out", required=True, type=Path, help="folder for the results")
     add(
         "--estimates",
@@ -210,6 +211,7 @@ def report(args, rows, names, combination, bound, coverage, source, flags) -> st
 
 def run(args: argparse.Namespace) -> str:
     """Measure, find the combination, test it, and write everything; the report."""
+    args.model, args.ensemble = find_model(args.model), [find_model(name) for name in args.ensemble]
     predictor = evaluation.load(args.model, passes=args.passes)
     others = [evaluation.load(path, passes=args.passes) for path in args.ensemble]
     pairs, taken = load_pairs(args)

@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 
 from hetmorph import config, data, evaluation, serving, uncertainty, viz
-from hetmorph.cli.models import INSTANCE_LAMBDA, load_model, optimised
+from hetmorph.cli.models import INSTANCE_LAMBDA, find_model, load_model, optimised
 
 # Options of data.load that a training's configuration holds under the same name.
 FROM_RUN = ("crop", "size", "noise", "known_warp", "rounds")
@@ -40,8 +40,8 @@ def arguments(argv=None, prog: str = "evaluate.py") -> argparse.Namespace:
     parser.add_argument(
         "--model",
         required=True,
-        help="a .keras file, a SavedModel folder, a model on a server (grpc://host:8500/name or "
-        f"http://host:8501/name), or a classical program: {', '.join(evaluation.PROGRAMS)}",
+        help="a .keras file, a SavedModel folder, the name of a shipped model, a model on a server "
+        f"(grpc://host:8500/name or http://host:8501/name), or a classical program: {', '.join(evaluation.PROGRAMS)}",
     )
     parser.add_argument("--out", required=True, type=Path, help="folder for the results")
     parser.add_argument(
@@ -239,6 +239,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         raise ValueError("--calibration has no effect without --report")
     if (args.out / "config.yaml").exists():
         raise ValueError(f"{args.out} holds a training run, whose cases.csv would be replaced; choose another --out")
+    args.model, args.ensemble = find_model(args.model), [find_model(name) for name in args.ensemble]
     options, splits = data_options(args), split_file(args)
     predictor = load_model(args.model, args.passes, args.threads)
     predictor = optimised(predictor, args.instance_optimise, args.instance_window, args.instance_lambda)

@@ -68,6 +68,12 @@ def test_each_pair_can_be_optimised_further(run_folder, tmp_path):
     assert results["mse"] < results["ncc"] < results["plain"]
 
 
+def test_a_shipped_model_goes_by_name_and_brings_the_patients_it_has_not_seen(tmp_path, acdc_dir, capsys):
+    common = ["--data", "acdc", "--data-dir", str(acdc_dir), "--out", str(tmp_path), "--dry-run"]
+    evaluate.main([*common, "--model", "acdc_vxm_het"])
+    assert str(REPOSITORY / "saved_models" / "acdc_vxm_het" / "splits.json") in capsys.readouterr().out
+
+
 def test_writes_the_report_of_the_worst_cases_with_a_verdict(run_folder, tmp_path, capsys):
     bound, triage = uncertainty.Bound(1.0, 0.9, 9), uncertainty.Triage(0.0, 1e-9, 1.0)
     about = {"draws": 2, "seed": 3}
@@ -112,7 +118,7 @@ def test_summary_and_rows_agree(result):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "absent.keras"], "no model at absent.keras"),
+        (["--model", "absent.keras"], "no model 'absent.keras'"),
         (["--model", "."], "is not a SavedModel"),
         (["--model", "RUN/best.keras", "--split-file", "absent.json"], "absent.json"),
         (["--model", "RUN/best.keras", "--split", "all", "--split-file", "x.json"], "no effect"),
