@@ -39,6 +39,7 @@ from hetmorph.objectives import RECIPES  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 STEPS_PER_EPOCH = 100
+BATCH = 8  # of train.py
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 LAMBDAS = ("0.01", "0.03", "0.1", "0.3")
 # The weights of the blocks lower the image term to about a quarter: the same effort, spent at smaller values.
@@ -219,7 +220,7 @@ class Plan:
             return [root / f"{method.program}{noise}"]
         options = "".join(flag.removeprefix("--") if flag.startswith("--") else f"{flag}-" for flag in method.flags)
         name = "-".join(filter(None, [self.args.arch, method.objective, options.rstrip("-")]))
-        name = f"{name}-lambda{self._smoothness(method):g}{noise}-{self.args.updates}-lr{self.args.lr:g}"
+        name = f"{name}-lambda{self._smoothness(method):g}{noise}-{budget(self.args)}"
         return [root / f"{name}-s{seed}" for seed in self._seeds(method)]
 
     def _smoothness(self, method: Method) -> float:
@@ -241,6 +242,7 @@ class Plan:
         return (
             *(sys.executable, str(HERE / "train.py"), *self._data(method), "--arch", self.args.arch),
             *("--objective", method.objective, *flags, "--lr", str(self.args.lr)),
+            *(("--batch-size", str(self.args.batch_size)) if self.args.batch_size != BATCH else ()),
             *("--steps", str(updates), "--steps-per-epoch", str(STEPS_PER_EPOCH)),
             *("--seed", str(seed), "--out", str(folder), "--resume"),
         )
@@ -260,6 +262,12 @@ class Plan:
         folder = ("--data-dir", str(self.args.data_dir)) if self.args.data_dir else ()
         noise = ("--noise", method.noise) if method.noise else ()
         return ("--data", self.args.data, *folder, *noise)
+
+
+def budget(args: argparse.Namespace) -> str:
+    """What every training of a table gets, as part of the names of files."""
+    batch = f"-b{args.batch_size}" if args.batch_size != BATCH else ""
+    return f"{args.updates}{batch}-lr{args.lr:g}"
 
 
 def smoothness(texts: Sequence[str]) -> tuple[float, dict[str, float]]:
@@ -393,6 +401,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--data-dir", type=Path, help="its folder (default: environment variable HETMORPH_DATA)")
     result.add_argument("--arch", default="vxm", help="backbone: vxm or transmorph (default: vxm)")
     result.add_argument("--updates", type=int, default=3000, help="of the displacement network (default: 3000)")
+    result.add_argument("--batch-size", type=int, default=BATCH, help=f"pairs an update (default: {BATCH})")
     result.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: 0.001)")
     result.add_argument(
         "--lambda",
@@ -455,7 +464,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
 def _write(args: argparse.Namespace, argv: list[str], table: Table, heading: list[str], rows: list[list[str]]) -> None:
     noise = f"-noise{args.noise}" if args.noise else ""
     values = "-".join(args.smoothness).replace(", ", "-").replace("=", "")
-    name = f"table-{args.table}-{args.arch}{noise}-lambda{values}-{args.updates}-lr{args.lr:g}-x{args.passes}"
+    name = f"table-{args.table}-{args.arch}{noise}-lambda{values}-{budget(args)}-x{args.passes}"
     target = args.out / set_folder(args.data) / name
     caption = (
         f"{table.split} patients; means over patients, ± over seeds; Δ with its 95 % interval, p of Wilcoxon, paired t"

@@ -28,9 +28,10 @@ def write_run(folder, scores, **columns):
 
 @pytest.mark.parametrize("arch", ["vxm", "transmorph"])
 @pytest.mark.parametrize("table", ["lambda", "main", "gamma", "sigma_z", "noise"])
-def test_every_command_is_understood(table, arch, tmp_path):
+@pytest.mark.parametrize("batch", ["8", "2"])
+def test_every_command_is_understood(table, arch, batch, tmp_path):
     """The flags are those of train.py, and each objective accepts its own."""
-    plan = plan_of(table, tmp_path, "--arch", arch)
+    plan = plan_of(table, tmp_path, "--arch", arch, "--batch-size", batch)
     jobs = [job for method in plan.table.methods for job in plan.jobs(method)]
     trainings = [job.command for job in jobs if job.command[1].endswith("train.py")]
     assert trainings
@@ -38,6 +39,7 @@ def test_every_command_is_understood(table, arch, tmp_path):
         settings = train.configuration(train.parser().parse_args(command[2:]))
         objective = settings.objective
         resting = (objective.warm_start or 0) * settings.schedule.steps_per_epoch
+        assert settings.schedule.batch_size == int(batch)
         assert settings.schedule.steps - resting == 3000  # updates of the displacement network
 
 
@@ -110,7 +112,13 @@ def test_budgets_and_tables_of_the_same_name_have_folders_of_their_own(tmp_path)
         return {job.done.parent for method in plan.table.methods for job in plan.jobs(method)}
 
     usual = folders()
-    for flags in (["--lr", "1e-4"], ["--updates", "500"], ["--lambda", "0.3"], ["--arch", "transmorph"]):
+    for flags in (
+        ["--lr", "1e-4"],
+        ["--updates", "500"],
+        ["--batch-size", "1"],
+        ["--lambda", "0.3"],
+        ["--arch", "transmorph"],
+    ):
         assert not usual & folders(*flags), flags
     assert not folders("--data", "a/pairs.csv") & folders("--data", "b/pairs.csv")
 
