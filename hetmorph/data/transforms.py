@@ -179,11 +179,6 @@ def family(transforms: str | Family | Sequence) -> Family:
     raise ValueError(f"transforms must be a Family, several, or one of {', '.join(FAMILIES)}; got {transforms!r}")
 
 
-def grid_points(shape: Sequence[int]) -> np.ndarray:
-    """Coordinates of all voxels, `[*S, N]` float64."""
-    return np.moveaxis(np.indices(shape, dtype=np.float64), 0, -1)
-
-
 def displacement_of(transform: Map, points: np.ndarray) -> np.ndarray:
     """τ(x) − x at the voxels of an image, float32: `ops.warp` by it pulls the image through τ.
 
@@ -203,15 +198,6 @@ def displacement_of(transform: Map, points: np.ndarray) -> np.ndarray:
             + ("" if moved.shape != points.shape else " with NaN or infinity")
         )
     return (moved - points).astype(np.float32)
-
-
-def inside(points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Whether points `[*S, N]` lie within an image, whose outermost voxels reach half a voxel beyond their centres."""
-    within = True
-    for axis, size in enumerate(shape):
-        along = points[..., axis]
-        within &= (along >= -0.5) & (along <= size - 0.5)
-    return within
 
 
 @dataclass(frozen=True, eq=False)

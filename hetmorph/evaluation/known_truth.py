@@ -22,12 +22,11 @@ from hetmorph.data.transforms import (
     Shear,
     Translation,
     displacement_of,
-    grid_points,
-    inside,
 )
 from hetmorph.evaluation.cases import foreground
 from hetmorph.evaluation.maps import agreement
 from hetmorph.io import replacing
+from hetmorph.io.geometry import grid_points, inside
 from hetmorph.metrics.calibration import Sparsification, sparsification
 from hetmorph.metrics.ranking import aurc
 

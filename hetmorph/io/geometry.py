@@ -88,7 +88,7 @@ class Grid:
 
     def indices(self) -> np.ndarray:
         """Index of every voxel, `[*S, N]`, float64."""
-        return _indices(self.shape)
+        return grid_points(self.shape)
 
     def corners(self) -> np.ndarray:
         """Indices of the corner voxels, `[2^N, N]`."""
@@ -228,7 +228,7 @@ def slabs(shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, slice]]:
     step = max(1, _SLAB // math.prod(shape[1:]))
     for first in range(0, shape[0], step):
         rows = slice(first, min(first + step, shape[0]))
-        index = _indices((rows.stop - rows.start, *shape[1:]))
+        index = grid_points((rows.stop - rows.start, *shape[1:]))
         index[..., 0] += rows.start
         yield index, rows
 
@@ -249,7 +249,7 @@ def pull(array: np.ndarray, positions: np.ndarray, method: str = "linear", outsi
         raise ValueError(f"interpolation must be one of {METHODS}, received {method!r}")
     n = positions.shape[-1]
     channels = array[..., None] if array.ndim == n else array
-    displacement = positions - _indices(positions.shape[:-1])
+    displacement = positions - grid_points(positions.shape[:-1])
     values = warp(channels[None], displacement[None].astype(np.float32), method).numpy()[0]
     if outside is not None:
         values[~inside(positions, array.shape[:n])] = outside
@@ -311,9 +311,9 @@ def index_map(source: Grid, target: Grid) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.where(np.abs(x - np.round(x)) < _SNAP, np.round(x), x) for x in (matrix, offset))
 
 
-def _indices(shape: tuple[int, ...]) -> np.ndarray:
-    """Index of every voxel, `[*S, N]`, float64."""
-    return np.stack(np.meshgrid(*(np.arange(n, dtype=float) for n in shape), indexing="ij"), -1)
+def grid_points(shape: Sequence[int]) -> np.ndarray:
+    """Index of every voxel, `[*S, N]` float64."""
+    return np.stack(np.indices(shape, dtype=np.float64), -1)
 
 
 def _reordered(grid: Grid, orientation: str | None, slice_axis: int | None) -> Grid:
@@ -351,10 +351,13 @@ def _smoothed(array: np.ndarray, steps: np.ndarray) -> np.ndarray:
     return array
 
 
-def inside(positions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Whether positions `[…, N]` lie within half a voxel of an image's voxels, as ITK counts it."""
-    half = 0.5 + _SNAP
-    return ((positions >= -half) & (positions <= np.array(shape) - 1 + half)).all(-1)
+def inside(points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Whether points `[..., N]` lie in an image, whose outermost voxels reach half a voxel beyond their centres."""
+    half, within = 0.5 + _SNAP, True
+    for axis, size in enumerate(shape):
+        along = points[..., axis]
+        within &= (along >= -half) & (along <= size - 1 + half)
+    return within
 
 
 def _check_shape(array: np.ndarray, grid: Grid) -> None:

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 from tqdm import tqdm
 
-from hetmorph.data.transforms import Family, Map, displacement_of, family, grid_points, inside
+from hetmorph.data.transforms import Family, Map, displacement_of, family
 from hetmorph.evaluation import wrap
+from hetmorph.io.geometry import grid_points, inside
 from hetmorph.ops.warp import warp
 from hetmorph.ops.xla import compiled_kernels
 from hetmorph.uncertainty.passes import batch_size, checked_pair, finite

@@ -16,9 +16,8 @@ from hetmorph.data.transforms import (
     Translation,
     displacement_of,
     family,
-    grid_points,
-    inside,
 )
+from hetmorph.io.geometry import grid_points, inside
 
 SHAPES = [(33, 40), (17, 20, 24)]
 

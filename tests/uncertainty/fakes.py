@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from hetmorph.data.transforms import Family, grid_points
+from hetmorph.data.transforms import Family
+from hetmorph.io.geometry import grid_points
 
 
 class Recorded(Family):
