@@ -15,6 +15,9 @@ from hetmorph.ops.warp import warp
 from hetmorph.serving.protos import tensorflow_serving
 from hetmorph.serving.warmup import write_warmup
 
+# Functions of gradients would be three quarters of the functions, and make loading three times as long.
+NO_GRADIENTS = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+
 
 def export_savedmodel(
     model: keras.Model,
@@ -37,6 +40,7 @@ def export_savedmodel(
     Further inputs of a model, such as hyperparameters, keep their own names. A model with `input_model` keeps the
     size and the input names of that model. Inference is deterministic: with `use_probs` the mean is taken. A request
     with NaN or infinite voxels, or with images that differ in batch or grid, fails with an error that says so.
+    What was exported answers and is not trained further: for gradients keep the `.keras` file.
 
     Args:
         model: a VxmDense, or a model with its `references` and `with_shape`.
@@ -74,7 +78,7 @@ def export_savedmodel(
     # A server polls `directory` for integer names: the temporary one is none.
     unfinished = tempfile.mkdtemp(prefix=".unfinished-", dir=directory)
     try:
-        tf.saved_model.save(module, unfinished, signatures=_signatures(served))
+        tf.saved_model.save(module, unfinished, signatures=_signatures(served), options=NO_GRADIENTS)
         if warmup:
             write_warmup(unfinished, warmup)
         os.chmod(unfinished, 0o755)  # mkdtemp makes it private; a server often runs as another user
