@@ -22,6 +22,7 @@ import hashlib
 import importlib.util
 import math
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -463,7 +464,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
 
 def _write(args: argparse.Namespace, argv: list[str], table: Table, heading: list[str], rows: list[list[str]]) -> None:
     noise = f"-noise{args.noise}" if args.noise else ""
-    values = "-".join(args.smoothness).replace(", ", "-").replace("=", "")
+    values = re.sub(r"[, ]+", "-", re.sub(r" *= *", "", "-".join(args.smoothness)))
     name = f"table-{args.table}-{args.arch}{noise}-lambda{values}-{budget(args)}-x{args.passes}"
     target = args.out / set_folder(args.data) / name
     caption = (
