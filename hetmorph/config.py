@@ -80,6 +80,7 @@ class ObjectiveConfig:
         gamma, snr, relative, foreground, warm_start, variance_pass: "het", "het-ncc", "het-z": as
             `networks.HetVxmDense` has them.
         beta: the same and "beta-nll": exponent of the variance.
+        residual_smoothing: "mse", "het", "het-z": scale of a Gaussian over the difference before it is squared, voxels.
         variance_resolution: all with a variance network: voxel size of the grid of log σ², in image voxels.
         prior_lambda: "vxm-diff": precision of the prior.
         alpha: "het-z": weight of the velocity's uncertainty.
@@ -97,6 +98,7 @@ class ObjectiveConfig:
     warm_start: int | None = None
     variance_pass: str = "reuse"
     variance_resolution: int = 1
+    residual_smoothing: float = 0.0
     prior_lambda: float = 10.0
     alpha: float = 1e-4
 

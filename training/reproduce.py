@@ -47,6 +47,8 @@ LAMBDAS = ("0.01", "0.03", "0.1", "0.3")
 LAMBDAS_BLOCKS = ("0.003", "0.01", "0.03", "0.1")
 NOISE_LEVELS = ("0.05", "0.1", "0.2")
 PROGRAMS = ("demons", "bspline", "ants-syn", "ants-syn-mse", "ants-syn-tuned")
+# The difference is smoothed by as many voxels: interpolation cannot average its noise much further.
+SMOOTHED = ("--residual-smoothing", "1")
 # Weighted least squares: the weight is 1/σ itself, and σ lies on a grid too coarse to repeat each voxel's residual.
 BLOCKS = ("--variance-resolution", "8", "--relative", "proportional", "--snr", "inverse")
 EACH_PAIR = ", each pair optimised"
@@ -171,6 +173,8 @@ def _noise_rows() -> tuple[Method, ...]:
         rows += [Method(name, program=name, noise=level) for name in ("demons", "ants-syn-tuned")]
         rows += [Method(name, objective=name, noise=level, every_seed=name != "ncc") for name in ("mse", "ncc", "het")]
         rows.append(Method("het, blocks", objective="het", flags=BLOCKS, noise=level, every_seed=True))
+        for name, objective, flags in (("mse", "mse", ()), ("het", "het", ()), ("het, blocks", "het", BLOCKS)):
+            rows.append(Method(f"{name}, smoothed", objective=objective, flags=(*flags, *SMOOTHED), noise=level))
     return tuple(rows)
 
 

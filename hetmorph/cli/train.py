@@ -65,6 +65,12 @@ FLAGS = {
     "--relative": ("objective", "relative", str, "het: sample, proportional, or official as the authors' code"),
     "--variance-pass": ("objective", "variance_pass", str, "het: reuse the warped images, or recompute as published"),
     "--foreground": ("objective", "foreground", bool, "het: the weight has mean 1 where either image is not zero"),
+    "--residual-smoothing": (
+        "objective",
+        "residual_smoothing",
+        float,
+        "mse, het, het-z: scale of a Gaussian over the difference before it is squared, voxels; for noisy images",
+    ),
     "--variance-resolution": ("objective", "variance_resolution", int, "het, nll: voxel size of the variance's grid"),
     "--warm-start": ("objective", "warm_start", int, "het: epochs displacement only, then as many variance only"),
     "--lr": ("optimizer", "learning_rate", float, "peak learning rate of Adam"),

@@ -4,12 +4,15 @@ Each is a subclass of the original and gives its numbers. `.loss(y_true, y_pred)
 is the map `[B, *S, C]` that the loss reduces, for objectives that weight voxels.
 """
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from hetmorph.compat import ne, vxm
 from hetmorph.losses.serializable import SerializableLoss, as_real, require_rank
+from hetmorph.ops.smoothing import gaussian
 
 
 def _reduce(values: tf.Tensor, reduce: str | None, axis: list[int] | None, what: str) -> tf.Tensor:
@@ -33,24 +36,31 @@ class MSE(SerializableLoss, vxm.losses.MSE):
 
     Args:
         image_sigma: noise standard deviation σ of the images, in intensity units.
+        smoothing: standard deviation, in voxels, of a Gaussian that smooths y − ŷ before it is squared. For noisy
+            images: interpolation averages the noise of a moved image, most of all half-way between voxels, and mean
+            squares reward a displacement for that instead of for the anatomy. The smoothed noise is hardly averaged
+            any further.
 
     Example:
         >>> model.compile("adam", loss=[MSE().loss, Grad("l2").loss], loss_weights=[1, 0.01])
     """
 
-    def __init__(self, image_sigma: float = 1.0):
+    def __init__(self, image_sigma: float = 1.0, smoothing: float = 0.0):
         super().__init__(image_sigma=_positive(image_sigma, "image_sigma"))
+        if not 0 <= smoothing < math.inf:
+            raise ValueError(f"smoothing must be a number of voxels ≥ 0, got {smoothing!r}")
+        self.smoothing = float(smoothing)
 
     def voxelwise(self, y_true, y_pred) -> tf.Tensor:
-        """(y − ŷ)² / σ² of images `[B, *S, C]`."""
+        """(y − ŷ)² / σ² of images `[B, *S, C]`, their difference smoothed."""
         y_true, y_pred = as_real(y_true, y_pred)
-        return tf.square(y_true - y_pred) / self.image_sigma**2
+        return tf.square(gaussian(y_true - y_pred, self.smoothing)) / self.image_sigma**2
 
     def _loss(self, y_true, y_pred, reduce="mean"):
         return _reduce(self.voxelwise(y_true, y_pred), reduce, None, "MSE")
 
     def get_config(self):
-        return {"image_sigma": self.image_sigma}
+        return {"image_sigma": self.image_sigma, "smoothing": self.smoothing}
 
 
 @keras.saving.register_keras_serializable("hetmorph")

@@ -247,7 +247,7 @@ class TwoNetworks:
         self._image_losses = [voxelwise_loss(part) for part in loss[:-1]]
         if self.references.objective.joint and not all(_is_squared_residual(part) for part in self._image_losses):
             raise ValueError(
-                "a likelihood is one of the squared residual: its image loss must be MSE() of image_sigma 1"
+                "a likelihood is one of the squared residual: its image loss must be MSE(), neither scaled nor smoothed"
             )
         self._field_loss = keras.losses.get(loss[-1])
         self._loss_weights = [1.0] * len(loss) if loss_weights is None else [float(w) for w in loss_weights]
@@ -288,7 +288,7 @@ class _WarmStart(keras.callbacks.Callback):
 
 def _is_squared_residual(voxelwise) -> bool:
     owner = getattr(voxelwise, "__self__", None)
-    return isinstance(owner, MSE) and owner.image_sigma == 1
+    return isinstance(owner, MSE) and owner.image_sigma == 1 and not owner.smoothing
 
 
 def _scales_loss(optimizer) -> bool:

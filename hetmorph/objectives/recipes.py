@@ -46,7 +46,16 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Mse(Recipe):
-    """Mean squared difference, every voxel alike."""
+    """Mean squared difference, every voxel alike.
+
+    Attributes:
+        residual_smoothing: scale of a Gaussian over the difference, voxels; see `hetmorph.losses.MSE`.
+    """
+
+    residual_smoothing: float = 0.0
+
+    def image_loss(self):
+        return MSE(smoothing=self.residual_smoothing)
 
 
 @dataclass(frozen=True)
@@ -133,8 +142,8 @@ class VxmDiff(Recipe):
 
 
 @dataclass(frozen=True)
-class Het(Recipe):
-    """The heteroscedastic method: squared difference weighted by the relative signal-to-noise ratio.
+class Weighted(Recipe):
+    """A voxelwise dissimilarity weighted by the relative signal-to-noise ratio of a predicted variance.
 
     Attributes:
         gamma, beta, snr, relative, foreground: see `Heteroscedastic`.
@@ -161,7 +170,21 @@ class Het(Recipe):
 
 
 @dataclass(frozen=True)
-class HetNcc(Het):
+class Het(Weighted):
+    """The heteroscedastic method: squared difference, weighted.
+
+    Attributes:
+        residual_smoothing: of the displacement's loss, as for `Mse`; the variance remains that of the difference.
+    """
+
+    residual_smoothing: float = 0.0
+
+    def image_loss(self):
+        return MSE(smoothing=self.residual_smoothing)
+
+
+@dataclass(frozen=True)
+class HetNcc(Weighted):
     """The same weights on squared local correlation; the variance remains that of the intensities' difference.
 
     Attributes:

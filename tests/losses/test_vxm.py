@@ -8,9 +8,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import ndimage
 
 from hetmorph.compat import vxm
 from hetmorph.losses import KL, MSE, NCC, Dice, Grad, MutualInformation, TukeyBiweight
+from hetmorph.ops.warp import warp
 from tests.contract import check_loss
 
 SIZE = 10
@@ -76,7 +78,9 @@ def test_spatial_sizes_may_be_unknown(cls, kwargs, make, rng):
     np.testing.assert_allclose(traced(y_true, y_pred), loss(y_true, y_pred), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("cls", "kwargs"), [(MSE, {"image_sigma": 0.2}), (NCC, {"win": 5}), (TukeyBiweight, {})])
+@pytest.mark.parametrize(
+    ("cls", "kwargs"), [(MSE, {"image_sigma": 0.2}), (MSE, {"smoothing": 1.0}), (NCC, {"win": 5}), (TukeyBiweight, {})]
+)
 def test_voxelwise_is_the_map_that_the_loss_averages(cls, kwargs, rng):
     y_true, y_pred = images(2, 3, rng)
     loss = cls(**kwargs)
@@ -99,6 +103,24 @@ def test_reductions(cls, rng):
 def test_mse_on_known_numbers():
     loss = MSE(image_sigma=0.5).loss(np.zeros((1, 2, 2, 1)), np.full((1, 2, 2, 1), 3.0))
     assert float(loss) == pytest.approx(36.0)
+
+
+def test_smoothed_mse_is_that_of_the_smoothed_difference(rng):
+    y_true, y_pred = images(3, 2, rng)
+    smoothed = ndimage.gaussian_filter(y_true - y_pred, (0, 1, 1, 1, 0), mode="constant", truncate=3)
+    assert float(MSE(smoothing=1).loss(y_true, y_pred)) == pytest.approx(np.mean(smoothed**2), rel=1e-5)
+
+
+def test_smoothing_takes_away_the_reward_for_averaged_noise(rng):
+    """Half-way between voxels interpolation quarters the variance of noise; mean squares fall though nothing fits."""
+    fixed, moving = (rng.normal(size=(4, 128, 128, 1)).astype("float32") for _ in range(2))
+    half_way = warp(moving, np.full((4, 128, 128, 2), 0.5, "float32"))
+
+    def reward(loss):
+        return 1 - float(loss.loss(fixed, half_way)) / float(loss.loss(fixed, moving))
+
+    assert reward(MSE()) == pytest.approx(3 / 8, abs=0.02)
+    assert reward(MSE(smoothing=1)) < 0.15 and reward(MSE(smoothing=2)) < 0.05
 
 
 def test_ncc_ignores_brightness_and_contrast(rng):
@@ -165,6 +187,8 @@ def test_mutual_information_of_an_image_with_itself_is_larger(rng, capsys):
 BAD = [
     (lambda: Grad("l3"), "'l1' or 'l2'.*'l3'"),
     (lambda: MSE(image_sigma=0), "image_sigma must be positive, got 0"),
+    (lambda: MSE(smoothing=-1), "smoothing must be a number of voxels ≥ 0, got -1"),
+    (lambda: MSE(smoothing=float("nan")), "smoothing must be .* got nan"),
     (lambda: TukeyBiweight(c=-1), "c must be positive"),
     (lambda: NCC().loss(np.zeros((4, 4)), np.zeros((4, 4))), r"\(4, 4\)"),
     (lambda: NCC(win=[5, 5]).loss(*images(3, 1, np.random.default_rng(0))), "2 axes, the images have 3"),

@@ -97,7 +97,7 @@ def test_both_directions_of_adareg_have_their_own_residual(pair, rng):
     assert loss == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("loss", [NCC().loss, MSE(0.5).loss])
+@pytest.mark.parametrize("loss", [NCC().loss, MSE(0.5).loss, MSE(smoothing=1).loss])
 def test_a_likelihood_takes_the_squared_residual_only(loss):
     with pytest.raises(ValueError, match="its image loss must be MSE"):
         tiny("vxm", "joint likelihood").compile("sgd", loss=[loss, Grad("l2").loss])

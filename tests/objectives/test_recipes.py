@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hetmorph import config, objectives
-from hetmorph.losses import NCC
+from hetmorph.losses import MSE, NCC
 from hetmorph.networks import HetVxmDense
 from hetmorph.networks.build import build, model_class
 from hetmorph.objectives import RECIPES
@@ -107,6 +107,17 @@ def test_similarities_take_their_options(name, window, pair, rng):
     assert loss == pytest.approx(image + LAMBDA * gradient_penalty(field), rel=1e-4)
 
 
+@pytest.mark.parametrize("name", ["mse", "het", "het-z"])
+def test_the_smoothed_difference_is_what_is_weighted(name, pair, rng):
+    model = moving_model(name, rng, residual_smoothing=1.0)
+    moved, field = model.predict(list(pair), verbose=0)
+    loss = model.test_on_batch(list(pair), [pair[1], np.zeros_like(field)])[0]
+    squared = MSE(smoothing=1.0).voxelwise(pair[1], moved).numpy()
+    changed = np.mean((1 if name == "mse" else model.snr_weight(*pair)) * (squared - (pair[1] - moved) ** 2))
+    assert changed < -1e-5
+    assert loss == pytest.approx(expected_loss(name, model, *pair, moved, field) + changed, rel=2e-4)
+
+
 def proper_loss(name, model, pair, target):
     """The loss; for "beta-nll", whose own value is not what its gradient lowers, the likelihood."""
     if name != "beta-nll":
@@ -169,6 +180,7 @@ def test_each_recipe_knows_its_options_and_refuses_the_others(name):
     for field in dataclasses.fields(RECIPES[name]):
         assert field.default == defaults[field.name]
     others = {"window": 5, "bins": 5, "gamma": 0.3, "prior_lambda": 3.0, "alpha": 0.5, "variance_pass": "recompute"}
+    others["residual_smoothing"] = 1.0
     for option in set(others) - set(known):
         with pytest.raises(ValueError, match=f"objective.{option} has no effect on objective {name}"):
             model_class(settings(name, **{option: others[option]}))

@@ -127,8 +127,8 @@ def test_lambda_of_a_row_of_its_own(tmp_path, capsys):
     plan = plan_of("noise", tmp_path, "--lambda", "0.1", "het, blocks=0.01")
     values = {m.label: plan.jobs(m)[0].command for m in plan.table.methods if not m.program}
     values = {label: command[command.index("--lambda") + 1] for label, command in values.items()}
-    assert {value for label, value in values.items() if "blocks" in label} == {"0.01"}
-    assert {value for label, value in values.items() if "blocks" not in label} == {"0.1"}
+    assert {value for label, value in values.items() if label.startswith("het, blocks, noise")} == {"0.01"}
+    assert {value for label, value in values.items() if not label.startswith("het, blocks, noise")} == {"0.1"}
     for wrong, message in (("het=strong", "ROW=number"), ("hat=0.1", "no row hat")):
         assert reproduce.main(["--table", "main", "--out", str(tmp_path), "--render", "--lambda", wrong]) == 2
         assert message in capsys.readouterr().err
