@@ -35,12 +35,13 @@ if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pi
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from hetmorph import data, evaluation  # noqa: E402
+from hetmorph.config import ScheduleConfig  # noqa: E402
 from hetmorph.io.atomic import write_text  # noqa: E402
 from hetmorph.objectives import RECIPES  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 STEPS_PER_EPOCH = 100
-BATCH = 8  # of train.py
+BATCH = ScheduleConfig().batch_size
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 LAMBDAS = ("0.01", "0.03", "0.1", "0.3")
 # The weights of the blocks lower the image term to about a quarter: the same effort, spent at smaller values.
@@ -247,8 +248,8 @@ class Plan:
         return (
             *(sys.executable, str(HERE / "train.py"), *self._data(method), "--arch", self.args.arch),
             *("--objective", method.objective, *flags, "--lr", str(self.args.lr)),
-            *(("--batch-size", str(self.args.batch_size)) if self.args.batch_size != BATCH else ()),
-            *("--steps", str(updates), "--steps-per-epoch", str(STEPS_PER_EPOCH)),
+            *("--batch-size", str(self.args.batch_size), "--steps", str(updates)),
+            *("--steps-per-epoch", str(STEPS_PER_EPOCH)),
             *("--seed", str(seed), "--out", str(folder), "--resume"),
         )
 
