@@ -139,7 +139,8 @@ def _possible(methods: tuple[Method, ...], arch: str) -> tuple[Method, ...]:
 def _tables(noise: str) -> dict[str, Table]:
     mse, het = (Method(name, objective=name, every_seed=True) for name in ("mse", "het"))
     others = ("ncc", "mi", "nll", "beta-nll", "adaframe", "adareg", "vxm-diff")
-    singles = [Method(name, objective=name) for name in others]
+    # the likelihoods on every seed: their uncertainty is compared with that of het
+    singles = [Method(name, objective=name, every_seed=name.endswith("nll")) for name in others]
     ncc = Method("ncc", objective="ncc", smoothness="1")
     blocks = Method("het, blocks", objective="het", flags=BLOCKS)
     het_z = Method("het-z", objective="het-z")

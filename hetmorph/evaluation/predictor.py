@@ -1,7 +1,9 @@
 """One call from two images to a registration, whatever the model is stored as."""
 
 import contextlib
+import logging
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -307,6 +309,22 @@ def _load_keras(path: Path):
 
 def _load_savedmodel(folder: Path):
     try:
-        return tf.saved_model.load(str(folder))
+        with _unmentioned("unsaved custom gradients"):  # exports hold none on purpose
+            return tf.saved_model.load(str(folder))
     except (OSError, ValueError, tf.errors.OpError) as error:
         raise ValueError(f"{folder} does not load as a SavedModel: {str(error).splitlines()[0]}") from error
+
+
+@contextlib.contextmanager
+def _unmentioned(text: str) -> Iterator[None]:
+    """Leave out TensorFlow's warnings that hold `text`; others are logged."""
+    logger = logging.getLogger("absl")
+
+    def others(record: logging.LogRecord) -> bool:
+        return text not in record.getMessage()
+
+    logger.addFilter(others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(others)

@@ -1,3 +1,4 @@
+import logging
 import zipfile
 
 import keras
@@ -182,3 +183,19 @@ def test_a_damaged_savedmodel_is_named(tmp_path, damage):
             file.unlink()
     with pytest.raises(ValueError, match="m does not load as a SavedModel"):
         load(tmp_path / "m")
+
+
+def test_missing_gradients_are_not_warned_of(plain, tmp_path):
+    """Exports hold none on purpose; what else TensorFlow warns of is still seen."""
+    export_savedmodel(plain, tmp_path)
+    seen, logger = [], logging.getLogger("absl")
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(record.getMessage())
+    logger.addHandler(handler)
+    try:
+        load(tmp_path)
+        assert seen == []
+        tf.saved_model.load(str(tmp_path / "1"))
+        assert seen and "custom gradients" in seen[0]
+    finally:
+        logger.removeHandler(handler)
