@@ -148,7 +148,8 @@ def _tables(noise: str) -> dict[str, Table]:
     per_pair = [
         dataclasses.replace(row, further=PER_PAIR) for row in (Method("nothing", program="undeformed"), mse, het)
     ]
-    ranges = [(mse, LAMBDAS), (het, LAMBDAS), *((row, SMALL_LAMBDAS) for row in (blocks, smoothed(mse), smoothed(het)))]
+    lowered = (blocks, *map(smoothed, (mse, het, blocks)))
+    ranges = [(mse, LAMBDAS), (het, LAMBDAS), *((row, SMALL_LAMBDAS) for row in lowered)]
     tuned = [
         dataclasses.replace(row, smoothness=value, noise=noise, every_seed=False)
         for row, values in ranges
