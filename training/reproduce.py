@@ -43,9 +43,9 @@ HERE = Path(__file__).resolve().parent
 STEPS_PER_EPOCH = 100
 BATCH = ScheduleConfig().batch_size
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
-LAMBDAS = ("0.01", "0.03", "0.1", "0.3")
+LAMBDAS = ("0.01", "0.03", "0.1", "0.3", "1")
 # The weights of the blocks, and smoothing, lower the image term: the same effort, spent at smaller values.
-SMALL_LAMBDAS = ("0.003", "0.01", "0.03", "0.1")
+SMALL_LAMBDAS = ("0.003", "0.01", "0.03", "0.1", "0.3")
 NOISE_LEVELS = ("0.05", "0.1", "0.2")
 PROGRAMS = ("demons", "bspline", "ants-syn", "ants-syn-mse", "ants-syn-tuned")
 # The difference is smoothed by as many voxels: interpolation cannot average its noise much further.
