@@ -41,6 +41,8 @@ from hetmorph.objectives import RECIPES  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 STEPS_PER_EPOCH = 100
+ARCHITECTURES = ("vxm", "transmorph")
+KNOWN_WARP = "6"
 BATCH = ScheduleConfig().batch_size
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 LAMBDAS = ("0.01", "0.03", "0.1", "0.3", "1")
@@ -50,6 +52,7 @@ NOISE_LEVELS = ("0.05", "0.1", "0.2")
 PROGRAMS = ("demons", "bspline", "ants-syn", "ants-syn-mse", "ants-syn-tuned")
 # The difference is smoothed by as many voxels: interpolation cannot average its noise much further.
 SMOOTHED = ("--residual-smoothing", "1")
+INTEGRATED = ("--int-steps", "7")
 # Weighted least squares: the weight is 1/σ itself, and σ lies on a grid too coarse to repeat each voxel's residual.
 BLOCKS = ("--variance-resolution", "8", "--relative", "proportional", "--snr", "inverse")
 EACH_PAIR = ", each pair optimised"
@@ -65,6 +68,8 @@ COLUMNS = (
     ("folds_percent", "folds %", 1, 3),
     ("mse", "MSE ·10³", 1e3, 2),
     ("ause", "AUSE ·10⁴", 1e4, 2),
+    ("coverage1", "in σ %", 100, 1),
+    ("coverage2", "in 2σ %", 100, 1),
     ("seconds_per_pair", "s/pair", 1, 3),
 )
 TRUTH = (
@@ -131,8 +136,9 @@ def tables(arch: str = "vxm", noise: str = "") -> dict[str, Table]:
 
 
 def _possible(methods: tuple[Method, ...], arch: str) -> tuple[Method, ...]:
-    if arch != "transmorph":
-        return methods
+    """The U-Net always integrates a velocity, TransMorph on demand; only the former predicts distributions."""
+    if arch == "vxm":
+        return tuple(m for m in methods if m.flags != INTEGRATED)
     return tuple(m for m in methods if m.program or not RECIPES[m.objective].samples)
 
 
@@ -145,6 +151,7 @@ def _tables(noise: str) -> dict[str, Table]:
     blocks = Method("het, blocks", objective="het", flags=BLOCKS)
     het_z = Method("het-z", objective="het-z")
     classical = [Method(name, program=name) for name in PROGRAMS]
+    integrated = Method("mse, integrated", objective="mse", flags=INTEGRATED)
     per_pair = [
         dataclasses.replace(row, further=PER_PAIR) for row in (Method("nothing", program="undeformed"), mse, het)
     ]
@@ -159,12 +166,16 @@ def _tables(noise: str) -> dict[str, Table]:
         *(Method(f"het, γ = {value}", objective="het", flags=("--gamma", value)) for value in ("0.25", "0.75", "1")),
         *(Method(f"het, {form} SNR", objective="het", flags=("--snr", form)) for form in ("official", "inverse")),
         Method("het, official weight", objective="het", flags=("--snr", "official", "--relative", "official")),
+        *(Method(f"het, β = {value}", objective="het", flags=("--beta", value)) for value in ("0", "1")),
+        Method("het, foreground", objective="het", flags=("--foreground",)),
         *(Method(f"het, blocks, γ = {g}", objective="het", flags=(*BLOCKS, "--gamma", g)) for g in ("0.25", "1")),
     ]
     alphas = [Method(f"het-z, α = {value}", objective="het-z", flags=("--alpha", value)) for value in ("1e-5", "1e-3")]
     return {
         "lambda": Table(tuple(tuned), "val", reference=f"mse, λ = {LAMBDAS[0]}"),
-        "main": Table((*classical, mse, *singles[:1], ncc, *singles[1:], het, blocks, het_z, *per_pair), "test"),
+        "main": Table(
+            (*classical, mse, *singles[:1], ncc, *singles[1:], het, blocks, het_z, integrated, *per_pair), "test"
+        ),
         "gamma": Table((mse, dataclasses.replace(het, name="het, γ = 0.5"), blocks, *forms), "val"),
         "sigma_z": Table((mse, singles[-1], het, het_z, *alphas), "val"),
         "noise": Table(_noise_rows(), "test", (*COLUMNS, *TRUTH), known_warp=True),
@@ -204,7 +215,8 @@ class Plan:
 
     def __init__(self, args: argparse.Namespace, table: Table):
         self.args, self.table = args, table
-        self.smoothness, self.own_smoothness = smoothness(args.smoothness)
+        self.smoothness, self.own_smoothness = smoothness(args.smoothness or ())
+        self.known_warp = args.known_warp or KNOWN_WARP
 
     def runs(self, method: Method) -> list[Path]:
         """Folders of the method's `cases.csv`, one per seed."""
@@ -212,11 +224,11 @@ class Plan:
 
     def runs_with_truth(self, method: Method) -> list[Path]:
         """The same for fixed images made by a known displacement."""
-        return [self._scores(folder, method, self.args.known_warp) for folder in self._folders(method)]
+        return [self._scores(folder, method, self.known_warp) for folder in self._folders(method)]
 
     def jobs(self, method: Method) -> list[Job]:
         """Trainings and evaluations of a row, in their order."""
-        jobs, warps = [], ("", self.args.known_warp) if self.table.known_warp else ("",)
+        jobs, warps = [], ("", self.known_warp) if self.table.known_warp else ("",)
         for seed, folder in zip(self._seeds(method), self._folders(method), strict=True):
             if method.program is None:
                 jobs.append(Job(self._training(method, seed, folder), folder / "summary.json"))
@@ -339,6 +351,15 @@ def render(plan: Plan, main: str) -> tuple[list[str], list[list[str]]]:
     return heading, rows
 
 
+def unfinished(plan: Plan) -> list[str]:
+    """Rows that the table leaves out, as some of their seeds are missing."""
+    count = {
+        method.label: (sum((run / "cases.csv").exists() for run in plan.runs(method)), len(plan.runs(method)))
+        for method in plan.table.methods
+    }
+    return [f"{label}, {there} of {wanted} seeds" for label, (there, wanted) in count.items() if 0 < there < wanted]
+
+
 def _cells(plan: Plan, method: Method, columns, block: str, first: bool = False) -> list[str]:
     """Means over patients; of the first seed only where all seeds share the number."""
     return [_cell(plan, method, column, block, slice(1) if first else slice(None)) for column in columns]
@@ -412,7 +433,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--table", required=True, choices=tables(), help="which one")
     result.add_argument("--data", default="acdc", help="data set (default: acdc)")
     result.add_argument("--data-dir", type=Path, help="its folder (default: environment variable HETMORPH_DATA)")
-    result.add_argument("--arch", default="vxm", help="backbone: vxm or transmorph (default: vxm)")
+    result.add_argument("--arch", default="vxm", choices=ARCHITECTURES, help="backbone (default: vxm)")
     result.add_argument("--updates", type=int, default=3000, help="of the displacement network (default: 3000)")
     result.add_argument("--batch-size", type=int, default=BATCH, help=f"pairs an update (default: {BATCH})")
     result.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: 0.001)")
@@ -420,7 +441,6 @@ def parser() -> argparse.ArgumentParser:
         "--lambda",
         dest="smoothness",
         nargs="+",
-        default=["0.01"],
         metavar="[ROW=]λ",
         help="smoothness of all rows and, as 'het=0.1', of one of another (default: 0.01)",
     )
@@ -431,7 +451,7 @@ def parser() -> argparse.ArgumentParser:
         "--only", nargs="+", metavar="ROW", help="run only these rows; the table shows all that are done"
     )
     result.add_argument("--main", help="structure of the first Dice column (default: the data set's)")
-    result.add_argument("--known-warp", default="6", help="noise: amplitude of known warps, voxels (default: 6)")
+    result.add_argument("--known-warp", help=f"noise: amplitude of known warps, voxels (default: {KNOWN_WARP})")
     result.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="folder (default: runs/reproduce)")
     result.add_argument("--dry-run", action="store_true", help="say what would be run")
     result.add_argument("--render", action="store_true", help="run nothing, show what is there")
@@ -449,13 +469,13 @@ def main(argv=None) -> int:
 
 
 def _run(args: argparse.Namespace, argv: list[str]) -> int:
-    if args.noise and args.table != "lambda":
-        raise ValueError("--noise is for --table lambda; --table noise has its own levels")
+    _check(args)
     plan = Plan(args, tables(args.arch, args.noise)[args.table])
     known = [method.label for method in plan.table.methods]
     names = {method.name for method in plan.table.methods}
     if unknown := sorted((set(args.only or ()) - set(known)) | (plan.own_smoothness.keys() - names)):
-        raise ValueError(f"no row {', '.join(unknown)}; rows are {', '.join(known)}")
+        # a row a line: their names hold commas
+        raise ValueError("no row {}; rows are\n  {}".format("; ".join(unknown), "\n  ".join(known)))
     main_structure = args.main or data.dataset(args.data).main
     if main_structure is None:
         raise ValueError(f"{args.data} does not say which structure is meant; give --main")
@@ -469,15 +489,32 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
     if not rows:
         raise ValueError("no row of this table is done; leave out --render to run them")
     _write(args, argv, plan.table, heading, rows)
+    for text in unfinished(plan):
+        print(f"left out: {text}")
     for job in failed:
         print(f"failed: {shlex.join(job.command)}", file=sys.stderr)
     return 1 if failed else 0
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that this table does not have, and numbers that a training would refuse an hour later."""
+    if args.noise and args.table != "lambda":
+        raise ValueError("--noise is for --table lambda; --table noise has its own levels")
+    if args.smoothness and args.table == "lambda":
+        raise ValueError("--lambda has no effect on --table lambda, which has its own values")
+    if args.known_warp and args.table != "noise":
+        raise ValueError("--known-warp is for --table noise")
+    for name in ("updates", "batch_size", "passes"):
+        if getattr(args, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+
+
 def _write(args: argparse.Namespace, argv: list[str], table: Table, heading: list[str], rows: list[list[str]]) -> None:
     noise = f"-noise{args.noise}" if args.noise else ""
-    values = re.sub(r"[, ]+", "-", re.sub(r" *= *", "", "-".join(args.smoothness)))
-    name = f"table-{args.table}-{args.arch}{noise}-lambda{values}-{budget(args)}-x{args.passes}"
+    values = "".join(f"-{re.sub(r' *= *', '', text)}" for text in args.smoothness or ())
+    values = re.sub(r"[, ]+", "-", f"-lambda{values}") if values else ""
+    seeds = "".join(map(str, args.seeds))
+    name = f"table-{args.table}-{args.arch}{noise}{values}-{budget(args)}-s{seeds}-x{args.passes}"
     target = args.out / set_folder(args.data) / name
     caption = (
         f"{table.split} patients; means over patients, ± over seeds; Δ with its 95 % interval, p of Wilcoxon, paired t"

@@ -177,6 +177,14 @@ def split_file(args: argparse.Namespace) -> Path | None:
         raise ValueError("--split-file has no effect with --split all, which takes every patient found")
     if args.split_file or args.split == "all":
         return args.split_file
+    found = division_of_run(args)
+    if found:
+        print(f"patients of the {args.split} split as in {found}")
+    return found
+
+
+def division_of_run(args: argparse.Namespace) -> Path | None:
+    """The division that the model was trained by, where it is one of this data set."""
     found = beside(args.model, "splits.json")
     if found is None:
         return None
@@ -184,8 +192,21 @@ def split_file(args: argparse.Namespace) -> Path | None:
     if name and not same_set(name, args.data):
         print(f"{found} is of {name}, not of {args.data}: not used")
         return None
-    print(f"patients of the {args.split} split as in {found}")
     return found
+
+
+def warn_of_known_patients(args: argparse.Namespace, pairs: list[data.Pair]) -> None:
+    """Every patient may hold some that the model was trained on, whose scores say nothing of others."""
+    found = division_of_run(args) if args.split == "all" else None
+    if found is None:
+        return
+    splits, patients = data.load_splits(found), {pair.patient for pair in pairs}
+    if known := patients & {*splits["train"], *splits["val"]}:
+        print(
+            f"warning: the model was trained or validated on {len(known)} of the {len(patients)} patients ({found}); "
+            "without --split all it is scored on others",
+            file=sys.stderr,
+        )
 
 
 def score(
@@ -255,6 +276,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         splits=splits,
         **options,
     )
+    warn_of_known_patients(args, loaded.pairs)
     if args.dry_run:
         print(f"would register {len(loaded.pairs)} pairs with {args.model}; would write {args.out}")
         return None

@@ -24,6 +24,8 @@ class SmoothPosterior(SerializableLoss):
     """
 
     def __init__(self, smoothness: float, alpha: float, loss_mult: float | None = None):
+        if not (smoothness >= 0 and alpha >= 0):
+            raise ValueError(f"smoothness λ and α must be at least 0, got {smoothness!r} and {alpha!r}")
         self.smoothness, self.alpha, self.loss_mult = smoothness, alpha, loss_mult
 
     def _loss(self, _, y_pred):

@@ -4,8 +4,6 @@ Each is a subclass of the original and gives its numbers. `.loss(y_true, y_pred)
 is the map `[B, *S, C]` that the loss reduces, for objectives that weight voxels.
 """
 
-import math
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -13,6 +11,8 @@ import tensorflow as tf
 from hetmorph.compat import ne, vxm
 from hetmorph.losses.serializable import SerializableLoss, as_real, require_rank
 from hetmorph.ops.smoothing import gaussian
+
+WIDEST_SMOOTHING = 32  # of kernels several hundred voxels wide TensorFlow's convolution aborts the process
 
 
 def _reduce(values: tf.Tensor, reduce: str | None, axis: list[int] | None, what: str) -> tf.Tensor:
@@ -47,8 +47,8 @@ class MSE(SerializableLoss, vxm.losses.MSE):
 
     def __init__(self, image_sigma: float = 1.0, smoothing: float = 0.0):
         super().__init__(image_sigma=_positive(image_sigma, "image_sigma"))
-        if not 0 <= smoothing < math.inf:
-            raise ValueError(f"smoothing must be a number of voxels ≥ 0, got {smoothing!r}")
+        if not 0 <= smoothing <= WIDEST_SMOOTHING:
+            raise ValueError(f"smoothing must be 0 to {WIDEST_SMOOTHING} voxels, got {smoothing!r}")
         self.smoothing = float(smoothing)
 
     def voxelwise(self, y_true, y_pred) -> tf.Tensor:
@@ -79,6 +79,9 @@ class NCC(SerializableLoss, vxm.losses.NCC):
     """
 
     def __init__(self, win=None, eps: float = 1e-5, signed: bool = False):
+        sides = [9 if win is None else win] if np.ndim(win) == 0 else win
+        if not all(int(side) == side and side >= 1 for side in sides):
+            raise ValueError(f"the window of NCC must have whole sides of at least one voxel, got {win!r}")
         super().__init__(win=win, eps=eps, signed=signed)
 
     def ncc(self, Ii, Ji) -> tf.Tensor:
@@ -204,7 +207,7 @@ class KL(SerializableLoss, vxm.losses.KL):
     """
 
     def __init__(self, prior_lambda: float, flow_vol_shape=None):
-        super().__init__(prior_lambda=prior_lambda, flow_vol_shape=flow_vol_shape)
+        super().__init__(prior_lambda=_positive(prior_lambda, "prior_lambda"), flow_vol_shape=flow_vol_shape)
 
     def _loss(self, _, y_pred):
         ndims = require_rank(y_pred, "KL")
@@ -254,6 +257,8 @@ class MutualInformation(SerializableLoss, vxm.losses.MutualInformation):
     def __init__(self, bin_centers=None, nb_bins=None, soft_bin_alpha=None, min_clip=None, max_clip=None):
         if bin_centers is not None and nb_bins is not None:
             raise ValueError(f"give bin_centers or nb_bins, got both: {bin_centers} and {nb_bins}")
+        if nb_bins is not None and nb_bins < 2:
+            raise ValueError(f"mutual information needs at least 2 bins, got {nb_bins!r}")
         self._config = {
             "bin_centers": None if bin_centers is None else [float(c) for c in bin_centers],
             "nb_bins": nb_bins,

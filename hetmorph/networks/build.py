@@ -5,10 +5,11 @@ import keras
 from hetmorph.config import NetworkConfig, OptimizerConfig, TrainConfig
 from hetmorph.networks.adareg import AdaRegTransMorph, AdaRegVxmDense
 from hetmorph.networks.base import LoadableModel
-from hetmorph.networks.het import HetTransMorph, HetVxmDense
+from hetmorph.networks.het import HetTransMorph, HetVxmDense, check_variance_pass
 from hetmorph.networks.nll import NllTransMorph, NllVxmDense
 from hetmorph.networks.transmorph import TransMorph
 from hetmorph.networks.two_networks import TwoNetworks
+from hetmorph.networks.variance import check_resolution
 from hetmorph.networks.vxm import VxmDense
 from hetmorph.objectives import Recipe, recipe, warm_start_length
 
@@ -48,7 +49,7 @@ def model_class(config: TrainConfig) -> type[LoadableModel]:
     """Class of the model that trains the configured objective on the configured backbone.
 
     Raises:
-        ValueError: no such backbone or objective, or the two do not go together.
+        ValueError: no such backbone or objective, a bad value, or the two do not go together.
     """
     method = recipe(config.objective)
     if config.network.arch not in MODELS:
@@ -58,6 +59,10 @@ def model_class(config: TrainConfig) -> type[LoadableModel]:
             raise ValueError(f"network.{name} has no effect on network.arch transmorph")
     if config.network.arch == "transmorph" and method.samples:
         raise ValueError(f"objective {config.objective.name} samples velocities, which network.arch transmorph has not")
+    if "variance_resolution" in method.options():
+        check_resolution(method.variance_resolution)
+    if "variance_pass" in method.options():
+        check_variance_pass(method.variance_pass)
     return MODELS[config.network.arch][method.model]
 
 

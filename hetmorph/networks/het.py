@@ -11,6 +11,12 @@ from hetmorph.objectives import Heteroscedastic
 VARIANCE_PASSES = ("recompute", "reuse")
 
 
+def check_variance_pass(name: str) -> None:
+    """Refuse what is none of `VARIANCE_PASSES`."""
+    if name not in VARIANCE_PASSES:
+        raise ValueError(f"variance_pass must be one of {VARIANCE_PASSES}, got {name!r}")
+
+
 class _Het(TwoNetworks):
     """What the heteroscedastic models share, ahead of the registration model in the MRO."""
 
@@ -32,8 +38,7 @@ class _Het(TwoNetworks):
         **kwargs,
     ):
         objective = Heteroscedastic(gamma, beta, snr, relative, foreground)
-        if variance_pass not in VARIANCE_PASSES:
-            raise ValueError(f"variance_pass must be one of {VARIANCE_PASSES}, got {variance_pass!r}")
+        check_variance_pass(variance_pass)
         super().__init__(inshape, *args, **kwargs)
         self._add_variance_network(
             objective, variance_features, log_variance_bounds, variance_resolution, warm_start, variance_pass

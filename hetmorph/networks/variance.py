@@ -31,8 +31,7 @@ def variance_network(
     Returns:
         Model `[B, *S, 2·nb_feats] → [B, *S, nb_feats]`, float32.
     """
-    if resolution < 1 or resolution & (resolution - 1):
-        raise ValueError(f"the resolution of the variance must be a power of two, got {resolution}")
+    check_resolution(resolution)
     encoder, _ = unet_features(features, None, 1, 1)
     multiple = max(2 ** len(encoder), resolution)
     image = keras.Input((*inshape, 2 * nb_feats), name=f"{name}_input")
@@ -46,6 +45,12 @@ def variance_network(
     if not fits:
         log_variance = layers.CropToReference(name=f"{name}_crop", dtype="float32")([log_variance, image])
     return keras.Model(image, log_variance, name=name)
+
+
+def check_resolution(resolution: int) -> None:
+    """Refuse what is no power of two."""
+    if resolution < 1 or resolution & (resolution - 1):
+        raise ValueError(f"the resolution of the variance must be a power of two, got {resolution}")
 
 
 def _coarse(x, resolution: int, name: str):

@@ -25,6 +25,8 @@ class Recipe:
     def __post_init__(self):
         if not self.smoothness >= 0:
             raise ValueError(f"smoothness must be λ ≥ 0, got {self.smoothness!r}")
+        # The parts know which of their numbers make sense: here they say so before any data are read.
+        self.image_loss(), self.field_loss(1.0, 2), self.model_arguments()
 
     def image_loss(self):
         """Loss object of the fixed and the moved image."""

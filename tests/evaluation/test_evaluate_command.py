@@ -206,6 +206,16 @@ def test_a_division_of_another_set_is_not_used(run_folder, tmp_path, capsys):
     assert division_used(REPOSITORY / "saved_models" / "acdc_vxm_het", "camus") is None
 
 
+def test_every_patient_includes_those_trained_on(run_folder, tmp_path, capsys):
+    splits = data.load_splits(run_folder / "splits.json")
+    flags = ["--data", "phantom", "--model", str(run_folder / "best.keras"), "--out", str(tmp_path), "--dry-run"]
+    assert evaluate.main([*flags, "--split", "test"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert evaluate.main([*flags, "--split", "all"]) == 0
+    known, every = len(splits["train"] + splits["val"]), sum(map(len, splits.values()))
+    assert f"trained or validated on {known} of the {every} patients" in capsys.readouterr().err
+
+
 def test_a_division_without_name_is_of_the_set_of_the_run(small_run, run_folder):
     assert division_used(small_run, "camus") is None
     assert division_used(small_run, "phantom") == small_run / "splits.json"

@@ -187,7 +187,7 @@ def test_mutual_information_of_an_image_with_itself_is_larger(rng, capsys):
 BAD = [
     (lambda: Grad("l3"), "'l1' or 'l2'.*'l3'"),
     (lambda: MSE(image_sigma=0), "image_sigma must be positive, got 0"),
-    (lambda: MSE(smoothing=-1), "smoothing must be a number of voxels ≥ 0, got -1"),
+    (lambda: MSE(smoothing=-1), "smoothing must be 0 to 32 voxels, got -1"),
     (lambda: MSE(smoothing=float("nan")), "smoothing must be .* got nan"),
     (lambda: TukeyBiweight(c=-1), "c must be positive"),
     (lambda: NCC().loss(np.zeros((4, 4)), np.zeros((4, 4))), r"\(4, 4\)"),

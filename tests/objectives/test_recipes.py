@@ -195,6 +195,27 @@ def test_unknown_names_are_refused():
         objectives.recipe(config.ObjectiveConfig("mse", smoothness=float("nan")))
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "value", "message"),
+    [
+        ("het", "snr", "foo", "snr must be one of"),
+        ("het", "gamma", 0.0, "gamma must be positive"),
+        ("het", "beta", 1.5, "beta must be in"),
+        ("het", "variance_pass", "foo", "variance_pass must be one of"),
+        ("nll", "variance_resolution", 0, "power of two, got 0"),
+        ("het-ncc", "window", 0, "window of NCC must have whole sides of at least one voxel, got 0"),
+        ("mi", "bins", 1, "at least 2 bins, got 1"),
+        ("mse", "residual_smoothing", -1.0, "smoothing must be 0 to 32 voxels, got -1"),
+        ("het", "residual_smoothing", 200.0, "smoothing must be 0 to 32 voxels, got 200"),
+        ("vxm-diff", "prior_lambda", 0.0, "prior_lambda must be positive, got 0"),
+        ("het-z", "alpha", -3.0, "α must be at least 0, got .* and -3"),
+    ],
+)
+def test_bad_values_are_refused_before_anything_is_built(name, option, value, message):
+    with pytest.raises(ValueError, match=message):
+        model_class(settings(name, **{option: value}))
+
+
 def test_het_z_is_a_het_model_with_a_sampled_velocity():
     model = build(settings("het-z"), (16, 16))
     assert isinstance(model, HetVxmDense) and model.get_config()["use_probs"]

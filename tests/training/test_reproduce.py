@@ -101,9 +101,41 @@ def test_what_is_done_is_not_run_again_and_failures_stop(tmp_path, monkeypatch):
 
 def test_mistakes_are_named(tmp_path, capsys):
     assert reproduce.main(["--table", "main", "--only", "mes", "--out", str(tmp_path)]) == 2
-    assert "no row mes; rows are demons" in capsys.readouterr().err
+    assert "no row mes; rows are\n  demons\n  bspline" in capsys.readouterr().err
     assert reproduce.main(["--table", "main", "--render", "--out", str(tmp_path)]) == 2
     assert "no row of this table is done" in capsys.readouterr().err
+    for flags, message in (
+        (("--known-warp", "3"), "--known-warp is for --table noise"),
+        (("--passes", "0"), "--passes must be at least 1, got 0"),
+        (("--updates", "0"), "--updates must be at least 1, got 0"),
+    ):
+        assert reproduce.main(["--table", "main", "--out", str(tmp_path), *flags]) == 2
+        assert message in capsys.readouterr().err
+    assert reproduce.main(["--table", "lambda", "--lambda", "0.1", "--out", str(tmp_path)]) == 2
+    assert "--lambda has no effect on --table lambda" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        reproduce.main(["--table", "main", "--arch", "unet"])
+
+
+def test_rows_of_which_seeds_are_missing_are_named(tmp_path, capsys):
+    flags = ["--table", "main", "--out", str(tmp_path), "--render"]
+    plan = plan_of("main", tmp_path)
+    mse, nll = (next(m for m in plan.table.methods if m.label == name) for name in ("mse", "nll"))
+    for run in (*plan.runs(mse), plan.runs(nll)[0]):
+        write_run(run, (0.7, 0.8))
+    assert reproduce.main(flags) == 0
+    printed = capsys.readouterr().out
+    assert "| mse | 3 |" in printed and "| nll |" not in printed
+    assert "left out: nll, 1 of 3 seeds" in printed
+    assert reproduce.main([*flags, "--seeds", "0"]) == 0
+    printed = capsys.readouterr().out
+    assert "| nll | 1 |" in printed and "left out" not in printed
+    assert len(list((tmp_path / "acdc").glob("*.md"))) == 2  # tables of other seeds have files of their own
+
+
+def test_only_transmorph_is_also_integrated(tmp_path):
+    labels = {arch: [m.label for m in reproduce.tables(arch)["main"].methods] for arch in reproduce.ARCHITECTURES}
+    assert "mse, integrated" in labels["transmorph"] and "mse, integrated" not in labels["vxm"]
 
 
 def test_budgets_and_tables_of_the_same_name_have_folders_of_their_own(tmp_path):

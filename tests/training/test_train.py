@@ -192,7 +192,7 @@ def test_flags_take_precedence_over_the_file(tiny):
         (["--data", "acdc", "--data-dir", "/nowhere"], "phantom"),
         (["--data", "brains"], "brains"),
         (["--gamma", "-1"], "gamma must be positive"),
-        (["--residual-smoothing", "-1"], "smoothing must be a number of voxels"),
+        (["--residual-smoothing", "-1"], "smoothing must be 0 to 32 voxels"),
         (["--objective", "ncc", "--residual-smoothing", "1"], "residual-smoothing has no effect on objective ncc"),
         (["--crop", "round"], "crop"),
         (["--config", "/nowhere.yaml"], "no configuration file"),
