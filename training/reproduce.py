@@ -511,8 +511,8 @@ def _check(args: argparse.Namespace) -> None:
 
 def _write(args: argparse.Namespace, argv: list[str], table: Table, heading: list[str], rows: list[list[str]]) -> None:
     noise = f"-noise{args.noise}" if args.noise else ""
-    values = "".join(f"-{re.sub(r' *= *', '', text)}" for text in args.smoothness or ())
-    values = re.sub(r"[, ]+", "-", f"-lambda{values}") if values else ""
+    values = re.sub(r"[, ]+", "-", re.sub(r" *= *", "", "-".join(args.smoothness or ())))
+    values = f"-lambda{values}" if values else ""
     seeds = "".join(map(str, args.seeds))
     name = f"table-{args.table}-{args.arch}{noise}{values}-{budget(args)}-s{seeds}-x{args.passes}"
     target = args.out / set_folder(args.data) / name
