@@ -37,11 +37,11 @@ if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pi
 from hetmorph import data, evaluation  # noqa: E402
 from hetmorph.config import ScheduleConfig  # noqa: E402
 from hetmorph.io.atomic import write_text  # noqa: E402
+from hetmorph.networks.build import MODELS  # noqa: E402
 from hetmorph.objectives import RECIPES  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 STEPS_PER_EPOCH = 100
-ARCHITECTURES = ("vxm", "transmorph")
 KNOWN_WARP = "6"
 BATCH = ScheduleConfig().batch_size
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
@@ -185,10 +185,11 @@ def _tables(noise: str) -> dict[str, Table]:
 def _noise_rows() -> tuple[Method, ...]:
     rows = []
     for level in NOISE_LEVELS:
-        mse, ncc, het = (Method(name, objective=name, noise=level, every_seed=True) for name in ("mse", "ncc", "het"))
+        mse, het = (Method(name, objective=name, noise=level, every_seed=True) for name in ("mse", "het"))
         blocks = dataclasses.replace(het, name="het, blocks", flags=BLOCKS)
         rows += [Method(name, program=name, noise=level) for name in ("demons", "ants-syn-tuned")]
-        rows += [mse, dataclasses.replace(ncc, every_seed=False), het, blocks, *map(smoothed, (mse, het, blocks))]
+        ncc = Method("ncc", objective="ncc", noise=level)
+        rows += [mse, ncc, het, blocks, *map(smoothed, (mse, het, blocks))]
     return tuple(rows)
 
 
@@ -221,6 +222,10 @@ class Plan:
     def runs(self, method: Method) -> list[Path]:
         """Folders of the method's `cases.csv`, one per seed."""
         return [self._scores(folder, method, "") for folder in self._folders(method)]
+
+    def finished(self, method: Method) -> list[Path]:
+        """Those of its runs that are scored."""
+        return [run for run in self.runs(method) if (run / "cases.csv").exists()]
 
     def runs_with_truth(self, method: Method) -> list[Path]:
         """The same for fixed images made by a known displacement."""
@@ -337,7 +342,7 @@ def render(plan: Plan, main: str) -> tuple[list[str], list[list[str]]]:
     epe = "epe_heart" if main == "myo" else "epe_labels"
     columns = [(metric.format(main=main, epe=epe), *rest) for metric, *rest in plan.table.columns]
     heading = ["method", "seeds", *(text for _, text, *_ in columns), f"Δ Dice to {plan.table.reference}", "p", "p, t"]
-    rows, done = [], [m for m in plan.table.methods if all((run / "cases.csv").exists() for run in plan.runs(m))]
+    rows, done = [], [m for m in plan.table.methods if plan.finished(m) == plan.runs(m)]
     shown = set()
     for method in done:
         if method.noise not in shown:
@@ -353,11 +358,8 @@ def render(plan: Plan, main: str) -> tuple[list[str], list[list[str]]]:
 
 def unfinished(plan: Plan) -> list[str]:
     """Rows that the table leaves out, as some of their seeds are missing."""
-    count = {
-        method.label: (sum((run / "cases.csv").exists() for run in plan.runs(method)), len(plan.runs(method)))
-        for method in plan.table.methods
-    }
-    return [f"{label}, {there} of {wanted} seeds" for label, (there, wanted) in count.items() if 0 < there < wanted]
+    counts = [(m.label, len(plan.finished(m)), len(plan.runs(m))) for m in plan.table.methods]
+    return [f"{label}, {there} of {wanted} seeds" for label, there, wanted in counts if 0 < there < wanted]
 
 
 def _cells(plan: Plan, method: Method, columns, block: str, first: bool = False) -> list[str]:
@@ -382,7 +384,7 @@ def _difference(plan: Plan, method: Method, main: str) -> list[str]:
     name = plan.table.reference + (f", noise {method.noise}" if method.noise else "")
     reference = next(m for m in plan.table.methods if m.label == name)
     runs = plan.runs(reference)
-    if method == reference or not all((run / "cases.csv").exists() for run in runs):
+    if method == reference or plan.finished(reference) != runs:
         return ["", "", ""]
     result = evaluation.compare_runs(runs, plan.runs(method), f"dice_{main}")
     change = "{difference:+.4f}".format(**result)
@@ -433,7 +435,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--table", required=True, choices=tables(), help="which one")
     result.add_argument("--data", default="acdc", help="data set (default: acdc)")
     result.add_argument("--data-dir", type=Path, help="its folder (default: environment variable HETMORPH_DATA)")
-    result.add_argument("--arch", default="vxm", choices=ARCHITECTURES, help="backbone (default: vxm)")
+    result.add_argument("--arch", default="vxm", choices=MODELS, help="backbone (default: vxm)")
     result.add_argument("--updates", type=int, default=3000, help="of the displacement network (default: 3000)")
     result.add_argument("--batch-size", type=int, default=BATCH, help=f"pairs an update (default: {BATCH})")
     result.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: 0.001)")

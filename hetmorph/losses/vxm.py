@@ -79,8 +79,7 @@ class NCC(SerializableLoss, vxm.losses.NCC):
     """
 
     def __init__(self, win=None, eps: float = 1e-5, signed: bool = False):
-        sides = [9 if win is None else win] if np.ndim(win) == 0 else win
-        if not all(int(side) == side and side >= 1 for side in sides):
+        if win is not None and not all(int(side) == side and side >= 1 for side in np.ravel(win)):
             raise ValueError(f"the window of NCC must have whole sides of at least one voxel, got {win!r}")
         super().__init__(win=win, eps=eps, signed=signed)
 

@@ -134,7 +134,7 @@ def test_rows_of_which_seeds_are_missing_are_named(tmp_path, capsys):
 
 
 def test_only_transmorph_is_also_integrated(tmp_path):
-    labels = {arch: [m.label for m in reproduce.tables(arch)["main"].methods] for arch in reproduce.ARCHITECTURES}
+    labels = {arch: [m.label for m in reproduce.tables(arch)["main"].methods] for arch in reproduce.MODELS}
     assert "mse, integrated" in labels["transmorph"] and "mse, integrated" not in labels["vxm"]
 
 
