@@ -18,10 +18,13 @@ from common import command
 from common.report import table
 from common.rounds import Contender, compete, progress, workers
 
+# What TensorFlow does by itself on processors without AVX-512; hetmorph switches oneDNN on.
+NO_ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "0"}
 OURS = "hetmorph mse"
 TORCH = ("voxelmorph-torch", "voxelmorph_torch.py")
 CONTENDERS = [
     Contender(OURS, "hetmorph", "hetmorph_tf.py", {"objective": "mse"}),
+    Contender("hetmorph mse, without oneDNN", "hetmorph", "hetmorph_tf.py", {"objective": "mse"}, NO_ONEDNN),
     Contender("hetmorph mse, bfloat16", "hetmorph", "hetmorph_tf.py", {"objective": "mse", "precision": "bfloat16"}),
     Contender("hetmorph mse, jit_compile", "hetmorph", "hetmorph_tf.py", {"objective": "mse", "jit_compile": True}),
     Contender("hetmorph mse, 4 steps_per_execution", "hetmorph", "hetmorph_tf.py", {"objective": "mse", "updates": 4}),

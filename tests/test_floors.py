@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = {
     0: {"compat", "config", "version"},
-    1: {"ops", "py"},
+    1: {"ops", "py", "transforms"},
     2: {"utils", "generators", "layers", "losses", "metrics", "io"},
     3: {"objectives"},
     4: {"networks", "data"},

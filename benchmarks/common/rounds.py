@@ -16,12 +16,13 @@ CONTENDERS = Path(__file__).resolve().parents[1] / "contenders"
 
 @dataclass(frozen=True)
 class Contender:
-    """Who runs a case: label in the table, environment, script, and what to add to the case."""
+    """Who runs a case: label in the table, environment, script, what to add to the case, and environment variables."""
 
     label: str
     environment: str
     script: str
     options: dict = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **settings(threads)},
+            env={**os.environ, **settings(threads), **contender.variables},
             preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads]),
         )
 

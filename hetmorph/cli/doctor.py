@@ -77,9 +77,11 @@ def _version(name: str) -> str:
 def _devices() -> str:
     import_tensorflow()
     import tensorflow as tf
+    from tensorflow.python.util import _pywrap_util_port
 
-    devices = tf.config.list_physical_devices()
-    return ", ".join(device.device_type for device in devices)
+    devices = ", ".join(device.device_type for device in tf.config.list_physical_devices())
+    on = _pywrap_util_port.IsMklEnabled()
+    return f"{devices}; oneDNN {'on' if on else 'off: convolutions are slow, unset TF_ENABLE_ONEDNN_OPTS'}"
 
 
 def _voxelmorph() -> str:

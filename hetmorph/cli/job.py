@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import click
 import numpy as np
 
 from hetmorph import registration, viz
@@ -18,6 +19,7 @@ from hetmorph.io import (
     DataError,
     Grid,
     Image,
+    Inverse,
     Transform,
     matched_grid,
     provenance,
@@ -29,6 +31,7 @@ from hetmorph.io import (
     write_transform,
 )
 from hetmorph.io.atomic import suffix_of
+from hetmorph.io.inverse import SMALL
 from hetmorph.registration import Registration, pair
 from hetmorph.uncertainty import estimate, estimate_names
 from hetmorph.uncertainty.estimates import AT_ONCE
@@ -61,6 +64,7 @@ class Settings:
     seed: int = 0
     format: str | None = None
     reference: str | None = None
+    inverse_tolerance: float = 1.0
 
     def predictor(self) -> Predictor:
         """Load the model."""
@@ -182,9 +186,10 @@ class Job:
         moving, fixed, labels = read["moving"], read["fixed"], read["labels"]
         maps = [name for name in self.outputs if name not in TRANSFORMS]
         arrays = {name: _result(name, result, moving, fixed, labels) for name in maps}
+        transforms = {name: _transform(name, result, settings) for name in TRANSFORMS if name in self.outputs}
         for name in TRANSFORMS:
             if name in self.outputs:
-                _write_transform(self.outputs[name], result, name, settings.format, about)
+                _write_transform(self.outputs[name], result, transforms[name], settings.format, about)
         for name, (array, kind) in arrays.items():
             _write_image(self.outputs[name], array, fixed, kind, name, about)
         if self.report:
@@ -225,7 +230,9 @@ class Job:
             for name in TRANSFORMS:
                 if name in self.outputs:
                     path = _numbered(self.outputs[name], number)
-                    paths.append(_write_transform(path, result, name, settings.format, about))
+                    paths.append(
+                        _write_transform(path, result, _transform(name, result, settings), settings.format, about)
+                    )
             if labels is not None:
                 transforms.append(result.transform)
                 warped.append(arrays["labels_out"][-1] if "labels_out" in arrays else result.labels(labels, fixed))
@@ -266,13 +273,29 @@ def _write_image(path: Path, array: np.ndarray, like: Image | Grid, kind: np.dty
     return path
 
 
-def _write_transform(path: Path, result: Registration, name: str, format: str | None, about: dict) -> Path:
-    forth = name == "transform"
-    transform = result.transform if forth else result.inverse()
+def _transform(name: str, result: Registration, settings: Settings) -> Transform | Inverse:
+    """The transform, or the inverse unless it is off by more than allowed, with a word on how exact it is."""
+    if name == "transform":
+        return result.transform
+    inverse = result.inverse()
+    if inverse.worst > settings.inverse_tolerance:
+        raise ValueError(
+            f"{inverse}; expected at most --inverse-tolerance {settings.inverse_tolerance:g}: "
+            "a transform that folds has no inverse"
+        )
+    click.echo(f"{'warning: ' if inverse.worst > SMALL else ''}{inverse}", err=inverse.worst > SMALL)
+    return inverse
+
+
+def _write_transform(
+    path: Path, result: Registration, what: Transform | Inverse, format: str | None, about: dict
+) -> Path:
+    forth = isinstance(what, Transform)
     there = result.moving if forth else result.transform.grid
     between = ("fixed", "moving") if forth else ("moving", "fixed")
     way = f"points of the {between[0]} image to the {between[1]} one; images of the {between[1]} onto the {between[0]}"
-    return write_transform(path, transform, format, moving=there, provenance={**about, "takes": way})
+    about = {**about, "takes": way} | ({} if forth else {"inverse": what.summary()})
+    return write_transform(path, what if forth else what.transform, format, moving=there, provenance=about)
 
 
 def _labels_on(grid: Grid, labels: Image, fixed: Image) -> np.ndarray:

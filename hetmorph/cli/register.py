@@ -34,6 +34,14 @@ from hetmorph.cli.quiet import Verb
     help="Write: the inverse, on the grid of the moving image; takes its points to the fixed one.",
 )
 @click.option(
+    "--inverse-tolerance",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    metavar="VOXELS",
+    help="Of --inverse: write nothing if both transforms in turn miss a voxel by more, voxels of the fixed image.",
+)
+@click.option(
     "--format",
     type=FORMATS,
     help="Of both. Default: nifti (LPS, mm, intent 1007) for .nii.gz, itk for .h5, .tfm, .txt, .mat.",

@@ -12,6 +12,7 @@ from hetmorph.io.geometry import (
     through_plane,
 )
 from hetmorph.io.images import DataError, Image, matched_grid, read_image, write_image
+from hetmorph.io.inverse import Inverse, inverse
 from hetmorph.io.points import Points, read_points, transform_points, write_points
 from hetmorph.io.sidecar import provenance, sidecar_of, write_sidecar
 from hetmorph.io.transforms import FORMATS, Transform, convert, read_transform, write_transform
@@ -21,12 +22,14 @@ __all__ = [
     "DataError",
     "Grid",
     "Image",
+    "Inverse",
     "Points",
     "Transform",
     "bids_names",
     "convert",
     "convert_displacement",
     "from_slices",
+    "inverse",
     "matched_grid",
     "model_grid",
     "provenance",

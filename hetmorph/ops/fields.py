@@ -1,4 +1,4 @@
-"""Displacement and velocity fields: integrate, compose, invert, rescale, differentiate.
+"""Displacement and velocity fields: integrate, compose, rescale, differentiate.
 
 Fields are `[B, *S, N]`, in voxels of their own grid, axes in array order; u pulls: moved(x) = moving(x + u(x)).
 """
@@ -44,22 +44,6 @@ def compose(outer, inner, method: str = "linear") -> tf.Tensor:
     """
     outer, inner = tf.cast(outer, tf.float32), tf.cast(inner, tf.float32)
     return inner + warp(outer, inner, method)
-
-
-def invert(displacement, iterations: int = 20) -> tf.Tensor:
-    """Inverse displacement v with v(x) = −u(x + v(x)), by fixed-point iteration.
-
-    Converges where u is a contraction (Lipschitz constant below 1). Reference: Chen et al., Medical Physics 2008,
-    doi:10.1118/1.2816107.
-
-    Args:
-        displacement: u, `[B, *S, N]`, voxels.
-        iterations: how many.
-    """
-    inverse = tf.zeros_like(displacement)
-    for _ in range(iterations):
-        inverse = -warp(displacement, inverse)
-    return inverse
 
 
 def rescale(field, factor: float, method: str = "linear") -> tf.Tensor:

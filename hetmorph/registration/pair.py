@@ -13,8 +13,10 @@ from hetmorph.io import (
     DataError,
     Grid,
     Image,
+    Inverse,
     Transform,
     from_slices,
+    inverse,
     matched_grid,
     model_grid,
     resample,
@@ -54,10 +56,9 @@ class Registration:
     uncertainty_mm: np.ndarray | None = None
     map: object | None = None
 
-    def inverse(self) -> Transform:
-        """From the moving image to the fixed one, on the grid of the moving image; see `ops.fields.invert`."""
-        back = fields.invert(self.prediction.displacement[None])[0].numpy()
-        return Transform(back, self.grid).on(self.moving)
+    def inverse(self) -> Inverse:
+        """From the moving image to the fixed one, on the grid of the moving image; see `io.inverse`."""
+        return inverse(self.transform, self.moving)
 
     def labels(self, labels: Image, fixed: Image, method: str = "linear") -> np.ndarray:
         """Labels of the moving image on the grid of the fixed one; their grid may be another than the image's."""

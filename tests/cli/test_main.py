@@ -158,3 +158,16 @@ def test_uncertainty(hetmorph, volumes, models):
     hetmorph("uncertainty", *pair, "--out", volumes / "u.nii.gz")
     hetmorph("register", *pair, "--uncertainty", volumes / "v.nii.gz")
     np.testing.assert_array_equal(*arrays(volumes / "u.nii.gz", volumes / "v.nii.gz"))
+
+
+@pytest.mark.parametrize("chosen", [None, "0"])
+def test_onednn_is_on_unless_somebody_chose(chosen):
+    """TensorFlow alone leaves it off on processors without AVX-512."""
+    environment = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
+    environment |= {} if chosen is None else {"TF_ENABLE_ONEDNN_OPTS": chosen}
+    code = "import hetmorph, os, sys; print('tensorflow' in sys.modules, os.environ['TF_ENABLE_ONEDNN_OPTS'])"
+    # a program called hetmorph imports no more than it needs
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv = ['hetmorph']; {code}"], env=environment, capture_output=True
+    )
+    assert ran.stdout.decode().split() == ["False", chosen or "1"]

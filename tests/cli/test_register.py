@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from hetmorph.io import read_image, read_transform
-from tests import anatomy
+from hetmorph import registration
+from hetmorph.cli.job import Settings, _transform
+from hetmorph.io import Grid, read_image, read_transform
+from tests import anatomy, reference
 from tests.cli.conftest import arrays
 
 ALL = ("moved", "transform", "inverse", "jacobian", "uncertainty", "labels-out")
@@ -56,6 +58,8 @@ def test_what_is_written_fits_together(hetmorph, volumes, models, spacing):
         np.linalg.norm(inverse.world(there) - start, axis=-1).mean()
         < 0.1 * np.linalg.norm(there - start, axis=-1).mean()
     )
+    said = json.loads((volumes / "inverse.json").read_text())["inverse"]
+    assert said["residual_max_voxels"] < 1e-3 and said["share_above_1_voxel"] == 0
     (uncertainty,) = arrays(volumes / "uncertainty.nii.gz")
     assert np.nanmax(uncertainty) > 0 and np.isfinite(uncertainty).mean() > 0.3
 
@@ -281,3 +285,15 @@ def test_a_report(hetmorph, stack, models, model):
             hetmorph, stack, models[model], "--labels-fixed", stack / "lf.nii.gz", results=("moved",), status=2
         ).stderr
     )
+
+
+def test_an_inverse_that_is_none_is_told_and_refused(rng, capsys):
+    """A transform that folds heavily: what the search misses is warned of, and above the tolerance refused."""
+    grid = Grid((96, 96), np.eye(4))
+    fixed, u = anatomy.image(grid), reference.smooth_field(rng, grid.shape, 25.0, 3)
+    result = registration.register(fixed, fixed, lambda moving, fixed: u)
+    assert result.inverse().worst > 1
+    with pytest.raises(ValueError, match="residual up to .* expected at most --inverse-tolerance 1"):
+        _transform("inverse", result, Settings("any"))
+    _transform("inverse", result, Settings("any", inverse_tolerance=100))
+    assert capsys.readouterr().err.startswith("warning: inverse: residual up to")

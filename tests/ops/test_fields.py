@@ -37,7 +37,7 @@ def test_integration_error_falls_with_the_number_of_squarings(rng):
 def test_composition_with_the_inverse_is_the_identity(rng):
     velocity = reference.smooth_field(rng, (40, 40), 3.0)[None]
     forward, backward = fields.integrate(velocity), fields.integrate(-velocity)
-    for pair in [(forward, backward), (backward, forward), (forward, fields.invert(forward))]:
+    for pair in [(forward, backward), (backward, forward)]:
         residue = fields.compose(*pair).numpy()[:, 6:-6, 6:-6]
         assert np.abs(residue).max() < 0.08
 
