@@ -1,7 +1,8 @@
-"""Losses: VoxelMorph's under their names (`vxm`), those of other methods, and likelihoods with a variance per voxel."""
+"""Losses: how unlike images are, how rough a field is, how labels overlap; likelihoods with a variance per voxel."""
 
 from hetmorph.losses.adaptive import AdaFrame
-from hetmorph.losses.posterior import SmoothPosterior
-from hetmorph.losses.vxm import KL, MSE, NCC, Dice, Grad, MutualInformation, TukeyBiweight
+from hetmorph.losses.labels import Dice
+from hetmorph.losses.similarity import MSE, NCC, MutualInformation, TukeyBiweight
+from hetmorph.losses.smoothness import KL, Grad, SmoothPosterior
 
 __all__ = ["KL", "MSE", "NCC", "AdaFrame", "Dice", "Grad", "MutualInformation", "SmoothPosterior", "TukeyBiweight"]

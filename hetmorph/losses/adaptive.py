@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hetmorph.losses.serializable import SerializableLoss, as_real
+from hetmorph.losses.serializable import SerializableLoss, as_real, per_sample
 from hetmorph.ops import stats
 
 
@@ -25,7 +25,7 @@ class AdaFrame(SerializableLoss):
         return frame_weight(y_true - y_pred) * tf.math.squared_difference(y_true, y_pred)
 
     def _loss(self, y_true, y_pred):
-        return tf.reduce_mean(self.voxelwise(y_true, y_pred))
+        return per_sample(self.voxelwise(y_true, y_pred))
 
     def get_config(self):
         return {}

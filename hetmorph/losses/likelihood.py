@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from hetmorph.losses.serializable import per_sample
 from hetmorph.ops import stats
 
 SNR_FORMS = ("paper", "official", "inverse")
@@ -14,7 +15,7 @@ def beta_nll(fixed, moved, log_variance, beta: float = 0.5) -> tf.Tensor:
 
 
 def nll(squared, log_variance, beta: float = 0.5) -> tf.Tensor:
-    """β-weighted negative log-likelihood, mean over voxels: `E[sg(σ²)^β · (½ r²/σ² + ½ log σ²)]`.
+    """β-weighted negative log-likelihood, mean over the voxels of each sample: `E[sg(σ²)^β · (½ r²/σ² + ½ log σ²)]`.
 
     β = 0 is the Gaussian likelihood itself; β > 0 keeps voxels of large variance from losing their gradient. The
     minimum is at σ² = E[r²] for every β.
@@ -25,14 +26,14 @@ def nll(squared, log_variance, beta: float = 0.5) -> tf.Tensor:
         beta: exponent, 0 to 1.
 
     Returns:
-        Scalar.
+        One number per sample, `[B]`.
 
     Reference:
         Seitzer et al., ICLR 2022, arXiv:2203.09168.
     """
     # log σ² is the network's output: exp(−s) needs no division and no guard.
     value = 0.5 * (squared * tf.exp(-log_variance) + log_variance)
-    return tf.reduce_mean(tf.exp(beta * tf.stop_gradient(log_variance)) * value)
+    return per_sample(tf.exp(beta * tf.stop_gradient(log_variance)) * value)
 
 
 def snr(fixed, log_variance, gamma: float = 0.5, form: str = "paper") -> tf.Tensor:

@@ -59,9 +59,9 @@ class SymbolicLoss(keras.layers.Layer):
 
 
 class SerializableLoss:
-    """Mixin in front of a VoxelMorph loss: serialisable `.loss`, configuration, readable `repr`.
+    """Base of a loss: serialisable `.loss`, configuration, readable `repr`.
 
-    A subclass implements `_loss(y_true, y_pred)` and `get_config()`.
+    A subclass implements `_loss(y_true, y_pred)`, one number per sample, and `get_config()`.
     """
 
     @property
@@ -86,6 +86,30 @@ def as_real(*tensors) -> list[tf.Tensor]:
     """
     dtype = tf.float64 if tf.convert_to_tensor(tensors[-1]).dtype == tf.float64 else tf.float32
     return [None if t is None else tf.cast(t, dtype) for t in tensors]
+
+
+def per_sample(values: tf.Tensor, reduce: str | None = "mean") -> tf.Tensor:
+    """Values `[B, …]` as one number per sample, `[B]`; all of them where `reduce` is None.
+
+    Keras divides what has a batch axis by the global batch. A single number it would take for done already: with N
+    replicas its gradient would count N times.
+
+    Raises:
+        ValueError: `reduce` is none of "mean", "max" and None.
+    """
+    if reduce is None:
+        return values
+    functions = {"mean": tf.reduce_mean, "max": tf.reduce_max}
+    if reduce not in functions:
+        raise ValueError(f"a loss can be reduced by 'mean', 'max' or None, got {reduce!r}")
+    return functions[reduce](values, axis=list(range(1, len(values.shape))))
+
+
+def positive(value: float, name: str) -> float:
+    """The value, if it is above 0."""
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}")
+    return value
 
 
 def require_rank(tensor: tf.Tensor, what: str) -> int:

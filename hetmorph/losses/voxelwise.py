@@ -5,9 +5,8 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from hetmorph.compat import vxm
 from hetmorph.losses.serializable import LossMethod
-from hetmorph.losses.vxm import MSE
+from hetmorph.losses.similarity import MSE
 
 _SQUARED = ("mse", "mean_squared_error", "MSE", "MeanSquaredError")
 
@@ -25,7 +24,7 @@ def voxelwise_loss(loss) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     owner = loss.owner if isinstance(loss, LossMethod) else getattr(loss, "__self__", loss)
     if hasattr(owner, "voxelwise"):
         return owner.voxelwise
-    if isinstance(owner, vxm.losses.MSE):
+    if type(owner).__name__ == "MSE" and hasattr(owner, "image_sigma"):  # voxelmorph's own
         return MSE(owner.image_sigma).voxelwise
     if loss in _SQUARED or loss is keras.losses.mean_squared_error or isinstance(loss, keras.losses.MeanSquaredError):
         return MSE().voxelwise

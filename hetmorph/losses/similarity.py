@@ -1,0 +1,214 @@
+"""How unlike two images are: mean squares, local correlation, a robust difference, mutual information.
+
+`.loss(y_true, y_pred)` goes into `compile` and gives one number per sample, so that sample weights, uneven batches and
+several replicas are right. `voxelwise` is the map `[B, *S, C]` behind it, for objectives that weight voxels.
+"""
+
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hetmorph.losses.serializable import SerializableLoss, as_real, per_sample, positive, require_rank
+from hetmorph.ops import stats
+from hetmorph.ops.smoothing import gaussian
+from hetmorph.ops.windows import box_sum
+
+WIDEST_SMOOTHING = 32  # of kernels several hundred voxels wide TensorFlow's convolution aborts the process
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class MSE(SerializableLoss):
+    """Mean squared intensity difference over a noise variance: mean((y − ŷ)²) / σ².
+
+    Args:
+        image_sigma: noise standard deviation σ of the images, in intensity units.
+        smoothing: standard deviation, in voxels, of a Gaussian that smooths y − ŷ before it is squared. For noisy
+            images: interpolation averages the noise of a moved image, most of all half-way between voxels, and mean
+            squares reward a displacement for that instead of for the anatomy. The smoothed noise is hardly averaged
+            any further.
+
+    Example:
+        >>> model.compile("adam", loss=[MSE().loss, Grad("l2").loss], loss_weights=[1, 0.01])
+    """
+
+    def __init__(self, image_sigma: float = 1.0, smoothing: float = 0.0):
+        self.image_sigma = positive(image_sigma, "image_sigma")
+        if not 0 <= smoothing <= WIDEST_SMOOTHING:
+            raise ValueError(f"smoothing must be 0 to {WIDEST_SMOOTHING} voxels, got {smoothing!r}")
+        self.smoothing = float(smoothing)
+
+    def voxelwise(self, y_true, y_pred) -> tf.Tensor:
+        """(y − ŷ)² / σ² of images `[B, *S, C]`, their difference smoothed."""
+        y_true, y_pred = as_real(y_true, y_pred)
+        return tf.square(gaussian(y_true - y_pred, self.smoothing)) / self.image_sigma**2
+
+    def _loss(self, y_true, y_pred, reduce="mean"):
+        return per_sample(self.voxelwise(y_true, y_pred), reduce)
+
+    def get_config(self):
+        return {"image_sigma": self.image_sigma, "smoothing": self.smoothing}
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class NCC(SerializableLoss):
+    """Local squared normalised cross-correlation, negated.
+
+    cc = cov(y, ŷ)² / (var(y)·var(ŷ)) in a window around each voxel; numerator and variances are kept above `eps`.
+
+    Args:
+        win: window side in voxels, or one per axis; 9 by default.
+        eps: lower bound of covariance and variances.
+        signed: correlation itself instead of its square.
+
+    Reference:
+        Avants et al., Medical Image Analysis 2008, doi:10.1016/j.media.2007.06.004.
+    """
+
+    def __init__(self, win=None, eps: float = 1e-5, signed: bool = False):
+        if win is not None and not all(int(side) == side and side >= 1 for side in np.ravel(win)):
+            raise ValueError(f"the window of NCC must have whole sides of at least one voxel, got {win!r}")
+        self.win, self.eps, self.signed = win, eps, signed
+
+    def ncc(self, Ii, Ji) -> tf.Tensor:
+        """Local correlation `[B, *S, 1]` of two images `[B, *S, C]`; a window that leaves them meets zeros there."""
+        Ii, Ji = as_real(Ii, Ji)
+        cross, var_i, var_j = _local_covariances(Ii, Ji, self._window(require_rank(Ji, "NCC")), self.eps)
+        if self.signed:
+            return tf.clip_by_value(cross / tf.sqrt(var_i * var_j + self.eps), -1.0, 1.0)
+        return tf.minimum((cross / var_i) * (cross / var_j), 1.0)
+
+    def voxelwise(self, y_true, y_pred) -> tf.Tensor:
+        """−cc, `[B, *S, 1]`."""
+        return -self.ncc(y_true, y_pred)
+
+    def _loss(self, y_true, y_pred, reduce="mean"):
+        return -per_sample(self.ncc(y_true, y_pred), reduce)
+
+    def _window(self, ndims: int) -> list[int]:
+        if isinstance(self.win, (list, tuple, np.ndarray)):
+            if len(self.win) != ndims:
+                raise ValueError(f"NCC window {list(self.win)} has {len(self.win)} axes, the images have {ndims}")
+            return [int(w) for w in self.win]
+        return [9 if self.win is None else int(self.win)] * ndims
+
+    def get_config(self):
+        win = [int(w) for w in self.win] if isinstance(self.win, (list, tuple, np.ndarray)) else self.win
+        return {"win": win, "eps": self.eps, "signed": self.signed}
+
+
+def _local_covariances(a: tf.Tensor, b: tf.Tensor, window: list[int], eps: float) -> list[tf.Tensor]:
+    """Covariance and variances of two images in a window round each voxel, summed, `[B, *S, 1]`, at least `eps`.
+
+    Squares of intensities far from zero, such as CT + 1024, leave nothing of a variance in float32. Those of
+    differences from each image's mean do, and what the mean adds where a window leaves the image is known.
+    """
+    size = math.prod(window) * b.shape[-1]
+    mean_a, mean_b = (tf.stop_gradient(stats.sample_mean(image)) for image in (a, b))
+    a, b = a - mean_a, b - mean_b
+    parts = [tf.reduce_sum(part, -1, keepdims=True) for part in (a, b, a * b, a * a, b * b)]
+    sum_a, sum_b, ab, aa, bb = tf.split(box_sum(tf.concat(parts, -1), window), 5, axis=-1)
+    inside = box_sum(tf.ones_like(ab[:1]), window) * b.shape[-1]
+    outside = 1 - inside / size
+
+    def covariance(product, sums, means):
+        """Σ(x − x̄)(y − ȳ) over the window, x̄ and ȳ the means with the zeros outside."""
+        (x, y), (mean_x, mean_y) = sums, means
+        return product - x * y / size + outside * (mean_x * y + mean_y * x + inside * mean_x * mean_y)
+
+    def variance(square, total, mean):
+        # Below the rounding of the sum of squares there is no variance to be seen.
+        return tf.maximum(covariance(square, (total, total), (mean, mean)), tf.maximum(eps, 1e-7 * square))
+
+    cross = tf.maximum(covariance(ab, (sum_a, sum_b), (mean_a, mean_b)), eps)
+    return [cross, variance(aa, sum_a, mean_a), variance(bb, sum_b, mean_b)]
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class TukeyBiweight(SerializableLoss):
+    """Squared difference that saturates: ρ(e) = c²/2·(1 − (1 − e²/c²)³) for |e| ≤ c, and c²/2 beyond.
+
+    Args:
+        c: difference above which a voxel counts as an outlier, in intensity units.
+
+    Reference:
+        Reuter et al., NeuroImage 2010, doi:10.1016/j.neuroimage.2010.07.020.
+    """
+
+    def __init__(self, c: float = 0.5):
+        self.c = positive(c, "c")
+
+    def voxelwise(self, y_true, y_pred) -> tf.Tensor:
+        """ρ(y − ŷ) of images `[B, *S, C]`."""
+        y_true, y_pred = as_real(y_true, y_pred)
+        square = self.c**2
+        ratio = tf.minimum(tf.square(y_true - y_pred) / square, 1.0)
+        return square / 2 * (1.0 - (1.0 - ratio) ** 3)
+
+    def _loss(self, y_true, y_pred):
+        return per_sample(self.voxelwise(y_true, y_pred))
+
+    def get_config(self):
+        return {"c": self.c}
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class MutualInformation(SerializableLoss):
+    """Negative mutual information of two one-channel images, from soft histograms, per sample.
+
+    Args:
+        bin_centers: centres of the intensity bins; by default `nb_bins` from minimum to maximum of each image.
+        nb_bins: number of bins, 16 by default; not together with `bin_centers`.
+        soft_bin_alpha: width of a soft bin, exp(−α·(x − centre)²).
+        min_clip, max_clip: intensities are clipped to this range.
+
+    Reference:
+        Hoffmann et al., IEEE TMI 2022, doi:10.1109/TMI.2021.3116879.
+    """
+
+    def __init__(self, bin_centers=None, nb_bins=None, soft_bin_alpha=None, min_clip=None, max_clip=None):
+        if bin_centers is not None and nb_bins is not None:
+            raise ValueError(f"give bin_centers or nb_bins, got both: {bin_centers} and {nb_bins}")
+        if nb_bins is not None and nb_bins < 2:
+            raise ValueError(f"mutual information needs at least 2 bins, got {nb_bins!r}")
+        self.bin_centers = None if bin_centers is None else [float(c) for c in bin_centers]
+        self.nb_bins, self.min_clip, self.max_clip = nb_bins, min_clip, max_clip
+        self.soft_bin_alpha = None if soft_bin_alpha is None else float(soft_bin_alpha)
+
+    def _loss(self, y_true, y_pred):
+        if y_true.shape[-1] not in (1, None) or y_pred.shape[-1] not in (1, None):
+            raise ValueError(f"mutual information needs one-channel images, got {y_true.shape} and {y_pred.shape}")
+        tiny = keras.backend.epsilon()
+        a, b = self._memberships(y_true), self._memberships(y_pred)
+        joint = _distribution(tf.matmul(a, b, transpose_a=True), tiny)
+        of_a, of_b = (_distribution(tf.reduce_sum(m, axis=1, keepdims=True), tiny) for m in (a, b))
+        independent = tf.matmul(of_a, of_b, transpose_a=True)
+        return -tf.reduce_sum(joint * tf.math.log(joint / (independent + tiny) + tiny), axis=[1, 2])
+
+    def _memberships(self, image) -> tf.Tensor:
+        """How much each voxel belongs to each bin, `[B, voxels, bins]`."""
+        flat = tf.reshape(image, [tf.shape(image)[0], -1, 1])
+        if self.bin_centers is not None:
+            centers = tf.constant(self.bin_centers, flat.dtype)[None, None]
+        else:
+            low, high = (reduce(flat, axis=1, keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
+            centers = low + (high - low) * tf.linspace(tf.zeros([], flat.dtype), 1.0, self.nb_bins or 16)
+        low = -np.inf if self.min_clip is None else self.min_clip
+        high = np.inf if self.max_clip is None else self.max_clip
+        return tf.exp(-self._alpha() * tf.square(tf.clip_by_value(flat, low, high) - centers))
+
+    def _alpha(self) -> float:
+        if self.soft_bin_alpha is not None:
+            return self.soft_bin_alpha
+        between = 1 / ((self.nb_bins or 16) - 1) if self.bin_centers is None else np.mean(np.diff(self.bin_centers))
+        return float(1 / (2 * (0.5 * between) ** 2))
+
+    def get_config(self):
+        names = ("bin_centers", "nb_bins", "soft_bin_alpha", "min_clip", "max_clip")
+        return {name: getattr(self, name) for name in names}
+
+
+def _distribution(counts: tf.Tensor, tiny: float) -> tf.Tensor:
+    """Counts `[B, K, L]` of each sample, divided by their sum."""
+    return counts / (tf.reduce_sum(counts, axis=[1, 2], keepdims=True) + tiny)
