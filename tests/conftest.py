@@ -25,6 +25,24 @@ def rng():
     return np.random.default_rng(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _two_cpus():
+    """Two logical CPU devices, so that replicas can be tried; TensorFlow must be told before it computes anything."""
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
+
+@pytest.fixture(scope="session")
+def two_replicas():
+    """A strategy of two replicas on this machine's processor."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"])
+
+
 @pytest.fixture(autouse=True)
 def _same_start():
     """Every test starts from the same seed and the float32 policy, and leaves no other policy behind."""

@@ -9,14 +9,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = {
     0: {"compat", "config", "version"},
-    1: {"ops", "py", "transforms"},
-    2: {"utils", "generators", "layers", "losses", "metrics", "io"},
-    3: {"objectives"},
-    4: {"networks", "data"},
-    5: {"evaluation", "callbacks", "tf"},
-    6: {"uncertainty", "viz", "serving", "instance", "registration"},
-    7: {"cli"},
-    8: {"training", "hetmorph"},  # scripts; hetmorph/__init__.py: what users see, above everything it gathers
+    1: {"ops", "py"},
+    2: {"transforms"},
+    3: {"utils", "generators", "layers", "losses", "metrics", "io"},
+    4: {"objectives", "training"},
+    5: {"networks", "data"},
+    6: {"evaluation", "callbacks", "tf"},
+    7: {"uncertainty", "viz", "serving", "instance", "registration"},
+    8: {"cli"},
+    9: {"scripts", "hetmorph"},  # scripts; hetmorph/__init__.py: what users see, above everything it gathers
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 
@@ -25,7 +26,7 @@ def part_of(module):
     """The part of the house a dotted module name belongs to; None for code of others."""
     names = module.split(".")
     if names[0] == "training":
-        return "training"
+        return "scripts"
     if names[0] != "hetmorph":
         return None
     return names[1] if len(names) > 1 else "hetmorph"

@@ -14,6 +14,7 @@ from hetmorph.generators import for_keras
 from hetmorph.networks import hdf5
 from hetmorph.ops.warp import warp
 from hetmorph.ops.xla import compiled_kernels
+from hetmorph.training import Trained
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -56,7 +57,7 @@ def _layers_in(precision: str | None):
         keras.mixed_precision.set_dtype_policy(before)
 
 
-class LoadableModel(ne.modelio.LoadableModel):
+class LoadableModel(Trained, ne.modelio.LoadableModel):
     """A functional model that is rebuilt from its constructor's arguments.
 
     `.keras` files keep weights, optimiser and compiled losses. `.h5` files are written in, and read from, the layout
@@ -149,11 +150,6 @@ class LoadableModel(ne.modelio.LoadableModel):
             return super().save_weights(filepath, overwrite=overwrite)
         return hdf5.write_layer_weights(self.layers, path)
 
-    def train_step(self, data):
-        """As `keras.Model.train_step`, with compiled kernels; what is exported is traced without."""
-        with compiled_kernels():
-            return super().train_step(data)
-
     def fit(self, x=None, *args, validation_data=None, **kwargs):
         """As `keras.Model.fit`; generators may yield lists, as in VoxelMorph's tutorial, where Keras 3 wants tuples."""
         if inspect.isgenerator(x) or isinstance(x, tf.data.Dataset):
@@ -231,6 +227,7 @@ class RegistrationModel(LoadableModel):
 
     @compiled_kernels()
     def train_step(self, data):
+        """As `Trained.train_step`, on a batch that is registered in part if `pre_registered` asks for it."""
         return super().train_step(self._partly_registered(data))
 
     def _partly_registered(self, data):

@@ -1,6 +1,8 @@
 """Weights in the HDF5 layout of Keras 2, keyed by layer name, which VoxelMorph's published models use."""
 
 import json
+import re
+from collections import Counter
 
 import h5py
 import keras
@@ -60,7 +62,10 @@ def _write(layers, group: h5py.Group) -> None:
 
 
 def assign_layer_weights(layers, stored: dict[str, list[np.ndarray]], optional: tuple[str, ...] = ()) -> list[str]:
-    """Give layers the stored weights of their name; layers Keras named by itself, in order, those left over.
+    """Give layers the stored weights of their name.
+
+    Keras numbers the layers that nobody named, "conv2d_7", over a whole program. Such layers get, in order, what is
+    left over under the same name but for the number, with the same shapes.
 
     Args:
         layers: Keras layers.
@@ -71,7 +76,7 @@ def assign_layer_weights(layers, stored: dict[str, list[np.ndarray]], optional: 
         Names of the optional layers that were missing.
 
     Raises:
-        ValueError: a layer without weights in the file, weights without a layer, or shapes that differ.
+        ValueError: a layer without weights in the file, or weights without a layer; both are listed.
     """
     stored = dict(stored)
     pairs, unmatched = [], []
@@ -82,19 +87,37 @@ def assign_layer_weights(layers, stored: dict[str, list[np.ndarray]], optional: 
             unmatched.append(layer)
     missing = [layer.name for layer in unmatched if layer.name in optional]
     unmatched = [layer for layer in unmatched if layer.name not in optional]
-    if len(unmatched) != len(stored):
-        raise ValueError(
-            f"the file has weights for {sorted(stored)} that the model has no layer for, "
-            f"and lacks weights for the model's layers {[layer.name for layer in unmatched]}"
-        )
-    pairs += zip(unmatched, stored.values(), strict=True)
+    pairs += _numbered_pairs(unmatched, stored)
     for layer, arrays in pairs:
-        expected, received = [tuple(w.shape) for w in layer.weights], [a.shape for a in arrays]
+        expected, received = _shapes(layer.weights), _shapes(arrays)
         if expected != received:
             raise ValueError(f"layer {layer.name!r} expects weights of shape {expected}, the file has {received}")
     for layer, arrays in pairs:
         layer.set_weights(arrays)
     return missing
+
+
+def _numbered_pairs(layers: list, stored: dict[str, list[np.ndarray]]) -> list[tuple]:
+    """Layers and leftover weights that are alike but for the number in their name, in order."""
+
+    def kind(name: str, shapes) -> tuple:
+        return re.sub(r"_\d+$", "", name), *shapes
+
+    ours = [(kind(layer.name, _shapes(layer.weights)), layer) for layer in layers]
+    theirs = [(kind(name, _shapes(arrays)), arrays) for name, arrays in stored.items()]
+    if Counter(k for k, _ in ours) != Counter(k for k, _ in theirs):
+        raise ValueError(
+            "the file has weights that the model has no layer for: "
+            f"{', '.join(f'{name} {_shapes(arrays)}' for name, arrays in stored.items()) or 'none'}; "
+            "and lacks weights for these layers of the model: "
+            f"{', '.join(f'{layer.name} {_shapes(layer.weights)}' for layer in layers) or 'none'}"
+        )
+    left = {k: iter([arrays for other, arrays in theirs if other == k]) for k, _ in theirs}
+    return [(layer, next(left[k])) for k, layer in ours]
+
+
+def _shapes(arrays) -> list[tuple[int, ...]]:
+    return [tuple(array.shape) for array in arrays]
 
 
 def write_training_state(model: keras.Model, optimizers: list, path: str) -> None:

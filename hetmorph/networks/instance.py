@@ -8,6 +8,7 @@ from hetmorph.networks.base import LoadableModel, references, store_config_args
 from hetmorph.networks.vxm import _deprecated
 from hetmorph.ops.fields import rescale
 from hetmorph.ops.warp import warp
+from hetmorph.transforms.logarithm import logarithm
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -54,16 +55,25 @@ class InstanceDense(LoadableModel):
         super().__init__(name="vxm_instance_dense", inputs=[source], outputs=[y_source, preint_flow])
         self.references = references(pos_flow=pos_flow, flow_layer=flow_layer, mult=mult, int_resolution=int_resolution)
 
-    def set_flow(self, warp):
-        """Start from a velocity field, on the field's own grid or on the image's, with or without a batch axis of 1.
+    def set_flow(self, warp, displacement: bool | None = None):
+        """Start from a field, on the model's own grid or on the image's, with or without a batch axis of 1.
 
-        A field on the image's grid, such as the displacement that `VxmDense.register` gives, is resampled.
+        Args:
+            warp: voxels of the grid that it lies on. A field on the image's grid is resampled.
+            displacement: whether it is a displacement, such as `VxmDense.register` gives; the velocity whose integral
+                it is, is then searched. False takes it as that velocity, such as the field output of a `VxmDense`.
+                None takes a field on the image's grid for a displacement, unless it is the model's own grid too.
+
+        Raises:
+            ValueError: another shape.
         """
         grid = tuple(self.references.flow_layer.kernel.shape)
         image = (*self.config.params["inshape"], grid[-1])
         field = np.asarray(warp, np.float32)
         field = field[0] if field.ndim == len(grid) + 1 and len(field) == 1 else field
-        if field.shape == image and image != grid:
+        if displacement is None:
+            displacement = field.shape == image != grid
+        if field.shape == image != grid:
             # Repeat the last voxel up to a size that the coarser grid divides.
             coarsening = self.references.int_resolution
             missing = [(0, int(round(g * coarsening)) - n) for g, n in zip(grid[:-1], image[:-1], strict=True)]
@@ -71,6 +81,8 @@ class InstanceDense(LoadableModel):
             field = rescale(field[None], 1 / coarsening)[0].numpy()
         if field.shape != grid:
             raise ValueError(f"expected a field of shape {grid} or {image}, got {np.shape(warp)}")
+        if displacement and self.config.params["int_steps"] > 0:
+            field = logarithm(field[None], self.config.params["int_steps"])[0]
         self.references.flow_layer.set_weights([field / self.references.mult])
 
     def register(self, src, batch_size=None):

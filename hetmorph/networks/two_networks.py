@@ -1,5 +1,6 @@
 """A registration model with a second network that estimates the noise variance of every voxel."""
 
+import functools
 from typing import NamedTuple
 
 import keras
@@ -11,7 +12,7 @@ from hetmorph.losses.voxelwise import voxelwise_loss
 from hetmorph.networks.variance import variance_network
 from hetmorph.objectives import Phase, phase
 from hetmorph.ops import fields
-from hetmorph.ops.xla import compiled_kernels
+from hetmorph.training import Play, Player, global_mean
 
 
 class View(NamedTuple):
@@ -20,6 +21,27 @@ class View(NamedTuple):
     fixed: tf.Tensor
     moved: tf.Tensor
     moving: tf.Tensor
+
+
+class Registered:
+    """A batch, registered: what the losses of both networks look at.
+
+    Args:
+        views: one for each direction.
+        field: the field that is kept smooth.
+        displacement: of the first direction, voxels.
+        added: further losses that the model was given by `add_loss`.
+        read_variance: function from a view to its log σ².
+    """
+
+    def __init__(self, views: list[View], field, displacement, added: list, read_variance):
+        self.views, self.field, self.displacement, self.added = views, field, displacement, added
+        self._read_variance = read_variance
+
+    @functools.cached_property
+    def log_variances(self) -> list[tf.Tensor]:
+        """Of each view; computed where they are first asked for, under the tapes that run there."""
+        return [self._read_variance(view) for view in self.views]
 
 
 class TwoNetworks:
@@ -50,8 +72,7 @@ class TwoNetworks:
         self.optional_layers = (self.variance_network.name,)
         ref.objective = objective
         ref.warm_start, ref.variance_pass = warm_start, variance_pass
-        ref.phase = Phase.JOINT
-        ref.step_model = keras.Model(self.inputs, [*self.outputs, ref.pos_flow, ref.source, ref.target])
+        ref.phase, ref.step_model = Phase.JOINT, None
         ref.full_model = full_model(self, self.inputs, ref.source, ref.target, ref.pos_flow, ref.y_source)
 
     # -- inference ------------------------------------------------------------------------------------------------
@@ -94,7 +115,9 @@ class TwoNetworks:
         if variance_optimizer is None:
             variance_optimizer = type(optimizer).from_config(optimizer.get_config())
         self._set_losses(loss, loss_weights)
-        super().compile(optimizer, loss=loss, loss_weights=loss_weights, metrics=metrics, **kwargs)
+        # Keras' own sum of losses is not used: it knows neither the weights of voxels nor the second network.
+        super().compile(optimizer, metrics=metrics, **kwargs)
+        self.loss, self.loss_weights = loss, loss_weights
         self.variance_optimizer = keras.optimizers.get(variance_optimizer)
         if _scales_loss(self.optimizer) and not _scales_loss(self.variance_optimizer):
             self.variance_optimizer = keras.optimizers.LossScaleOptimizer(self.variance_optimizer)
@@ -104,7 +127,8 @@ class TwoNetworks:
     def get_compile_config(self):
         config = super().get_compile_config()
         if config:
-            config["variance_optimizer"] = keras.saving.serialize_keras_object(self.variance_optimizer)
+            own = {"loss": self.loss, "loss_weights": self.loss_weights, "variance_optimizer": self.variance_optimizer}
+            config |= {name: keras.saving.serialize_keras_object(value) for name, value in own.items()}
         return config
 
     def compile_from_config(self, config):
@@ -135,99 +159,119 @@ class TwoNetworks:
             if self.compiled:
                 self.make_train_function(force=True)
 
-    @compiled_kernels()
-    def train_step(self, data):
-        x, y = self._unpack(self._partly_registered(data))
-        current = self.references.phase
-        with tf.GradientTape() as tape, tf.GradientTape() as variance_tape:
-            loss, variance_loss, _ = self._both_losses(x, y, training=True)
-            scaled = self.optimizer.scale_loss(loss)
-            scaled_variance = self.variance_optimizer.scale_loss(variance_loss)
-        if current is not Phase.VARIANCE:
-            variables = self.displacement_variables
-            self.optimizer.apply(tape.gradient(scaled, variables), variables)
-        if current is Phase.JOINT and self.references.variance_pass == "recompute":
-            views = self._views(self._forward(x, training=True), y)
-            with tf.GradientTape() as variance_tape:
-                variance_loss = self._variance_loss(views, self._log_variances(views, training=True))
-                scaled_variance = self.variance_optimizer.scale_loss(variance_loss)
-        if current is not Phase.DISPLACEMENT:
-            variables = self.variance_network.trainable_variables
-            self.variance_optimizer.apply(variance_tape.gradient(scaled_variance, variables), variables)
-            self.variance_loss_tracker.update_state(variance_loss)
-        return self.get_metrics_result()
+    def players(self) -> list[Player]:
+        """The displacement network, and the variance network; either rests while the other warms up."""
+        current, anew = self.references.phase, self.references.variance_pass == "recompute"
+        return [
+            Player(
+                self._displacement_loss,
+                self.displacement_variables,
+                self.optimizer,
+                active=current is not Phase.VARIANCE,
+            ),
+            Player(
+                self._variance_loss,
+                self.variance_network.trainable_variables,
+                self.variance_optimizer,
+                active=current is not Phase.DISPLACEMENT,
+                anew=anew and current is Phase.JOINT,
+            ),
+        ]
 
-    def test_step(self, data):
-        _, variance_loss, _ = self._both_losses(*self._unpack(data), training=False)
-        self.variance_loss_tracker.update_state(variance_loss)
-        return self.get_metrics_result()
+    def play(self, x, y, sample_weight, training: bool) -> Play:
+        """Register a batch. `y` may be left out: the images are the target."""
+        y, made = self._targets(x, y), self._step_model()(x, training=training)
+        *moved, field = made["outputs"]
+        fixed, moving = [tf.cast(image, tf.float32) for image in y[:-1]], [made["source"], made["target"]]
+        registered = Registered(
+            [View(*images) for images in zip(fixed, moved, moving, strict=False)],
+            field,
+            made["displacement"],
+            made.get("added", []),
+            lambda view: self._log_variance(view, training),
+        )
+        return Play(x, y, sample_weight, made["outputs"], registered)
 
-    def _both_losses(self, x, y, training: bool) -> tuple[tf.Tensor, tf.Tensor, list[View]]:
-        """Loss of either network on the same images, and the images. A graph leaves out what is not used of it."""
-        outputs = self._forward(x, training)
-        views = self._views(outputs, y)
-        log_variances = self._log_variances(views, training)
-        loss = self._displacement_loss(outputs, views, log_variances, y)
-        return loss, self._variance_loss(views, log_variances), views
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, self._targets(x, y), y_pred, sample_weight)
 
-    def _displacement_loss(self, outputs: dict, views: list[View], log_variances: list, y) -> tf.Tensor:
-        weights = self._weights(views, log_variances)
+    def _step_model(self) -> keras.Model:
+        """The model with all that its losses look at; made anew where `add_loss` came after it was made."""
+        ref = self.references
+        added = getattr(ref, "added_losses", [])
+        if ref.step_model is None or len(ref.step_model.output.get("added", [])) != len(added):
+            outputs = {"outputs": self.outputs, "displacement": ref.pos_flow}
+            outputs |= {"source": ref.source, "target": ref.target} | ({"added": added} if added else {})
+            ref.step_model = keras.Model(self.inputs, outputs)
+        return ref.step_model
+
+    def _displacement_loss(self, play: Play, training: bool) -> tf.Tensor:
+        registered, objective = play.registered, self.references.objective
+        *image_weights, field_weight = self._sample_weights(play.sample_weight)
+        weights = self._voxel_weights(registered)
         image_loss = 0.0
-        objective = self.references.objective
-        parts = zip(views, log_variances, weights, self._image_losses, self._loss_weights, strict=False)
-        for view, log_variance, weight, loss, scale in parts:
+        parts = zip(
+            registered.views, registered.log_variances, weights, self._image_losses, self._loss_weights, image_weights,
+            strict=False,
+        )  # fmt: skip
+        for view, log_variance, weight, loss, scale, of_samples in parts:
             dissimilarity = tf.cast(loss(view.fixed, view.moved), tf.float32)
-            image_loss += scale * objective.image_loss(dissimilarity, log_variance, weight)
-        smoothness = tf.reduce_mean(self._field_loss(y[-1], outputs["field"]))
-        loss = image_loss + self._loss_weights[-1] * smoothness
-        self._loss_tracker.update_state(loss)
-        self.image_loss_tracker.update_state(image_loss)
-        self.smoothness_tracker.update_state(smoothness)
-        self.weight_tracker.update_state(tf.add_n([tf.reduce_mean(w) for w in weights]) / len(weights))
-        folds = fields.jacobian_determinant(outputs["displacement"]) <= 0
+            image_loss += scale * global_mean(objective.image_loss(dissimilarity, log_variance, weight), of_samples)
+        smoothness = global_mean(self._field_loss(play.y[-1], registered.field), field_weight)
+        loss = image_loss + self._loss_weights[-1] * smoothness + self._further_losses(super().layers, registered.added)
+        self.note_loss(loss, play)
+        folds = fields.jacobian_determinant(registered.displacement) <= 0
         self.folds_tracker.update_state(100 * tf.reduce_mean(tf.cast(folds, tf.float32)))
+        self.weight_tracker.update_state(tf.add_n([tf.reduce_mean(w) for w in weights]) / len(weights))
+        for tracker, value in ((self.image_loss_tracker, image_loss), (self.smoothness_tracker, smoothness)):
+            tracker.update_state(value * tf.distribute.get_strategy().num_replicas_in_sync)
         return loss
 
-    def _weights(self, views: list[View], log_variances: list) -> list[tf.Tensor]:
+    def _variance_loss(self, play: Play, training: bool) -> tf.Tensor:
+        likelihood, registered = self.references.objective.variance_loss, play.registered
+        of_samples = self._sample_weights(play.sample_weight)
+        losses = [
+            global_mean(likelihood(view.fixed, view.moved, log_variance), weight)
+            for view, log_variance, weight in zip(registered.views, registered.log_variances, of_samples, strict=False)
+        ]
+        loss = tf.add_n(losses) / len(losses)
+        self.variance_loss_tracker.update_state(loss * tf.distribute.get_strategy().num_replicas_in_sync)
+        return loss + self._further_losses([self.variance_network])
+
+    def _further_losses(self, layers: list, added: list = ()) -> tf.Tensor:
+        """Regularisers and what layers added, of one of the networks."""
+        values = [*(keras.ops.mean(loss) for loss in added), *(loss for layer in layers for loss in layer.losses)]
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        return tf.add_n([tf.cast(tf.reduce_sum(v), tf.float32) for v in values]) / replicas if values else 0.0
+
+    def _voxel_weights(self, registered: Registered) -> list[tf.Tensor]:
+        views = registered.views
         if self.references.phase is not Phase.JOINT:
             return [tf.ones_like(view.fixed) for view in views]
         weight = self.references.objective.weight
-        return [weight(s, view.fixed, view.moving) for view, s in zip(views, log_variances, strict=True)]
+        return [weight(s, view.fixed, view.moving) for view, s in zip(views, registered.log_variances, strict=True)]
 
-    def _log_variances(self, views: list[View], training: bool) -> list[tf.Tensor]:
+    def _log_variance(self, view: View, training: bool) -> tf.Tensor:
         # The published code forgot to detach the moved image, which leaked the loss of the variance network into the
         # displacement network. The joint likelihood wants just that.
-        detached = tf.identity if self.references.objective.joint else tf.stop_gradient
-        images = [tf.concat([detached(view.moved), view.fixed], axis=-1) for view in views]
-        return [self.variance_network(pair, training=training) for pair in images]
+        moved = view.moved if self.references.objective.joint else tf.stop_gradient(view.moved)
+        return self.variance_network(tf.concat([moved, view.fixed], axis=-1), training=training)
 
-    def _variance_loss(self, views: list[View], log_variances: list) -> tf.Tensor:
-        loss = self.references.objective.variance_loss
-        losses = [loss(view.fixed, view.moved, s) for view, s in zip(views, log_variances, strict=True)]
-        return tf.add_n(losses) / len(losses)
+    def _sample_weights(self, sample_weight) -> list:
+        """Weights of the samples for each output; one array stands for all of them."""
+        if isinstance(sample_weight, dict):
+            return [sample_weight.get(name) for name in self.output_names]
+        if isinstance(sample_weight, (list, tuple)):
+            return list(sample_weight)
+        return [sample_weight] * len(self.outputs)
 
-    def _forward(self, x, training: bool) -> dict:
-        outputs = self.references.step_model(x, training=training)
-        *images, field, displacement, source, target = outputs
-        return {"moved": images, "field": field, "displacement": displacement, "source": source, "target": target}
-
-    def _views(self, outputs: dict, y) -> list[View]:
-        fixed = tf.cast(y[0], tf.float32)
-        views = [View(fixed, outputs["moved"][0], outputs["source"])]
-        if len(outputs["moved"]) == 2:
-            views.append(View(tf.cast(y[1], tf.float32), outputs["moved"][1], outputs["target"]))
-        return views
-
-    def _unpack(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if sample_weight is not None:
-            raise ValueError(f"{type(self).__name__} weights voxels by their noise and takes no sample_weight")
-        if y is None:
-            images = tf.nest.flatten(x)
-            y = [images[1], images[0], 0.0] if self.references.y_target is not None else [images[1], 0.0]
-        elif isinstance(y, dict):
-            y = [y.get(name) for name in self.output_names]
-        return x, y
+    def _targets(self, x, y) -> list:
+        if isinstance(y, dict):
+            return [y.get(name) for name in self.output_names]
+        if y is not None:
+            return y
+        images = tf.nest.flatten(x)
+        return [images[1], images[0], 0.0] if self.references.y_target is not None else [images[1], 0.0]
 
     def _paper_losses(self):
         params = self.config.params

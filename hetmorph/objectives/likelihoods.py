@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from hetmorph.losses.likelihood import RELATIVE_MAPS, SNR_FORMS, beta_nll, nll, relative_weight, snr
+from hetmorph.losses.serializable import per_sample
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Heteroscedastic:
         return relative_weight(ratio, self.relative, mask)
 
     def image_loss(self, dissimilarity, log_variance, weight) -> tf.Tensor:
-        """Loss of the displacement network: mean weighted dissimilarity, scalar."""
-        return tf.reduce_mean(weight * dissimilarity)
+        """Loss of the displacement network: weighted dissimilarity, one number per sample."""
+        return per_sample(weight * dissimilarity)
 
     def variance_loss(self, fixed, moved, log_variance) -> tf.Tensor:
         """β-NLL of the residual; the moved image is detached."""

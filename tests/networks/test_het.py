@@ -24,8 +24,7 @@ def model_and_views(images, **options):
     model = HetVxmDense((16, 16), **SMALL, **options)
     model.compile(keras.optimizers.Adam(1e-2))
     moving, fixed = (tf.constant(i) for i in images)
-    x, y = model._unpack(((moving, fixed), None))
-    return model, x, y
+    return model, (moving, fixed), [fixed, 0.0]
 
 
 def test_published_numbers_of_parameters():
@@ -53,7 +52,7 @@ def _stream(moving, fixed, zeros):
 def test_variance_loss_leaves_no_gradient_on_the_displacement_network(images):
     model, x, y = model_and_views(images)
     with tf.GradientTape() as tape:
-        _, loss, _ = model._both_losses(x, y, training=True)
+        loss = model._variance_loss(model.play(x, y, None, training=True), True)
     assert all(g is None for g in tape.gradient(loss, model.displacement_variables))
 
 
@@ -61,7 +60,7 @@ def test_published_code_would_leak_it(images):
     # The same loss without the detached moved image: what the test above guards against does happen.
     model, x, y = model_and_views(images)
     with tf.GradientTape() as tape:
-        moved = model._forward(x, True)["moved"][0]
+        moved = model.play(x, y, None, training=True).y_pred[0]
         log_variance = model.variance_network(tf.concat([moved, y[0]], -1))
         loss = beta_nll(y[0], tf.stop_gradient(moved), log_variance)
     assert any(g is not None for g in tape.gradient(loss, model.displacement_variables))
@@ -71,14 +70,14 @@ def test_weight_leaves_no_gradient_on_the_variance_network(images):
     model, x, y = model_and_views(images)
     assert model.references.phase is Phase.JOINT
     with tf.GradientTape() as tape:
-        loss, _, _ = model._both_losses(x, y, training=True)
+        loss = model._displacement_loss(model.play(x, y, None, training=True), True)
     assert all(g is None for g in tape.gradient(loss, model.variance_network.trainable_variables))
 
 
 def test_displacement_loss_equals_its_formula(images):
     moving, fixed = images
     model, x, y = model_and_views(images)
-    loss, _, _ = model._both_losses(x, y, training=False)
+    loss = model._displacement_loss(model.play(x, y, None, training=False), False)
     everything = model.predict_all(moving, fixed)
     field = model.predict([moving, fixed], verbose=0)[1]
     smoothness = 2 * np.mean([np.mean(np.diff(field, axis=a) ** 2) for a in (1, 2)])  # loss_mult = int_resolution
@@ -114,18 +113,19 @@ def test_one_step_equals_the_algorithm_by_hand(images, variance_pass):
     model.train_on_batch(list(images))
 
     theta, phi = twin.displacement_variables, twin.variance_network.trainable_variables
-    step_model, fixed, moving = twin.references.step_model, y[0], x[0]
+    fixed, moving = y[0], x[0]
     with tf.GradientTape() as tape:
-        moved, field, *_ = step_model([moving, fixed])
+        moved, field = twin([moving, fixed], training=True)
         before = moved
         log_variance = twin.variance_network(tf.concat([moved, fixed], -1))
         weight = tf.stop_gradient(twin.references.objective.weight(log_variance, fixed, moving))
         loss = tf.reduce_mean(weight * (fixed - moved) ** 2) + 0.01 * tf.reduce_mean(Grad("l2", 2).loss(None, field))
     for v, g in zip(theta, tape.gradient(loss, theta), strict=True):
         v.assign_sub(0.5 * g)
-    images_of_b = tf.stop_gradient(step_model([moving, fixed])[0] if variance_pass == "recompute" else before)
+    images_of_b = tf.stop_gradient(twin([moving, fixed], training=True)[0] if variance_pass == "recompute" else before)
     with tf.GradientTape() as tape:
-        loss = beta_nll(fixed, images_of_b, twin.variance_network(tf.concat([images_of_b, fixed], -1)), 0.5)
+        log_variance = twin.variance_network(tf.concat([images_of_b, fixed], -1))
+        loss = tf.reduce_mean(beta_nll(fixed, images_of_b, log_variance, 0.5))
     for v, g in zip(phi, tape.gradient(loss, phi), strict=True):
         v.assign_sub(0.5 * g)
     for a, b in zip(model.get_weights(), twin.get_weights(), strict=True):
@@ -151,11 +151,12 @@ def test_bidir_halves_both_directions(images):
     model = HetVxmDense((16, 16), **SMALL, bidir=True)
     model.compile("sgd")
     assert model._loss_weights == [0.5, 0.5, 0.01]
-    loss, _, views = model._both_losses(*model._unpack(((moving, fixed), None)), training=False)
+    play = model.play((moving, fixed), None, None, training=False)
+    loss, views = model._displacement_loss(play, False), play.registered.views
     forward, backward = views
     np.testing.assert_array_equal(backward.fixed, moving)  # h_φ(I_f∘φ⁻¹, I_m)
     np.testing.assert_array_equal(backward.moving, fixed)
-    weights = model._weights(views, model._log_variances(views, training=False))
+    weights = model._voxel_weights(play.registered)
     parts = [np.mean(w * (v.fixed - v.moved) ** 2) for w, v in zip(weights, views, strict=True)]
     smoothness = model.smoothness_tracker.result()
     np.testing.assert_allclose(loss, 0.5 * sum(parts) + 0.01 * smoothness, rtol=1e-4)
@@ -251,6 +252,3 @@ def test_bad_arguments_are_named(images):
     with pytest.raises(ValueError, match="one loss for each of its 2 outputs"):
         model.compile("adam", loss=MSE().loss)
     model.compile("adam")
-    targets, weights = [images[1], np.zeros((4, 16, 16, 2))], [np.ones(4), np.ones(4)]
-    with pytest.raises(ValueError, match="sample_weight"):
-        model.fit(list(images), targets, sample_weight=weights, verbose=0)

@@ -1,0 +1,96 @@
+"""Affine transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hetmorph.transforms.arrays import as_points, is_tensor, library
+from hetmorph.transforms.base import Transform
+
+
+class Affine(Transform):
+    """φ(x) = A·x + t.
+
+    Args:
+        matrix: A, `[N, N]` for all samples or `[B, N, N]` for each its own.
+        offset: t, `[N]` or `[B, N]` likewise.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+
+    def __init__(self, matrix, offset):
+        self.matrix, self.offset = as_points(matrix, offset), as_points(offset, matrix)
+        n = self.matrix.shape[-1]
+        if len(self.matrix.shape) not in (2, 3) or self.matrix.shape[-2] != n or self.offset.shape[-1] != n:
+            raise ValueError(
+                "expected a matrix [N, N] or [B, N, N] and an offset [N] or [B, N], received "
+                f"{tuple(self.matrix.shape)} and {tuple(self.offset.shape)}"
+            )
+        self.ndims = int(n)
+
+    @classmethod
+    def about(cls, centre, matrix, shift=0.0) -> Affine:
+        """A matrix that leaves a centre in place, and a shift: φ(x) = A·(x − c) + c + t.
+
+        Args:
+            centre: c, `[N]`.
+            matrix: A, `[N, N]` or `[B, N, N]`.
+            shift: t, `[N]` or `[B, N]`.
+        """
+        matrix = as_points(matrix)
+        centre = as_points(centre, matrix)
+        return cls(matrix, centre - _times(matrix, centre) + shift)
+
+    @classmethod
+    def of_matrix(cls, matrix, shape: Sequence[int] | None = None) -> Affine:
+        """Of VoxelMorph's matrices `[B, N, N+1]` on voxels.
+
+        Args:
+            matrix: `[B, N, N+1]` or `[N, N+1]`.
+            shape: of the grid about whose centre they act; None for its first voxel.
+        """
+        if matrix.shape[-2] + 1 != matrix.shape[-1]:
+            raise ValueError(f"expected matrices [B, N, N+1], received {tuple(matrix.shape)}")
+        linear, shift = matrix[..., :-1], matrix[..., -1]
+        return cls(linear, shift) if shape is None else cls.about((np.asarray(shape) - 1) / 2, linear, shift)
+
+    def __call__(self, points):
+        points = self._checked(points, self.matrix)
+        matrix, offset = self.matrix, self.offset
+        if is_tensor(points):
+            matrix, offset = as_points(matrix, points), as_points(offset, points)
+        return _times(matrix, points) + _beside(offset, points)
+
+    def after(self, inner: Affine) -> Affine:
+        """φ∘φ_inner as one affine transform."""
+        matrix = library(self.matrix, inner.matrix).matmul(self.matrix, inner.matrix)
+        return Affine(matrix, _times(self.matrix, inner.offset) + self.offset)
+
+    def inverse(self) -> Affine:
+        """Exact."""
+        inverse = library(self.matrix).linalg.inv(self.matrix)
+        return Affine(inverse, -_times(inverse, self.offset))
+
+    def jacobian(self, points, step: float = 1e-3):
+        points = self._checked(points, self.matrix)
+        matrix = as_points(self.matrix, points)
+        if len(matrix.shape) == 3:
+            matrix = matrix[(slice(None), *[None] * (len(points.shape) - 2))]
+        return library(points).broadcast_to(matrix, (*points.shape, self.ndims))
+
+
+def _times(matrix, vectors):
+    """Matrices `[N, N]` or `[B, N, N]` times vectors `[N]`, `[B, N]` or `[B, *T, N]`."""
+    einsum = library(matrix, vectors).einsum
+    rank = len(vectors.shape)
+    if len(matrix.shape) == 2:
+        return einsum("ij,...j->...i", matrix, vectors)
+    return einsum("bij,j->bi" if rank == 1 else "bij,b...j->b...i", matrix, vectors)
+
+
+def _beside(offset, points):
+    """An offset `[N]` or `[B, N]` that can be added to points `[B, *T, N]`."""
+    return offset if len(offset.shape) == 1 else offset[(slice(None), *[None] * (len(points.shape) - 2))]

@@ -1,0 +1,70 @@
+"""What transforms need of arrays, by numpy in double precision or, for tensors, by TensorFlow with gradients.
+
+TensorFlow is imported only by those who hold one of its tensors: a file can be warped without waiting for it.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def is_tensor(*values) -> bool:
+    """Whether any of the values is a tensor or variable of TensorFlow."""
+    tf = sys.modules.get("tensorflow")
+    return tf is not None and any(isinstance(value, (tf.Tensor, tf.Variable)) for value in values)
+
+
+def library(*values):
+    """`tensorflow`, if one of the values is a tensor, else `numpy`: for the functions that both call alike."""
+    return sys.modules["tensorflow"] if is_tensor(*values) else np
+
+
+def as_points(points, *others):
+    """Points `[B, *T, N]` as float32 tensor beside tensors, else as float64 array."""
+    if is_tensor(points, *others):
+        return sys.modules["tensorflow"].cast(points, "float32")
+    return np.asarray(points, np.float64)
+
+
+def voxels(shape: Sequence[int]) -> np.ndarray:
+    """Coordinates of every voxel of a grid, `[1, *shape, N]` float64."""
+    return np.stack(np.indices(tuple(shape), dtype=np.float64), -1)[None]
+
+
+def sample(field, points):
+    """A field at points, linear between voxels; outside, that of the nearest edge voxel.
+
+    Args:
+        field: `[B, *S, C]`; a batch of one meets any batch.
+        points: `[B, *T, N]`, voxels of the field.
+
+    Returns:
+        `[B, *T, C]`.
+    """
+    if is_tensor(field, points):
+        return _sample_tensor(field, points)
+    from scipy import ndimage
+
+    count = max(len(field), len(points))
+    fields, places = (np.broadcast_to(x, (count, *x.shape[1:])) for x in (field, points))
+    result = np.empty((count, *points.shape[1:-1], field.shape[-1]))
+    for number, where in enumerate(np.moveaxis(places, -1, 1)):
+        for channel in range(field.shape[-1]):
+            values = fields[number, ..., channel]
+            ndimage.map_coordinates(values, where, result[number, ..., channel], order=1, mode="nearest")
+    return result
+
+
+def _sample_tensor(field, points):
+    tf = sys.modules["tensorflow"]
+    from hetmorph.ops.points import sample as sample_rows
+
+    field, points = tf.cast(field, tf.float32), tf.cast(points, tf.float32)
+    count = tf.maximum(tf.shape(field)[0], tf.shape(points)[0])
+    shape = tf.concat([[count], tf.shape(points)[1:-1]], axis=0)
+    rows = tf.reshape(points, [tf.shape(points)[0], -1, points.shape[-1]])
+    field, rows = (tf.repeat(x, count // tf.shape(x)[0], axis=0) for x in (field, rows))
+    values = tf.reshape(sample_rows(field, rows), tf.concat([shape, [field.shape[-1]]], axis=0))
+    values.set_shape([None, *points.shape[1:-1], field.shape[-1]])
+    return values

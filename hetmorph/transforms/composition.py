@@ -1,0 +1,42 @@
+"""Transforms one after the other."""
+
+from __future__ import annotations
+
+from hetmorph.transforms.affine import Affine
+from hetmorph.transforms.base import Transform
+
+
+class Composition(Transform):
+    """φ₁∘φ₂∘…∘φₙ: points go through the last first. An image is warped by the first first.
+
+    Points go through all of them, so that a field is read where the one before it leads, and nothing is interpolated
+    twice. Affine neighbours become one.
+
+    Args:
+        transforms: φ₁, φ₂, …, of one number of axes, each from the frame that the next one leads to.
+
+    Raises:
+        ValueError: none, or of different numbers of axes.
+    """
+
+    def __init__(self, *transforms: Transform):
+        dimensions = {transform.ndims for transform in transforms}
+        if len(dimensions) != 1:
+            raise ValueError(f"expected transforms of one number of axes, received {sorted(dimensions)}")
+        self.ndims = dimensions.pop()
+        self.transforms: list[Transform] = []
+        for transform in transforms:
+            for part in transform.transforms if isinstance(transform, Composition) else [transform]:
+                if self.transforms and isinstance(part, Affine) and isinstance(self.transforms[-1], Affine):
+                    part = self.transforms.pop().after(part)
+                self.transforms.append(part)
+
+    def __call__(self, points):
+        points = self._checked(points)
+        for transform in reversed(self.transforms):
+            points = transform(points)
+        return points
+
+    def inverse(self) -> Composition:
+        """The inverses in reverse order."""
+        return Composition(*(transform.inverse() for transform in reversed(self.transforms)))

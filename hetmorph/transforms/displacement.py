@@ -1,0 +1,66 @@
+"""Transforms by displacement fields, and their inverses."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hetmorph.transforms.arrays import as_points, is_tensor, sample
+from hetmorph.transforms.base import Transform
+from hetmorph.transforms.inversion import preimages
+
+
+class Displacement(Transform):
+    """φ(x) = x + u(x), u linear between voxels and that of the nearest edge voxel outside its grid.
+
+    Args:
+        field: u, `[B, *S, N]`, voxels of its own grid.
+
+    Raises:
+        ValueError: another shape.
+    """
+
+    def __init__(self, field):
+        ndims = len(field.shape) - 2
+        if ndims not in (1, 2, 3) or field.shape[-1] != ndims:
+            raise ValueError(f"expected a field [B, *S, N] of 1 to 3 axes, received shape {tuple(field.shape)}")
+        self.field, self.ndims = field, ndims
+
+    def __call__(self, points):
+        points = self._checked(points, self.field)
+        return points + sample(self.field, points)
+
+    def displacement(self, shape):
+        """φ(x) − x at every voxel of a grid; on the field's own grid, the field itself."""
+        return self.field if tuple(shape) == tuple(self.field.shape[1:-1]) else super().displacement(shape)
+
+    def inverse(self) -> InverseDisplacement:
+        """Searched point by point; exact up to rounding where nothing folds. Without gradients."""
+        return InverseDisplacement(self)
+
+
+class InverseDisplacement(Transform):
+    """The inverse of a `Displacement`: each point is searched for, see `inversion.preimages`.
+
+    Args:
+        forward: the transform whose inverse it is.
+
+    Attributes:
+        residual: of the last call, `[B, *T]`: how far from each point the forward transform takes what was found,
+            voxels. Not 0 up to rounding only where the forward transform folds.
+    """
+
+    def __init__(self, forward: Displacement):
+        self.forward, self.ndims, self.residual = forward, forward.ndims, None
+
+    def __call__(self, points):
+        asked, points = points, np.asarray(self._checked(points, self.forward.field), np.float64)
+        fields = np.asarray(self.forward.field, np.float64)
+        count = max(len(fields), len(points))
+        found = [preimages(fields[i % len(fields)], points[i % len(points)]) for i in range(count)]
+        self.residual = np.stack([one.residual for one in found])
+        result = np.stack([one.points for one in found])
+        return as_points(result, asked) if is_tensor(asked) else result
+
+    def inverse(self) -> Displacement:
+        """The forward transform."""
+        return self.forward
