@@ -2,9 +2,11 @@
 
 import contextlib
 import itertools
+import warnings
 from unittest import mock
 
 import keras
+import tensorflow as tf
 
 from hetmorph.ops import xla
 
@@ -19,10 +21,19 @@ def must_compile(graph_def) -> list[str]:
 
 @contextlib.contextmanager
 def eagerly():
-    """Inside, models train, evaluate and predict without a graph: making one takes seconds, a step milliseconds."""
+    """Inside, models train and predict without a graph: making one takes seconds, running them once milliseconds."""
     always = property(lambda model: True, lambda model, value: None)
-    with mock.patch.object(keras.Model, "run_eagerly", always), mock.patch.dict("os.environ", HETMORPH_XLA="0"):
-        yield
+    with (
+        mock.patch.object(keras.Model, "run_eagerly", always),
+        mock.patch.dict("os.environ", HETMORPH_XLA="0"),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Even though the .tf.config", UserWarning)  # of tf.data, which makes graphs
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(False)
 
 
 @contextlib.contextmanager
