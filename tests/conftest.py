@@ -1,5 +1,6 @@
 """Fixtures and settings every test shares."""
 
+import contextlib
 import os
 from collections import Counter
 from pathlib import Path
@@ -52,6 +53,17 @@ def _same_start():
     keras.mixed_precision.set_dtype_policy("float32")
     yield
     keras.mixed_precision.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def eager(request):
+    """Models run without graphs, see `tests.graphs.eagerly`; by `pytestmark = pytest.mark.usefixtures("eager")` all of
+    a file's, but for tests marked `graph`. That each kind of model trains in a graph too, and alike, is tested in
+    `networks/test_training_step.py` and `networks/test_backbones.py`."""
+    from tests.graphs import eagerly
+
+    with contextlib.nullcontext() if request.node.get_closest_marker("graph") else eagerly():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")

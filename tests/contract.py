@@ -1,4 +1,4 @@
-"""One call, many checks: the contract that every registered layer and loss keeps.
+"""One call, many checks: the contract that every registered layer, loss and model keeps.
 
 from tests.contract import check_layer, check_loss
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from scipy import ndimage
 
 PACKAGE = "hetmorph>"
 
@@ -49,18 +50,21 @@ def check_layer(
         kwargs = init_kwargs(n) if callable(init_kwargs) else dict(init_kwargs)
         _check_config(cls, kwargs)
         layer = cls(**kwargs)
+        graph = graph_of_any_size = None  # each traced once: that is what takes the time
         for batch in batches:
             inputs = _floats(inputs_fn(n, batch, np.random.default_rng(batch)))
             output = _finite(layer(inputs), f"{cls.__name__} {n}-D, batch {batch}")
             _check_output_shape(layer, inputs, output)
-            _close(tf.function(layer)(inputs), output, tolerance, "graph differs from eager")
+            graph = graph or _graph(layer, inputs, lambda x: [None, *x.shape[1:-1]])
+            _close(graph(inputs), output, tolerance, "graph differs from eager")
             if samples_independent and batch > 1:
                 first = layer(_map(lambda x: x[:1], inputs))
                 _close(first, _map(lambda x: x[:1], output), tolerance, "a sample depends on its batch")
             if differentiable:
                 _check_gradient(layer, inputs)
             if unknown_dims:
-                _check_unknown_dims(layer, inputs, output, tolerance)
+                graph_of_any_size = graph_of_any_size or _graph(layer, inputs, lambda x: [None] * (x.ndim - 1))
+                _close(graph_of_any_size(inputs), output, tolerance, "unknown dimensions change the result")
             if float16:
                 _check_float16(cls, kwargs, layer, inputs, output)
         _check_saved(layer, inputs, output, tolerance, custom_objects)
@@ -76,14 +80,17 @@ def check_loss(
     tolerance=1e-5,
     float16=True,
     differentiable=True,
+    differences=True,
 ):
-    """Check a loss: config, registration, graph, dimensions, batch, half precision, gradient, save/load.
+    """Check a loss: config, registration, graph, dimensions, batch, half precision, repetition, gradient, save/load.
 
     Args:
         cls: a `keras.losses.Loss`, or a class in VoxelMorph's style with `.loss(y_true, y_pred)`.
         init_kwargs: constructor arguments; a function of ndims where they depend on it.
         targets_fn: `(ndims, batch, rng) -> (y_true, y_pred)`.
         ndims, batches, tolerance, float16, differentiable: as in `check_layer`.
+        differences: whether the gradient is that of the value by differences too: not where a part of the loss is held
+            fixed on purpose, nor where it has many kinks.
     """
     for n in ndims:
         kwargs = init_kwargs(n) if callable(init_kwargs) else dict(init_kwargs)
@@ -91,18 +98,80 @@ def check_loss(
             _check_config(cls, kwargs)
         for batch in batches:
             y_true, y_pred = _floats(targets_fn(n, batch, np.random.default_rng(batch)))
-            loss = _loss_function(cls(**kwargs))
+            loss, again = (_loss_function(cls(**kwargs)) for _ in range(2))
             value = _finite(loss(y_true, y_pred), f"{cls.__name__} {n}-D, batch {batch}")
             _close(tf.function(loss)(y_true, y_pred), value, tolerance, "graph differs from eager")
+            _close(again(y_true, y_pred), value, 0, "the same loss of the same images differs")
             if differentiable:
                 with tf.GradientTape() as tape:
                     tape.watch(y_pred)
                     total = tf.reduce_mean(loss(y_true, y_pred))
-                _finite(tape.gradient(total, y_pred), f"gradient of {cls.__name__}")
+                gradient = _finite(tape.gradient(total, y_pred), f"gradient of {cls.__name__}")
+                if differences:
+                    mean = lambda y, y_true=y_true, loss=loss: tf.reduce_mean(loss(y_true, y))  # noqa: E731
+                    _check_derivatives(mean, y_pred, gradient, f"gradient of {cls.__name__}")
             if float16:
-                halves = tf.cast(y_true, "float16"), tf.cast(y_pred, "float16")
-                _finite(loss(*halves), f"{cls.__name__} in float16")
+                for half in ("float16", "bfloat16"):
+                    halves = tf.cast(y_true, half), tf.cast(y_pred, half)
+                    _finite(loss(*halves), f"{cls.__name__} in {half}")
         _check_compiled(cls, kwargs, y_true, y_pred)
+
+
+def check_model(cls, init_kwargs, *, shape=(16, 16), batch=2):
+    """Check a model of two images: config, registration, seeds, bfloat16, gradient.
+
+    Args:
+        cls: the model class, a `hetmorph.networks.base.RegistrationModel`.
+        init_kwargs: constructor arguments besides `inshape`.
+        shape: spatial sizes.
+        batch: number of pairs.
+    """
+    kwargs = {"inshape": shape, **init_kwargs}
+    _check_config(cls, kwargs)
+    rng = np.random.default_rng(0)
+    # Smooth ones: an interpolated image has a kink where a displacement passes a voxel.
+    noise = rng.uniform(size=(2, batch, *shape, 1))
+    images = _floats(list(5 * ndimage.gaussian_filter(noise - 0.5, (0, 0, *[2] * len(shape), 0)) + 0.5))
+    model, twin = (_seeded(cls, kwargs) for _ in range(2))
+    first, second = ([*m.weights, *m(images, training=True)] for m in (model, twin))
+    _close(first, second, 0, f"{cls.__name__}: the same seed gives other numbers")
+    half = _seeded(cls, {**kwargs, "precision": "bfloat16"})
+    half.set_weights(model.get_weights())
+    rough = _finite(half(images), f"{cls.__name__} in bfloat16")
+    _close(rough, model(images), 5e-2, "bfloat16 is far from float32")
+
+    def difference(values=None):
+        if values is not None:
+            flow.assign(values)
+        return tf.reduce_mean((images[1] - model(images)[0]) ** 2)
+
+    flow = next(w for w in model.trainable_variables if "_flow/kernel" in w.path)
+    with tf.GradientTape() as tape:
+        total = difference()
+    gradient = tape.gradient(total, flow.value)
+    _check_derivatives(difference, tf.convert_to_tensor(flow), gradient, f"flow of {cls.__name__}")
+
+
+def _seeded(cls, kwargs):
+    """A model whose displacements are about a voxel: where they are zero, interpolation has a kink."""
+    keras.utils.set_random_seed(7)
+    model = cls(**kwargs)
+    for weight in model.trainable_variables:
+        if "_flow/kernel" in weight.path:
+            weight.assign(0.1 * keras.random.normal(weight.shape))
+    return model
+
+
+def _check_derivatives(function, x, gradient, what, tolerance=2e-2):
+    """The gradient of a scalar function at `x` against differences, along itself and with its entries weighted."""
+    if float(tf.norm(_finite(gradient, what))) < 1e-6:
+        return  # the function does not change here
+    weights = np.random.default_rng(0).uniform(0, 2, size=(2, *x.shape))
+    for direction in (gradient, *(gradient * tf.constant(w, x.dtype) for w in weights)):
+        step = 1e-2 * direction / tf.norm(direction)
+        expected = float(tf.reduce_sum(gradient * step))
+        found = float(function(x + step) - function(x - step)) / 2
+        assert abs(found - expected) < tolerance * abs(expected), f"{what}: {expected:.4g}, by differences {found:.4g}"
 
 
 def _check_config(cls, kwargs):
@@ -123,10 +192,10 @@ def _check_output_shape(layer, inputs, output):
         assert fits, f"symbolic shape {said.shape}, output {is_.shape}"
 
 
-def _check_unknown_dims(layer, inputs, output, tolerance):
-    specs = _map(lambda x: tf.TensorSpec([None] * (x.ndim - 1) + [x.shape[-1]], x.dtype), inputs)
-    traced = tf.function(lambda x: layer(x), input_signature=[specs])
-    _close(traced(inputs), output, tolerance, "unknown dimensions change the result")
+def _graph(layer, inputs, sizes):
+    """The layer in a graph whose inputs have the given batch and spatial sizes, and channels that are known."""
+    specs = _map(lambda x: tf.TensorSpec([*sizes(x), x.shape[-1]], x.dtype), inputs)
+    return tf.function(lambda x: layer(x), input_signature=[specs])
 
 
 def _check_float16(cls, kwargs, layer, inputs, output):

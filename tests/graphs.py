@@ -1,7 +1,12 @@
-"""What a graph demands of the program that runs it, and whether code runs compiled."""
+"""Whether models run as graphs, whether code runs compiled, and what a graph demands of the program that runs it."""
 
 import contextlib
 import itertools
+import warnings
+from unittest import mock
+
+import keras
+import tensorflow as tf
 
 from hetmorph.ops import xla
 
@@ -12,6 +17,23 @@ def must_compile(graph_def) -> list[str]:
     nodes = itertools.chain(graph_def.node, *(function.node_def for function in functions))
     marked = [f.signature.name for f in functions if f.attr["_XlaMustCompile"].b]
     return marked + [node.name for node in nodes if node.attr["_XlaMustCompile"].b]
+
+
+@contextlib.contextmanager
+def eagerly():
+    """Inside, models train and predict without a graph: making one takes seconds, running them once milliseconds."""
+    always = property(lambda model: True, lambda model, value: None)
+    with (
+        mock.patch.object(keras.Model, "run_eagerly", always),
+        mock.patch.dict("os.environ", HETMORPH_XLA="0"),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Even though the .tf.config", UserWarning)  # of tf.data, which makes graphs
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(False)
 
 
 @contextlib.contextmanager

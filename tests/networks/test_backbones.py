@@ -1,5 +1,7 @@
 """Every kind of model on both backbones: one training step, saving, and what is refused."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -10,9 +12,12 @@ from hetmorph.losses import MSE, NCC, Grad
 from hetmorph.networks.build import MODELS, build, model_class
 from hetmorph.objectives import RECIPES
 from hetmorph.serving import export_savedmodel
+from tests.contract import check_model
+from tests.graphs import eagerly
 
+pytestmark = pytest.mark.usefixtures("eager")
 TINY = {
-    "vxm": {"nb_unet_features": [[4, 8], [8, 8, 4]]},
+    "vxm": {"nb_unet_features": [[4, 8], [8, 8, 4]], "int_steps": 2},
     "transmorph": {
         "embed_dim": 8,
         "depths": (1, 1),
@@ -22,6 +27,11 @@ TINY = {
     },
 }
 KINDS = [(arch, kind) for arch in MODELS for kind in MODELS[arch]]
+
+
+@pytest.mark.parametrize("arch,kind", KINDS)
+def test_contract(arch, kind):
+    check_model(MODELS[arch][kind], {"int_steps": 2, **TINY[arch]})
 
 
 def tiny(arch, kind, **options):
@@ -40,7 +50,7 @@ def pair(rng):
 def test_a_step_trains_and_the_file_goes_on(arch, kind, bidir, pair, tmp_path):
     model = tiny(arch, kind, bidir=bidir)
     images = [pair[1], pair[0]][: 1 + bidir]
-    target = [*images, np.zeros_like(model.predict(list(pair), verbose=0)[-1])]
+    target = [*images, np.zeros_like(model(list(pair))[-1])]
     losses = [*(MSE().loss for _ in images), Grad("l2").loss]
     model.compile(keras.optimizers.SGD(0.05), loss=losses, loss_weights=[*(1.0 for _ in images), 0.01])
     before = [w.copy() for w in model.get_weights()]
@@ -50,6 +60,25 @@ def test_a_step_trains_and_the_file_goes_on(arch, kind, bidir, pair, tmp_path):
     restored = keras.saving.load_model(tmp_path / "model.keras")
     assert type(restored) is type(model)
     np.testing.assert_allclose(restored.register(*pair), model.register(*pair), atol=1e-6)
+
+
+# VxmDense and HetVxmDense are compared in test_training_step.py; TransMorph learns in a graph in test_transmorph.py.
+LONG = [pytest.param("transmorph", kind, marks=pytest.mark.slow) for kind in MODELS["transmorph"] if kind != "plain"]
+
+
+@pytest.mark.graph
+@pytest.mark.parametrize("arch,kind", [("vxm", "joint likelihood"), ("vxm", "adaptive field"), *LONG])
+def test_a_step_in_a_graph_is_that_of_eager_execution(arch, kind, pair):
+    weights = []
+    for mode in (contextlib.nullcontext(), eagerly()):
+        model = tiny(arch, kind, **({"drop_path": 0.0} if arch == "transmorph" else {}))
+        model.compile(keras.optimizers.SGD(0.05), loss=[MSE().loss, Grad("l2").loss], loss_weights=[1.0, 0.01])
+        target = [pair[1], np.zeros((2, *model.outputs[-1].shape[1:]), "float32")]
+        with mode:
+            model.train_on_batch(list(pair), target)
+        weights.append(model.get_weights())
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("arch,kind", [pair for pair in KINDS if pair[1] != "plain"])

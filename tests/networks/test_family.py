@@ -1,16 +1,16 @@
 """What all of VoxelMorph's models share: the original's numbers, training, and both file formats in a fresh process."""
 
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
 
 from hetmorph.losses import MSE, Grad
+from tests import fresh
 from tests.networks.models import GOLDEN_CLASSES, golden, random_inputs
 
+pytestmark = pytest.mark.usefixtures("eager")
 MODELS = list(GOLDEN_CLASSES)
 TRAINED = ["hyper", "seg_bidir", "points", "instance", "template", "conditional", "atlas"]
 
@@ -73,10 +73,7 @@ def trained(tmp_path_factory):
         np.savez(folder / f"{name}.npz", **named)
         model.reset_metrics()
         following[name] = [step(), step()]
-    command = [sys.executable, "-c", CONTINUE, folder]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr[-2000:]
-    return histories, following, json.loads(run.stdout.splitlines()[-1])
+    return histories, following, json.loads(fresh.output_of(CONTINUE, folder).splitlines()[-1])
 
 
 @pytest.mark.parametrize("name", TRAINED)

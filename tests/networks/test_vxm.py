@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -9,8 +7,10 @@ import pytest
 from hetmorph.losses import KL, MSE, Grad
 from hetmorph.networks import Transform, VxmDense
 from hetmorph.networks.grids import plan_grids
+from tests import fresh
 from tests.networks.models import lively, pair
 
+pytestmark = pytest.mark.usefixtures("eager")
 SMALL = {"nb_unet_features": [[4, 4], [4, 4, 4]]}
 
 
@@ -70,6 +70,7 @@ def test_sizes_voxelmorph_accepts_are_not_padded():
     assert plan_grids((32, 64), 4, 0, 1, 3).multiple == 48  # 64 · 11/32 is 22, not 21
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("options", [{}, {"bidir": True}])
 def test_vxm_training_code_learns_a_translation(rng, options):
     from scipy.ndimage import gaussian_filter
@@ -77,7 +78,7 @@ def test_vxm_training_code_learns_a_translation(rng, options):
     scene = np.stack([gaussian_filter(rng.normal(size=(25, 24)), 2) for _ in range(8)])[..., None]
     scene = ((scene - scene.min()) / np.ptp(scene)).astype("float32")
     moving, fixed = scene[:, 1:], scene[:, :-1]
-    model = VxmDense((24, 24), **SMALL, **options)
+    model = VxmDense((24, 24), **SMALL, int_steps=2, **options)
     losses = [MSE().loss] * (2 if options else 1) + [Grad("l2", loss_mult=2).loss]
     model.compile(keras.optimizers.Adam(5e-3), loss=losses, loss_weights=[*[1] * (len(losses) - 1), 0.01])
     zeros = np.zeros((8, 24, 24, 2), "float32")
@@ -126,6 +127,7 @@ import numpy as np, keras, hetmorph
 path, data = sys.argv[1:]
 z = np.load(data)
 model = hetmorph.networks.VxmDense.load(path)
+model.run_eagerly = True
 x, y = [z["m"], z["f"]], [z["f"], z["u"]]
 print(json.dumps([float(v) for v in model.train_on_batch(x, y)] + [int(model.optimizer.iterations)]))
 """
@@ -144,8 +146,7 @@ def test_compiled_state_survives_a_fresh_process(rng, tmp_path, suffix):
     np.savez(tmp_path / "data.npz", m=moving, f=fixed, u=u)
     model.reset_metrics()  # older Keras goes on averaging
     expected = [float(v) for v in model.train_on_batch([moving, fixed], [fixed, u])] + [4]
-    command = [sys.executable, "-c", FRESH, path, str(tmp_path / "data.npz")]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    output = fresh.output_of(FRESH, path, tmp_path / "data.npz")
     np.testing.assert_allclose(json.loads(output.splitlines()[-1]), expected, rtol=1e-5)
 
 
@@ -191,6 +192,7 @@ def test_labels_are_warped_by_the_nearest_voxel(rng):
     assert set(np.unique(warped)) <= {0, 1, 2, 3} and (warped != labels).any()
 
 
+@pytest.mark.graph
 def test_mixed_precision_trains_without_nan(rng):
     keras.mixed_precision.set_dtype_policy("mixed_float16")
     model = VxmDense((32, 32), **SMALL)
