@@ -23,6 +23,7 @@ Examples:
 import argparse
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hetmorph import config, data, evaluation, serving, uncertainty, viz
@@ -195,12 +196,12 @@ def division_of_run(args: argparse.Namespace) -> Path | None:
     return found
 
 
-def warn_of_known_patients(args: argparse.Namespace, pairs: list[data.Pair]) -> None:
+def warn_of_known_patients(args: argparse.Namespace, cases: Sequence[data.Case]) -> None:
     """Every patient may hold some that the model was trained on, whose scores say nothing of others."""
     found = division_of_run(args) if args.split == "all" else None
     if found is None:
         return
-    splits, patients = data.load_splits(found), {pair.patient for pair in pairs}
+    splits, patients = data.load_splits(found), {case.patient for case in cases}
     if known := patients & {*splits["train"], *splits["val"]}:
         print(
             f"warning: the model was trained or validated on {len(known)} of the {len(patients)} patients ({found}); "
@@ -219,10 +220,16 @@ def score(
     done = {row["case_id"] for row in rows}
     if done:
         print(f"{len(done)} of {len(loaded.pairs)} cases are done")
-    pending = [pair for pair in loaded.pairs if pair.case_id not in done]
+    pending = [number for number, case in enumerate(loaded.cases) if case.case_id not in done]
     try:
         for row in evaluation.evaluate_each(
-            predictor, pending, convention, labels=loaded.labels, main=loaded.main, curves=curves, maps=maps
+            predictor,
+            data.subset(loaded.pairs, pending),
+            convention,
+            labels=loaded.labels,
+            main=loaded.main,
+            curves=curves,
+            maps=maps,
         ):
             rows.append(row)
             partial.write(rows, curves)
@@ -230,7 +237,7 @@ def score(
         if rows:
             partial.write(rows, curves, now=True)
     by_case = {row["case_id"]: row for row in rows}
-    return [by_case[pair.case_id] for pair in loaded.pairs], curves
+    return [by_case[case.case_id] for case in loaded.cases], curves
 
 
 def saving(estimates: dict, folder: Path) -> dict:
@@ -276,7 +283,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         splits=splits,
         **options,
     )
-    warn_of_known_patients(args, loaded.pairs)
+    warn_of_known_patients(args, loaded.cases)
     if args.dry_run:
         print(f"would register {len(loaded.pairs)} pairs with {args.model}; would write {args.out}")
         return None
@@ -292,7 +299,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     if args.uncertainty:
         about |= {"uncertainty": args.uncertainty, "draws": args.draws}
         decides |= about | {"ensemble": [evaluation.fingerprint(path) for path in args.ensemble]}
-    decides |= {"cases": [pair.case_id for pair in loaded.pairs], "files": evaluation.fingerprint(args.model)}
+    decides |= {"cases": [case.case_id for case in loaded.cases], "files": evaluation.fingerprint(args.model)}
     partial = evaluation.Partial(args.out / "cases.partial.json", decides)
     maps = saving(estimates, args.out / "maps")
     rows, curves = score(predictor, loaded, partial, args.convention, args.resume, maps)

@@ -18,15 +18,17 @@ Examples:
 import argparse
 import csv
 import dataclasses
+import re
 import sys
 import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from hetmorph import callbacks, config, data, evaluation, objectives, serving, viz
-from hetmorph.config import TrainConfig
+from hetmorph.config import DataConfig, TrainConfig
 from hetmorph.networks import MultiPass
 from hetmorph.networks.build import build, int_steps, model_class
 
@@ -48,6 +50,7 @@ FLAGS = {
     "--noise": ("data", "noise", float, "mean σ of added heteroscedastic Rician noise; 1 is the intensity range"),
     "--known-warp": ("data", "known_warp", float, "fixed image: the moving one, warped by up to so many voxels"),
     "--rounds": ("data", "rounds", int, "pairs a subject, for sets of pairs between subjects"),
+    "--memory": ("data", "memory", float, "GiB of images of a split that stay in memory; others are read when needed"),
     "--objective": ("objective", "name", str, f"method: {', '.join(objectives.RECIPES)}"),
     "--arch": ("network", "arch", str, "backbone: vxm or transmorph"),
     "--int-steps": ("network", "int_steps", int, "squarings of a velocity; default 7, transmorph 0: a displacement"),
@@ -225,17 +228,27 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation: 
         callbacks.Checkpoint(out / "checkpoints"),
     ]
     print(f"{settings.objective.name}: {len(pairs)} pairs, {schedule.steps} batches of {schedule.batch_size}, in {out}")
-    with warnings.catch_warnings():
+    watched = sys.stdout.isatty()
+    with warnings.catch_warnings(), callbacks.Heartbeat(steps=not watched) as heartbeat:
         # The last epoch may be shorter than the others.
         warnings.filterwarnings("ignore", message=".*ran out of data.*")
-        model.fit(
-            batches,
-            epochs=schedule.epochs,
-            initial_epoch=done,
-            steps_per_epoch=schedule.steps_per_epoch,
-            callbacks=hooks,
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
+        try:
+            model.fit(
+                batches,
+                epochs=schedule.epochs,
+                initial_epoch=done,
+                steps_per_epoch=schedule.steps_per_epoch,
+                callbacks=[*hooks, heartbeat],
+                verbose=1 if watched else 2,
+            )
+        except tf.errors.OpError as error:
+            raise _reading_error(error) from error
+
+
+def _reading_error(error: tf.errors.OpError) -> Exception:
+    """The DataError of a file that went bad while the training read it, which TensorFlow has wrapped; else itself."""
+    found = re.search(r"DataError: (.*)", str(error))
+    return data.DataError(found[1]) if found else error
 
 
 def _validation_dice(validation: data.LoadedSet, out: Path) -> list[callbacks.ValidationDice]:
@@ -243,7 +256,11 @@ def _validation_dice(validation: data.LoadedSet, out: Path) -> list[callbacks.Va
     if validation.main is None:
         return []
     label = validation.labels[validation.main]
-    return [callbacks.ValidationDice(validation.pairs, label, out / "best.keras", _best_so_far(out / "log.csv"))]
+    return [
+        callbacks.ValidationDice(
+            validation.pairs, label, out / "best.keras", _best_so_far(out / "log.csv"), validation.main
+        )
+    ]
 
 
 def _default(section: str, key: str):
@@ -263,6 +280,7 @@ def _load(settings: TrainConfig, out: Path, split: str) -> data.LoadedSet:
         noise=settings.data.noise,
         known_warp=settings.data.known_warp,
         rounds=settings.data.rounds,
+        memory=settings.data.memory,
         splits=stored if stored.exists() else None,
     )
 
@@ -285,12 +303,12 @@ def _checkpoint_of(settings: TrainConfig, out: Path, resume: bool) -> tuple[Path
 
 def _placeless(settings: TrainConfig) -> TrainConfig:
     # Where the data lie does not make another run: the folder may have been moved, or come from HETMORPH_DATA.
-    # What is the set's or the backbone's own need not be spelt out.
+    # Nor does how much of them stays in memory. What is the set's or the backbone's own need not be spelt out.
     own, given = data.dataset(settings.data.name), settings.data
     size = own.size if given.size is None else given.size
     crop = own.crops[0] if given.crop is None and own.crops else given.crop
     network = dataclasses.replace(settings.network, int_steps=int_steps(settings.network))
-    where = dataclasses.replace(given, dir=None, size=size, crop=crop)
+    where = dataclasses.replace(given, dir=None, size=size, crop=crop, memory=DataConfig.memory)
     return dataclasses.replace(settings, data=where, network=network)
 
 

@@ -146,6 +146,7 @@ EFFECTS = [
     (["--noise", "0.1"], "data.noise", 0.1),
     (["--known-warp", "4"], "data.known_warp", 4.0),
     (["--rounds", "2"], "data.rounds", 2),
+    (["--memory", "0.5"], "data.memory", 0.5),
     (["--size", "64", "48"], "data.size", (64, 48)),
     (["--int-steps", "3"], "network.int_steps", 3),
     (["--objective", "ncc", "--window", "5"], "objective.window", 5),
