@@ -58,6 +58,7 @@ class NetworkConfig:
         precision: "float32" or "bfloat16", also of the variance network.
         slabs: gradient checkpointing of "vxm" and its variance network.
         passes: how often the trained network is applied to what it has moved so far; see `MultiPass`.
+        init: model whose weights the training starts from, a path or the name of a shipped one; None starts anew.
     """
 
     arch: str = "vxm"
@@ -68,6 +69,7 @@ class NetworkConfig:
     precision: str = "float32"
     slabs: int = 1
     passes: int = 1
+    init: str | None = None
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class ValidationDice(keras.callbacks.Callback):
         if below and not self._below:
             warnings.warn(
                 f"after epoch {epoch + 1} the validation Dice of {self.name} is {score:.4f}, below that of the "
-                f"undeformed pairs, {self.undeformed:.4f}: the model moves the images apart. If it stays so: too high a "
+                f"undeformed pairs, {self.undeformed:.4f}: the images are moved apart. If it stays so: too high a "
                 "learning rate, too weak a smoothness weight, or images of different contrast under mean squares",
                 SanityWarning,
                 stacklevel=2,

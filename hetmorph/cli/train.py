@@ -28,6 +28,7 @@ import numpy as np
 import tensorflow as tf
 
 from hetmorph import callbacks, config, data, evaluation, objectives, serving, viz
+from hetmorph.cli.models import find_model
 from hetmorph.config import DataConfig, TrainConfig
 from hetmorph.networks import MultiPass
 from hetmorph.networks.build import build, int_steps, model_class
@@ -53,6 +54,12 @@ FLAGS = {
     "--memory": ("data", "memory", float, "GiB of images of a split that stay in memory; others are read when needed"),
     "--objective": ("objective", "name", str, f"method: {', '.join(objectives.RECIPES)}"),
     "--arch": ("network", "arch", str, "backbone: vxm or transmorph"),
+    "--init": (
+        "network",
+        "init",
+        str,
+        "start from the weights of a .keras or .h5 file, a SavedModel, or a shipped model",
+    ),
     "--int-steps": ("network", "int_steps", int, "squarings of a velocity; default 7, transmorph 0: a displacement"),
     "--precision": ("network", "precision", str, "float32, or bfloat16: faster where the processor computes with it"),
     "--slabs": ("network", "slabs", int, "gradient checkpointing: more slabs take less memory and more time"),
@@ -159,7 +166,8 @@ def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
         raise ValueError("--keep best needs labels, by which the best weights could be told; the data have none")
     keras.utils.set_random_seed(settings.seed)
     if checkpoint is None:
-        model, done = build(settings, training.pairs[0].moving.shape), 0
+        model, done = build(settings, training.cases[0].shape), 0
+        _start(model, settings.network.init)
     else:
         path, done = checkpoint
         model = keras.saving.load_model(path)
@@ -179,11 +187,21 @@ def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
     return model
 
 
+def _start(model: keras.Model, init: str | None) -> None:
+    """Give the model the weights that the training starts from, if it shall start from any."""
+    if init is None:
+        return
+    path = find_model(init)
+    initial = serving.start_from(model, path)
+    print(f"starts from the weights of {path}" + (f", but for {len(initial)} that it has not" if initial else ""))
+
+
 def preview(settings: TrainConfig, out: Path, resume: bool) -> str:
     """What `train` would do, with the same errors; the data are read, nothing is written."""
     checkpoint = _checkpoint_of(settings, out, resume)
+    origin = f" from {find_model(settings.network.init)}" if settings.network.init else ""
     counts = {split: len(_load(settings, out, split).pairs) for split in ("train", "val")}
-    start = f"go on after epoch {checkpoint[1]}" if checkpoint else "start"
+    start = f"go on after epoch {checkpoint[1]}" if checkpoint else f"start{origin}"
     return (
         f"would {start}: {settings.objective.name} on {counts['train']} pairs, {settings.schedule.steps} batches of "
         f"{settings.schedule.batch_size}, {counts['val']} pairs to validate; would write {out}"

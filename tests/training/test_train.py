@@ -148,6 +148,7 @@ EFFECTS = [
     (["--rounds", "2"], "data.rounds", 2),
     (["--memory", "0.5"], "data.memory", 0.5),
     (["--size", "64", "48"], "data.size", (64, 48)),
+    (["--init", "acdc_vxm_het"], "network.init", "acdc_vxm_het"),
     (["--int-steps", "3"], "network.int_steps", 3),
     (["--objective", "ncc", "--window", "5"], "objective.window", 5),
     (["--objective", "mi", "--bins", "8"], "objective.bins", 8),
