@@ -14,6 +14,9 @@ page of all cases, and one for each of the worst, to be opened in any browser.
 How the images are cut and what is added to them is read from the config.yaml of the model's run, if it was trained on
 the same data set, as far as the command line does not say otherwise; what was read is printed.
 
+A model of 2-D images takes volumes slice by slice, across their thickest voxels; what is said of a case is then said of
+the volume.
+
 Examples:
     python training/evaluate.py --data acdc --data-dir ~/ACDC --model runs/het/model.keras --out runs/het/test
     python training/evaluate.py --data acdc --data-dir ~/ACDC --model demons --out runs/demons/test
@@ -261,6 +264,20 @@ def report_maps(args: argparse.Namespace, predictor, others: list) -> tuple[dict
     return uncertainty.pair_estimates(names, predictor, others, draws, seed), calibration
 
 
+def on_volumes(args: argparse.Namespace, predictor, loaded):
+    """The predictor, slice by slice where it is of 2-D images and the pairs are volumes."""
+    fitting = evaluation.for_cases(predictor, loaded.cases)
+    if fitting is not predictor:
+        if args.uncertainty or args.calibration:
+            raise ValueError(
+                "--uncertainty and --calibration are not for a 2-D model on volumes; of one pair, "
+                "hetmorph uncertainty --moving … --fixed … gives a map slice by slice"
+            )
+        thick = loaded.cases[0].spacing[fitting.axis]
+        print(f"a 2-D model on volumes: slice by slice across axis {fitting.axis} (spacing {thick:.4g} mm)")
+    return fitting
+
+
 def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     """The summary, and the files written; None for --dry-run."""
     if args.calibration and args.report is None:
@@ -283,6 +300,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         splits=splits,
         **options,
     )
+    predictor = on_volumes(args, predictor, loaded)
     warn_of_known_patients(args, loaded.cases)
     if args.dry_run:
         print(f"would register {len(loaded.pairs)} pairs with {args.model}; would write {args.out}")
