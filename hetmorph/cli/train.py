@@ -160,6 +160,7 @@ def _refuse_idle(given: dict, objective: str) -> None:
 def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
     """Train, or go on with training, and return the model that is to be scored and exported."""
     checkpoint = _checkpoint_of(settings, out, resume)
+    origin = settings.network.init and find_model(settings.network.init)
     training, validation = (_load(settings, out, split) for split in ("train", "val"))
     _report_skipped(training)
     if settings.schedule.keep == "best" and validation.main is None:
@@ -167,7 +168,7 @@ def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
     keras.utils.set_random_seed(settings.seed)
     if checkpoint is None:
         model, done = build(settings, training.cases[0].shape), 0
-        _start(model, settings.network.init)
+        _start(model, origin)
     else:
         path, done = checkpoint
         model = keras.saving.load_model(path)
@@ -187,13 +188,12 @@ def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
     return model
 
 
-def _start(model: keras.Model, init: str | None) -> None:
-    """Give the model the weights that the training starts from, if it shall start from any."""
-    if init is None:
+def _start(model: keras.Model, origin: str | None) -> None:
+    """Give the model the weights of the one that the training starts from, if it shall start from any."""
+    if origin is None:
         return
-    path = find_model(init)
-    initial = serving.start_from(model, path)
-    print(f"starts from the weights of {path}" + (f", but for {len(initial)} that it has not" if initial else ""))
+    initial = serving.start_from(model, origin)
+    print(f"starts from the weights of {origin}" + (f", but for {len(initial)} that it has not" if initial else ""))
 
 
 def preview(settings: TrainConfig, out: Path, resume: bool) -> str:

@@ -89,17 +89,21 @@ def units(tree):
     return found
 
 
-def uses(tree, unit, modules):
-    """(module, name) of what a unit of a module uses of the command; a module taken as a whole has no name."""
-    imported = {}
+def uses(tree, unit, module):
+    """(module, name) of what a unit of a module uses of the command, by its own name or as `module.name`."""
+    names, modules = {}, {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hetmorph.cli"):
             for alias in node.names:
-                module = alias.name if node.module == "hetmorph.cli" else node.module.removeprefix("hetmorph.cli.")
-                imported[alias.asname or alias.name] = (module, None if module == alias.name else alias.name)
-    names = {node.id for node in ast.walk(unit) if isinstance(node, ast.Name)}
-    own = {(None, name) for name in names}
-    return own | {imported[name] for name in names if name in imported and imported[name][0] in modules}
+                if node.module == "hetmorph.cli":
+                    modules[alias.asname or alias.name] = alias.name
+                else:
+                    names[alias.asname or alias.name] = (node.module.removeprefix("hetmorph.cli."), alias.name)
+    for node in ast.walk(unit):
+        if isinstance(node, ast.Name):
+            yield names.get(node.id, (module, node.id))
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            yield modules[node.value.id], node.attr
 
 
 @cache
@@ -110,17 +114,12 @@ def shown_by():
     result = {}
     for verb in cli.commands:
         home = verb.replace("-", "_")
-        todo = [(home, name) for name in parts[home]]
+        todo = [(module, name) for module in (home, "main") for name in parts[module]]
         while todo:
             place = module, name = todo.pop()
-            if name is None:
-                todo += [(module, one) for one in parts[module]]
-            elif name in parts[module] and verb not in result.setdefault(place, set()):
+            if name in parts.get(module, {}) and verb not in result.setdefault(place, set()):
                 result[place].add(verb)
-                found = uses(trees[module], parts[module][name], set(trees))
-                todo += [(module if other is None else other, one) for other, one in found]
-    for name in parts["main"]:
-        result["main", name] = set(cli.commands)
+                todo += uses(trees[module], parts[module][name], module)
     return result
 
 
