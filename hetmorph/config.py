@@ -30,6 +30,7 @@ class DataConfig:
         noise: mean σ of added heteroscedastic Rician noise, of the intensity range.
         known_warp: replace each fixed image by the moving one, warped by up to so many voxels.
         rounds: sets of pairs between subjects: pairs a subject, as fixed image.
+        memory: GiB of images of a split that stay in memory; others are read when needed. It decides no number.
     """
 
     name: str = "phantom"
@@ -41,6 +42,7 @@ class DataConfig:
     noise: float = 0.0
     known_warp: float = 0.0
     rounds: int = 1
+    memory: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class NetworkConfig:
         precision: "float32" or "bfloat16", also of the variance network.
         slabs: gradient checkpointing of "vxm" and its variance network.
         passes: how often the trained network is applied to what it has moved so far; see `MultiPass`.
+        init: model whose weights the training starts from, a path or the name of a shipped one; None starts anew.
     """
 
     arch: str = "vxm"
@@ -66,6 +69,7 @@ class NetworkConfig:
     precision: str = "float32"
     slabs: int = 1
     passes: int = 1
+    init: str | None = None
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,7 @@ class TrainConfig:
         _require(self.network.precision in known, "network.precision", f"one of {known}", self.network.precision)
         for name in ("slabs", "passes"):
             _require(getattr(self.network, name) >= 1, f"network.{name}", "at least 1", getattr(self.network, name))
+        _require(self.data.memory >= 0, "data.memory", "at least 0 (GiB)", self.data.memory)
         steps, grid = self.network.int_steps, self.network.int_resolution
         _require(steps is None or steps >= 0, "network.int_steps", "at least 0", steps)
         _require(grid > 0, "network.int_resolution", "positive", grid)

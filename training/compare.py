@@ -13,16 +13,14 @@ Examples:
 """
 
 import argparse
-import importlib.util
 import math
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pip install -e .`
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone without `pip install -e .`
+
+from training import quiet  # noqa: E402, F401, I001
 
 from hetmorph.evaluation import compare_runs, read_cases  # noqa: E402
 

@@ -19,7 +19,6 @@ Examples:
 import argparse
 import dataclasses
 import hashlib
-import importlib.util
 import math
 import os
 import re
@@ -30,9 +29,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pip install -e .`
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone without `pip install -e .`
+
+from training import quiet  # noqa: E402, F401, I001
 
 from hetmorph import data, evaluation  # noqa: E402
 from hetmorph.config import ScheduleConfig  # noqa: E402

@@ -14,15 +14,13 @@ Example:
 """
 
 import argparse
-import importlib.util
 import json
-import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: hide its notes on the CPU
-if importlib.util.find_spec("hetmorph") is None:  # run from a clone without `pip install -e .`
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone without `pip install -e .`
+
+from training import quiet  # noqa: E402, F401, I001
 
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402

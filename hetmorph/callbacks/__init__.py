@@ -1,7 +1,8 @@
-"""Keras callbacks: validation, sanity checks, exact resume."""
+"""Keras callbacks: validation, sanity checks, exact resume, a sign of life."""
 
 from hetmorph.callbacks.checkpoint import Checkpoint, latest_checkpoint
+from hetmorph.callbacks.heartbeat import Heartbeat
 from hetmorph.callbacks.sanity import SanityCheck, SanityWarning
 from hetmorph.callbacks.validation import ValidationDice
 
-__all__ = ["Checkpoint", "SanityCheck", "SanityWarning", "ValidationDice", "latest_checkpoint"]
+__all__ = ["Checkpoint", "Heartbeat", "SanityCheck", "SanityWarning", "ValidationDice", "latest_checkpoint"]

@@ -1,44 +1,67 @@
 """Overlap of warped labels during training."""
 
-from collections.abc import Sequence
+import math
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from hetmorph.callbacks.checkpoint import save_atomically
+from hetmorph.callbacks.sanity import SanityWarning
 from hetmorph.metrics.overlap import dice
 from hetmorph.ops.warp import warp
+
+_VOXELS_TOGETHER = 16 * 128 * 128  # of the images that go through the model at once
+_NOTICEABLE = 0.005  # a Dice below the undeformed one by less is no reason for a warning: labels are cut at one half
 
 
 class ValidationDice(keras.callbacks.Callback):
     """After each epoch add `val_dice`, the mean Dice of one label over the validation pairs, to the logs.
 
     Labels are warped linearly and cut at one half, as in evaluation. Pairs that lack the label in either image do
-    not count. The best model so far is kept in a file.
+    not count. Training starts with a line that says what the pairs score undeformed; each time the model falls below
+    that, a `SanityWarning` says so. The best model so far is kept in a file.
 
     Args:
-        pairs: samples with `moving`, `fixed`, `moving_labels`, `fixed_labels`.
+        pairs: samples with `moving`, `fixed`, `moving_labels`, `fixed_labels`, of one shape; each is read when it is
+            needed.
         label: 2 is the myocardium in ACDC.
         best_path: where to save the best model; None saves none.
         best: score to beat, for a resumed run.
+        name: what to call the label.
+
+    Attributes:
+        undeformed: mean Dice of the same pairs without registration.
     """
 
-    def __init__(self, pairs: Sequence, label: int = 2, best_path: str | Path | None = None, best: float = -1.0):
+    def __init__(
+        self,
+        pairs: Sequence,
+        label: int = 2,
+        best_path: str | Path | None = None,
+        best: float = -1.0,
+        name: str | None = None,
+    ):
         super().__init__()
-        used = [p for p in pairs if _has_label(p, label)]
-        if not used:
+        self.label, self.name = label, f"label {label}" if name is None else name
+        before = [_undeformed(pair, label) for pair in pairs]
+        self.pairs, self.used = pairs, [number for number, score in enumerate(before) if score is not None]
+        if not self.used:
             raise ValueError(f"none of the {len(pairs)} validation pairs has label {label} in both images")
-        self.moving = np.stack([p.moving for p in used])[..., None]
-        self.fixed = np.stack([p.fixed for p in used])[..., None]
-        self.labels = np.stack([p.moving_labels == label for p in used])[..., None].astype(np.float32)
-        self.truth = np.stack([p.fixed_labels == label for p in used])
+        self.undeformed = float(np.mean([before[number] for number in self.used]))
         self.best_path, self.best = best_path and Path(best_path), best
+        self._below = False
+
+    def on_train_begin(self, logs=None):
+        print(f"validation Dice of {self.name}, undeformed: {self.undeformed:.4f} (mean of {len(self.used)} pairs)")
 
     def on_epoch_end(self, epoch, logs=None):
         score = self.score()
         if logs is not None:
             logs["val_dice"] = score
+        self._compare(epoch, score)
         if score > self.best:
             self.best = score
             if self.best_path:
@@ -46,11 +69,36 @@ class ValidationDice(keras.callbacks.Callback):
 
     def score(self) -> float:
         """Mean Dice of the current model."""
-        displacement = self.model.register(self.moving, self.fixed, batch_size=16)
-        warped = warp(self.labels, displacement).numpy()[..., 0] >= 0.5
-        return float(np.mean([dice(a, b) for a, b in zip(warped, self.truth, strict=True)]))
+        return float(np.mean([score for some in self._batches() for score in self._scores(some)]))
+
+    def _batches(self) -> Iterator[list]:
+        """The pairs that count, as many at once as go through the model together."""
+        together = max(1, _VOXELS_TOGETHER // math.prod(self.pairs[self.used[0]].moving.shape))
+        for first in range(0, len(self.used), together):
+            yield [self.pairs[number] for number in self.used[first : first + together]]
+
+    def _scores(self, pairs: list) -> list[float]:
+        moving, fixed = (np.stack([getattr(pair, role) for pair in pairs])[..., None] for role in ("moving", "fixed"))
+        labels = np.stack([pair.moving_labels == self.label for pair in pairs])[..., None].astype(np.float32)
+        displacement = self.model.register(moving, fixed, batch_size=len(pairs))
+        warped = warp(labels, displacement).numpy()[..., 0] >= 0.5
+        return [dice(one, pair.fixed_labels == self.label) for one, pair in zip(warped, pairs, strict=True)]
+
+    def _compare(self, epoch: int, score: float) -> None:
+        """Warn when the model begins to be worse than none."""
+        below = score < self.undeformed - _NOTICEABLE
+        if below and not self._below:
+            warnings.warn(
+                f"after epoch {epoch + 1} the validation Dice of {self.name} is {score:.4f}, below that of the "
+                f"undeformed pairs, {self.undeformed:.4f}: the images are moved apart. If it stays so: too high a "
+                "learning rate, too weak a smoothness weight, or images of different contrast under mean squares",
+                SanityWarning,
+                stacklevel=2,
+            )
+        self._below = below
 
 
-def _has_label(pair, label: int) -> bool:
-    both = (pair.moving_labels, pair.fixed_labels)
-    return all(image is not None and (image == label).any() for image in both)
+def _undeformed(pair, label: int) -> float | None:
+    """Dice of a label before registration; None where an image lacks it."""
+    both = [image == label for image in (pair.moving_labels, pair.fixed_labels) if image is not None]
+    return dice(*both) if len(both) == 2 and all(mask.any() for mask in both) else None

@@ -20,8 +20,9 @@ _PACKAGES = ("tensorflow", "keras", "voxelmorph", "neurite", "numpy", "scipy", "
 _EXTRAS = {
     "formats": ("MetaImage, NRRD, DICOM, ITK transforms", ("SimpleITK",)),
     "classical": ("demons, bspline, ants-syn", ("SimpleITK", "ants")),
-    "serving": ("client of TensorFlow Serving", ("grpc", "requests")),
+    "serving": ("client of TensorFlow Serving, hetmorph export --warmup", ("grpc", "requests", "tensorflow_serving")),
 }
+_PROTOS = "tensorflow_serving"  # no part of the extra: its releases ask for another TensorFlow than may be there
 
 
 class _Absent(Exception):
@@ -42,13 +43,22 @@ def doctor(dry_run: bool) -> int:
         click.echo(f"  {name} {_version(name)}")
     for extra, (purpose, modules) in _EXTRAS.items():
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
-        state = f'missing {", ".join(missing)}: pip install "hetmorph[{extra}]"' if missing else "there"
+        state = f"missing {', '.join(missing)}: {_remedy(extra, missing)}" if missing else "there"
         click.echo(f"  extra {extra} ({purpose}): {state}")
     if dry_run:
         click.echo("would import TensorFlow and register two small images")
         return 0
     results = [_try(what, check) for what, check in _CHECKS.items()]
     return 0 if all(results) else 1
+
+
+def _remedy(extra: str, missing: list[str]) -> str:
+    """What to type for the modules of an extra that are missing."""
+    commands = [f'pip install "hetmorph[{extra}]"'] if set(missing) - {_PROTOS} else []
+    if _PROTOS in missing:
+        minor = _version("tensorflow").rpartition(".")[0]
+        commands.append(f'pip install --no-deps "tensorflow-serving-api=={minor}.*"')
+    return " && ".join(commands)
 
 
 def _try(what: str, check) -> bool:
@@ -120,7 +130,7 @@ def _shipped() -> str:
         path = find_model(SHIPPED)
     except ValueError:
         folders = ", ".join(map(str, model_folders()))
-        raise _Absent(f"none in {folders}; set HETMORPH_MODELS or give a path with --model") from None
+        raise _Absent(f"none in {folders}; set HETMORPH_MODELS or give a path: hetmorph register --model") from None
     if not np.isfinite(load(path)(*_blobs()).displacement).all():
         raise ValueError(f"{path} answers with NaN")
     return f"{path} runs"

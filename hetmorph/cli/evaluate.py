@@ -14,6 +14,9 @@ page of all cases, and one for each of the worst, to be opened in any browser.
 How the images are cut and what is added to them is read from the config.yaml of the model's run, if it was trained on
 the same data set, as far as the command line does not say otherwise; what was read is printed.
 
+A model of 2-D images takes volumes slice by slice, across their thickest voxels; what is said of a case is then said of
+the volume.
+
 Examples:
     python training/evaluate.py --data acdc --data-dir ~/ACDC --model runs/het/model.keras --out runs/het/test
     python training/evaluate.py --data acdc --data-dir ~/ACDC --model demons --out runs/demons/test
@@ -23,6 +26,7 @@ Examples:
 import argparse
 import functools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from hetmorph import config, data, evaluation, serving, uncertainty, viz
@@ -195,12 +199,12 @@ def division_of_run(args: argparse.Namespace) -> Path | None:
     return found
 
 
-def warn_of_known_patients(args: argparse.Namespace, pairs: list[data.Pair]) -> None:
+def warn_of_known_patients(args: argparse.Namespace, cases: Sequence[data.Case]) -> None:
     """Every patient may hold some that the model was trained on, whose scores say nothing of others."""
     found = division_of_run(args) if args.split == "all" else None
     if found is None:
         return
-    splits, patients = data.load_splits(found), {pair.patient for pair in pairs}
+    splits, patients = data.load_splits(found), {case.patient for case in cases}
     if known := patients & {*splits["train"], *splits["val"]}:
         print(
             f"warning: the model was trained or validated on {len(known)} of the {len(patients)} patients ({found}); "
@@ -219,10 +223,16 @@ def score(
     done = {row["case_id"] for row in rows}
     if done:
         print(f"{len(done)} of {len(loaded.pairs)} cases are done")
-    pending = [pair for pair in loaded.pairs if pair.case_id not in done]
+    pending = [number for number, case in enumerate(loaded.cases) if case.case_id not in done]
     try:
         for row in evaluation.evaluate_each(
-            predictor, pending, convention, labels=loaded.labels, main=loaded.main, curves=curves, maps=maps
+            predictor,
+            data.subset(loaded.pairs, pending),
+            convention,
+            labels=loaded.labels,
+            main=loaded.main,
+            curves=curves,
+            maps=maps,
         ):
             rows.append(row)
             partial.write(rows, curves)
@@ -230,7 +240,7 @@ def score(
         if rows:
             partial.write(rows, curves, now=True)
     by_case = {row["case_id"]: row for row in rows}
-    return [by_case[pair.case_id] for pair in loaded.pairs], curves
+    return [by_case[case.case_id] for case in loaded.cases], curves
 
 
 def saving(estimates: dict, folder: Path) -> dict:
@@ -252,6 +262,20 @@ def report_maps(args: argparse.Namespace, predictor, others: list) -> tuple[dict
         names = [*dict.fromkeys([*names, *calibration.combination.weights])]
         draws, seed = (calibration.about.get(name, value) for name, value in (("draws", draws), ("seed", seed)))
     return uncertainty.pair_estimates(names, predictor, others, draws, seed), calibration
+
+
+def on_volumes(args: argparse.Namespace, predictor, loaded):
+    """The predictor, slice by slice where it is of 2-D images and the pairs are volumes."""
+    fitting = evaluation.for_cases(predictor, loaded.cases)
+    if fitting is not predictor:
+        if args.uncertainty or args.calibration:
+            raise ValueError(
+                "--uncertainty and --calibration are not for a 2-D model on volumes; of one pair, "
+                "hetmorph uncertainty --moving … --fixed … gives a map slice by slice"
+            )
+        thick = loaded.cases[0].spacing[fitting.axis]
+        print(f"a 2-D model on volumes: slice by slice across axis {fitting.axis} (spacing {thick:.4g} mm)")
+    return fitting
 
 
 def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
@@ -276,7 +300,8 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         splits=splits,
         **options,
     )
-    warn_of_known_patients(args, loaded.pairs)
+    predictor = on_volumes(args, predictor, loaded)
+    warn_of_known_patients(args, loaded.cases)
     if args.dry_run:
         print(f"would register {len(loaded.pairs)} pairs with {args.model}; would write {args.out}")
         return None
@@ -292,7 +317,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     if args.uncertainty:
         about |= {"uncertainty": args.uncertainty, "draws": args.draws}
         decides |= about | {"ensemble": [evaluation.fingerprint(path) for path in args.ensemble]}
-    decides |= {"cases": [pair.case_id for pair in loaded.pairs], "files": evaluation.fingerprint(args.model)}
+    decides |= {"cases": [case.case_id for case in loaded.cases], "files": evaluation.fingerprint(args.model)}
     partial = evaluation.Partial(args.out / "cases.partial.json", decides)
     maps = saving(estimates, args.out / "maps")
     rows, curves = score(predictor, loaded, partial, args.convention, args.resume, maps)

@@ -91,6 +91,7 @@ class Job:
         curve: table of a sequence.
         report: page on a pair.
         labels_fixed: of the fixed image, for the scores on that page.
+        result_option: what the verb calls its one result, where it has one only.
     """
 
     moving: Path
@@ -101,6 +102,7 @@ class Job:
     curve: Path | None = None
     report: Path | None = None
     labels_fixed: Path | None = None
+    result_option: str | None = None
 
     @property
     def inputs(self) -> dict[str, Path]:
@@ -127,11 +129,11 @@ class Job:
             raise ValueError("--labels-fixed is for --report, beside --labels-moving")
         endings = {name: IMAGES for name in MAPS} | {"moved": PICTURES, "labels_out": PICTURES}
         endings |= dict.fromkeys(TRANSFORMS, transform_endings(settings.format))
-        outputs = {_option(name): (path, endings[name]) for name, path in self.outputs.items()}
+        outputs = {self.result_option or _option(name): (path, endings[name]) for name, path in self.outputs.items()}
         if self.curve:
             outputs["--curve"] = (self.curve, (".csv",))
         if self.report:
-            outputs["--report"] = (self.report, (".html",))
+            outputs[self.result_option or "--report"] = (self.report, (".html",))
         check_files(self.inputs, outputs)
 
     def preview(self, settings: Settings, predictor: Predictor) -> list[str]:

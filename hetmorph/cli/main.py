@@ -37,10 +37,10 @@ class Commands(click.Group):
             click.echo("stopped", err=True)
             status = 130
         except Exception as error:
-            line = line_of(error)
+            verb = next((word for word in args if word in self.commands), "")
+            line = line_of(error, verb)
             if line is None or "--debug" in args:
                 raise
-            verb = next((word for word in args if word in self.commands), "")
             click.echo(f"hetmorph {verb}: error: {line}", err=True)
             status = 2
         if not standalone_mode:

@@ -50,8 +50,9 @@ def load_model(name: str, passes: int = 1, threads: int | None = None):
 
     if not is_endpoint(name):
         return load(name, threads, passes)
-    if threads is not None or passes != 1:
-        raise ValueError("--threads and --passes are not for a model on a server")
+    for option, given in (("--threads", threads is not None), ("--passes", passes != 1)):
+        if given:
+            raise ValueError(f"{option} is not for a model on a server")
     return ServedPredictor(name)
 
 

@@ -30,5 +30,5 @@ def report(command: list[str], moving, fixed, out, labels_moving, labels_fixed, 
     from hetmorph.cli.register import run
 
     mask = options.pop("mask")
-    job = Job(moving, fixed, labels_moving, mask, report=out, labels_fixed=labels_fixed)
+    job = Job(moving, fixed, labels_moving, mask, report=out, labels_fixed=labels_fixed, result_option="--out")
     return run(job, Settings(**options), command, dry_run)

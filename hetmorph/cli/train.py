@@ -18,15 +18,18 @@ Examples:
 import argparse
 import csv
 import dataclasses
+import re
 import sys
 import warnings
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from hetmorph import callbacks, config, data, evaluation, objectives, serving, viz
-from hetmorph.config import TrainConfig
+from hetmorph.cli.models import find_model
+from hetmorph.config import DataConfig, TrainConfig
 from hetmorph.networks import MultiPass
 from hetmorph.networks.build import build, int_steps, model_class
 
@@ -48,8 +51,15 @@ FLAGS = {
     "--noise": ("data", "noise", float, "mean σ of added heteroscedastic Rician noise; 1 is the intensity range"),
     "--known-warp": ("data", "known_warp", float, "fixed image: the moving one, warped by up to so many voxels"),
     "--rounds": ("data", "rounds", int, "pairs a subject, for sets of pairs between subjects"),
+    "--memory": ("data", "memory", float, "GiB of images of a split that stay in memory; others are read when needed"),
     "--objective": ("objective", "name", str, f"method: {', '.join(objectives.RECIPES)}"),
     "--arch": ("network", "arch", str, "backbone: vxm or transmorph"),
+    "--init": (
+        "network",
+        "init",
+        str,
+        "start from the weights of a .keras or .h5 file, a SavedModel, or a shipped model",
+    ),
     "--int-steps": ("network", "int_steps", int, "squarings of a velocity; default 7, transmorph 0: a displacement"),
     "--precision": ("network", "precision", str, "float32, or bfloat16: faster where the processor computes with it"),
     "--slabs": ("network", "slabs", int, "gradient checkpointing: more slabs take less memory and more time"),
@@ -150,13 +160,15 @@ def _refuse_idle(given: dict, objective: str) -> None:
 def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
     """Train, or go on with training, and return the model that is to be scored and exported."""
     checkpoint = _checkpoint_of(settings, out, resume)
+    origin = settings.network.init and find_model(settings.network.init)
     training, validation = (_load(settings, out, split) for split in ("train", "val"))
     _report_skipped(training)
     if settings.schedule.keep == "best" and validation.main is None:
         raise ValueError("--keep best needs labels, by which the best weights could be told; the data have none")
     keras.utils.set_random_seed(settings.seed)
     if checkpoint is None:
-        model, done = build(settings, training.pairs[0].moving.shape), 0
+        model, done = build(settings, training.cases[0].shape), 0
+        _start(model, origin)
     else:
         path, done = checkpoint
         model = keras.saving.load_model(path)
@@ -176,11 +188,20 @@ def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
     return model
 
 
+def _start(model: keras.Model, origin: str | None) -> None:
+    """Give the model the weights of the one that the training starts from, if it shall start from any."""
+    if origin is None:
+        return
+    initial = serving.start_from(model, origin)
+    print(f"starts from the weights of {origin}" + (f", but for {len(initial)} that it has not" if initial else ""))
+
+
 def preview(settings: TrainConfig, out: Path, resume: bool) -> str:
     """What `train` would do, with the same errors; the data are read, nothing is written."""
     checkpoint = _checkpoint_of(settings, out, resume)
+    origin = f" from {find_model(settings.network.init)}" if settings.network.init else ""
     counts = {split: len(_load(settings, out, split).pairs) for split in ("train", "val")}
-    start = f"go on after epoch {checkpoint[1]}" if checkpoint else "start"
+    start = f"go on after epoch {checkpoint[1]}" if checkpoint else f"start{origin}"
     return (
         f"would {start}: {settings.objective.name} on {counts['train']} pairs, {settings.schedule.steps} batches of "
         f"{settings.schedule.batch_size}, {counts['val']} pairs to validate; would write {out}"
@@ -225,17 +246,27 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation: 
         callbacks.Checkpoint(out / "checkpoints"),
     ]
     print(f"{settings.objective.name}: {len(pairs)} pairs, {schedule.steps} batches of {schedule.batch_size}, in {out}")
-    with warnings.catch_warnings():
+    watched = sys.stdout.isatty()
+    with warnings.catch_warnings(), callbacks.Heartbeat(steps=not watched) as heartbeat:
         # The last epoch may be shorter than the others.
         warnings.filterwarnings("ignore", message=".*ran out of data.*")
-        model.fit(
-            batches,
-            epochs=schedule.epochs,
-            initial_epoch=done,
-            steps_per_epoch=schedule.steps_per_epoch,
-            callbacks=hooks,
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
+        try:
+            model.fit(
+                batches,
+                epochs=schedule.epochs,
+                initial_epoch=done,
+                steps_per_epoch=schedule.steps_per_epoch,
+                callbacks=[*hooks, heartbeat],
+                verbose=1 if watched else 2,
+            )
+        except tf.errors.OpError as error:
+            raise _reading_error(error) from error
+
+
+def _reading_error(error: tf.errors.OpError) -> Exception:
+    """The DataError of a file that went bad while the training read it, which TensorFlow has wrapped; else itself."""
+    found = re.search(r"DataError: (.*)", str(error))
+    return data.DataError(found[1]) if found else error
 
 
 def _validation_dice(validation: data.LoadedSet, out: Path) -> list[callbacks.ValidationDice]:
@@ -243,7 +274,11 @@ def _validation_dice(validation: data.LoadedSet, out: Path) -> list[callbacks.Va
     if validation.main is None:
         return []
     label = validation.labels[validation.main]
-    return [callbacks.ValidationDice(validation.pairs, label, out / "best.keras", _best_so_far(out / "log.csv"))]
+    return [
+        callbacks.ValidationDice(
+            validation.pairs, label, out / "best.keras", _best_so_far(out / "log.csv"), validation.main
+        )
+    ]
 
 
 def _default(section: str, key: str):
@@ -263,6 +298,7 @@ def _load(settings: TrainConfig, out: Path, split: str) -> data.LoadedSet:
         noise=settings.data.noise,
         known_warp=settings.data.known_warp,
         rounds=settings.data.rounds,
+        memory=settings.data.memory,
         splits=stored if stored.exists() else None,
     )
 
@@ -285,12 +321,12 @@ def _checkpoint_of(settings: TrainConfig, out: Path, resume: bool) -> tuple[Path
 
 def _placeless(settings: TrainConfig) -> TrainConfig:
     # Where the data lie does not make another run: the folder may have been moved, or come from HETMORPH_DATA.
-    # What is the set's or the backbone's own need not be spelt out.
+    # Nor does how much of them stays in memory. What is the set's or the backbone's own need not be spelt out.
     own, given = data.dataset(settings.data.name), settings.data
     size = own.size if given.size is None else given.size
     crop = own.crops[0] if given.crop is None and own.crops else given.crop
     network = dataclasses.replace(settings.network, int_steps=int_steps(settings.network))
-    where = dataclasses.replace(given, dir=None, size=size, crop=crop)
+    where = dataclasses.replace(given, dir=None, size=size, crop=crop, memory=DataConfig.memory)
     return dataclasses.replace(settings, data=where, network=network)
 
 

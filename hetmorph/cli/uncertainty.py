@@ -29,4 +29,5 @@ def uncertainty(command: list[str], moving, fixed, out, dry_run: bool, **options
     from hetmorph.cli.register import run
 
     mask = options.pop("mask")
-    return run(Job(moving, fixed, mask=mask, outputs={"uncertainty": out}), Settings(**options), command, dry_run)
+    job = Job(moving, fixed, mask=mask, outputs={"uncertainty": out}, result_option="--out")
+    return run(job, Settings(**options), command, dry_run)

@@ -2,8 +2,9 @@
 
 from hetmorph.data.dataset import Dataset
 from hetmorph.data.known_warp import warp_by, warp_known
+from hetmorph.data.lazy import LazyPairs, subset
 from hetmorph.data.noise import add_rician
-from hetmorph.data.pair import LoadedSet, Pair
+from hetmorph.data.pair import Case, LoadedSet, Pair
 from hetmorph.data.pipeline import pipeline
 from hetmorph.data.registry import CROPS, dataset, datasets, is_table, load
 from hetmorph.data.splits import load_splits, make_splits, save_splits, splits_name
@@ -11,8 +12,10 @@ from hetmorph.io import DataError
 
 __all__ = [
     "CROPS",
+    "Case",
     "DataError",
     "Dataset",
+    "LazyPairs",
     "LoadedSet",
     "Pair",
     "add_rician",
@@ -25,6 +28,7 @@ __all__ = [
     "pipeline",
     "save_splits",
     "splits_name",
+    "subset",
     "warp_by",
     "warp_known",
 ]

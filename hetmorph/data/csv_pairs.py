@@ -2,6 +2,8 @@
 
 One row is one pair. Columns `moving` and `fixed` name images; optional: `moving_labels`, `fixed_labels`,
 `split` (train, val or test, in every row), `patient`, `case`. Paths are relative to the table, or to `data_dir`.
+The images of a pair are matched by their headers: where the moving one lies on another grid, it is resampled onto the
+fixed one, as `hetmorph register` does, and so are labels (nearest value).
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ import numpy as np
 
 from hetmorph.data.crop import fit, lost
 from hetmorph.data.dataset import Dataset, Found, Options
-from hetmorph.data.files import check_same_grid, read_array
+from hetmorph.data.files import read_array
 from hetmorph.data.normalise import minmax
 from hetmorph.data.pair import Pair
 from hetmorph.data.splits import NAMES
-from hetmorph.io import DataError, Image
+from hetmorph.io import DataError, Grid, Image, matched_grid, resample
 
 _LOG = logging.getLogger(__name__)
 REQUIRED = ("moving", "fixed")
@@ -47,7 +49,15 @@ class Row:
 
 def dataset(table: Path | str) -> Dataset:
     """The data set that a table describes; labels are discovered in its files."""
-    return Dataset(name=str(table), labels=None, main=None, size=None, find=partial(find, Path(table)), read=read)
+    return Dataset(
+        name=str(table),
+        labels=None,
+        main=None,
+        size=None,
+        find=partial(find, Path(table)),
+        read=read,
+        pieces=lambda rows: [[row] for row in rows],  # all rows with one atlas are one patient
+    )
 
 
 def find(table: Path, data_dir: Path | str | None) -> Found:
@@ -85,7 +95,7 @@ def read(rows: list[Row], options: Options) -> tuple[list[Pair], dict[str, int]]
         options: with `size`, images are cropped or padded round their middle; otherwise kept as they are.
 
     Raises:
-        DataError: a file is missing, damaged, or on another grid than its partner; it is named.
+        DataError: a file is missing, damaged, or its header does not match its partner's; it is named.
     """
     pairs, cut = [], {}
     for row in rows:
@@ -193,27 +203,42 @@ def _division(table: Path, patients: dict[str, list[Row]]) -> dict[str, list[str
 
 
 def _read_row(row: Row, size: tuple[int, ...] | None) -> tuple[Pair, int]:
-    images = [read_array(row.files[name], (2, 3)) for name in REQUIRED]
-    check_same_grid(*images)
-    shape = images[0].array.shape
+    moving, fixed = (read_array(row.files[name], (2, 3)) for name in REQUIRED)
+    shape = fixed.array.shape
     if size is not None and len(size) != len(shape):
-        raise DataError(f"{images[0].path}: expected {len(size)} dimensions as in size {size}, received shape {shape}.")
-    masks = [_labels(row.files[name], image) for name, image in zip(LABEL_COLUMNS, images, strict=True)]
+        raise DataError(f"{fixed.path}: expected {len(size)} dimensions as in size {size}, received shape {shape}.")
+    place = matched_grid(moving, fixed)
+    images = _onto(moving, place, fixed), fixed.array
+    masks = [
+        _labels(row.files[name], image, own, fixed)
+        for name, image, own in zip(LABEL_COLUMNS, (moving, fixed), (place, fixed.grid), strict=True)
+    ]
     kept = [mask if mask is None else fit(mask, size) for mask in masks]
     gone = sum(lost(mask, one) for mask, one in zip(masks, kept, strict=True) if mask is not None)
-    arrays = [fit(image.array, size, minmax) for image in images]
-    return Pair(row.case, row.patient, None, None, *arrays, *kept, images[0].spacing), gone
+    arrays = [fit(image, size, minmax) for image in images]
+    return Pair(row.case, row.patient, None, None, *arrays, *kept, fixed.spacing), gone
 
 
-def _labels(path: Path | None, image: Image) -> np.ndarray | None:
+def _onto(image: Image, place: Grid, fixed: Image, method: str = "linear") -> np.ndarray:
+    """An image that lies at `place`, on the grid of the fixed one; DataError where the two cannot be matched."""
+    dark = 0 if method == "nearest" else float(image.array.min())
+    try:
+        return resample(image.array, place, fixed.grid, method, outside=dark)
+    except ValueError as error:
+        raise DataError(f"{image.path}: {error} (fixed image {fixed.path.name}).") from error
+
+
+def _labels(path: Path | None, image: Image, place: Grid, fixed: Image) -> np.ndarray | None:
+    """Labels of an image that lies at `place`, on the grid of the fixed one; their own may be another."""
     if path is None:
         return None
     labels = read_array(path, (image.array.ndim,))
-    check_same_grid(image, labels)
     low, high = labels.array.min(), labels.array.max()
     if low < 0 or high > 65535 or (labels.array != np.round(labels.array)).any():
         raise DataError(
             f"{path}: expected whole label values from 0 to 65535, received values from {low:g} to {high:g}; "
             "write a segmentation, not probabilities."
         )
-    return labels.array.astype(np.uint8 if high < 256 else np.uint16)
+    own = matched_grid(labels, image)
+    whole = replace(labels, array=labels.array.astype(np.uint8 if high < 256 else np.uint16))
+    return _onto(whole, place if own.same(image.grid) else own, fixed, "nearest")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,8 @@ class Dataset:
         find: `find(data_dir) -> Found`; raises DataError with what would help.
         read: `read(entry of Found.patients, Options)`: the patient's pairs and {case_id: labelled voxels
             outside the crop}; where `between`, a `Subject` instead.
+        pieces: parts of an entry that `read` takes one by one, so that the pairs of one patient need not be in
+            memory together; only of pairs within patients.
         crops: choices of `crop`, the default first; empty: there is none.
         group: stratum of a patient for the division, or None; may raise DataError.
         between: pairs are made between subjects, see `hetmorph.data.subjects`.
@@ -82,6 +84,7 @@ class Dataset:
     size: tuple[int, ...] | None
     find: Callable[[Path | str | None], Found]
     read: Callable[[Any, Options], tuple[list[Pair], dict[str, int]] | Subject]
+    pieces: Callable[[Any], Sequence[Any]] = lambda entry: (entry,)
     crops: tuple[str, ...] = ()
     group: Callable[[Any], str | None] = lambda _: None
     between: bool = False

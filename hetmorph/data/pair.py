@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,12 +59,39 @@ class Pair:
             raise ValueError(f"{self.case_id}: expected {len(shape)} spacings (mm), received {self.spacing}.")
 
 
+class Case(NamedTuple):
+    """What is known of a pair without its images; fields as in `Pair`, `shape` that of its images."""
+
+    case_id: str
+    patient: str
+    slice_index: int | None
+    group: str | None
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+
+    @classmethod
+    def of(cls, pair: Pair) -> Case:
+        """The case of a pair."""
+        return cls(pair.case_id, pair.patient, pair.slice_index, pair.group, pair.moving.shape, pair.spacing)
+
+
+def cases_of(pairs: Sequence[Pair]) -> Sequence[Case]:
+    """The cases of pairs; of a sequence that knows them without reading the images.
+
+    Args:
+        pairs: a list, or `LoadedSet.pairs`.
+    """
+    known = getattr(pairs, "cases", None)
+    return [Case.of(pair) for pair in pairs] if known is None else known
+
+
 @dataclass(frozen=True, eq=False)
 class LoadedSet:
     """What `hetmorph.data.load` returns.
 
     Attributes:
-        pairs: the samples of the split asked for, ordered by patient and slice.
+        pairs: the samples of the split asked for, ordered by patient and slice; of a set that does not fit into
+            memory each is read when it is asked for.
         skipped: (patient, reason) of each case of this split that was left out because its files are bad.
         splits: the whole division, {"train": [patient, …], "val": […], "test": […]}, skipped patients
             included.
@@ -71,12 +100,17 @@ class LoadedSet:
         main: structure that surface distances, failures and validation refer to; None with empty `labels`.
     """
 
-    pairs: list[Pair]
+    pairs: Sequence[Pair]
     skipped: list[tuple[str, str]]
     splits: dict[str, list[str]]
     cut: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     main: str | None = None
+
+    @property
+    def cases(self) -> Sequence[Case]:
+        """What is known of each pair without its images, in the order of `pairs`."""
+        return cases_of(self.pairs)
 
     @property
     def skipped_entries(self) -> list[dict[str, str]]:

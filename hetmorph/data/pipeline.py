@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from hetmorph.data.pair import Pair
+from hetmorph.data.lazy import LazyPairs
+from hetmorph.data.pair import Pair, cases_of
 
 SHIFT_FRACTION = 1 / 16
 GAMMA = 1.25
 DARKEST = 0.85
+READERS = 4  # pairs that are read at once
 
 
 def pipeline(
@@ -25,12 +28,13 @@ def pipeline(
 ) -> tf.data.Dataset:
     """Streams batches `start_step` … `steps - 1` of an endless, reshuffled pass over the pairs.
 
-    Every sample comes up once before any comes up twice. Augmentation is the same for both images of a pair
-    and never interpolates: flips, quarter turns (square images), shifts by whole voxels, gamma and
+    Every sample comes up once before any comes up twice. Each pair is read when its batch is made, a few ahead of
+    the training, and let go again. Augmentation is the same for both images of a pair and never interpolates: flips,
+    quarter turns (in a plane of square voxels and as many of them either way), shifts by whole voxels, gamma and
     brightness within [0, 1].
 
     Args:
-        pairs: samples of one shape `[*S]`.
+        pairs: samples of one shape `[*S]`; `load` gives some that are read when they are needed.
         batch_size: samples a batch; may exceed the number of pairs.
         steps: number of batches of the whole training.
         seed: another seed gives another order and other augmentation.
@@ -40,42 +44,69 @@ def pipeline(
 
     Returns:
         Finite dataset of `((moving, fixed), (fixed, zeros))`, with `bidir` `((moving, fixed), (fixed,
-        moving, zeros))`; float32, images `[B, *S, 1]`, zeros `[B, *S, N]` as the target of the
-        displacement's penalty.
+        moving, zeros))`; float32, images `[B, *S, 1]`. The zeros, target of the displacement's penalty, which looks
+        at the displacement alone, are `[B, 1, …, 1]` and broadcast to it.
 
     Raises:
         ValueError: no pairs, pairs of different shapes, or numbers out of range.
     """
     shape = _common_shape(pairs)
-    for pair in pairs:
-        if not (np.isfinite(pair.moving).all() and np.isfinite(pair.fixed).all()):
-            raise ValueError(f"{pair.case_id}: expected finite intensities, received NaN or infinite ones.")
+    if not isinstance(pairs, LazyPairs):  # those were checked when they were read
+        _check_finite(pairs)
     if batch_size < 1 or not 0 <= start_step <= steps:
         raise ValueError(
             f"expected batch_size >= 1 and 0 <= start_step <= steps, received {batch_size}, {start_step}, {steps}."
         )
-    # one tensor [n, *S, 2], moving and fixed as channels: each operation then treats both alike
-    images = tf.constant(np.stack([np.stack([pair.moving, pair.fixed], -1) for pair in pairs]), tf.float32)
 
-    def batch(step: tf.Tensor) -> tuple:
-        both = tf.gather(images, _indices(step, batch_size, len(pairs), seed))
+    def batch(step: tf.Tensor, samples: tuple[tf.Tensor, tf.Tensor]) -> tuple:
+        both, square = samples
         if augment:
-            both = _augment(both, _key(seed, step, 1), shape)
+            both = _augment(both, square, _key(seed, step, 1), shape)
         moving, fixed = both[..., :1], both[..., 1:]
-        zeros = tf.zeros((batch_size, *shape, len(shape)))
+        zeros = tf.zeros((batch_size,) + (1,) * (len(shape) + 1))
         return (moving, fixed), ((fixed, moving, zeros) if bidir else (fixed, zeros))
 
     numbers = tf.data.Dataset.range(start_step, steps)
-    return numbers.map(batch, num_parallel_calls=1, deterministic=True).prefetch(2)
+    order = numbers.map(lambda step: _indices(step, batch_size, len(pairs), seed)).unbatch()
+    samples = order.map(_reader(pairs, shape), num_parallel_calls=READERS, deterministic=True)
+    samples = samples.batch(batch_size, drop_remainder=True)
+    batches = tf.data.Dataset.zip((numbers, samples)).map(batch, num_parallel_calls=1, deterministic=True)
+    return batches.apply(tf.data.experimental.assert_cardinality(steps - start_step)).prefetch(2)
+
+
+def _reader(pairs: Sequence[Pair], shape: tuple[int, ...]) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Function of a position: both images as the channels of `[*S, 2]`, and whether its first plane may be turned."""
+
+    def read(index: int) -> tuple[np.ndarray, np.bool_]:
+        pair = pairs[int(index)]
+        images = np.stack([pair.moving, pair.fixed], -1).astype(np.float32, copy=False)
+        return images, np.bool_(_turns(shape, pair.spacing))
+
+    def as_tensors(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, square = tf.numpy_function(read, [index], (tf.float32, tf.bool))
+        return tf.ensure_shape(images, (*shape, 2)), tf.ensure_shape(square, ())
+
+    return as_tensors
+
+
+def _turns(shape: tuple[int, ...], spacing: tuple[float, ...]) -> bool:
+    """Whether the first two axes can change places: as many voxels along either, and as wide ones."""
+    return len(shape) > 1 and shape[0] == shape[1] and math.isclose(spacing[0], spacing[1], rel_tol=0.01)
 
 
 def _common_shape(pairs: Sequence[Pair]) -> tuple[int, ...]:
-    if not pairs:
+    if not len(pairs):
         raise ValueError("expected at least one pair, received none.")
-    shapes = {pair.moving.shape for pair in pairs}
+    shapes = {case.shape for case in cases_of(pairs)}
     if len(shapes) > 1:
         raise ValueError(f"expected pairs of one shape (a crop or size gives them one), received {sorted(shapes)[:5]}.")
     return shapes.pop()
+
+
+def _check_finite(pairs: Sequence[Pair]) -> None:
+    for pair in pairs:
+        if not (np.isfinite(pair.moving).all() and np.isfinite(pair.fixed).all()):
+            raise ValueError(f"{pair.case_id}: expected finite intensities, received NaN or infinite ones.")
 
 
 def _key(seed: int, step: tf.Tensor, purpose: int) -> tf.Tensor:
@@ -94,12 +125,14 @@ def _indices(step: tf.Tensor, batch_size: int, count: int, seed: int) -> tf.Tens
     return tf.gather(tf.concat(orders, 0), first - epoch * count + tf.range(batch_size, dtype=tf.int64))
 
 
-def _augment(both: tf.Tensor, key: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+def _augment(both: tf.Tensor, square: tf.Tensor, key: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    """Batches of both images; `square`, `[B]`, says of which the first two axes may change places."""
     batch, rank = both.shape[0], len(shape)
     keys = [tf.random.experimental.stateless_fold_in(key, number) for number in range(2 * rank + 3)]
     if rank > 1 and shape[0] == shape[1]:
         swapped = tf.transpose(both, (0, 2, 1, *range(3, rank + 2)))
-        both = tf.where(_coin(batch, rank, keys[0]), swapped, both)
+        turned = _coin(batch, rank, keys[0]) & tf.reshape(square, (batch,) + (1,) * (rank + 1))
+        both = tf.where(turned, swapped, both)
     for axis in range(rank):
         both = tf.where(_coin(batch, rank, keys[1 + axis]), tf.reverse(both, [1 + axis]), both)
         both = _shift(both, 1 + axis, keys[1 + rank + axis])

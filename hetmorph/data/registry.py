@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-
-import numpy as np
 
 from hetmorph.data import acdc, camus, csv_pairs, echo, hippocampus, oasis2d, phantom, sunnybrook
 from hetmorph.data.dataset import Dataset, Found, Options
 from hetmorph.data.known_warp import warp_known
+from hetmorph.data.lazy import GIB, LazyPairs
 from hetmorph.data.noise import add_rician
 from hetmorph.data.pair import LoadedSet, Pair
 from hetmorph.data.splits import NAMES, check_splits, load_splits, make_splits
-from hetmorph.data.subjects import misfits, pair_subjects
+from hetmorph.data.survey import survey
 from hetmorph.io import DataError
 
 _LOG = logging.getLogger(__name__)
@@ -79,8 +77,9 @@ def load(
     noise: float = 0.0,
     known_warp: float = 0.0,
     rounds: int = 1,
+    memory: float = 4.0,
 ) -> LoadedSet:
-    """Loads one part of a data set into memory.
+    """Loads one part of a data set: every file is read and checked, and images stay in memory as far as they fit.
 
     Args:
         name: one of `datasets()`, or a table of pairs of one's own (.csv, see `hetmorph.data.csv_pairs`).
@@ -98,7 +97,9 @@ def load(
             Patients that are not in it are in no part except "all".
         noise: mean level of Rician noise to add, see `add_rician`; the phantom's own is then left out.
         known_warp: where above 0, `warp_known` with this amplitude (voxels) replaces the fixed images.
-        rounds: sets of subjects: how often each is moving and fixed, see `pair_subjects`.
+        rounds: sets of subjects: how often each is moving and fixed, see `hetmorph.data.subjects.ring`.
+        memory: GiB of images that may stay in memory; pairs beyond are read anew each time they are asked for. The
+            numbers do not depend on it.
 
     Returns:
         A `LoadedSet`: the samples, the skipped cases, the whole division, and what the labels mean.
@@ -121,9 +122,17 @@ def load(
         raise ValueError(f"expected size to be left out, crop 'none' takes the full field of view; received {size}.")
     found = chosen.find(data_dir)
     division = found.splits if splits is None else _given_splits(splits)
-    loaded = _load(chosen, found, split, options, seed, skip_bad, division, rounds)
-    pairs = warp_known(loaded.pairs, seed, known_warp) if known_warp else loaded.pairs
-    return dataclasses.replace(loaded, pairs=add_rician(pairs, noise, seed))
+    adjust = _adjustment(known_warp, noise, seed) if known_warp or noise else None
+    return _load(chosen, found, split, options, seed, skip_bad, division, rounds, adjust, memory * GIB)
+
+
+def _adjustment(known_warp: float, noise: float, seed: int) -> Callable[[Pair], Pair]:
+    """What is done to a pair after reading: it follows from the seed and the pair alone."""
+
+    def adjust(pair: Pair) -> Pair:
+        return add_rician(warp_known(pair, seed, known_warp) if known_warp else pair, noise, seed)
+
+    return adjust
 
 
 def _checked_crop(chosen: Dataset, crop: str | None) -> str | None:
@@ -183,6 +192,8 @@ def _load(
     skip_bad: bool,
     division: dict[str, list[str]] | None,
     rounds: int,
+    adjust: Callable[[Pair], Pair] | None,
+    budget: float,
 ) -> LoadedSet:
     skipped, hint = {}, ""
     if division is None:
@@ -191,32 +202,25 @@ def _load(
         division = make_splits(groups, seed, held_out=found.held_out, least=least)
         hint = f" Drawing one takes at least {3 * least}."
     wanted = _chosen(split, division, list(found.patients), hint)
-    results = []
-    for patient in wanted:
-        if patient in skipped:
-            continue
-        try:
-            results.append(chosen.read(found.patients[patient], options))
-        except DataError as error:
-            if not skip_bad:
-                raise
-            skipped[patient] = str(error)
-    if chosen.between and results and (odd := misfits(results)):
-        if not skip_bad:
-            raise DataError(next(iter(odd.values())))
-        skipped |= odd
-        results = [one for one in results if one.name not in odd]
+    entries = {patient: found.patients[patient] for patient in wanted if patient not in skipped}
+    seen = survey(chosen, entries, options, budget, skip_bad)
+    skipped |= seen.skipped
     left_out = [(patient, skipped[patient]) for patient in wanted if patient in skipped]
-    if not results:
+    if len(left_out) == len(wanted):
         reasons = "\n".join(reason for _, reason in left_out)
         raise DataError(f"no usable case among {len(wanted)} of the {split} split:\n{reasons}")
     try:
-        pairs, cut = pair_subjects(results, seed, rounds) if chosen.between else _joined(results)
+        pairs = seen.between(seed, rounds) if chosen.between else seen.within()
     except DataError as error:
         raise DataError(f"the {split} split: {error} {WAY_OUT}") from error
-    _warn_of_cuts(pairs, cut, options)
-    labels = _labels_in(pairs) if chosen.labels is None else dict(chosen.labels)
-    return LoadedSet(pairs, left_out, division, cut, labels, chosen.main or next(iter(labels), None))
+    if seen.read.full:
+        _warn_of_size(chosen, pairs, budget)
+    if adjust is not None:
+        pairs = pairs.adjusted(adjust, budget)
+        seen.read.forget()
+    _warn_of_cuts(pairs, seen.cut, options)
+    labels = {f"label_{value}": value for value in sorted(seen.values)} if chosen.labels is None else chosen.labels
+    return LoadedSet(pairs, left_out, division, seen.cut, dict(labels), chosen.main or next(iter(labels), None))
 
 
 def _groups(chosen: Dataset, found: Found, skip_bad: bool) -> tuple[dict[str, str | None], dict[str, str]]:
@@ -232,19 +236,16 @@ def _groups(chosen: Dataset, found: Found, skip_bad: bool) -> tuple[dict[str, st
     return groups, skipped
 
 
-def _joined(results: list[tuple[list[Pair], dict[str, int]]]) -> tuple[list[Pair], dict[str, int]]:
-    pairs = [pair for samples, _ in results for pair in samples]
-    return pairs, {case: count for _, gone in results for case, count in gone.items()}
+def _warn_of_size(chosen: Dataset, pairs: LazyPairs, budget: float) -> None:
+    _LOG.warning(
+        "%s: the %d pairs take more than the %.3g GiB of memory they may; the others are read whenever they are used.",
+        chosen.name,
+        len(pairs),
+        budget / GIB,
+    )
 
 
-def _labels_in(pairs: list[Pair]) -> dict[str, int]:
-    """{"label_v": v} for every value v above 0 that occurs."""
-    masks = [mask for pair in pairs for mask in (pair.moving_labels, pair.fixed_labels) if mask is not None]
-    values = sorted({int(value) for mask in masks for value in np.unique(mask)} - {0})
-    return {f"label_{value}": value for value in values}
-
-
-def _warn_of_cuts(pairs: list[Pair], cut: dict[str, int], options: Options) -> None:
+def _warn_of_cuts(pairs: LazyPairs, cut: dict[str, int], options: Options) -> None:
     if not cut:
         return
     _LOG.warning(
@@ -253,6 +254,6 @@ def _warn_of_cuts(pairs: list[Pair], cut: dict[str, int], options: Options) -> N
         options.size,
         len(cut),
         len(pairs),
-        "pairs" if pairs[0].slice_index is None else "slices",
+        "pairs" if pairs.cases[0].slice_index is None else "slices",
         ", ".join(list(cut)[:3]) + (", …" if len(cut) > 3 else ""),
     )

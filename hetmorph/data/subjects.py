@@ -26,6 +26,8 @@ def fitted_subject(name: str, image: Image, labels: np.ndarray | None, size: tup
 
 def misfits(subjects: Sequence[Subject]) -> dict[str, str]:
     """Why subjects cannot be paired voxel by voxel: another voxel size or other axes than most of them have."""
+    if not subjects:
+        return {}
     reasons = {}
     spacings = np.array([one.spacing for one in subjects])
     close = [np.isclose(spacings, spacing, rtol=0.01, atol=0).all(1) for spacing in spacings]
@@ -40,42 +42,36 @@ def misfits(subjects: Sequence[Subject]) -> dict[str, str]:
     return {name: f"{reason}; resample it or leave it out (--skip-bad)." for name, reason in reasons.items()}
 
 
-def pair_subjects(subjects: Sequence[Subject], seed: int = 0, rounds: int = 1) -> tuple[list[Pair], dict[str, int]]:
+def ring(names: Sequence[str], seed: int = 0, rounds: int = 1) -> list[tuple[str, str]]:
     """Pairs each subject with others round a ring.
 
     The subjects stand in a ring whose order comes from a hash of seed and name. In round k each is the
     fixed image to the k-th before it: n subjects give n pairs a round, each subject once moving and once
-    fixed, no pair twice. `Pair.patient` is the fixed subject.
+    fixed, no pair twice.
 
     Args:
-        subjects: two or more, of one shape.
+        names: of two or more subjects.
         seed: another seed gives another ring.
         rounds: 1 … n - 1.
 
     Returns:
-        The pairs, ordered by fixed subject, and {case_id: labelled voxels that crops cut off}.
+        (moving, fixed) of each pair, ordered by the fixed subject.
 
     Raises:
         DataError: too few subjects for so many rounds.
     """
-    if not 1 <= rounds < len(subjects):
+    if not 1 <= rounds < len(names):
         raise DataError(
-            f"expected more subjects than rounds of pairs, received {len(subjects)} subjects and rounds={rounds}; "
+            f"expected more subjects than rounds of pairs, received {len(names)} subjects and rounds={rounds}; "
             "add subjects or ask for fewer rounds."
         )
-    ring = sorted(subjects, key=lambda one: hashlib.sha256(f"{seed}/ring/{one.name}".encode()).hexdigest())
-    pairs, cut = [], {}
-    for place, fixed in sorted(enumerate(ring), key=lambda entry: entry[1].name):
-        for step in range(1, rounds + 1):
-            moving = ring[place - step]
-            pair = _pair(moving, fixed)
-            pairs.append(pair)
-            if moving.cut + fixed.cut:
-                cut[pair.case_id] = moving.cut + fixed.cut
-    return pairs, cut
+    order = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/ring/{name}".encode()).hexdigest())
+    places = sorted(enumerate(order), key=lambda entry: entry[1])
+    return [(order[place - step], fixed) for place, fixed in places for step in range(1, rounds + 1)]
 
 
-def _pair(moving: Subject, fixed: Subject) -> Pair:
+def pair_of(moving: Subject, fixed: Subject) -> Pair:
+    """The pair of two subjects; its `patient` is the fixed one."""
     return Pair(
         case_id=f"{moving.name}_to_{fixed.name}",
         patient=fixed.name,

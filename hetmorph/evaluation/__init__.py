@@ -7,6 +7,7 @@ from hetmorph.evaluation.known_truth import KINDS, Case, known_pair, measure
 from hetmorph.evaluation.paired import compare, compare_runs, over_seeds, read_cases
 from hetmorph.evaluation.partial import Partial, fingerprint
 from hetmorph.evaluation.predictor import Prediction, Predictor, RegistrationFailed, load
+from hetmorph.evaluation.slices import SliceBySlice, for_cases
 from hetmorph.evaluation.summary import pick_cases, summarise, write_cases, write_summary
 from hetmorph.evaluation.table import markdown
 from hetmorph.evaluation.uncertainty import Curves
@@ -22,12 +23,14 @@ __all__ = [
     "Prediction",
     "Predictor",
     "RegistrationFailed",
+    "SliceBySlice",
     "compare",
     "compare_runs",
     "evaluate",
     "evaluate_each",
     "evaluate_pair",
     "fingerprint",
+    "for_cases",
     "known_pair",
     "load",
     "markdown",

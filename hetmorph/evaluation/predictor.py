@@ -309,22 +309,24 @@ def _load_keras(path: Path):
 
 def _load_savedmodel(folder: Path):
     try:
-        with _unmentioned("unsaved custom gradients"):  # exports hold none on purpose
+        with unmentioned("unsaved custom gradients"):  # exports hold none on purpose
             return tf.saved_model.load(str(folder))
     except (OSError, ValueError, tf.errors.OpError) as error:
         raise ValueError(f"{folder} does not load as a SavedModel: {str(error).splitlines()[0]}") from error
 
 
 @contextlib.contextmanager
-def _unmentioned(text: str) -> Iterator[None]:
+def unmentioned(text: str) -> Iterator[None]:
     """Leave out TensorFlow's warnings that hold `text`; others are logged."""
-    logger = logging.getLogger("absl")
+    loggers = [logging.getLogger(name) for name in ("absl", "tensorflow")]
 
     def others(record: logging.LogRecord) -> bool:
         return text not in record.getMessage()
 
-    logger.addFilter(others)
+    for logger in loggers:
+        logger.addFilter(others)
     try:
         yield
     finally:
-        logger.removeFilter(others)
+        for logger in loggers:
+            logger.removeFilter(others)

@@ -151,7 +151,7 @@ def read_image(path: Path | str, ndim: int | None = None, finite: bool = True) -
         where = tuple(int(index) for index in bad[0])
         raise DataError(
             f"{path}: {len(bad)} voxels are NaN or infinite, the first at {where}; "
-            "replace them in the file or leave the case out (--skip-bad)."
+            "replace them in the file or leave the case out."
         )
     if not np.isfinite(image.affine).all():
         raise DataError(f"{path}: the affine of the header holds NaN or infinity; set its sform and qform.")

@@ -177,7 +177,7 @@ def by_slice(moving: Image, fixed: Image, ndims: int | None) -> bool:
         if image.array.ndim not in (2, 3):
             raise DataError(
                 f"{image.path}: expected a 2-D or 3-D image, received shape {image.array.shape}; "
-                "a sequence is registered with its reference frame (--reference)."
+                "a sequence is registered with its reference frame: hetmorph register --reference."
             )
     if moving.array.ndim != n:
         raise DataError(

@@ -5,6 +5,7 @@ from hetmorph.serving.client import Client, ServedPredictor, ServingError, is_en
 from hetmorph.serving.deploy import Deployment, deploy
 from hetmorph.serving.export import export_savedmodel
 from hetmorph.serving.warmup import read_warmup, write_warmup
+from hetmorph.serving.weights import read_weights, start_from
 
 __all__ = [
     "Check",
@@ -17,5 +18,7 @@ __all__ = [
     "export_savedmodel",
     "is_endpoint",
     "read_warmup",
+    "read_weights",
+    "start_from",
     "write_warmup",
 ]

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
 from hetmorph.evaluation import wrap
-from hetmorph.evaluation.predictor import NAMES, Prediction, SavedModelPredictor, savedmodel_folder
+from hetmorph.evaluation.predictor import NAMES, Prediction, SavedModelPredictor, savedmodel_folder, unmentioned
 from hetmorph.serving.client import Client, ServingError, is_endpoint
 from hetmorph.serving.deploy import labels_in, versions
 from hetmorph.serving.warmup import FILE, LIMIT, meta_graph, read_warmup
@@ -123,8 +123,10 @@ class _Session:
 
     def __init__(self, folder: Path):
         self._session = tf.compat.v1.Session(graph=tf.Graph())
-        with self._session.graph.as_default():
-            self._signatures = tf.compat.v1.saved_model.load(self._session, ["serve"], str(folder)).signature_def
+        # Deprecated in Python, whose other loader is not the one that a server has.
+        with self._session.graph.as_default(), unmentioned("deprecated"):
+            loaded = tf.compat.v1.saved_model.load(self._session, ["serve"], str(folder))
+        self._signatures = loaded.signature_def
         if "register" not in self._signatures:
             raise ValueError(f"no signature 'register', found {sorted(self._signatures)}")
         wrong = [n for n in NAMES[:2] if n not in self._signatures["register"].outputs]

@@ -51,12 +51,13 @@ def write_reports(
     Raises:
         ValueError: pairs and rows of different number, or of other cases.
     """
-    if [pair.case_id for pair in loaded.pairs] != [row["case_id"] for row in rows]:
-        raise ValueError(f"expected one row for each pair, in their order, got {len(loaded.pairs)} and {len(rows)}")
+    cases = [case.case_id for case in loaded.cases]
+    if cases != [row["case_id"] for row in rows]:
+        raise ValueError(f"expected one row for each pair, in their order, got {len(cases)} and {len(rows)}")
     folder, rows = Path(folder), as_numbers(rows)
     order = worst_first(rows, loaded.main)
     order.sort(key=lambda i: not rows[i]["failed"])
-    names = file_names([pair.case_id for pair in loaded.pairs])
+    names = file_names(cases)
     links, flags, written = {}, {}, []
     for i in tqdm(order[:most], desc="reports", unit="case", disable=not progress):
         pair, row = loaded.pairs[i], rows[i]

@@ -1,11 +1,13 @@
+import threading
 import warnings
+import weakref
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
-from hetmorph.callbacks import Checkpoint, SanityCheck, SanityWarning, ValidationDice, latest_checkpoint
+from hetmorph.callbacks import Checkpoint, Heartbeat, SanityCheck, SanityWarning, ValidationDice, latest_checkpoint
 from hetmorph.networks import VxmDense
 
 
@@ -88,6 +90,92 @@ def test_validation_leaves_out_pairs_without_the_label():
     assert callback.score() == 1.0
     with pytest.raises(ValueError, match="none of the 1 validation pairs has label 2"):
         ValidationDice([empty])
+
+
+def test_training_starts_with_the_undeformed_score(capsys):
+    callback = ValidationDice([labelled(2)], name="myo")
+    assert 0.5 < callback.undeformed < 0.9
+    callback.on_train_begin()
+    assert f"validation Dice of myo, undeformed: {callback.undeformed:.4f} (mean of 1 pairs)" in capsys.readouterr().out
+    callback.set_model(Fake([0.0, 0.0]))
+    assert callback.score() == callback.undeformed
+
+
+def test_a_model_that_is_worse_than_none_is_warned_of_each_time_it_falls():
+    callback, told = ValidationDice([labelled(2)]), []
+    for epoch, shift in enumerate([0.0, 2.0, 3.0, -2.0, 2.0]):
+        callback.set_model(Fake([shift, 0.0]))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            callback.on_epoch_end(epoch, {})
+        told += [
+            epoch for w in caught if w.category is SanityWarning and "below that of the undeformed" in str(w.message)
+        ]
+    assert told == [1, 4]
+
+
+def test_validation_reads_pairs_in_turn_and_keeps_none():
+    made = []
+
+    class Pairs:
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, index):
+            if index >= 6:
+                raise IndexError
+            pair = labelled(2)
+            pair.moving, pair.fixed = (np.zeros((16, 16), "float32") for _ in range(2))
+            made.append(weakref.ref(pair.moving))
+            return pair
+
+    callback = ValidationDice(Pairs())
+    callback.set_model(Fake([-2.0, 0.0]))
+    assert callback.score() == 1.0 and len(callback.used) == 6 < len(made)
+    assert not any(reference() is not None for reference in made)
+
+
+def beating(model, steps, epochs=1, **options):
+    """What a heartbeat says of a training of `steps` in each epoch, whose graph is `model.train_function`."""
+    beat = Heartbeat(**options)
+    beat.set_model(model)
+    beat.set_params({"epochs": epochs, "steps": steps})
+    for epoch in range(epochs):
+        beat.on_epoch_begin(epoch)
+        for batch in range(steps):
+            beat.on_train_batch_begin(batch)
+            yield beat
+            beat.on_train_batch_end(batch, {"loss": 0.5 + batch})
+
+
+def test_heartbeat_tells_of_compiling_and_of_each_new_graph(capsys):
+    model = SimpleNamespace(train_function=object())
+    for step, _ in enumerate(beating(model, 3, 2)):
+        if step == 2:
+            model.train_function = object()  # a phase begins
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["epoch 1/2 step 1/3"] * 2 + ["epoch 2/2 step 1/3"] * 2
+    assert "traced and compiled" in lines[0] and "loss 0.5; compiled and done after" in lines[1]
+
+
+def test_heartbeat_says_where_it_is():
+    states = [beat.status() for beat in beating(SimpleNamespace(train_function=object()), 2)]
+    assert states[0].startswith("epoch 1/1 step 1/2: still compiling, ") and states[1] == "epoch 1/1 step 2/2: loss 0.5"
+
+
+@pytest.mark.parametrize("steps", [True, False])
+def test_heartbeat_beats_while_a_step_is_silent_and_ends_with_the_training(steps, monkeypatch):
+    said, enough = [], threading.Event()
+    monkeypatch.setattr(Heartbeat, "_say", lambda self, line: said.append(line) or (len(said) > 3 and enough.set()))
+    model = SimpleNamespace(train_function=object())
+    with pytest.raises(KeyboardInterrupt), Heartbeat(interval=0.001, steps=steps) as beat:
+        beat.set_model(model)
+        beat.set_params({})
+        beat.on_epoch_begin(0)
+        beat.on_train_batch_begin(0)
+        assert enough.wait(60)  # it goes on saying so while the step compiles
+        raise KeyboardInterrupt
+    assert not beat._thread.is_alive() and all("compil" in line for line in said)
 
 
 def test_best_model_is_kept(tmp_path):

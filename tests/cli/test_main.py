@@ -1,6 +1,7 @@
 """The command as a whole: help, errors, start, doctor."""
 
-import importlib
+import importlib.util
+import logging
 import os
 import re
 import subprocess
@@ -8,12 +9,26 @@ import sys
 from pathlib import Path
 
 import pytest
+from tensorflow.python.util import deprecation
 
+from hetmorph.cli.errors import line_of
 from hetmorph.cli.main import cli
 from hetmorph.cli.models import find_model
 from tests.cli.conftest import arrays
 
 ROOT = Path(__file__).resolve().parents[2]
+SERVING = "tensorflow_serving"
+
+
+class Heard(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.records = []
+
+    def emit(self, record):
+        self.records.append(record.getMessage())
 
 
 @pytest.mark.parametrize("verb", sorted(set(cli.commands) - {"train", "evaluate"}))
@@ -114,6 +129,15 @@ def test_doctor_says_what_does_not_work(hetmorph, monkeypatch):
     assert "FAILED TensorFlow: ZeroDivisionError" in said and "-  shipped model: none in nowhere" in said
 
 
+def test_doctor_says_what_warm_up_lacks(hetmorph, monkeypatch):
+    import hetmorph.cli.doctor as doctor
+
+    there = importlib.util.find_spec
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None if name == SERVING else there(name))
+    [line] = [line for line in hetmorph("doctor", "--dry-run").output.splitlines() if "extra serving" in line]
+    assert "export --warmup" in line and f"missing {SERVING}: pip install --no-deps" in line and "[serving]" not in line
+
+
 def test_models_are_found_by_name(tmp_path, monkeypatch):
     (tmp_path / "mine" / "1").mkdir(parents=True)
     monkeypatch.setenv("HETMORPH_MODELS", str(tmp_path))
@@ -140,13 +164,28 @@ def test_export(hetmorph, tmp_path, models):
 def test_serve_check(hetmorph, tmp_path, models):
     hetmorph("export", "--model", models["het2d"], "--out", tmp_path / "served")
     assert "would check" in hetmorph("serve-check", tmp_path / "served", "--dry-run").output
+    deprecation._PRINTED_WARNING.clear()  # TensorFlow says each thing once
+    logging.getLogger("tensorflow").addHandler(heard := Heard())
     said = hetmorph("serve-check", tmp_path / "served", "--model", models["het2d"], "--size", "24x20").output
-    assert "ok   equals the local model" in said and "FAIL" not in said
+    logging.getLogger("tensorflow").removeHandler(heard)
+    assert "ok   equals the local model" in said and "FAIL" not in said and not heard.records
     assert (
         "FAIL equals the local model"
         in hetmorph("serve-check", tmp_path / "served", "--model", "acdc_vxm_het", status=1).output
     )
     assert "no model" in hetmorph("serve-check", tmp_path / "gone", status=2).stderr
+
+
+@pytest.mark.parametrize("verb", ["report", "uncertainty"])
+def test_messages_call_the_result_what_the_verb_calls_it(hetmorph, volumes, verb):
+    pair = ("--moving", volumes / "m.nii.gz", "--fixed", volumes / "f.nii.gz")
+    said = hetmorph(verb, *pair, "--out", volumes / "page.txt", status=2).stderr
+    assert f"hetmorph {verb}: error: --out {volumes / 'page.txt'}: expected a name that ends in" in said
+
+
+def test_advice_on_memory_is_that_of_the_verb():
+    assert "--spacing" in line_of(MemoryError()) and "--batch-size" in line_of(MemoryError(), "train")
+    assert line_of(MemoryError(), "export") == "not enough memory"
 
 
 def test_uncertainty(hetmorph, volumes, models):

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 
 from hetmorph.data import DataError, load
 from hetmorph.data.dataset import Subject
-from hetmorph.data.subjects import misfits, pair_subjects
+from hetmorph.data.subjects import misfits, pair_of, ring
 from tests.data.sets import save, write_hippocampus
 
 IMAGE = np.zeros((2, 2), np.float32)
 KNOWN = [("s002", "s000"), ("s003", "s001"), ("s001", "s002"), ("s000", "s003")]
 
 
-def subjects(count, cut=0):
-    return [Subject(f"s{number:03d}", IMAGE, None, (1.0, 1.0), cut) for number in range(count)]
+def subjects(count):
+    return [Subject(name, IMAGE, None, (1.0, 1.0)) for name in names(count)]
 
 
-def names(pairs):
-    return [tuple(pair.case_id.split("_to_")) for pair in pairs]
+def names(count):
+    return [f"s{number:03d}" for number in range(count)]
 
 
 @settings(deadline=None, max_examples=30)
@@ -32,7 +32,7 @@ def names(pairs):
 def test_each_is_as_often_moving_as_fixed_never_with_itself_and_no_pair_comes_twice(count, rounds, seed):
     if rounds >= count:
         return
-    pairs = names(pair_subjects(subjects(count), seed, rounds)[0])
+    pairs = ring(names(count), seed, rounds)
     assert len(set(pairs)) == len(pairs) == count * rounds
     assert all(moving != fixed for moving, fixed in pairs)
     for role in (0, 1):
@@ -40,7 +40,7 @@ def test_each_is_as_often_moving_as_fixed_never_with_itself_and_no_pair_comes_tw
 
 
 def test_one_round_is_one_ring():
-    after = dict(names(pair_subjects(subjects(20))[0]))
+    after = dict(ring(names(20)))
     seen, place = set(), "s000"
     while place not in seen:
         seen.add(place)
@@ -49,27 +49,32 @@ def test_one_round_is_one_ring():
 
 
 def test_pairs_follow_from_seed_and_names_alone():
-    one = names(pair_subjects(subjects(12), 1)[0])
-    assert one == names(pair_subjects(subjects(12)[::-1], 1)[0]) != names(pair_subjects(subjects(12), 2)[0])
+    one = ring(names(12), 1)
+    assert one == ring(names(12)[::-1], 1) != ring(names(12), 2)
     # written down once; a change would silently change every test set of pairs
-    assert names(pair_subjects(subjects(4))[0]) == KNOWN
+    assert ring(names(4)) == KNOWN
 
 
 def test_the_fixed_subject_is_the_patient_and_gives_the_order():
-    pairs, _ = pair_subjects(subjects(7), rounds=2)
-    assert [pair.patient for pair in pairs] == [fixed for _, fixed in names(pairs)] == sorted(p.patient for p in pairs)
+    fixed = [one for _, one in ring(names(7), rounds=2)]
+    assert fixed == sorted(fixed)
+    assert pair_of(*subjects(2)).patient == "s001"
 
 
-def test_voxels_cut_from_either_are_counted():
-    pairs, cut = pair_subjects([*subjects(2), Subject("t", IMAGE, None, (1.0, 1.0), 5)])
-    assert sorted(cut.values()) == [5, 5] and all("t" in case.split("_to_") for case in cut)
-    assert set(cut) <= {pair.case_id for pair in pairs}
+def test_voxels_cut_from_either_are_counted(tmp_path):
+    folder = write_hippocampus(tmp_path, 4)
+    loaded = load("hippocampus", folder, split="all", size=(6, 6, 6))
+    for pair in loaded.pairs:
+        files = [folder / "labelsTr" / f"{name}.nii.gz" for name in pair.case_id.split("_to_")]
+        there = sum(np.count_nonzero(nib.load(file).dataobj) for file in files)
+        left = np.count_nonzero(pair.moving_labels) + np.count_nonzero(pair.fixed_labels)
+        assert loaded.cut[pair.case_id] == there - left > 0
 
 
 @pytest.mark.parametrize(("count", "rounds"), [(1, 1), (0, 1), (3, 3), (3, 0)])
 def test_too_few_subjects_are_said(count, rounds):
     with pytest.raises(DataError, match=f"received {count} subjects and rounds={rounds}"):
-        pair_subjects(subjects(count), rounds=rounds)
+        ring(names(count), rounds=rounds)
 
 
 @pytest.mark.parametrize(

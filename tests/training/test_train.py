@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from hetmorph import data
 from hetmorph.cli import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,7 +147,9 @@ EFFECTS = [
     (["--noise", "0.1"], "data.noise", 0.1),
     (["--known-warp", "4"], "data.known_warp", 4.0),
     (["--rounds", "2"], "data.rounds", 2),
+    (["--memory", "0.5"], "data.memory", 0.5),
     (["--size", "64", "48"], "data.size", (64, 48)),
+    (["--init", "acdc_vxm_het"], "network.init", "acdc_vxm_het"),
     (["--int-steps", "3"], "network.int_steps", 3),
     (["--objective", "ncc", "--window", "5"], "objective.window", 5),
     (["--objective", "mi", "--bins", "8"], "objective.bins", 8),
@@ -176,6 +179,34 @@ def test_every_flag_is_among_those():
     plumbing = {"--help", "--config", "--out", "--resume", "--dry-run"}
     flags = {o for action in train.parser()._actions for o in action.option_strings if o.startswith("--")}
     assert flags - plumbing == {flag for flags, *_ in EFFECTS for flag in flags if flag.startswith("--")}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_training_starts_from_another_model(tiny, finished, tmp_path, capsys):
+    def first(*flags):
+        return train.main(["--config", str(tiny), "--objective", "mse", "--steps", "1", *flags])
+
+    saved, out = finished / "model.keras", tmp_path / "out"
+    assert first("--init", str(saved), "--out", str(out), "--dry-run") == 0
+    assert f"would start from {saved}" in capsys.readouterr().out
+    assert first("--init", str(saved), "--lr", "1e-30", "--out", str(out)) == 0
+    assert f"starts from the weights of {saved}\n" in capsys.readouterr().out
+    there = {v.path: v.numpy() for v in keras.saving.load_model(saved).weights}
+    for variable in keras.saving.load_model(out / "model.keras").weights:
+        np.testing.assert_allclose(variable, there[variable.path], atol=1e-6)
+    assert first("--init", "nothing", "--out", str(tmp_path / "none")) == 2
+    assert "no model 'nothing'" in capsys.readouterr().err
+
+
+def test_a_file_that_goes_bad_while_training_is_named():
+    def gone(_):
+        raise data.DataError("moving7.nii.gz: no such file.")
+
+    pairs = data.LazyPairs([data.Case("c", "p", None, None, (16, 16), (1.0, 1.0))], [0], gone)
+    with pytest.raises(tf.errors.OpError) as caught:
+        next(iter(data.pipeline(pairs, 1, 1, 0)))
+    error = train._reading_error(caught.value)
+    assert isinstance(error, data.DataError) and str(error) == "moving7.nii.gz: no such file."
 
 
 def test_flags_take_precedence_over_the_file(tiny):
