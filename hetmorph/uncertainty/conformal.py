@@ -144,6 +144,10 @@ class Calibration:
     triage: Triage
     about: dict
 
+    def of_slices(self, ndims: int) -> bool:
+        """Whether it is of 2-D images, so that one of more axes is taken slice by slice, along the last."""
+        return self.about.get("ndims") == 2 and ndims == 3
+
     def judge(self, maps: Mapping[str, np.ndarray], region: np.ndarray | None = None) -> tuple[np.ndarray, str]:
         """What the calibration says about a new case.
 
@@ -154,9 +158,16 @@ class Calibration:
         Returns:
             The bound of the error `[*S]`, voxels, NaN where a map is; and "accept", "review" or "reject".
         """
-        bound = self.bound(self.combination(maps))
+        bound = self.bound(self._combined(maps))
         values = bound[np.isfinite(bound) if region is None else region & np.isfinite(bound)]
         return bound, self.triage.flag(float(values.mean()) if values.size else math.nan)
+
+    def _combined(self, maps: Mapping[str, np.ndarray]) -> np.ndarray:
+        shape = next(iter(maps.values())).shape
+        if not self.of_slices(len(shape)):
+            return self.combination(maps)
+        slices = ({name: one[..., z] for name, one in maps.items()} for z in range(shape[-1]))
+        return np.stack([self.combination(one) for one in slices], -1)
 
     def save(self, path) -> None:
         """Write as JSON, complete or not at all."""

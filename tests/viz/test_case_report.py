@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from hetmorph.evaluation import Prediction, evaluate_pair
+from hetmorph.evaluation import Prediction
 from hetmorph.uncertainty import (
     Bound,
     Calibration,
@@ -17,7 +17,7 @@ from hetmorph.uncertainty import (
     residual_uncertainty,
 )
 from hetmorph.viz import case_report
-from tests.evaluation.fakes import constant, heart, pair, shifted_pair, volume
+from tests.evaluation.fakes import HEART, constant, evaluate_pair, heart, pair, shifted_pair, volume
 from tests.viz.pages import Page, assert_self_contained, displacement_map, hostile
 
 CALIBRATION = Calibration(
@@ -38,7 +38,7 @@ def registered(sample, u=(-3, 0), noise=True):
 def report(tmp_path, sample=None, prediction=None, **more):
     sample = shifted_pair(3) if sample is None else sample
     prediction = registered(sample) if prediction is None else prediction
-    return Page(case_report(sample, prediction, tmp_path / "case.html", **more))
+    return Page(case_report(sample, prediction, tmp_path / "case.html", **HEART | more))
 
 
 def no_nan(page):
@@ -256,7 +256,7 @@ def test_what_is_missing_is_absent_with_a_line_that_says_so(tmp_path):
 
 
 def test_a_pair_that_was_not_registered_is_shown_as_it_is(tmp_path):
-    page = Page(case_report(shifted_pair(3), None, tmp_path / "x.html"))
+    page = Page(case_report(shifted_pair(3), None, tmp_path / "x.html", **HEART))
     assert "Not registered registration failed: no prediction" in page.text
     assert page.titles() == ["Moving", "Fixed", "Difference before", "Checkerboard before", "Labels before"]
     assert "moved (after)" not in page.text
