@@ -202,7 +202,7 @@ def _read_row(row: Row, size: tuple[int, ...] | None) -> tuple[Pair, int]:
     kept = [mask if mask is None else fit(mask, size) for mask in masks]
     gone = sum(lost(mask, one) for mask, one in zip(masks, kept, strict=True) if mask is not None)
     arrays = [fit(image.array, size, minmax) for image in images]
-    return Pair(row.case, row.patient, None, None, *arrays, *kept, images[0].spacing), gone
+    return Pair(row.case, row.patient, None, None, *arrays, *kept, images[0].spacing, in_mm=images[0].in_mm), gone
 
 
 def _labels(path: Path | None, image: Image) -> np.ndarray | None:
