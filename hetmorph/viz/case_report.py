@@ -226,7 +226,8 @@ def _source(case: ReportedCase, calibration, about: Mapping) -> Html:
         for name, one in case.maps.items()
     }
     if calibration is not None:
-        facts |= {f"calibration, {key}": value for key, value in calibration.about.items()}
+        listed = {key: ", ".join(map(str, v)) if isinstance(v, list) else v for key, v in calibration.about.items()}
+        facts |= {f"calibration, {key}": value for key, value in listed.items()}
     rows = [element("tr", element("th", key, scope="row"), element("td", str(value))) for key, value in facts.items()]
     note = "For research. No medical device, and no substitute for looking at the images."
     return element(
