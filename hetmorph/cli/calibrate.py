@@ -2,8 +2,8 @@
 
 Each image is warped by known random transforms of four kinds and registered again: fixed(x) = moving(τ(x)). So the
 error of the displacement u is known at every voxel. Direction: u lies on the grid of the fixed image and pulls,
-moved(x) = moving(x + u(x)). The patients are divided by themselves: a third of them choose the combination of the maps of
-uncertainty, on the others bound and limits are calibrated. Bounds and errors are in voxels.
+moved(x) = moving(x + u(x)). The patients are divided by themselves: a third of them choose the combination of the maps
+of uncertainty, on the others bound and limits are calibrated. Bounds and errors are in voxels.
 
 Writes one file. Beside the model, as calibration.json, evaluate --report, report and register --report find it by
 themselves. Printed is how bound and limits do on each patient when they come from the others.

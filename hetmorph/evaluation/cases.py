@@ -66,7 +66,7 @@ def evaluate(
         maps: estimates of uncertainty by name, functions of a pair that return an `uncertainty.UncertaintyMap`; each
             adds the columns `registered_<name>_…` of `evaluation.maps`. Left out of pairs that could not be registered.
         judge: function of a pair that returns a verdict and the mean bound of the error, voxels: columns `verdict` and
-            `registered_bound_mean`. What could not be registered is rejected.
+            `registered_bound_mean`. What could not be registered is rejected; "review" where the judge could not.
 
     Returns:
         Dictionaries with `case_id, patient, slice_index, group, failed, unscored`, perhaps `verdict`, and each metric
@@ -180,7 +180,7 @@ def _row_of(
         for name, estimate in (maps or {}).items():
             registered |= _map_scores(name, estimate, pair, prediction)
         if judge is not None:
-            verdict["verdict"], registered["bound_mean"] = judge(pair)
+            verdict["verdict"], registered["bound_mean"] = _judged(judge, pair)
         if not unscored and math.isnan(registered["hd_px"]):
             failed = f"{main} vanished by warping"
     row = {
@@ -203,6 +203,14 @@ def _registered(predictor, pair) -> tuple[Prediction | None, str]:
     except RegistrationFailed as error:
         return None, f"registration failed: {error}"
     return prediction, "" if _finite(prediction) else "prediction not finite"
+
+
+def _judged(judge: Callable, pair) -> tuple[str, float]:
+    """The verdict; of a pair whose maps cannot be made, somebody has to look at it."""
+    try:
+        return judge(pair)
+    except RegistrationFailed:
+        return "review", math.nan
 
 
 def _map_scores(name: str, estimate: Callable, pair, prediction: Prediction) -> dict[str, float]:

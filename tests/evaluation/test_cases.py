@@ -198,6 +198,8 @@ def test_a_judge_adds_its_verdict_and_what_gave_no_answer_is_rejected():
     assert [row["verdict"] for row in rows] == ["accept", ""] and rows[0]["registered_bound_mean"] == 0.5
     (row,) = evaluate(broken, pairs[:1], progress=False, judge=lambda one: judge[one.case_id])
     assert row["verdict"] == "reject" and "no luck" in row["failed"]
+    (row,) = evaluate(NOTHING, pairs[:1], progress=False, judge=lambda one: broken(one, one))
+    assert row["verdict"] == "review" and math.isnan(row["registered_bound_mean"])
 
 
 def test_distances_are_computed_once_in_voxels_and_once_in_millimetres(monkeypatch):

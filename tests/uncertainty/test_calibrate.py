@@ -38,9 +38,7 @@ def test_every_patient_is_on_one_side_and_enough_are_left_for_the_bound(seed):
 
 
 def test_too_few_patients_are_told_what_they_are_enough_for():
-    with pytest.raises(
-        ValueError, match="at least 10 patients .*9 for the bound.* are 6, enough for 0.83"
-    ):
+    with pytest.raises(ValueError, match="at least 10 patients .*9 for the bound.* are 6, enough for 0.83"):
         divide(PATIENTS[:6], 0.9)
     divide(PATIENTS[:6], 0.83)
 

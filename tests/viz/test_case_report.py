@@ -181,6 +181,30 @@ def test_lengths_and_maps_of_displacements_are_in_millimetres(tmp_path):
     assert page.all("p", within=page.plate("Map: spread"))[-1]["text"] == "mm"
 
 
+def test_voxels_of_unknown_size_are_no_millimetres(tmp_path):
+    sample = shifted_pair(3, in_mm=False)
+    page = report(tmp_path, sample, maps={"spread": displacement_map("spread", np.ones((32, 32)))})
+    shown = page.text.replace("HD95 mm", "")
+    assert " mm" not in shown and "voxel of unknown size" in shown and "fixed grid · length in voxels" in shown
+
+
+def test_sigma_is_shown_once_and_distances_name_their_structure(tmp_path):
+    page = report(tmp_path, maps={"variance": displacement_map("variance", np.ones((32, 32)))})
+    assert page.titles() == PLATES
+    assert "HD95 MYO" in page.by_id("verdict")["text"]
+    headings = [cells[0]["text"] for cells in page.table(page.all("table", "scores")[0])]
+    assert {"HD95 MYO px", "HD95 MYO mm"} <= set(headings)
+
+
+def test_long_numbers_leave_the_ticks_for_the_title_of_the_axis(tmp_path):
+    sample = dataclasses.replace(shifted_pair(3), fixed=shifted_pair(3).fixed + np.float32(3e-3))
+    page = report(tmp_path, sample)
+    (chart,) = page.all("figure", "chart")
+    texts = [one["text"] for one in page.all("text", within=chart)]
+    assert any("intensity² · 10⁻" in text for text in texts)
+    assert all(len(text) <= 4 for text in texts if text.replace(".", "").isdigit())
+
+
 def test_a_map_without_a_unit_is_not_called_a_standard_deviation(tmp_path):
     sample = shifted_pair(3)
     maps = {
