@@ -81,7 +81,8 @@ def calibrate(
     triage = limits(kept, combination, bound, tolerance)
     coverages, flags = _left_out(kept, combination, coverage, tolerance)
     told = {"patients": f"{len(bounding)}, and {len(choosing)} that chose the maps", "cases": len(kept)}
-    told |= {"ndims": kept[0].error.ndim}
+    sizes = np.array([case.error.shape for case in kept])
+    told |= {"ndims": sizes.shape[1], "smallest": sizes.min(0).tolist(), "largest": sizes.max(0).tolist()}
     return Calibration(combination, bound, triage, {**(about or {}), **told}), coverages, flags
 
 
