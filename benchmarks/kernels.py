@@ -54,7 +54,8 @@ def _table(results: list[dict], threads: int, contenders: list[Contender]) -> st
         what = f"{result['operation']}, {result['ndims']}-D{', with gradients' if result['backward'] else ''}"
         ratios = [f"{seconds[o] / seconds[OURS]:.2f}" if o in seconds else "" for o in others]
         rows.append([what, f"{1e3 * seconds[OURS]:.2f}", *ratios])
-    return f"{threads} threads\n\n" + table(["operation", "hetmorph, ms", *others], rows)
+    header = ["operation", "hetmorph, ms", *(f"{label}, × hetmorph" for label in others)]
+    return f"{threads} threads; × hetmorph: the time as a multiple of hetmorph's\n\n" + table(header, rows)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "saved_models/**/*.md")
 SHOWN = ("text", "mermaid")  # what nobody can run
 OTHERS = ("cd", "curl", "docker", "export", "git", "source")  # programs that are not ours
-SCRIPTS = ("train", "evaluate")  # verbs that leave their words to argparse
+SCRIPTS = ("train", "evaluate", "calibrate")  # verbs that leave their words to argparse
 FOLDERS = ("benchmarks", "docs", "hetmorph", "saved_models", "tests", "training")
 
 

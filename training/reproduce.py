@@ -72,7 +72,7 @@ COLUMNS = (
     ("seconds_per_pair", "s/pair", 1, 3),
 )
 TRUTH = (
-    ("{epe}", "EPE px", 1, 2),
+    ("epe_labels", "EPE px", 1, 2),
     ("sigma_correlation_foreground", "r(σ)", 1, 2),
     ("ause_displacement", "AUSE of EPE² px²", 1, 2),
 )
@@ -338,8 +338,7 @@ def execute(jobs: list[Job], keep_going: bool) -> list[Job]:
 
 def render(plan: Plan, main: str) -> tuple[list[str], list[list[str]]]:
     """Heading and rows of the table, of what is there."""
-    epe = "epe_heart" if main == "myo" else "epe_labels"
-    columns = [(metric.format(main=main, epe=epe), *rest) for metric, *rest in plan.table.columns]
+    columns = [(metric.format(main=main), *rest) for metric, *rest in plan.table.columns]
     heading = ["method", "seeds", *(text for _, text, *_ in columns), f"Δ Dice to {plan.table.reference}", "p", "p, t"]
     rows, done = [], [m for m in plan.table.methods if plan.finished(m) == plan.runs(m)]
     shown = set()

@@ -27,9 +27,11 @@ from tqdm import tqdm  # noqa: E402
 
 from hetmorph import data, evaluation, uncertainty, viz  # noqa: E402
 from hetmorph.cli import evaluate  # noqa: E402
+from hetmorph.cli.calibrations import identity  # noqa: E402
 from hetmorph.cli.models import find_model  # noqa: E402
 from hetmorph.evaluation import known_truth  # noqa: E402
 from hetmorph.io.atomic import write_text  # noqa: E402
+from hetmorph.uncertainty.calibrate import by_patient, covered, limits, scored  # noqa: E402
 from hetmorph.uncertainty.conformal import least_patients  # noqa: E402
 
 SPLITS = ("val", "test")
@@ -125,15 +127,6 @@ def measured(folder: Path, pairs: list, predictor, maps: dict, args: argparse.Na
     return [case for case in cases if case.region.any()]
 
 
-def by_patient(cases: list, combination) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Errors and combined map of all voxels of a patient."""
-    patients = {}
-    for case in cases:
-        parts = case.error[case.region], combination(case.maps)[case.region]
-        patients.setdefault(case.patient, []).append(parts)
-    return {name: tuple(np.concatenate(both) for both in zip(*own, strict=True)) for name, own in patients.items()}
-
-
 def calibrated(val: dict, test: dict, coverage: float) -> tuple[uncertainty.Bound, list[dict], str]:
     """The bound to keep, what the bound of each test patient covers, and whom it was calibrated on.
 
@@ -142,26 +135,19 @@ def calibrated(val: dict, test: dict, coverage: float) -> tuple[uncertainty.Boun
     """
     enough = len(val) >= least_patients(coverage)
     bound = uncertainty.Bound.fit(val if enough else val | test, coverage)
-    rows = []
-    for patient, (error, std) in test.items():
+
+    def bound_of(patient):
         others = {name: own for name, own in (val | test).items() if name != patient}
-        own = bound if enough else uncertainty.Bound.fit(others, coverage)
-        row = {"patient": patient, "voxels": error.size, "coverage": own.covered(error, std)}
-        rows.append(row | {"bound": float(own(std).mean()), "scale": own.scale})
-    return bound, rows, "the validation patients" + ("" if enough else " and the other test patients")
+        return bound if enough else uncertainty.Bound.fit(others, coverage)
+
+    source = "the validation patients" + ("" if enough else " and the other test patients")
+    return bound, covered(test, bound_of), source
 
 
 def flagged(val: list, test: list, combination, bound, tolerance: float) -> tuple[uncertainty.Triage, list[dict]]:
     """Limits learned from the validation cases, and the flags of the test cases: a case scores its mean bound."""
-
-    def rows(cases):
-        for case in cases:
-            score, error = bound(combination(case.maps))[case.region].mean(), case.error[case.region].mean()
-            yield {"case_id": case.case_id, "patient": case.patient, "score": float(score), "epe": float(error)}
-
-    known = list(rows(val))
-    triage = uncertainty.Triage.fit([row["score"] for row in known], [row["epe"] for row in known], tolerance)
-    flags = [row | {"flag": triage.flag(row["score"])} for row in rows(test)]
+    triage = limits(val, combination, bound, tolerance)
+    flags = [row | {"flag": triage.flag(row["score"])} for row in scored(test, combination, bound)]
     return triage, sorted(flags, key=lambda row: row["score"])
 
 
@@ -232,8 +218,8 @@ def run(args: argparse.Namespace) -> str:
     triage, flags = flagged(val, test, combination, bound, args.tolerance)
     text = report(args, rows, [*stds], combination, bound, coverage, source, flags)
 
-    about = {"data": args.data, "model": str(args.model), "region": args.region, "patients": source}
-    about |= {"draws": args.draws, "seed": args.seed}
+    about = identity(args.model, args.passes) | {"data": args.data, "region": args.region, "patients": source}
+    about |= {"draws": args.draws, "seed": args.seed, "ndims": test[0].error.ndim}
     uncertainty.Calibration(combination, bound, triage, about).save(args.out / "calibration.json")
     for name, content in (("cases", rows), ("tried", tried), ("coverage", coverage), ("flags", flags)):
         evaluation.write_cases(args.out / f"{name}.csv", content)

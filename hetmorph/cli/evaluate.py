@@ -9,7 +9,8 @@ Writes cases.csv, summary.json and summary.png; for a model that predicts a vari
 sparsification.png and calibration.png. --uncertainty adds columns to cases.csv, and a map for each pair on the grid of
 its fixed image: maps/<case>_<estimate>.nii.gz, the standard deviation of the displacement in millimetres (variance and
 residual are in intensity, dissimilarity has no unit), NaN where it is not known. --report adds report/index.html, a
-page of all cases, and one for each of the worst, to be opened in any browser.
+page of all cases, and one for each of the worst, to be opened in any browser. With a calibration, cases.csv says for
+each case whether to accept, review or reject it, and the mean bound of the error, voxels.
 
 How the images are cut and what is added to them is read from the config.yaml of the model's run, if it was trained on
 the same data set, as far as the command line does not say otherwise; what was read is printed.
@@ -24,12 +25,14 @@ Examples:
 """
 
 import argparse
+import dataclasses
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hetmorph import config, data, evaluation, serving, uncertainty, viz
+from hetmorph.cli.calibrations import beside, calibration_of
 from hetmorph.cli.models import INSTANCE_LAMBDA, find_model, load_model, optimised
 
 # Options of data.load that a training's configuration holds under the same name.
@@ -119,8 +122,9 @@ def arguments(argv=None, prog: str = "evaluate.py") -> argparse.Namespace:
     )
     parser.add_argument(
         "--calibration",
-        type=Path,
-        help="calibration.json of uncertainty.py, by which --report accepts, reviews or rejects",
+        metavar="FILE|none",
+        help="calibration.json of hetmorph calibrate, by which every case is accepted, reviewed or rejected (default: "
+        "with --report the one beside the model, if it is of the same data set)",
     )
     parser.add_argument("--threads", type=int, help="of a classical program (default: 1)")
     parser.add_argument("--skip-bad", action="store_true", help="go on without the cases whose files are bad")
@@ -133,17 +137,6 @@ def arguments(argv=None, prog: str = "evaluate.py") -> argparse.Namespace:
         help="of the split, when no split file is used, and of noise and warps (default: 0)",
     )
     return parser.parse_args(argv)
-
-
-def beside(model: str, name: str) -> Path | None:
-    """A file in the folder of the model or up to two above it, as for <run>/saved_model/1."""
-    if model in evaluation.PROGRAMS:
-        return None
-    path = Path(model)
-    for folder in [path, *path.absolute().parents[:2]]:
-        if (folder / name).is_file():
-            return folder / name
-    return None
 
 
 def same_set(one: str, other: str) -> bool:
@@ -214,7 +207,7 @@ def warn_of_known_patients(args: argparse.Namespace, cases: Sequence[data.Case])
 
 
 def score(
-    predictor, loaded, partial, convention: str, resume: bool, maps: dict
+    predictor, loaded, partial, convention: str, resume: bool, maps: dict, judge=None
 ) -> tuple[list[dict], evaluation.Curves]:
     """The rows of all pairs in their order; those of a stopped evaluation are kept."""
     if partial.path.exists() and not resume:
@@ -224,16 +217,9 @@ def score(
     if done:
         print(f"{len(done)} of {len(loaded.pairs)} cases are done")
     pending = [number for number, case in enumerate(loaded.cases) if case.case_id not in done]
+    asked = {"labels": loaded.labels, "main": loaded.main, "curves": curves, "maps": maps, "judge": judge}
     try:
-        for row in evaluation.evaluate_each(
-            predictor,
-            data.subset(loaded.pairs, pending),
-            convention,
-            labels=loaded.labels,
-            main=loaded.main,
-            curves=curves,
-            maps=maps,
-        ):
+        for row in evaluation.evaluate_each(predictor, data.subset(loaded.pairs, pending), convention, **asked):
             rows.append(row)
             partial.write(rows, curves)
     finally:
@@ -254,21 +240,44 @@ def saving(estimates: dict, folder: Path) -> dict:
     return {name: functools.partial(saved, name) for name in estimates}
 
 
-def report_maps(args: argparse.Namespace, predictor, others: list) -> tuple[dict, uncertainty.Calibration | None]:
-    """Maps that the report shows, those of --uncertainty and those that the calibration needs, and the calibration."""
-    names, draws, seed, calibration = args.uncertainty, args.draws, args.seed, None
-    if args.calibration:
-        calibration = uncertainty.Calibration.load(args.calibration)
-        names = [*dict.fromkeys([*names, *calibration.combination.weights])]
-        draws, seed = (calibration.about.get(name, value) for name, value in (("draws", draws), ("seed", seed)))
-    return uncertainty.pair_estimates(names, predictor, others, draws, seed), calibration
+def calibration_for(args: argparse.Namespace) -> uncertainty.Calibration | None:
+    """By what the cases are accepted, reviewed or rejected; it is printed."""
+    if args.calibration is None and args.report is None:
+        return None
+    refined = args.instance_optimise is not None
+    calibration, told = calibration_of(args.calibration, args.model, args.passes, refined, args.data)
+    if told:
+        print(told)
+    return calibration
+
+
+def remembered(estimate: Callable) -> Callable:
+    """The same estimate of a pair, which is not made again for the pair that it was made for last."""
+    last = [None, None]
+
+    def of(pair):
+        if last[0] is not pair:
+            last[:] = pair, estimate(pair)
+        return last[1]
+
+    return of
+
+
+def judge(maps: dict, calibration: uncertainty.Calibration) -> Callable:
+    """Verdict and mean bound of a pair, as `evaluation.evaluate` asks for; "" where the calibration cannot tell."""
+
+    def judged(pair) -> tuple[str, float]:
+        said = viz.verdict(pair, {name: estimate(pair) for name, estimate in maps.items()}, calibration)
+        return ("" if said.flag == "none" else said.flag), said.score
+
+    return judged
 
 
 def on_volumes(args: argparse.Namespace, predictor, loaded):
     """The predictor, slice by slice where it is of 2-D images and the pairs are volumes."""
     fitting = evaluation.for_cases(predictor, loaded.cases)
     if fitting is not predictor:
-        if args.uncertainty or args.calibration:
+        if args.uncertainty or args.calibration not in (None, "none"):
             raise ValueError(
                 "--uncertainty and --calibration are not for a 2-D model on volumes; of one pair, "
                 "hetmorph uncertainty --moving … --fixed … gives a map slice by slice"
@@ -280,17 +289,12 @@ def on_volumes(args: argparse.Namespace, predictor, loaded):
 
 def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     """The summary, and the files written; None for --dry-run."""
-    if args.calibration and args.report is None:
-        raise ValueError("--calibration has no effect without --report")
     if (args.out / "config.yaml").exists():
         raise ValueError(f"{args.out} holds a training run, whose cases.csv would be replaced; choose another --out")
     args.model, args.ensemble = find_model(args.model), [find_model(name) for name in args.ensemble]
     options, splits = data_options(args), split_file(args)
     predictor = load_model(args.model, args.passes, args.threads)
     predictor = optimised(predictor, args.instance_optimise, args.instance_window, args.instance_lambda)
-    others = [evaluation.load(path, passes=args.passes) for path in args.ensemble]
-    estimates = uncertainty.pair_estimates(args.uncertainty, predictor, others, args.draws, args.seed)
-    shown = report_maps(args, predictor, others)  # before the long part: a calibration may be unreadable
     loaded = data.load(
         args.data,
         data_dir=args.data_dir,
@@ -300,7 +304,16 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         splits=splits,
         **options,
     )
-    predictor = on_volumes(args, predictor, loaded)
+    whole = predictor
+    predictor = on_volumes(args, whole, loaded)
+    others = [evaluation.load(path, passes=args.passes) for path in args.ensemble]
+    estimates = uncertainty.pair_estimates(args.uncertainty, predictor, others, args.draws, args.seed)
+    calibration, judging = None if predictor is not whole else calibration_for(args), {}
+    if calibration is not None:
+        judging = uncertainty.calibrated_estimates(calibration, predictor, others)
+        judging = {name: remembered(estimate) for name, estimate in judging.items()}
+        if all(calibration.about.get(name) == getattr(args, name) for name in ("draws", "seed")):
+            estimates |= {name: judging[name] for name in estimates if name in judging}
     warn_of_known_patients(args, loaded.cases)
     if args.dry_run:
         print(f"would register {len(loaded.pairs)} pairs with {args.model}; would write {args.out}")
@@ -317,10 +330,13 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     if args.uncertainty:
         about |= {"uncertainty": args.uncertainty, "draws": args.draws}
         decides |= about | {"ensemble": [evaluation.fingerprint(path) for path in args.ensemble]}
+    if calibration is not None:
+        decides |= {"calibration": dataclasses.asdict(calibration)}
     decides |= {"cases": [case.case_id for case in loaded.cases], "files": evaluation.fingerprint(args.model)}
     partial = evaluation.Partial(args.out / "cases.partial.json", decides)
     maps = saving(estimates, args.out / "maps")
-    rows, curves = score(predictor, loaded, partial, args.convention, args.resume, maps)
+    judged = None if calibration is None else judge(judging, calibration)
+    rows, curves = score(predictor, loaded, partial, args.convention, args.resume, maps, judged)
     if curves:
         about["calibration"] = curves.calibration()
     summary = evaluation.summarise(rows, args.convention, loaded.main, **about, skipped=loaded.skipped_entries)
@@ -328,8 +344,8 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     partial.remove()
     if args.report is not None:
         about = {"data": args.data, "split": args.split, "model": args.model}
-        folder, maps = args.out / "report", (*shown, args.convention, args.report, about)
-        written.append(viz.write_reports(folder, predictor, loaded, rows, curves, *maps)[0])
+        shown = (estimates | judging, calibration, args.convention, args.report, about)
+        written.append(viz.write_reports(args.out / "report", predictor, loaded, rows, curves, *shown)[0])
     return summary, written
 
 

@@ -1,4 +1,4 @@
-"""`hetmorph train` and `hetmorph evaluate`: their options are those of the scripts, which read them themselves."""
+"""`hetmorph train`, `evaluate` and `calibrate`: verbs of many words, which read them themselves, as the scripts do."""
 
 from __future__ import annotations
 
@@ -22,3 +22,4 @@ def _forwarded(verb: str, summary: str) -> click.Command:
 
 train = _forwarded("train", "Train a model on a data set or a table of pairs.")
 evaluate = _forwarded("evaluate", "Score a model, or a program, on a data set.")
+calibrate = _forwarded("calibrate", "Learn from patients a bound of a model's error, and its verdicts.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import click
 import numpy as np
 
 from hetmorph import registration, viz
+from hetmorph.cli.calibrations import calibration_of
 from hetmorph.cli.files import IMAGES, PICTURES, check_files, stored_type, summary, transform_endings
 from hetmorph.cli.models import check_instance, find_model, load_model, optimised
 from hetmorph.data import Pair
@@ -33,7 +34,7 @@ from hetmorph.io import (
 from hetmorph.io.atomic import suffix_of
 from hetmorph.io.inverse import SMALL
 from hetmorph.registration import Registration, pair
-from hetmorph.uncertainty import estimate, estimate_names
+from hetmorph.uncertainty import calibrated_estimates, estimate, estimate_names
 from hetmorph.uncertainty.estimates import AT_ONCE
 
 TRANSFORMS = ("transform", "inverse")
@@ -65,11 +66,17 @@ class Settings:
     format: str | None = None
     reference: str | None = None
     inverse_tolerance: float = 1.0
+    calibration: str | None = None
 
     def predictor(self) -> Predictor:
         """Load the model."""
         model = load_model(find_model(self.model), self.passes)
         return optimised(model, self.instance_optimise, self.instance_window, self.instance_lambda)
+
+    def judging(self):
+        """The calibration to judge by, or None, and a line on it."""
+        refined = self.instance_optimise is not None
+        return calibration_of(self.calibration, find_model(self.model), self.passes, refined)
 
     def check(self) -> None:
         """Raise ValueError for what does not go together."""
@@ -77,6 +84,10 @@ class Settings:
         names = [name for name in estimate_names() if name not in _NO_MILLIMETRES]
         if self.method not in names:
             raise ValueError(f"--method {self.method}: expected one of {', '.join(names)}")
+        if self.calibration and self.reference is not None:
+            raise ValueError("--calibration is of pairs, not of a sequence")
+        if self.calibration:
+            self.judging()
 
 
 @dataclass(frozen=True)
@@ -150,14 +161,24 @@ class Job:
         lines.append(f"model: {find_model(settings.model)}, sees {how}{seen}")
         return [*lines, *(f"would write {path}" for path in self._planned(read["moving"], settings))]
 
-    def run(self, settings: Settings, predictor: Predictor, command: Sequence[str]) -> list[Path]:
-        """Register and write; the paths written."""
+    def run(
+        self, settings: Settings, predictor: Predictor, command: Sequence[str], say: Callable = lambda line: None
+    ) -> list[Path]:
+        """Register and write; the paths written. `say` is told the verdict."""
         about = provenance(command, find_model(settings.model), self._names(), settings=asdict(settings))
-        read = self._read()
-        options = {"spacing": settings.spacing, "mask": read["mask"], "estimate": self._estimate(settings)}
+        read, calibration = self._read(), self._calibration(settings, say)
+        estimate = self._estimate(settings, calibration)
+        options = {"spacing": settings.spacing, "mask": read["mask"], "estimate": estimate}
         if settings.reference is None:
             result = registration.register(read["moving"], read["fixed"], predictor, **options)
-            return self._write_pair(result, read, settings, about)
+            maps = {} if result.map is None else {settings.method: result.map}
+            if calibration is not None:
+                case = self._case(result, read)
+                maps |= _calibrated(calibration, case, predictor, maps, settings)
+                said = viz.verdict(case, maps, calibration)
+                about["verdict"] = {"flag": said.flag, "reason": said.reason}
+                say(f"{said.flag}: {said.reason}")
+            return self._write_pair(result, read, settings, about, maps, calibration)
         frame = registration.reference_frame(read["moving"], settings.reference)
         results = registration.register_sequence(read["moving"], frame, predictor, **options)
         return self._write_sequence(results, frame, read, settings, about)
@@ -179,15 +200,27 @@ class Job:
         paths["labels of the fixed image"] = self.labels_fixed
         return {role: None if path is None else read_image(path) for role, path in paths.items()}
 
-    def _estimate(self, settings: Settings):
-        if "uncertainty" not in self.outputs and self.report is None:
+    def _calibration(self, settings: Settings, say: Callable):
+        """What judges the pair; the one beside the model only where a page shows the verdict."""
+        if settings.reference is not None or (settings.calibration is None and self.report is None):
+            return None
+        calibration, told = settings.judging()
+        if told:
+            say(told)
+        return calibration
+
+    def _estimate(self, settings: Settings, calibration):
+        known = calibration is not None and settings.method in calibration.combination.weights
+        if "uncertainty" not in self.outputs and (self.report is None or known):
             return None
         return functools.partial(estimate, settings.method, n=settings.draws, seed=settings.seed, progress=False)
 
-    def _write_pair(self, result: Registration, read: dict, settings: Settings, about: dict) -> list[Path]:
+    def _write_pair(
+        self, result: Registration, read: dict, settings: Settings, about: dict, maps: Mapping, calibration
+    ) -> list[Path]:
         moving, fixed, labels = read["moving"], read["fixed"], read["labels"]
-        maps = [name for name in self.outputs if name not in TRANSFORMS]
-        arrays = {name: _result(name, result, moving, fixed, labels) for name in maps}
+        images = [name for name in self.outputs if name not in TRANSFORMS]
+        arrays = {name: _result(name, result, moving, fixed, labels) for name in images}
         transforms = {name: _transform(name, result, settings) for name in TRANSFORMS if name in self.outputs}
         for name in TRANSFORMS:
             if name in self.outputs:
@@ -195,25 +228,32 @@ class Job:
         for name, (array, kind) in arrays.items():
             _write_image(self.outputs[name], array, fixed, kind, name, about)
         if self.report:
-            self._write_report(result, read, settings, about)
+            self._write_report(result, self._case(result, read), settings, about, maps, calibration)
         return self.written()
 
-    def _write_report(self, result: Registration, read: dict, settings: Settings, about: dict) -> None:
-        """The page of the pair as the model saw it, labels brought onto that grid."""
-        labels, values = {}, []
+    def _case(self, result: Registration, read: dict) -> Pair:
+        """The pair as the model saw it, labels brought onto that grid."""
+        roles = {"moving_labels": "labels", "fixed_labels": "labels of the fixed image"}
+        labels = dict.fromkeys(roles)
         if self.labels_fixed:
-            roles = {"moving_labels": "labels", "fixed_labels": "labels of the fixed image"}
             labels = {name: _labels_on(result.grid, read[role], read["fixed"]) for name, role in roles.items()}
-            values = [int(value) for value in np.unique(labels["fixed_labels"]) if value != 0]
-        names = {f"label_{value}": value for value in values}
-        shown = dict.fromkeys(("moving_labels", "fixed_labels")) | labels
-        case = Pair(sidecar_of(self.report).stem, "", None, None, *result.seen, **shown, spacing=result.grid.spacing)
+        name = sidecar_of(self.report or self.fixed).stem
+        known = {"spacing": result.grid.spacing, "in_mm": read["fixed"].in_mm}
+        return Pair(name, "", None, None, *result.seen, **labels, **known)
+
+    def _write_report(
+        self, result: Registration, case: Pair, settings: Settings, about: dict, maps: Mapping, calibration
+    ) -> None:
+        """The page of the pair."""
+        values = [] if case.fixed_labels is None else np.unique(case.fixed_labels)
+        names = {f"label_{value}": int(value) for value in values if value != 0}
         facts = {"model": settings.model, "command": " ".join(about["command"]), **self._names()}
         viz.case_report(
             case,
             result.prediction,
             self.report,
-            maps={} if result.map is None else {settings.method: result.map},
+            maps=maps,
+            calibration=calibration,
             labels=names,
             main=next(iter(names), None),
             affine=result.grid.affine if result.grid.ndim == 3 else None,
@@ -252,6 +292,13 @@ class Job:
         rows = registration.curve(transforms, warped, sequence.spacing[3], values, axis)
         picture = self.curve.with_suffix(".png")
         return [registration.write_curve(self.curve, rows), registration.draw_curve(picture, rows, values)]
+
+
+def _calibrated(calibration, case: Pair, predictor: Predictor, made: Mapping, settings: Settings) -> dict:
+    """The maps that a calibration needs; one that was made with its options is not made again."""
+    same = all(calibration.about.get(name) == getattr(settings, name) for name in ("draws", "seed"))
+    estimates = calibrated_estimates(calibration, predictor)
+    return {name: made[name] if same and name in made else of(case) for name, of in estimates.items()}
 
 
 def _result(name: str, result: Registration, moving: Image, fixed: Image, labels: Image | None):

@@ -11,7 +11,7 @@ from hetmorph.cli.apply import apply
 from hetmorph.cli.doctor import doctor
 from hetmorph.cli.errors import line_of
 from hetmorph.cli.export import export
-from hetmorph.cli.forward import evaluate, train
+from hetmorph.cli.forward import calibrate, evaluate, train
 from hetmorph.cli.jacobian import jacobian
 from hetmorph.cli.register import register
 from hetmorph.cli.report import report
@@ -61,5 +61,5 @@ def cli(debug: bool) -> None:
     """
 
 
-for verb in (register, apply, jacobian, uncertainty, train, evaluate, report, export, serve_check, doctor):
+for verb in (register, apply, jacobian, uncertainty, train, evaluate, calibrate, report, export, serve_check, doctor):
     cli.add_command(verb)

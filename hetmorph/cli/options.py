@@ -85,6 +85,13 @@ estimate_options = combined(
     click.option("--seed", type=int, default=0, show_default=True, help="Of its draws."),
 )
 
+calibration = click.option(
+    "--calibration",
+    metavar="FILE|none",
+    help="calibration.json of hetmorph calibrate, by which a pair is accepted, reviewed or rejected; its maps are made "
+    "with its own draws and seed. Default: with --report, the one beside the model.",
+)
+
 dry_run = click.option(
     "--dry-run", is_flag=True, help="Read and check everything, say what would be done, write nothing."
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hetmorph.cli.options import FILE, FORMATS, dry_run, estimate_options, model_options
+from hetmorph.cli.options import FILE, FORMATS, calibration, dry_run, estimate_options, model_options
 from hetmorph.cli.quiet import Verb
 
 
@@ -61,6 +61,7 @@ from hetmorph.cli.quiet import Verb
 )
 @model_options
 @estimate_options
+@calibration
 @click.option(
     "--reference",
     metavar="ED|INDEX",
@@ -136,7 +137,7 @@ def run(job, settings, command: list[str], dry_run: bool) -> int:
     if dry_run:
         click.echo("\n".join(job.preview(settings, predictor)))
         return 0
-    for path in job.run(settings, predictor, command):
+    for path in job.run(settings, predictor, command, say=click.echo):
         click.echo(f"wrote {path}")
     return 0
 

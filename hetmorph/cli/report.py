@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from hetmorph.cli.options import FILE, dry_run, estimate_options, model_options
+from hetmorph.cli.options import FILE, calibration, dry_run, estimate_options, model_options
 from hetmorph.cli.quiet import Verb
 
 
@@ -18,10 +18,11 @@ from hetmorph.cli.quiet import Verb
 @click.option("--labels-fixed", type=FILE, help="Labels of the fixed image.")
 @model_options
 @estimate_options
+@calibration
 @dry_run
 @click.pass_obj
 def report(command: list[str], moving, fixed, out, labels_moving, labels_fixed, dry_run: bool, **options) -> int:
-    """Register a pair and write a page on it: images, deformation, uncertainty, scores; nothing else is written.
+    """Register a pair and write a page on it: verdict, images, deformation, uncertainty, scores; nothing else.
 
     Direction and frame: u in moved(x) = moving(x + u(x)), on the grid that the model saw, in the world of the fixed
     image. Units stand beside each picture. For a page on all cases of a data set: hetmorph evaluate --report.

@@ -216,7 +216,7 @@ def _read_row(row: Row, size: tuple[int, ...] | None) -> tuple[Pair, int]:
     kept = [mask if mask is None else fit(mask, size) for mask in masks]
     gone = sum(lost(mask, one) for mask, one in zip(masks, kept, strict=True) if mask is not None)
     arrays = [fit(image, size, minmax) for image in images]
-    return Pair(row.case, row.patient, None, None, *arrays, *kept, fixed.spacing), gone
+    return Pair(row.case, row.patient, None, None, *arrays, *kept, fixed.spacing, in_mm=fixed.in_mm), gone
 
 
 def _onto(image: Image, place: Grid, fixed: Image, method: str = "linear") -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +30,7 @@ class Pair:
         sigma: true noise level of the fixed image, float32 `[*S]`, in intensity units; or None.
         foreground: where the moving or the fixed image was not 0 before noise was added, bool `[*S]`; or None
             where none was: then the images tell.
+        in_mm: whether the spacing is known; pictures without a header have ones, which are no millimetres.
     """
 
     case_id: str
@@ -44,6 +45,7 @@ class Pair:
     displacement: np.ndarray | None = None
     sigma: np.ndarray | None = None
     foreground: np.ndarray | None = None
+    in_mm: bool = True
 
     def __post_init__(self) -> None:
         shape = self.moving.shape
@@ -57,6 +59,22 @@ class Pair:
                 )
         if len(self.spacing) != len(shape):
             raise ValueError(f"{self.case_id}: expected {len(shape)} spacings (mm), received {self.spacing}.")
+
+    def slices(self) -> list[Pair]:
+        """The slices of a volume along its last axis; of a true displacement, the part within them."""
+        arrays = ("moving", "fixed", "moving_labels", "fixed_labels", "sigma", "foreground")
+        given = {name: getattr(self, name) for name in arrays if getattr(self, name) is not None}
+        within = None if self.displacement is None else self.displacement[..., :-1]
+        return [
+            replace(
+                self,
+                slice_index=index,
+                spacing=self.spacing[:-1],
+                displacement=None if within is None else within[..., index, :],
+                **{name: array[..., index] for name, array in given.items()},
+            )
+            for index in range(self.fixed.shape[-1])
+        ]
 
 
 class Case(NamedTuple):

@@ -6,12 +6,12 @@ Two conventions differ in how a warped label becomes a mask, after warping each 
 - "official": inside where it is above 0, as in the experiments of Zhang et al. (arXiv 2312.00836). This
   dilates the mask: even a perfect warp scores below 1.
 
-Every structure has its Dice; surface distances and failures refer to one of them, the *main* structure of the data
-set (the myocardium of a heart). A structure that is absent from the moving or from the fixed labels is not a valid
-sample of overlap: its scores are NaN, which means leave out. A structure that the warp makes vanish has Dice 0 and no
-defined surface distance. A row whose scores of the main structure are undefined is *failed*, and says why in the
-column `failed`. So is a row whose prediction holds NaN, infinity or a σ_I of 0, and one of which the program found no
-registration (`RegistrationFailed`): nothing registered is scored.
+Every structure has its Dice; surface distances refer to one of them, the *main* structure of the data set. A structure
+that is absent from the moving or from the fixed labels is not a valid sample of overlap: its scores are NaN, which
+means leave out. A row is *unscored*, and says why in the column of that name, where the pair itself leaves nothing to
+score: without labels, or with a main structure that one of the images lacks. It is *failed*, likewise, where the
+registration does: no answer (`RegistrationFailed`), one that holds NaN, infinity or a σ_I of 0, of which nothing is
+scored, or one that makes the main structure vanish, which then has Dice 0 and no surface.
 """
 
 import math
@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from hetmorph.data.acdc import LABELS
 from hetmorph.evaluation import uncertainty
 from hetmorph.evaluation.maps import map_scores
 from hetmorph.evaluation.predictor import Prediction, RegistrationFailed
@@ -30,14 +29,13 @@ from hetmorph.metrics import deformation, overlap, surface
 from hetmorph.ops.warp import warp
 
 CONVENTIONS = ("hetmorph", "official")
-MAIN = "myo"
-# Of a heart: what its main structure, the moving and the fixed image, and all its labels together are called.
-HEART = ("myocardium", "ED", "ES", "heart")
 SURFACE = ("hd_px", "hd95_px", "assd_px", "asd_px", "hd95_mm")
 DEFORMATION = ("folds_percent", "sdlogj")
+EPE = ("epe", "epe_labels")  # over the foreground, and over what is labelled in the fixed image
+NO_LABELS: Mapping[str, int] = {}
 
 
-def overlap_columns(labels: Mapping[str, int] = LABELS, main: str | None = MAIN) -> tuple[str, ...]:
+def overlap_columns(labels: Mapping[str, int] = NO_LABELS, main: str | None = None) -> tuple[str, ...]:
     """Names of the columns made from labels: Dice of the main structure first, of the others, their mean, surfaces."""
     others = (name for name in labels if name != main)
     dices = (f"dice_{name}" for name in ((main, *others) if labels else ()))
@@ -49,10 +47,11 @@ def evaluate(
     pairs: Sequence,
     convention: str = "hetmorph",
     progress: bool = True,
-    labels: Mapping[str, int] = LABELS,
-    main: str | None = MAIN,
+    labels: Mapping[str, int] = NO_LABELS,
+    main: str | None = None,
     curves: Curves | None = None,
     maps: Mapping[str, Callable] | None = None,
+    judge: Callable | None = None,
 ) -> list[dict]:
     """One row of scores per pair, in their order.
 
@@ -62,21 +61,23 @@ def evaluate(
         convention: "hetmorph" or "official", see above.
         progress: show a progress bar on stderr.
         labels: label value of each structure; each gets a column `dice_<structure>`. Empty for a set without labels.
-        main: the structure that surface distances and failures refer to; None where there are no labels.
+        main: the structure that surface distances refer to; None where there are no labels.
         curves: collects sparsification and calibration of σ_I over the pairs, for a model that predicts it.
         maps: estimates of uncertainty by name, functions of a pair that return an `uncertainty.UncertaintyMap`; each
             adds the columns `registered_<name>_…` of `evaluation.maps`. Left out of pairs that could not be registered.
+        judge: function of a pair that returns a verdict and the mean bound of the error, voxels: columns `verdict` and
+            `registered_bound_mean`. What could not be registered is rejected; "review" where the judge could not.
 
     Returns:
-        Dictionaries with `case_id, patient, slice_index, group, failed`, and each metric twice, as
-        `undeformed_…` and as `registered_…`. `failed` is "" or the reason. The first call on each image shape
-        is repeated, so that `registered_seconds_per_pair` leaves out compilation.
+        Dictionaries with `case_id, patient, slice_index, group, failed, unscored`, perhaps `verdict`, and each metric
+        twice, as `undeformed_…` and as `registered_…`. `failed` and `unscored` are "" or the reason. The first call on
+        each image shape is repeated, so that `registered_seconds_per_pair` leaves out compilation.
 
     Raises:
         ValueError: unknown convention, a main structure without label, or a pair the predictor cannot take (the case
             is named).
     """
-    return list(evaluate_each(predictor, pairs, convention, progress, labels, main, curves, maps))
+    return list(evaluate_each(predictor, pairs, convention, progress, labels, main, curves, maps, judge))
 
 
 def evaluate_each(
@@ -84,10 +85,11 @@ def evaluate_each(
     pairs: Sequence,
     convention: str = "hetmorph",
     progress: bool = True,
-    labels: Mapping[str, int] = LABELS,
-    main: str | None = MAIN,
+    labels: Mapping[str, int] = NO_LABELS,
+    main: str | None = None,
     curves: Curves | None = None,
     maps: Mapping[str, Callable] | None = None,
+    judge: Callable | None = None,
 ) -> Iterator[dict]:
     """The rows of `evaluate` one after the other, each as soon as it is known. Arguments as `evaluate`."""
     _check(convention, labels, main)
@@ -98,7 +100,7 @@ def evaluate_each(
             if compiles and pair.moving.shape not in warm:
                 _registered(predictor, pair)
                 warm.add(pair.moving.shape)
-            row, judgement = _row_of(predictor, pair, convention, labels, main, maps)
+            row, judgement = _row_of(predictor, pair, convention, labels, main, maps, judge)
         except ValueError as error:
             raise ValueError(f"{pair.case_id}: {error}") from error
         if curves is not None and judgement is not None:
@@ -110,8 +112,8 @@ def evaluate_pair(
     predictor: Callable[..., Prediction],
     pair,
     convention: str = "hetmorph",
-    labels: Mapping[str, int] = LABELS,
-    main: str | None = MAIN,
+    labels: Mapping[str, int] = NO_LABELS,
+    main: str | None = None,
 ) -> dict:
     """The row of one pair. Other arguments as `evaluate`.
 
@@ -153,32 +155,43 @@ def _check(convention: str, labels: Mapping[str, int], main: str | None) -> None
 
 
 def _row_of(
-    predictor, pair, convention: str, labels: Mapping[str, int], main: str | None, maps: Mapping | None = None
+    predictor,
+    pair,
+    convention: str,
+    labels: Mapping[str, int],
+    main: str | None,
+    maps: Mapping | None = None,
+    judge: Callable | None = None,
 ) -> tuple[dict, Judgement | None]:
     start = time.perf_counter()
-    prediction, problem = _registered(predictor, pair)
+    prediction, failed = _registered(predictor, pair)
     seconds = time.perf_counter() - start
-    common = (*overlap_columns(labels, main), *DEFORMATION, "mse", *_truth_columns(pair, main))
+    common = (*overlap_columns(labels, main), *DEFORMATION, "mse", *_truth_columns(pair))
     undeformed = dict.fromkeys(common, math.nan) | _scores(pair, identity(pair), convention, labels, main)
     registered = dict.fromkeys((*common, *_uncertainty_columns(pair)), math.nan)
     registered["seconds_per_pair"] = math.nan if prediction is None else seconds
-    failed, judgement = problem or _reason_before(pair, labels, main), None
-    if not problem:
+    unscored, judgement = _reason_before(pair, labels, main), None
+    verdict = {} if judge is None else {"verdict": "reject"}
+    if not failed:
         registered |= _scores(pair, prediction, convention, labels, main)
         if prediction.log_variance is not None:
             judgement = uncertainty.judge(pair, prediction, foreground(pair))
             registered |= judgement.scores
         for name, estimate in (maps or {}).items():
             registered |= _map_scores(name, estimate, pair, prediction)
-        if not failed and math.isnan(registered["hd_px"]):
-            failed = f"{_words(main)[0]} vanished by warping"
+        if judge is not None:
+            verdict["verdict"], registered["bound_mean"] = _judged(judge, pair)
+        if not unscored and math.isnan(registered["hd_px"]):
+            failed = f"{main} vanished by warping"
     row = {
         "case_id": pair.case_id,
         "patient": pair.patient,
         "slice_index": pair.slice_index,
         "group": pair.group,
         "failed": failed,
+        "unscored": unscored,
     }
+    row |= verdict
     row |= {f"undeformed_{name}": score for name, score in undeformed.items()}
     return row | {f"registered_{name}": score for name, score in registered.items()}, judgement
 
@@ -190,6 +203,14 @@ def _registered(predictor, pair) -> tuple[Prediction | None, str]:
     except RegistrationFailed as error:
         return None, f"registration failed: {error}"
     return prediction, "" if _finite(prediction) else "prediction not finite"
+
+
+def _judged(judge: Callable, pair) -> tuple[str, float]:
+    """The verdict; of a pair whose maps cannot be made, somebody has to look at it."""
+    try:
+        return judge(pair)
+    except RegistrationFailed:
+        return "review", math.nan
 
 
 def _map_scores(name: str, estimate: Callable, pair, prediction: Prediction) -> dict[str, float]:
@@ -217,30 +238,23 @@ def identity(pair) -> Prediction:
     return Prediction(np.zeros((*pair.moving.shape, pair.moving.ndim), np.float32), pair.moving)
 
 
-def _words(main: str | None) -> tuple[str, str, str, str]:
-    """What to call the main structure, the moving and the fixed image, and all structures together."""
-    return HEART if main == MAIN else (main, "moving", "fixed", "labels")
-
-
 def _reason_before(pair, labels: Mapping[str, int], main: str | None) -> str:
     """Why no registration could be scored on this pair, or ""."""
     if not labels or pair.moving_labels is None or pair.fixed_labels is None:
         return "no labels"
-    name, moving, fixed, _ = _words(main)
-    images = {moving: pair.moving_labels, fixed: pair.fixed_labels}
+    images = {"moving": pair.moving_labels, "fixed": pair.fixed_labels}
     missing = [image for image, values in images.items() if not (values == labels[main]).any()]
-    return f"no {name} in {' and '.join(missing)}" if missing else ""
+    return f"no {main} in the {' and the '.join(missing)} image" if missing else ""
 
 
 def _scores(pair, prediction: Prediction, convention: str, labels: Mapping[str, int], main: str | None) -> dict:
     scores = {}
     if labels and pair.moving_labels is not None and pair.fixed_labels is not None:
         scores |= _label_scores(pair, prediction.displacement, convention, labels, main)
-    scores["folds_percent"] = deformation.folds_percent(prediction.displacement)
-    scores["sdlogj"] = deformation.sdlogj(prediction.displacement)
+    scores |= deformation.deformation_scores(prediction.displacement)
     scores["mse"] = float(np.mean((pair.fixed - prediction.moved) ** 2))
     if pair.displacement is not None:
-        scores |= _displacement_errors(pair, prediction.displacement, main)
+        scores |= _displacement_errors(pair, prediction.displacement)
     return scores
 
 
@@ -254,33 +268,24 @@ def _label_scores(pair, displacement, convention: str, labels: Mapping[str, int]
     if scores:
         scores["dice_mean"] = float(np.mean([*scores.values()]))
     if valid[main]:
-        scores |= _surface_scores(truth[main], warped[main], pair.spacing)
+        scores |= _surface_scores(truth[main], warped[main], pair.spacing if pair.in_mm else None)
     return scores
 
 
 def _surface_scores(truth: np.ndarray, prediction: np.ndarray, spacing) -> dict:
-    return {
-        "hd_px": surface.hausdorff(truth, prediction),
-        "hd95_px": surface.hausdorff95(truth, prediction),
-        "assd_px": surface.assd(truth, prediction),
-        "asd_px": surface.asd(truth, prediction),
-        "hd95_mm": surface.hausdorff95(truth, prediction, spacing),
-    }
+    scores = {f"{name}_px": score for name, score in surface.surface_scores(truth, prediction).items()}
+    in_mm = math.nan if spacing is None else surface.hausdorff95(truth, prediction, spacing)
+    return scores | {"hd95_mm": in_mm}
 
 
-def _displacement_errors(pair, displacement, main: str | None) -> dict:
+def _displacement_errors(pair, displacement) -> dict:
     labelled = pair.fixed_labels > 0 if pair.fixed_labels is not None else np.zeros(pair.fixed.shape, bool)
-    masks = dict(zip(_error_columns(main), (foreground(pair), labelled), strict=True))
+    masks = dict(zip(EPE, (foreground(pair), labelled), strict=True))
     return {name: deformation.endpoint_error(displacement, pair.displacement, mask) for name, mask in masks.items()}
 
 
-def _error_columns(main: str | None) -> tuple[str, str]:
-    """Displacement error over the foreground, and over what is labelled in the fixed image."""
-    return "epe", f"epe_{_words(main)[3]}"
-
-
-def _truth_columns(pair, main: str | None) -> tuple[str, ...]:
-    return () if pair.displacement is None else _error_columns(main)
+def _truth_columns(pair) -> tuple[str, ...]:
+    return () if pair.displacement is None else EPE
 
 
 def _uncertainty_columns(pair) -> tuple[str, ...]:

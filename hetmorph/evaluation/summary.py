@@ -1,5 +1,6 @@
 """Means over cases, and the files `cases.csv` and `summary.json`."""
 
+import collections
 import csv
 import io
 import json
@@ -13,22 +14,23 @@ from hetmorph.io.atomic import write_text
 BLOCKS = ("undeformed", "registered")
 
 
-def summarise(rows: Sequence[dict], convention: str = "hetmorph", main: str | None = "myo", **about) -> dict:
+def summarise(rows: Sequence[dict], convention: str = "hetmorph", main: str | None = None, **about) -> dict:
     """Means and standard deviations of the rows of `evaluate`.
 
     Means are over slices and leave out undefined scores; how many were defined is told under `n`. The
-    "official" convention leaves out failed rows altogether, as its authors do; they are counted here all the
-    same.
+    "official" convention leaves out failed and unscored rows altogether, as its authors do; they are counted here all
+    the same.
 
     Args:
         rows: as `evaluation.cases.evaluate` returns them.
         convention: "hetmorph" or "official", the one the rows were made with.
-        main: the structure that surface distances and failures refer to, the one the rows were made with.
+        main: the structure that surface distances refer to, the one the rows were made with.
         **about: further entries for the summary (model, data, split, …), JSON values.
 
     Returns:
-        `n_cases`: rows, failed ones included. `n_failed`: those without a valid score of the main structure.
-        `failures`: their case and reason. `undeformed` and `registered`: for each metric the mean and, as
+        `n_cases`: all rows. `n_failed`: registrations that gave nothing to score, `n_unscored`: pairs that leave
+        nothing to score; `failures` and `unscored`: their cases and reasons. `verdicts`: how many of each, where the
+        rows have them. `undeformed` and `registered`: for each metric the mean and, as
         `<metric>_std`, the standard deviation (of the slices, divisor n). `n`: number of defined values per block
         and metric. `per_patient`: per patient the mean over its slices, and the two blocks over patients instead of
         slices. An undefined number is None.
@@ -38,8 +40,10 @@ def summarise(rows: Sequence[dict], convention: str = "hetmorph", main: str | No
     """
     if not rows:
         raise ValueError("nothing to summarise: expected at least one evaluated case, got none")
-    failed = [row for row in rows if row["failed"]]
-    scored = [row for row in rows if not row["failed"]] if convention == "official" else rows
+    reasons = {name: _reasons(rows, name) for name in ("failed", "unscored")}
+    left_out = {one["case_id"] for some in reasons.values() for one in some} if convention == "official" else ()
+    scored = [row for row in rows if row["case_id"] not in left_out]
+    verdicts = collections.Counter(row["verdict"] for row in rows if row.get("verdict"))
     columns = {block: _metrics(rows, block) for block in BLOCKS}
     values = {
         block: {metric: [row.get(f"{block}_{metric}", math.nan) for row in scored] for metric in columns[block]}
@@ -47,18 +51,21 @@ def summarise(rows: Sequence[dict], convention: str = "hetmorph", main: str | No
     }
     return {
         "n_cases": len(rows),
-        "n_failed": len(failed),
+        "n_failed": len(reasons["failed"]),
+        "n_unscored": len(reasons["unscored"]),
         "convention": convention,
         "main": main,
         "undeformed": _block(values["undeformed"]),
         "registered": _block(values["registered"]),
         "n": {block: {m: len(_defined(v)) for m, v in values[block].items()} for block in BLOCKS},
-        "failures": [{"case_id": row["case_id"], "reason": row["failed"]} for row in failed],
+        "failures": reasons["failed"],
+        "unscored": reasons["unscored"],
+        **({"verdicts": dict(verdicts)} if verdicts else {}),
         "per_patient": _per_patient(scored, columns),
     } | about
 
 
-def pick_cases(rows: Sequence[dict], metric: str = "registered_dice_myo") -> dict[str, int]:
+def pick_cases(rows: Sequence[dict], metric: str) -> dict[str, int]:
     """Index of the median and of the worst row by a score of which more is better; the lower of two medians.
 
     Rows without that score are passed over; all of them undefined gives an empty dictionary.
@@ -98,6 +105,11 @@ def write_summary(path, summary: dict) -> None:
         summary: as `summarise` returns it.
     """
     write_text(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+
+
+def _reasons(rows: Sequence[dict], column: str) -> list[dict]:
+    """Cases with an entry in a column; tables of earlier versions lack the second."""
+    return [{"case_id": row["case_id"], "reason": row[column]} for row in rows if row.get(column)]
 
 
 def _metrics(rows: Sequence[dict], block: str) -> list[str]:

@@ -1,5 +1,8 @@
 """A summary as a table to read."""
 
+import re
+from collections.abc import Iterable
+
 COLUMNS = (
     # metric, heading, factor, decimals
     ("dice_mean", "Dice mean", 1, 3),
@@ -19,13 +22,27 @@ COLUMNS = (
     ("z_normal_distance_foreground", "r/σ from N(0, 1) fg", 1, 2),
     ("sigma_ece_foreground", "ECE σ fg ·10³", 1e3, 2),
     ("epe", "EPE px", 1, 2),
-    ("epe_heart", "EPE heart px", 1, 2),
     ("epe_labels", "EPE labels px", 1, 2),
     ("ause_displacement_foreground", "AUSE EPE fg px²", 1, 3),
     ("sigma_correlation_foreground", "r(σ) fg", 1, 2),
     ("sigma_rank_correlation_foreground", "rank r(σ) fg", 1, 2),
+    ("bound_mean", "bound of the EPE px", 1, 2),
     ("seconds_per_pair", "s/pair", 1, 3),
 )
+SURFACES = ("hd", "hd95", "assd", "asd")  # beginnings of the metrics that are of the main structure
+# What is said below a table that has a heading with this word.
+WORDS = {
+    "HD": "HD, HD95, ASSD, ASD: largest, 95th percentile and mean distance of the outlines, both ways and one way",
+    "SDlogJ": "SDlogJ: how unevenly volume changes, standard deviation of log Jacobian determinants",
+    "AUSE": "AUSE: squared error left when the most uncertain voxels are removed, above what the best order leaves; "
+    "0 is best",
+    "r/σ": "r: fixed − moved; in brackets what a right σ_I gives",
+    "ECE": "ECE: mean difference of σ_I and the residual it predicts",
+    "EPE": "EPE: length of the displacement's error",
+    "r(": "r(σ), rank r(σ): correlation with the true noise, of values and of ranks; of a map, with the true error",
+    "nAURC": "nAURC: how a map ranks the true error; 0 as the error itself would, 1 by chance",
+    "fg": "fg: in the foreground, where an image is not 0",
+}
 FEW = 5  # structures that get a line each; of more, the main one and the mean
 
 
@@ -46,12 +63,20 @@ def markdown(summary: dict) -> str:
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-    return "\n".join([_heading(summary), "", *lines])
+    return "\n".join([_heading(summary), "", *lines, "", *explained(heading for heading, *_ in rows)])
 
 
 def columns(summary: dict) -> list[tuple[str, str, int, int]]:
     """What a table of a summary shows: metric, heading, factor and decimals of the shown number."""
-    return [*_dice_columns(summary), *COLUMNS, *_map_columns(summary)]
+    main = summary["main"]
+    common = [(metric, _of_main(metric, heading, main), *rest) for metric, heading, *rest in COLUMNS]
+    return [*_dice_columns(summary), *common, *_map_columns(summary)]
+
+
+def explained(headings: Iterable[str]) -> list[str]:
+    """What the abbreviations in some headings mean, a line each."""
+    text = " ".join(headings)
+    return [line for word, line in WORDS.items() if re.search(rf"(?<!\w){re.escape(word)}", text)]
 
 
 def structure_heading(name: str) -> str:
@@ -64,6 +89,14 @@ def shown_structures(summary: dict) -> list[str]:
     names = [metric.removeprefix("dice_") for metric in summary["n"]["registered"] if metric.startswith("dice_")]
     names = [name for name in names if name != "mean"]
     return names if len(names) <= FEW else [name for name in names if name == summary["main"]]
+
+
+def _of_main(metric: str, heading: str, main: str | None) -> str:
+    """A distance of surfaces says of which structure: "HD95 MYO mm"."""
+    if main is None or metric.partition("_")[0] not in SURFACES:
+        return heading
+    name, unit = heading.split()
+    return f"{name} {structure_heading(main)} {unit}"
 
 
 def _dice_columns(summary: dict) -> list[tuple[str, str, int, int]]:
@@ -84,10 +117,12 @@ def _map_columns(summary: dict) -> list[tuple[str, str, int, int]]:
 
 def _heading(summary: dict) -> str:
     text = f"{summary['n_cases']} cases of {summary['per_patient']['n_patients']} patients"
-    text += f", {summary['n_failed']} failed, convention {summary['convention']}"
+    text += f", {summary['n_failed']} failed, {summary['n_unscored']} not scored, convention {summary['convention']}"
+    if "verdicts" in summary:
+        text += "".join(f", {flag} {number}" for flag, number in sorted(summary["verdicts"].items()))
     reasons = {}
-    for failure in summary["failures"]:
-        reasons.setdefault(failure["reason"], []).append(failure["case_id"])
+    for told in [*summary["failures"], *summary["unscored"]]:
+        reasons.setdefault(told["reason"], []).append(told["case_id"])
     return "\n".join([text, *(f"  {len(cases)} × {reason}: {_abridged(cases)}" for reason, cases in reasons.items())])
 
 

@@ -67,6 +67,11 @@ class Image:
         except ValueError as error:
             raise DataError(f"{self.path}: {error}.") from error
 
+    @property
+    def in_mm(self) -> bool:
+        """Whether the file says how large its voxels are; a picture without a header has ones."""
+        return self.oriented or any(size != 1 for size in self.spacing)
+
     def frames(self, ndim: int = 3) -> list[Image]:
         """The images of a sequence, whose last axis is time; itself alone, if it has `ndim` axes and no time.
 

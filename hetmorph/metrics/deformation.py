@@ -27,7 +27,17 @@ def folds_percent(displacement) -> float:
         >>> folds_percent(np.zeros([8, 8, 2]))
         0.0
     """
-    return 100.0 * float(np.mean(fold_mask(displacement)))
+    return deformation_scores(displacement)["folds_percent"]
+
+
+def deformation_scores(displacement) -> dict[str, float]:
+    """`folds_percent` and `sdlogj` of a displacement whose determinants are computed once.
+
+    Arguments and errors as `folds_percent`.
+    """
+    determinant = _determinant(displacement)
+    logarithm = np.log(np.maximum(determinant, MINIMUM_DETERMINANT))
+    return {"folds_percent": 100.0 * float(np.mean(determinant <= 0)), "sdlogj": float(logarithm.std())}
 
 
 def fold_mask(displacement) -> np.ndarray:
@@ -47,7 +57,7 @@ def sdlogj(displacement) -> float:
     Reference:
         Hering et al., Learn2Reg, IEEE TMI 2023, doi:10.1109/TMI.2022.3213983.
     """
-    return float(np.log(np.maximum(_determinant(displacement), MINIMUM_DETERMINANT)).std())
+    return deformation_scores(displacement)["sdlogj"]
 
 
 def endpoint_error(displacement, truth, mask=None) -> float:

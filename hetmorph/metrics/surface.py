@@ -38,6 +38,28 @@ def surface_distances(a, b, spacing: Sequence[float] | None = None) -> tuple[np.
     return cKDTree(points_b).query(points_a)[0], cKDTree(points_a).query(points_b)[0]
 
 
+def surface_scores(truth, prediction, spacing: Sequence[float] | None = None) -> dict[str, float]:
+    """All the scores of this module, for two surfaces whose distances are computed once.
+
+    Args:
+        truth, prediction: masks `[*S]`, False/True or 0/1.
+        spacing: as `surface_distances`.
+
+    Returns:
+        `hd`, `hd95`, `assd` and `asd`, as the functions of these names give them.
+
+    Raises:
+        ValueError: as `surface_distances`.
+    """
+    distances = surface_distances(truth, prediction, spacing)
+    return {
+        "hd": _directed_maximum(distances, 100),
+        "hd95": _directed_maximum(distances, 95),
+        "assd": _mean(np.concatenate(distances)),
+        "asd": _mean(distances[0]),
+    }
+
+
 def hausdorff(a, b, spacing: Sequence[float] | None = None) -> float:
     """Hausdorff distance: the largest distance from either surface to the other (maximum of both directions).
 

@@ -10,6 +10,7 @@ from hetmorph.data.transforms import (
     Shear,
     Translation,
 )
+from hetmorph.uncertainty.calibrate import calibrate, calibrated_estimates, divide
 from hetmorph.uncertainty.combination import Combination, best_combination
 from hetmorph.uncertainty.conformal import FLAGS, Bound, Calibration, Triage, risk_coverage
 from hetmorph.uncertainty.equivariance import equivariance_uncertainty
@@ -42,6 +43,9 @@ __all__ = [
     "Triage",
     "UncertaintyMap",
     "best_combination",
+    "calibrate",
+    "calibrated_estimates",
+    "divide",
     "dropout_uncertainty",
     "ensemble_uncertainty",
     "equivariance_uncertainty",

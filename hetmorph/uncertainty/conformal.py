@@ -23,6 +23,7 @@ from hetmorph.metrics.calibration import sparsification
 from hetmorph.uncertainty.combination import Combination
 
 FLAGS = ("accept", "review", "reject")
+MARGIN = 1.25  # of the size of images to those of the calibration, along an axis
 BAD_ACCEPTED = 0.1  # share of bad cases that acceptance tolerates
 BAD_REJECTED = 0.9  # share of bad cases from which on a case is rejected
 
@@ -144,6 +145,21 @@ class Calibration:
     triage: Triage
     about: dict
 
+    def of_slices(self, ndims: int) -> bool:
+        """Whether it is of 2-D images, so that one of more axes is taken slice by slice, along the last."""
+        return self.about.get("ndims") == 2 and ndims == 3
+
+    def of_size(self, shape: Sequence[int]) -> bool:
+        """Whether images of this size are like those of the calibration, a quarter smaller or larger at most.
+
+        A larger field of view holds another share of air and of what moves, so that a mean over it is another number.
+        Slices of a volume count, not how many there are. A calibration that does not tell its sizes is of any.
+        """
+        sizes = [self.about.get(name) for name in ("smallest", "largest")]
+        if None in sizes:
+            return True
+        return all(low / MARGIN <= n <= high * MARGIN for n, low, high in zip(shape, *sizes, strict=False))
+
     def judge(self, maps: Mapping[str, np.ndarray], region: np.ndarray | None = None) -> tuple[np.ndarray, str]:
         """What the calibration says about a new case.
 
@@ -154,9 +170,16 @@ class Calibration:
         Returns:
             The bound of the error `[*S]`, voxels, NaN where a map is; and "accept", "review" or "reject".
         """
-        bound = self.bound(self.combination(maps))
+        bound = self.bound(self._combined(maps))
         values = bound[np.isfinite(bound) if region is None else region & np.isfinite(bound)]
         return bound, self.triage.flag(float(values.mean()) if values.size else math.nan)
+
+    def _combined(self, maps: Mapping[str, np.ndarray]) -> np.ndarray:
+        shape = next(iter(maps.values())).shape
+        if not self.of_slices(len(shape)):
+            return self.combination(maps)
+        slices = ({name: one[..., z] for name, one in maps.items()} for z in range(shape[-1]))
+        return np.stack([self.combination(one) for one in slices], -1)
 
     def save(self, path) -> None:
         """Write as JSON, complete or not at all."""

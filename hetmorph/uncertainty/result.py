@@ -1,10 +1,11 @@
 """What every estimate of uncertainty returns: a map of standard deviations, and what else it knows."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hetmorph.io import Grid, write_image
+from hetmorph.io import Grid, from_slices, write_image
 
 VOXELS, INTENSITY, NO_UNIT = "voxels", "intensity", "no unit"
 
@@ -88,6 +89,18 @@ class UncertaintyMap:
         values = self.std_mm(spacing) if in_mm else self.std
         description = f"{self.name} std, {'mm' if in_mm else self.unit}"
         write_image(path, values, _grid(values.shape, spacing), np.float32, description)
+
+
+def stacked(slices: Sequence[UncertaintyMap]) -> UncertaintyMap:
+    """The maps of slices as that of the stack, whose last axis goes through them; without what is of the draws.
+
+    Args:
+        slices: maps of one kind and size.
+    """
+    std, valid = (np.stack([getattr(one, name) for one in slices], -1) for name in ("std", "valid"))
+    variances = None if slices[0].variances is None else from_slices([one.variances for one in slices])
+    alone = dict.fromkeys(("count", "mean", "covariance", "intrinsic", "jitter"))
+    return replace(slices[0], std=std, valid=valid, variances=variances, **alone)
 
 
 def _grid(shape: tuple[int, ...], spacing) -> Grid:

@@ -7,14 +7,17 @@ from hetmorph.viz.figures import summary_figure
 from hetmorph.viz.report import write_reports
 from hetmorph.viz.results import write_results
 from hetmorph.viz.uncertainty import known_truth_figure
+from hetmorph.viz.verdict import Verdict, verdict
 
 __all__ = [
+    "Verdict",
     "calibration_figure",
     "case_report",
     "cohort_report",
     "known_truth_figure",
     "sparsification_figure",
     "summary_figure",
+    "verdict",
     "write_reports",
     "write_results",
 ]

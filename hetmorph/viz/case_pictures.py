@@ -27,7 +27,7 @@ LEAST_RATIO, MOST_RATIO = 1.5, 8.0  # of the Jacobian's colours: from 1/ratio to
 
 def sheet_of(case: ReportedCase, view: View) -> Sheet:
     """A sheet that holds the images."""
-    sheet = Sheet(view)
+    sheet = Sheet(view, case.unit)
     sheet.add("moving", case.pair.moving, case.window)
     sheet.add("fixed", case.pair.fixed, case.window)
     if case.prediction is not None:
@@ -125,8 +125,8 @@ def deformation(case: ReportedCase, sheet: Sheet) -> Html:
     ratio = float(np.clip(np.exp(max(-low, high)), LEAST_RATIO, MOST_RATIO))
     jacobian = Scale(1 / ratio, ratio, "PuOr", "volume ratio, no unit; black ≤ 0", centre=1.0, logarithmic=True)
     sheet.add("jacobian", determinant, jacobian, combine=_folds_kept)
-    length = case.length_mm
-    lengths = Scale(0.0, spread([length], 0, 99.5)[1], "viridis", "mm")
+    length = case.length
+    lengths = Scale(0.0, spread([length], 0, 99.5)[1], "viridis", case.unit)
     sheet.add("length", length, lengths)
 
     def grid(i):
@@ -140,10 +140,11 @@ def deformation(case: ReportedCase, sheet: Sheet) -> Html:
 
     within = " (the part within the slice)" if view.through is not None else ""
     told = _folds_told(determinant <= 0, view)
+    how_long = f"{ON_FIXED} · length in {case.unit}"
     plates = [
         sheet.plate("Deformed grid", f"moving grid · x + u(x) of every {view.step}th line{within}", grid, None),
         sheet.plate("Jacobian determinant", f"{ON_FIXED} · det(I + ∇u), yellow: zero contour", zero, jacobian, told),
-        sheet.plate("Displacement |u|", f"{ON_FIXED} · length in mm", lambda i: [sheet.use("length", i)], lengths),
+        sheet.plate("Displacement |u|", how_long, lambda i: [sheet.use("length", i)], lengths),
     ]
     note = (
         f"A determinant above 1: tissue shrinks from moving to fixed; below 1: it grows; at or below 0 the map folds. "
@@ -186,8 +187,10 @@ def uncertainty(case: ReportedCase, sheet: Sheet) -> Html:
     elif sigma is not None:
         notes.append("No likelihood weights: the model gives none.")
     for name, one in case.maps.items():
+        if name == "variance" and sigma is not None:
+            continue  # it is σ_I, shown above
         values = one.std_mm(case.pair.spacing) if one.unit == "voxels" else one.std
-        unit = "mm" if one.unit == "voxels" else one.unit
+        unit = case.unit if one.unit == "voxels" else one.unit
         scale = Scale(0.0, spread([values], 0, 99.5)[1], "viridis", unit)
         plate(f"Map: {name}", MEANINGS[one.unit], np.where(one.valid, values, np.nan), scale)
     if not case.maps:

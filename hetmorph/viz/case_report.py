@@ -10,7 +10,7 @@ import numpy as np
 
 from hetmorph.data import Pair
 from hetmorph.evaluation import Prediction
-from hetmorph.evaluation.cases import LABELS, MAIN, foreground
+from hetmorph.evaluation.cases import NO_LABELS, foreground
 from hetmorph.evaluation.table import structure_heading
 from hetmorph.io.atomic import write_text
 from hetmorph.version import __version__
@@ -31,8 +31,8 @@ def case_report(
     maps: Mapping | None = None,
     calibration=None,
     convention: str = "hetmorph",
-    labels: Mapping[str, int] = LABELS,
-    main: str | None = MAIN,
+    labels: Mapping[str, int] = NO_LABELS,
+    main: str | None = None,
     affine=None,
     axis: int | None = None,
     about: Mapping[str, object] | None = None,
@@ -108,7 +108,7 @@ def _top(case: ReportedCase, home: str | None) -> Html:
     pair = case.pair
     facts = [("patient", pair.patient), ("group", pair.group), ("slice of the volume", pair.slice_index)]
     facts += [("size", f"{' × '.join(map(str, pair.fixed.shape))} voxels")]
-    facts += [("voxel", f"{' × '.join(f'{s:.3g}' for s in pair.spacing)} mm")]
+    facts += [("voxel", f"{' × '.join(f'{s:.3g}' for s in pair.spacing)} mm" if pair.in_mm else "of unknown size")]
     line = " · ".join(f"{name} {value}" for name, value in facts if value not in (None, ""))
     back = element("a", "← all cases", href=f"./{quote(home)}", class_="back") if home else None
     button = element("button", "light / dark", id="theme", type="button", hidden=True)
@@ -123,8 +123,12 @@ def _verdict(case: ReportedCase, calibration) -> Html:
         parts = [
             element("p", element("strong", "Not registered"), " ", row["failed"] or "the prediction is not finite")
         ]
-    elif row["failed"] and case.labels:
-        parts.append(element("p", f"Not scored: {row['failed']}.", class_="note"))
+    elif row["failed"]:
+        told = f"Failed: {row['failed']}. Of the labels the verdict knows nothing."
+        parts.append(element("p", told, class_="note"))
+    elif row["unscored"] and case.labels:
+        told = f"Not scored, which says nothing of the registration: {row['unscored']}."
+        parts.append(element("p", told, class_="note"))
     if calibration is not None:
         parts.append(
             element("details", element("summary", "What this verdict rests on"), element("p", promise(calibration)))
@@ -146,12 +150,13 @@ def _glance(case: ReportedCase) -> Html:
 
     if case.main:
         both(f"Dice {structure_heading(case.main)}", f"dice_{case.main}", 1, 3, "")
-        both("HD95", "hd95_mm", 1, 2, " mm")
+        metric, unit = ("hd95_mm", " mm") if case.pair.in_mm else ("hd95_px", " px")
+        both(f"HD95 {structure_heading(case.main)}", metric, 1, 2, unit)
     both("mean squared residual", "mse", 1e3, 2, " ·10⁻³")
     both("displacement error", "epe", 1, 2, " voxels")
     if case.prediction is not None:
         tiles.append(("folds", [number(row["registered_folds_percent"], 1, 3), " % of the voxels"]))
-        tiles.append(("longest displacement", [number(float(case.length_mm.max()), 1, 1), " mm"]))
+        tiles.append(("longest displacement", [number(float(case.length.max()), 1, 1), f" {case.unit}"]))
     if math.isfinite(case.verdict.score):
         tiles.append(("mean bound of the error", [number(case.verdict.score, 1, 2), " voxels"]))
     return element(
@@ -221,7 +226,8 @@ def _source(case: ReportedCase, calibration, about: Mapping) -> Html:
         for name, one in case.maps.items()
     }
     if calibration is not None:
-        facts |= {f"calibration, {key}": value for key, value in calibration.about.items()}
+        listed = {key: ", ".join(map(str, v)) if isinstance(v, list) else v for key, v in calibration.about.items()}
+        facts |= {f"calibration, {key}": value for key, value in listed.items()}
     rows = [element("tr", element("th", key, scope="row"), element("td", str(value))) for key, value in facts.items()]
     note = "For research. No medical device, and no substitute for looking at the images."
     return element(

@@ -11,6 +11,7 @@ from hetmorph.viz.html import Html, element
 
 WIDTH, HEIGHT = 440, 300
 LEFT, RIGHT, TOP, BOTTOM = 62, 14, 14, 44
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 MOST_DOTS = 400  # of a distribution; of more, only the box is drawn
 
 
@@ -34,12 +35,14 @@ def line_chart(title: str, note: str, x_label: str, y_label: str, lines: Sequenc
     """
     top = max(float(np.max(line.y)) for line in lines) or 1.0
     ticks = _ticks(0, top)
+    power = _power(ticks[-1])
+    y_label += f" · 10{str(power).translate(SUPERSCRIPTS)}" if power else ""
 
     def place(x, y):
         return _across(x, 0, 1), HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * y / ticks[-1]
 
     drawn = [_line(*place(0, y), *place(1, y), "rule") for y in ticks]
-    drawn += [_text(LEFT - 6, place(0, y)[1] + 4, f"{y:.3g}", "end") for y in ticks]
+    drawn += [_text(LEFT - 6, place(0, y)[1] + 4, f"{y / 10.0**power:.3g}", "end") for y in ticks]
     drawn += [_text(place(x, 0)[0], HEIGHT - BOTTOM + 16, f"{x:g}", "middle") for x in (0, 0.25, 0.5, 0.75, 1)]
     for line in lines:
         points = " L".join("{:.1f},{:.1f}".format(*place(x, y)) for x, y in zip(line.x, line.y, strict=True))
@@ -107,6 +110,12 @@ def _figure(title: str, note: str, drawn: list[Html], below: Html, height: int =
 
 def _caption(title: str, note: str) -> Html:
     return element("figcaption", element("b", title), element("span", note))
+
+
+def _power(value: float) -> int:
+    """Of ten, to stand in the axis' title: long numbers at the ticks would run into it."""
+    power = math.floor(math.log10(value))
+    return power if power < -1 or power > 3 else 0
 
 
 def _ticks(low: float, high: float) -> np.ndarray:

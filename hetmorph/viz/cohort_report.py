@@ -1,14 +1,14 @@
 """All cases of an evaluation as one HTML file: the worst first, what failed, how the scores are distributed."""
 
+import collections
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from hetmorph.evaluation import Curves, summarise
-from hetmorph.evaluation.cases import MAIN
 from hetmorph.evaluation.summary import BLOCKS
-from hetmorph.evaluation.table import columns, structure_heading
+from hetmorph.evaluation.table import columns, explained, structure_heading
 from hetmorph.io.atomic import write_text
 from hetmorph.metrics.calibration import area
 from hetmorph.version import __version__
@@ -21,12 +21,17 @@ from hetmorph.viz.verdict import WORDS
 
 # Of the cases' table and of the distributions: metric, heading, factor, decimals.
 SHOWN = (
-    ("dice_mean", "Dice mean", 1, 3),
-    ("hd95_mm", "HD95 mm", 1, 2),
     ("folds_percent", "folds %", 1, 3),
     ("mse", "MSE ·10³", 1e3, 2),
     ("epe", "EPE px", 1, 2),
+    ("bound_mean", "bound px", 1, 2),
 )
+# Column, title and note of the lists of what lacks scores.
+LEFT_OUT = (
+    ("failed", "Failed", "The registration gave nothing, or nothing to score: no mean holds what they lack."),
+    ("unscored", "Not scored", "The pair itself leaves nothing to score, whatever the registration is worth."),
+)
+FEW_LISTED = 10
 CHANGES = ("dice", "hd95", "mse", "epe")  # beginnings of the metrics that the undeformed pair has too
 
 
@@ -34,20 +39,18 @@ def cohort_report(
     rows: Sequence[Mapping],
     path,
     links: Mapping[str, str] | None = None,
-    flags: Mapping[str, str] | None = None,
     curves: Curves | None = None,
     convention: str = "hetmorph",
-    main: str | None = MAIN,
+    main: str | None = None,
     about: Mapping[str, object] | None = None,
     title: str = "Registration report",
 ) -> Path:
     """Write the report of many registrations.
 
     Args:
-        rows: of `evaluation.evaluate`, or of `evaluation.read_cases`.
+        rows: of `evaluation.evaluate`, or of `evaluation.read_cases`; with their verdicts, where a judge gave them.
         path: file to write, .html.
         links: by case, address of its report, relative to this one; others have none.
-        flags: by case, "accept", "review" or "reject".
         curves: of `evaluation.evaluate`, for the sparsification; empty or None without a predicted variance.
         convention: the one the rows were made with.
         main: the structure whose Dice ranks the cases; without it the displacement error does, or the residual.
@@ -68,59 +71,73 @@ def cohort_report(
         raise ValueError("expected one row for each case, got several of one")
     main = main if any(f"registered_dice_{main}" in row for row in rows) else None
     summary = summarise(rows, convention, main)
-    flags, links = dict(flags or {}), dict(links or {})
+    links = dict(links or {})
     sections = [
-        _overview(summary, flags, len(rows)),
-        _failed(rows, links),
-        _worst(rows, links, flags, main),
+        _overview(summary),
+        _means(summary),
+        *(_left_out(rows, links, *one) for one in LEFT_OUT),
+        _worst(rows, links, main),
         _distributions(rows, main),
         _sparsification(curves),
-        _means(summary),
         _source(convention, about or {}),
     ]
     patients = summary["per_patient"]["n_patients"]
-    line = f"{len(rows)} cases of {patients} patients · {summary['n_failed']} failed"
+    counts = f"{summary['n_failed']} failed · {summary['n_unscored']} not scored"
+    line = f"{len(rows)} cases of {patients} patients · {counts}"
     button = element("button", "light / dark", id="theme", type="button", hidden=True)
     top = element("header", button, element("h1", title), element("p", line), class_="top")
     write_text(path, html.page(title, top, element("main", sections)))
     return Path(path)
 
 
-def _overview(summary: dict, flags: Mapping[str, str], cases: int) -> Html:
-    tiles = [("cases", cases), ("patients", summary["per_patient"]["n_patients"]), ("failed", summary["n_failed"])]
-    counts = {flag: sum(one == flag for one in flags.values()) for flag in ("accept", "review", "reject")}
+def _overview(summary: dict) -> Html:
+    tiles = [("cases", summary["n_cases"]), ("patients", summary["per_patient"]["n_patients"])]
+    tiles += [("failed", summary["n_failed"]), ("not scored", summary["n_unscored"])]
+    flags = summary.get("verdicts", {})
     if flags:
+        counts = {flag: flags.get(flag, 0) for flag in ("accept", "review", "reject")}
         tiles += [(element("span", WORDS[flag], class_=f"flag {flag}"), count) for flag, count in counts.items()]
-        tiles.append(("without verdict", cases - sum(counts.values())))
+        tiles.append(("without verdict", summary["n_cases"] - sum(counts.values())))
     body = element("dl", [element("div", element("dt", name), element("dd", n)) for name, n in tiles], class_="tiles")
     note = None if flags else "No verdicts: no calibration was given."
     return element("section", body, note and element("p", note, class_="note verdict none"), id="verdict")
 
 
-def _failed(rows: Sequence[Mapping], links: Mapping[str, str]) -> Html:
-    failed = [row for row in rows if row["failed"]]
-    items = [element("li", _name(row, links), f": {row['failed']}") for row in failed]
-    note = "None." if not failed else "They take part in no mean of a score that they do not have."
-    told = element("p", note, class_="note")
-    return element(
-        "section", element("h2", f"Failed cases ({len(failed)})"), told, items and element("ul", items), id="failed"
-    )
+def _left_out(rows: Sequence[Mapping], links: Mapping[str, str], column: str, title: str, note: str) -> Html | None:
+    """Cases with an entry in a column, by what it says; many are to be unfolded."""
+    reasons = collections.defaultdict(list)
+    for row in rows:
+        if row[column]:
+            reasons[row[column]].append(_name(row, links))
+    if not reasons:
+        return None
+    items = [
+        element("li", f"{reason}: ", [[", " if n else "", name] for n, name in enumerate(names)])
+        for reason, names in reasons.items()
+    ]
+    count = sum(map(len, reasons.values()))
+    listed = element("ul", items)
+    if count > FEW_LISTED:
+        listed = element("details", element("summary", "Which"), listed)
+    head = element("h2", f"{title} ({count})")
+    return element("section", head, element("p", note, class_="note"), listed, id=column)
 
 
-def _worst(rows: Sequence[Mapping], links: Mapping[str, str], flags: Mapping[str, str], main: str | None) -> Html:
-    shown = [one for one in _shown(main) if any(_known(row, "registered", one[0]) for row in rows)]
+def _worst(rows: Sequence[Mapping], links: Mapping[str, str], main: str | None) -> Html:
+    shown = [one for one in _shown(rows, main) if any(_known(row, "registered", one[0]) for row in rows)]
     maps = dict.fromkeys(name for row in rows for name in row if name.endswith("_mean_mm"))
     shown += [(name.removeprefix("registered_"), f"{_map_name(name)} mm", 1, 2) for name in maps]
+    judged = any(row.get("verdict") for row in rows)
     heads = [
         "",
         "case",
         "patient",
         "group",
-        *(["verdict"] if flags else []),
+        *(["verdict"] if judged else []),
         *(heading for _, heading, *_ in shown),
-        "failed",
+        "failed, or not scored",
     ]
-    body = [_row(place, rows[i], shown, links, flags) for place, i in enumerate(worst_first(rows, main), start=1)]
+    body = [_row(place, rows[i], shown, links, judged) for place, i in enumerate(worst_first(rows, main), start=1)]
     head = element("tr", [element("th", text, scope="col") for text in heads])
     table = element("table", element("thead", head), element("tbody", body), class_="sortable")
     ranked = ranking_metric(rows, main)
@@ -131,24 +148,25 @@ def _worst(rows: Sequence[Mapping], links: Mapping[str, str], flags: Mapping[str
     return _table_section("cases", "Cases", note, table)
 
 
-def _row(place: int, row: Mapping, shown: list, links: Mapping[str, str], flags: Mapping[str, str]) -> Html:
+def _row(place: int, row: Mapping, shown: list, links: Mapping[str, str], judged: bool) -> Html:
     cells = [element("td", element("data", place, value=place)), element("th", _name(row, links), scope="row")]
     cells += [element("td", row["patient"]), element("td", row.get("group") or "")]
-    if flags:
-        flag = flags.get(row["case_id"])
+    if judged:
+        flag = row.get("verdict")
         word = element("span", WORDS[flag], class_=f"flag {flag}") if flag else "–"
-        cells.append(element("td", word, data_empty=flag is None))
+        cells.append(element("td", word, data_empty=not flag))
     for metric, _, factor, decimals in shown:
         before, after = (number(row.get(f"{block}_{metric}", math.nan), factor, decimals) for block in BLOCKS)
         arrow = [before, " → "] if _changes(metric) else []
         cells.append(element("td", arrow, after, data_empty=not _known(row, "registered", metric)))
-    cells.append(element("td", row["failed"], class_="why", data_empty=not row["failed"]))
+    why = row["failed"] or row["unscored"]
+    cells.append(element("td", why, class_="why", data_empty=not why))
     return element("tr", cells)
 
 
 def _distributions(rows: Sequence[Mapping], main: str | None) -> Html:
     charts = []
-    for metric, heading, factor, _ in _shown(main):
+    for metric, heading, factor, _ in _shown(rows, main):
         groups = {
             block: [row[f"{block}_{metric}"] * factor for row in rows if _known(row, block, metric)]
             for block in (BLOCKS if _changes(metric) else BLOCKS[1:])
@@ -186,12 +204,14 @@ def _means(summary: dict) -> Html:
     head = element("tr", [element("th", text, scope="col") for text in ("score", "undeformed", "registered", "cases")])
     table = element("table", element("thead", head), element("tbody", body), class_="scores")
     note = f"Over cases, ± standard deviation; convention {summary['convention']}."
-    return _table_section("means", "Means", note, table)
+    words = [element("li", line) for line in explained(heading for _, heading, *_ in columns(summary))]
+    told = element("details", element("summary", "What the abbreviations mean"), element("ul", words))
+    return _table_section("means", "Means", note, table, told)
 
 
-def _table_section(name: str, title: str, note: str, table: Html) -> Html:
+def _table_section(name: str, title: str, note: str, table: Html, below: Html | None = None) -> Html:
     wide = element("div", table, class_="wide")
-    return element("section", element("h2", title), element("p", note, class_="note"), wide, id=name)
+    return element("section", element("h2", title), element("p", note, class_="note"), wide, below, id=name)
 
 
 def _mean(block: Mapping, metric: str, factor: float, decimals: int) -> list | str:
@@ -209,9 +229,14 @@ def _source(convention: str, about: Mapping) -> Html:
     )
 
 
-def _shown(main: str | None) -> list[tuple[str, str, int, int]]:
-    first = [(f"dice_{main}", f"Dice {structure_heading(main)}", 1, 3)] if main else []
-    return [*first, *SHOWN]
+def _shown(rows: Sequence[Mapping], main: str | None) -> list[tuple[str, str, int, int]]:
+    if not main:
+        return [*SHOWN]
+    # Where the images do not say how large their voxels are, nothing is known in millimetres.
+    unit = "mm" if any(_known(row, "registered", "hd95_mm") for row in rows) else "px"
+    name = structure_heading(main)
+    dices = [(f"dice_{main}", f"Dice {name}", 1, 3), ("dice_mean", "Dice mean", 1, 3)]
+    return [*dices, (f"hd95_{unit}", f"HD95 {name} {unit}", 1, 2), *SHOWN]
 
 
 def _changes(metric: str) -> bool:

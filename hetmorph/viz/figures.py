@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hetmorph.evaluation.cases import LABELS, MAIN, identity
+from hetmorph.evaluation.cases import NO_LABELS, identity
 from hetmorph.evaluation.predictor import Prediction, RegistrationFailed
 from hetmorph.evaluation.summary import pick_cases
 from hetmorph.evaluation.table import FEW, structure_heading
@@ -21,8 +21,8 @@ def summary_figure(
     rows: Sequence[dict],
     path,
     convention: str = "hetmorph",
-    labels: Mapping[str, int] = LABELS,
-    main: str | None = MAIN,
+    labels: Mapping[str, int] = NO_LABELS,
+    main: str | None = None,
 ) -> Path:
     """Draw the median and the worst case by the main structure's Dice into an image file.
 

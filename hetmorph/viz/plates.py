@@ -15,10 +15,15 @@ TEXT_SHARE = 0.05  # of the shorter side
 
 
 class Sheet:
-    """Everything drawn of one case; each map is stored once, and used by every plate that shows it."""
+    """Everything drawn of one case; each map is stored once, and used by every plate that shows it.
 
-    def __init__(self, view: View):
-        self.view = view
+    Args:
+        view: how the grid lies on the page.
+        unit: of the view's spacing, and so of the bar of length.
+    """
+
+    def __init__(self, view: View, unit: str = "mm"):
+        self.view, self.unit = view, unit
         self._stored, self._numbers, self._lines = [], {}, {}
 
     def add(self, name: str, values: np.ndarray, scale: Scale, combine: Callable | None = None) -> None:
@@ -121,7 +126,7 @@ class Sheet:
             return element("g", letters, class_="marks")
         length, left, low = fitting[-1] / self.view.unit_mm, 0.03 * width, 0.96 * height
         bar = self.line(f"M{left:.1f},{low:.1f}h{length:.1f}", "length")
-        label = _mark(f"{fitting[-1]} mm", left, low - 0.35 * text, "start", 0.85 * text)
+        label = _mark(f"{fitting[-1]} {self.unit}", left, low - 0.35 * text, "start", 0.85 * text)
         return element("g", letters, bar, label, class_="marks")
 
     def _id(self, name: str, index: int) -> str:

@@ -10,7 +10,6 @@ from hetmorph.evaluation import Curves, Prediction, RegistrationFailed
 from hetmorph.viz.case_report import case_report
 from hetmorph.viz.cohort_report import cohort_report
 from hetmorph.viz.scores import as_numbers, worst_first
-from hetmorph.viz.verdict import verdict
 
 INDEX, CASES = "index.html", "cases"
 
@@ -39,9 +38,9 @@ def write_reports(
         rows: of `evaluation.evaluate`, in the order of its pairs.
         curves: that it filled, or None.
         maps: estimates of uncertainty by name, functions of a pair, as of `uncertainty.pair_estimates`.
-        calibration: `uncertainty.Calibration` that judges the maps, or None.
+        calibration: `uncertainty.Calibration` that judges the maps, as it did for the rows; or None.
         convention: the one the rows were made with.
-        most: how many cases get a page, the worst and those that failed before the others; None for all.
+        most: how many cases get a page, the worst of those that have a score before the others; None for all.
         about: lines on where the result comes from.
         progress: show a progress bar on stderr.
 
@@ -55,17 +54,12 @@ def write_reports(
     if cases != [row["case_id"] for row in rows]:
         raise ValueError(f"expected one row for each pair, in their order, got {len(cases)} and {len(rows)}")
     folder, rows = Path(folder), as_numbers(rows)
-    order = worst_first(rows, loaded.main)
-    order.sort(key=lambda i: not rows[i]["failed"])
     names = file_names(cases)
-    links, flags, written = {}, {}, []
-    for i in tqdm(order[:most], desc="reports", unit="case", disable=not progress):
+    links, written = {}, []
+    for i in tqdm(worst_first(rows, loaded.main)[:most], desc="reports", unit="case", disable=not progress):
         pair, row = loaded.pairs[i], rows[i]
         prediction, own = _registered(predictor, pair, maps or {})
         links[pair.case_id] = f"{CASES}/{names[i]}"
-        said = verdict(pair, own, calibration)
-        if prediction is not None and said.flag != "none":
-            flags[pair.case_id] = said.flag
         written.append(
             case_report(
                 pair,
@@ -81,7 +75,7 @@ def write_reports(
                 home=f"../{INDEX}",
             )
         )
-    index = cohort_report(rows, folder / INDEX, links, flags, curves, convention, loaded.main, about)
+    index = cohort_report(rows, folder / INDEX, links, curves, convention, loaded.main, about)
     return [index, *written]
 
 

@@ -45,9 +45,14 @@ class ReportedCase:
         """Of both images, so that moving, fixed and moved are seen alike."""
         return Scale(*spread([self.pair.moving, self.pair.fixed], 0.2, 99.8), "gray", "intensity")
 
+    @property
+    def unit(self) -> str:
+        """Of lengths: voxels, where the images do not say how large these are."""
+        return "mm" if self.pair.in_mm else "voxels"
+
     @functools.cached_property
-    def length_mm(self) -> np.ndarray:
-        """Of the displacement, `[*S]`."""
+    def length(self) -> np.ndarray:
+        """Of the displacement, `[*S]`, in `unit`."""
         return np.linalg.norm(self.prediction.displacement * np.asarray(self.pair.spacing), axis=-1)
 
     @functools.cached_property
@@ -88,9 +93,7 @@ def report_on(pair, prediction, row, maps, calibration, convention, labels, main
             after = dict(
                 zip(labels, warp_labels(pair.moving_labels, field, [*labels.values()], convention), strict=True)
             )
-    said = Verdict("none", "Nothing was registered.")
-    if prediction is not None:
-        said = verdict(pair, maps, calibration)
+    said = Verdict("reject", "Nothing was registered.") if prediction is None else verdict(pair, maps, calibration)
     return ReportedCase(pair, prediction, row, maps, said, determinant, labels, *masks, after, main)
 
 

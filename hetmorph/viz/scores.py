@@ -7,7 +7,7 @@ from hetmorph.evaluation.summary import BLOCKS, summarise
 from hetmorph.evaluation.table import columns, structure_heading
 from hetmorph.viz.html import Html, element
 
-TEXTS = ("case_id", "patient", "slice_index", "group", "failed")
+TEXTS = ("case_id", "patient", "slice_index", "group", "failed", "unscored", "verdict")
 HIGHER_IS_BETTER = ("dice",)
 LOWER_IS_BETTER = ("hd", "hd95", "assd", "asd", "mse", "epe")
 SMALLEST_CHANGE = 5e-7  # of a score; less is called none
@@ -16,10 +16,15 @@ SMALLEST_CHANGE = 5e-7  # of a score; less is called none
 def as_numbers(rows: Sequence[Mapping]) -> list[dict]:
     """Rows with their scores as numbers, whether they come from `evaluation.evaluate` or from a `cases.csv`.
 
+    Tables of earlier versions do not say what was not scored; their rows get an empty entry.
+
     Raises:
         ValueError: a score that is no number.
     """
-    return [{key: value if key in TEXTS else _as_number(key, value) for key, value in row.items()} for row in rows]
+    return [
+        {"unscored": ""} | {key: value if key in TEXTS else _as_number(key, value) for key, value in row.items()}
+        for row in rows
+    ]
 
 
 def number(value: float | None, factor: float = 1, decimals: int = 3, missing: str = "–") -> Html | str:

@@ -50,6 +50,8 @@ def verdict(pair, maps: Mapping, calibration) -> Verdict:
     if not values.size:
         return Verdict(flag, f"In no voxel of the {where} is the bound of the error known.", bound)
     score = float(values.mean())
+    if not calibration.of_size(pair.fixed.shape):
+        return Verdict("review", _unlike(pair.fixed.shape, score, where, calibration), bound, score)
     return Verdict(flag, _reason(flag, score, where, calibration.triage), bound, score)
 
 
@@ -63,6 +65,15 @@ def promise(calibration) -> str:
         f"limits come from cases of known error, called bad above a mean error of {triage.tolerance:g} voxels: at most "
         "a tenth were bad up to the limit of acceptance, at least nine tenths from the limit of rejection on. "
         f"Calibrated on {source or 'an unknown source'}; it says nothing about other models or data."
+    )
+
+
+def _unlike(shape, score: float, where: str, calibration) -> str:
+    own, known = (" × ".join(map(str, sizes)) for sizes in (shape, calibration.about["largest"]))
+    return (
+        f"The calibration is of images of up to {known} voxels: the limits of their means do not hold for one of "
+        f"{own}. Let the model see the part round the organ (--mask). The mean bound of the error over the {where} is "
+        f"{score:.2f} voxels."
     )
 
 

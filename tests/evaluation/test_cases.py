@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from hetmorph.evaluation import Prediction, RegistrationFailed, evaluate, evaluate_each, evaluate_pair
+from hetmorph.evaluation import Prediction, RegistrationFailed
 from hetmorph.evaluation.cases import foreground, warp_labels
-from hetmorph.metrics import ause, dice
-from tests.evaluation.fakes import constant, heart, pair, shifted_pair, volume
+from hetmorph.metrics import asd, assd, ause, deformation, dice, hausdorff, hausdorff95, surface
+from tests.evaluation.fakes import constant, evaluate, evaluate_each, evaluate_pair, heart, pair, shifted_pair, volume
 
 NOTHING = constant((0, 0))
 OVERLAP = [f"dice_{name}" for name in ("myo", "rv", "lv", "mean")] + [
@@ -68,14 +68,14 @@ def test_official_punishes_a_subvoxel_warp_of_a_perfect_match():
 @pytest.mark.parametrize(
     ("moving", "fixed", "reason"),
     [
-        (without(2), heart(), "no myocardium in ED"),
-        (heart(), without(2), "no myocardium in ES"),
-        (without(2), without(2), "no myocardium in ED and ES"),
+        (without(2), heart(), "no myo in the moving image"),
+        (heart(), without(2), "no myo in the fixed image"),
+        (without(2), without(2), "no myo in the moving and the fixed image"),
     ],
 )
-def test_a_slice_without_myocardium_fails_and_keeps_what_is_defined(convention, moving, fixed, reason):
+def test_a_slice_without_myocardium_is_unscored_and_keeps_what_is_defined(convention, moving, fixed, reason):
     row = evaluate_pair(NOTHING, pair(moving=moving, fixed=fixed), convention)
-    assert row["failed"] == reason
+    assert (row["failed"], row["unscored"]) == ("", reason), "no fault of the registration"
     assert math.isnan(row["registered_dice_myo"]) and math.isnan(row["registered_hd_px"])
     assert row["registered_dice_rv"] == 1
     assert row["registered_folds_percent"] == 0
@@ -90,25 +90,25 @@ def test_a_slice_without_right_ventricle_lacks_that_score_alone(moving, fixed):
     assert row["registered_dice_mean"] == np.mean([row["registered_dice_myo"], row["registered_dice_lv"]])
 
 
-def test_a_slice_of_background_fails_without_noise():
+def test_a_slice_of_background_is_unscored_without_noise():
     empty = np.zeros((32, 32), np.uint8)
     row = evaluate_pair(NOTHING, pair(moving=empty, fixed=empty))
-    assert row["failed"] == "no myocardium in ED and ES"
+    assert (row["failed"], row["unscored"]) == ("", "no myo in the moving and the fixed image")
     assert all(math.isnan(row[f"registered_{name}"]) for name in OVERLAP)
 
 
 def test_myocardium_warped_out_of_sight_scores_zero_and_fails():
     row = evaluate_pair(constant((30, 30)), pair())
-    assert row["failed"] == "myocardium vanished by warping"
+    assert row["failed"] == "myo vanished by warping" and row["unscored"] == ""
     assert row["registered_dice_myo"] == 0
     assert math.isnan(row["registered_hd_px"])
 
 
-def test_a_pair_without_labels_fails_and_still_has_image_scores():
+def test_a_pair_without_labels_is_unscored_and_still_has_image_scores():
     bare = pair()
     bare = type(bare)("bare", "p", None, None, bare.moving, bare.fixed, None, None, (1.0, 1.0))
     row = evaluate_pair(NOTHING, bare)
-    assert row["failed"] == "no labels"
+    assert (row["failed"], row["unscored"]) == ("", "no labels")
     assert row["registered_mse"] == 0
 
 
@@ -182,10 +182,42 @@ def test_a_model_without_variance_has_no_calibration_and_no_time_is_missing():
     row = evaluate_pair(NOTHING, pair())
     assert math.isnan(row["registered_ause"]) and math.isnan(row["registered_ause_foreground"])
     assert row["registered_seconds_per_pair"] > 0
-    about = ["case_id", "patient", "slice_index", "group", "failed"]
+    about = ["case_id", "patient", "slice_index", "group", "failed", "unscored"]
     undeformed, registered = ([f"{block}_{name}" for name in names] for block, names in
                               (("undeformed", UNDEFORMED), ("registered", REGISTERED)))  # fmt: skip
     assert sorted(row) == sorted([*about, *undeformed, *registered])
+
+
+def test_a_judge_adds_its_verdict_and_what_gave_no_answer_is_rejected():
+    def broken(moving, fixed):
+        raise RegistrationFailed("no luck")
+
+    judge = {"same": ("accept", 0.5), "far": ("", math.nan)}
+    pairs = [pair("same"), pair("far")]
+    rows = evaluate(NOTHING, pairs, progress=False, judge=lambda one: judge[one.case_id])
+    assert [row["verdict"] for row in rows] == ["accept", ""] and rows[0]["registered_bound_mean"] == 0.5
+    (row,) = evaluate(broken, pairs[:1], progress=False, judge=lambda one: judge[one.case_id])
+    assert row["verdict"] == "reject" and "no luck" in row["failed"]
+    (row,) = evaluate(NOTHING, pairs[:1], progress=False, judge=lambda one: broken(one, one))
+    assert row["verdict"] == "review" and math.isnan(row["registered_bound_mean"])
+
+
+def test_distances_are_computed_once_in_voxels_and_once_in_millimetres(monkeypatch):
+    """Of either the undeformed and the registered pair; the Jacobian once."""
+    calls, distances, determinant = [], surface.surface_distances, deformation._determinant
+    monkeypatch.setattr(surface, "surface_distances", lambda *a: calls.append("surface") or distances(*a))
+    monkeypatch.setattr(deformation, "_determinant", lambda u: calls.append("jacobian") or determinant(u))
+    row = evaluate_pair(constant((-2, 1)), shifted_pair(3))
+    assert sorted(calls) == ["jacobian"] * 2 + ["surface"] * 4
+    masks = shifted_pair(3).fixed_labels == 2, np.roll(heart() == 2, (2, -1), (0, 1))
+    for name, metric in (("hd", hausdorff), ("hd95", hausdorff95), ("assd", assd), ("asd", asd)):
+        assert row[f"registered_{name}_px"] == metric(*masks)
+    assert row["registered_hd95_mm"] == hausdorff95(*masks, (2.0, 0.5))
+
+
+def test_voxels_of_unknown_size_have_no_millimetres():
+    row = evaluate_pair(NOTHING, shifted_pair(3, in_mm=False))
+    assert math.isnan(row["registered_hd95_mm"]) and row["registered_hd95_px"] == 3
 
 
 def test_truth_gives_endpoint_errors_and_noise_correlation(rng):
@@ -194,8 +226,8 @@ def test_truth_gives_endpoint_errors_and_noise_correlation(rng):
     sigma = rng.uniform(0.01, 0.1, (32, 32)).astype(np.float32)
     sample = shifted_pair(3, displacement=truth, sigma=sigma)
     row = evaluate_pair(constant((-3, 4), 2 * np.log(2 * sigma)), sample)
-    assert row["undeformed_epe"] == row["undeformed_epe_heart"] == 3
-    assert row["registered_epe"] == row["registered_epe_heart"] == 4
+    assert row["undeformed_epe"] == row["undeformed_epe_labels"] == 3
+    assert row["registered_epe"] == row["registered_epe_labels"] == 4
     assert row["registered_sigma_correlation"] == pytest.approx(1, abs=1e-5)
     flat = evaluate_pair(constant((-3, 4), np.zeros((32, 32), np.float32)), sample)
     assert math.isnan(flat["registered_sigma_correlation"])
@@ -254,17 +286,17 @@ def test_any_labels_have_their_columns_and_the_main_one_the_distances():
 
 def test_reasons_name_the_main_structure_and_the_images():
     row = evaluate_pair(NOTHING, pair(fixed=without(3)), labels={"cavity": 3, "wall": 2}, main="cavity")
-    assert row["failed"] == "no cavity in fixed" and row["registered_dice_wall"] == 1
+    assert row["unscored"] == "no cavity in the fixed image" and row["registered_dice_wall"] == 1
     assert "cavity vanished" in evaluate_pair(constant((30, 30)), pair(), labels={"cavity": 3}, main="cavity")["failed"]
 
 
 def test_a_set_without_labels_has_image_scores():
     row = evaluate_pair(NOTHING, pair(), labels={}, main=None)
-    assert row["failed"] == "no labels" and row["registered_mse"] == 0
+    assert row["unscored"] == "no labels" and row["registered_mse"] == 0
     assert not any("dice" in name and name[-4:] != "mean" for name in row)
     truth = np.ones((32, 32, 2), np.float32)
     known = evaluate_pair(NOTHING, shifted_pair(3, displacement=truth), labels={"cavity": 3}, main="cavity")
-    assert known["registered_epe_labels"] == pytest.approx(2**0.5) and "registered_epe_heart" not in known
+    assert known["registered_epe_labels"] == pytest.approx(2**0.5)
 
 
 def test_labels_that_do_not_fit_are_refused():

@@ -4,8 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from hetmorph.evaluation import Curves, Partial, evaluate, fingerprint
-from tests.evaluation.fakes import constant, shifted_pair
+from hetmorph.evaluation import Curves, Partial, fingerprint
+from tests.evaluation.fakes import constant, evaluate, shifted_pair
 
 SETTINGS = {"model": "x.keras", "size": (32, 32)}
 

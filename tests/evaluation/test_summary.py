@@ -1,13 +1,16 @@
 import csv
+import functools
 import json
 import math
 
 import numpy as np
 import pytest
 
-from hetmorph.evaluation import evaluate, markdown, pick_cases, summarise, write_cases, write_summary
-from tests.evaluation.fakes import constant, heart, pair, shifted_pair
+from hetmorph import evaluation
+from hetmorph.evaluation import markdown, pick_cases, write_cases, write_summary
+from tests.evaluation.fakes import constant, evaluate, heart, pair, shifted_pair
 
+summarise = functools.partial(evaluation.summarise, main="myo")
 OVERLAP = ["dice_myo", "dice_rv", "dice_lv", "dice_mean", "hd_px", "hd95_px", "assd_px", "hd95_mm"]
 UNDEFORMED = [*OVERLAP, "folds_percent", "sdlogj", "mse"]
 REGISTERED = [*UNDEFORMED, "ause", "ause_foreground", "seconds_per_pair"]
@@ -26,9 +29,14 @@ def rows():
     return evaluate(constant((-3, 0), np.zeros((32, 32), np.float32)), pairs, progress=False)
 
 
+def headings_of(table):
+    return [line.split("|")[1].strip() for line in table.splitlines() if line.startswith("|")][2:]
+
+
 def test_has_the_promised_keys_as_numbers(rows):
     summary = summarise(rows)
-    assert (summary["n_cases"], summary["n_failed"], summary["convention"]) == (3, 1, "hetmorph")
+    assert [summary[f"n_{count}"] for count in ("cases", "failed", "unscored")] == [3, 0, 1]
+    assert summary["convention"] == "hetmorph" and "verdicts" not in summary
     for block, metrics in (("undeformed", UNDEFORMED), ("registered", REGISTERED)):
         for metric in metrics:
             assert math.isfinite(summary[block][metric])
@@ -45,13 +53,22 @@ def test_means_leave_out_the_undefined_and_tell_how_many_are_left(rows):
     assert summary["n"]["registered"]["folds_percent"] == 3
 
 
-def test_failures_are_named(rows):
-    assert summarise(rows)["failures"] == [{"case_id": "c", "reason": "no myocardium in ES"}]
+def test_what_failed_and_what_was_not_scored_are_told_apart(rows):
+    rows[1]["failed"] = "myo vanished by warping"
+    summary = summarise(rows)
+    assert summary["failures"] == [{"case_id": "b", "reason": "myo vanished by warping"}]
+    assert summary["unscored"] == [{"case_id": "c", "reason": "no myo in the fixed image"}]
 
 
-def test_official_leaves_failed_rows_out_but_counts_them(rows):
+def test_verdicts_are_counted(rows):
+    judged = [row | {"verdict": flag} for row, flag in zip(rows, ("accept", "reject", "accept"), strict=True)]
+    summary = summarise(judged)
+    assert summary["verdicts"] == {"accept": 2, "reject": 1} and "accept 2, reject 1" in markdown(summary)
+
+
+def test_official_leaves_unscored_rows_out_but_counts_them(rows):
     summary = summarise(rows, "official")
-    assert (summary["n_cases"], summary["n_failed"]) == (3, 1)
+    assert (summary["n_cases"], summary["n_unscored"]) == (3, 1)
     assert summary["n"]["registered"]["mse"] == 2
     assert summary["registered"]["mse"] == pytest.approx(np.mean([row["registered_mse"] for row in rows[:2]]))
     assert set(summary["per_patient"]["patients"]) == {"p1"}
@@ -86,7 +103,7 @@ def test_files_are_strict_json_and_a_row_a_case(rows, tmp_path):
         read = list(csv.DictReader(file))
     assert [row["case_id"] for row in read] == ["shifted", "b", "c"]
     assert [row["patient"] for row in read] == ["p1", "p1", "p2"]
-    assert read[2]["registered_dice_myo"] == "" and read[2]["failed"] == "no myocardium in ES"
+    assert read[2]["registered_dice_myo"] == "" and read[2]["unscored"] == "no myo in the fixed image"
     column = [float(row["registered_dice_myo"]) for row in read[:2]]
     assert np.mean(column) == pytest.approx(summary["registered"]["dice_myo"])
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["cases.csv", "summary.json"]
@@ -98,7 +115,7 @@ def test_all_undefined_gives_null(tmp_path):
     write_summary(tmp_path / "s.json", summarise(rows))
     summary = json.loads((tmp_path / "s.json").read_text())
     assert summary["registered"]["dice_myo"] is None and summary["registered"]["dice_myo_std"] is None
-    assert pick_cases(rows) == {}
+    assert pick_cases(rows, "registered_dice_myo") == {}
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -110,8 +127,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
 def test_median_and_worst():
     rows = [{"registered_dice_myo": score} for score in (0.9, math.nan, 0.2, 0.8, 0.7)]
-    assert pick_cases(rows) == {"median": 4, "worst": 2}
-    assert pick_cases(rows[:1]) == {"median": 0, "worst": 0}
+    assert pick_cases(rows, "registered_dice_myo") == {"median": 4, "worst": 2}
+    assert pick_cases(rows[:1], "registered_dice_myo") == {"median": 0, "worst": 0}
 
 
 def test_table_shows_both_columns_and_the_failures(rows):
@@ -119,7 +136,8 @@ def test_table_shows_both_columns_and_the_failures(rows):
     line = next(line for line in table.splitlines() if line.startswith("| Dice MYO"))
     expected = [np.mean([row[f"{block}_dice_myo"] for row in rows[:2]]) for block in ("undeformed", "registered")]
     assert [cell.split("±")[0].strip() for cell in line.split("|")[2:4]] == [f"{mean:.3f}" for mean in expected]
-    assert "1 failed" in table and "no myocardium in ES: c" in table
+    assert "0 failed, 1 not scored" in table and "no myo in the fixed image: c" in table
+    assert "| HD95 MYO mm" in table, "a distance says of which structure it is"
     assert len({len(line) for line in table.splitlines() if line.startswith("|")}) == 1
 
 
@@ -127,12 +145,20 @@ def test_of_many_structures_the_table_shows_the_main_one_and_the_mean_of_few_all
     def table(count):
         labels = {f"s{i}": i for i in range(1, count + 1)}
         rows = evaluate(constant((0, 0)), [pair()], progress=False, labels=labels | {"s2": 2}, main="s2")
-        return [line.split("|")[1].strip() for line in markdown(summarise(rows, main="s2")).splitlines()[4:]]
+        return headings_of(markdown(summarise(rows, main="s2")))
 
     assert table(3)[:4] == ["Dice S2", "Dice S1", "Dice S3", "Dice mean"]
-    assert table(24)[:3] == ["Dice S2", "Dice mean", "HD px"]
+    assert table(24)[:3] == ["Dice S2", "Dice mean", "HD S2 px"]
 
 
 def test_calibration_is_in_the_table(rows):
-    headings = [line.split("|")[1].strip() for line in markdown(summarise(rows)).splitlines()[4:]]
+    headings = headings_of(markdown(summarise(rows)))
     assert {"within ±σ fg % (68.3)", "sd of r/σ fg (1)", "ECE σ fg ·10³"} <= set(headings)
+
+
+def test_abbreviations_are_explained_below_the_table_that_has_them(rows):
+    table = markdown(summarise(rows))
+    told = [line.partition(":")[0] for line in table.split("|\n")[-1].splitlines() if line]
+    assert "AUSE" in told and "fg" in told and "EPE" not in told
+    plain = [{name: value for name, value in row.items() if "ause" not in name} for row in rows]
+    assert "AUSE" not in markdown(summarise(plain))

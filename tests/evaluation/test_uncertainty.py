@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hetmorph.evaluation import Curves, Prediction, evaluate, evaluate_pair
+from hetmorph.evaluation import Curves, Prediction
 from hetmorph.evaluation.cases import foreground
 from hetmorph.evaluation.uncertainty import CALIBRATION, DISPLACEMENT, judge
 from hetmorph.metrics import ause, reliability_curve, sparsification, standardised
 from hetmorph.metrics.reliability import calibration_error
-from tests.evaluation.fakes import constant, pair, shifted_pair
+from tests.evaluation.fakes import constant, evaluate, evaluate_pair, pair, shifted_pair
 
 SHAPE = (32, 32)
 

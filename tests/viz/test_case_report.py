@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from hetmorph.evaluation import Prediction, evaluate_pair
+from hetmorph.evaluation import Prediction
 from hetmorph.uncertainty import (
     Bound,
     Calibration,
@@ -17,7 +17,7 @@ from hetmorph.uncertainty import (
     residual_uncertainty,
 )
 from hetmorph.viz import case_report
-from tests.evaluation.fakes import constant, heart, pair, shifted_pair, volume
+from tests.evaluation.fakes import HEART, constant, evaluate_pair, heart, pair, shifted_pair, volume
 from tests.viz.pages import Page, assert_self_contained, displacement_map, hostile
 
 CALIBRATION = Calibration(
@@ -38,7 +38,7 @@ def registered(sample, u=(-3, 0), noise=True):
 def report(tmp_path, sample=None, prediction=None, **more):
     sample = shifted_pair(3) if sample is None else sample
     prediction = registered(sample) if prediction is None else prediction
-    return Page(case_report(sample, prediction, tmp_path / "case.html", **more))
+    return Page(case_report(sample, prediction, tmp_path / "case.html", **HEART | more))
 
 
 def no_nan(page):
@@ -181,6 +181,30 @@ def test_lengths_and_maps_of_displacements_are_in_millimetres(tmp_path):
     assert page.all("p", within=page.plate("Map: spread"))[-1]["text"] == "mm"
 
 
+def test_voxels_of_unknown_size_are_no_millimetres(tmp_path):
+    sample = shifted_pair(3, in_mm=False)
+    page = report(tmp_path, sample, maps={"spread": displacement_map("spread", np.ones((32, 32)))})
+    shown = page.text.replace("HD95 mm", "")
+    assert " mm" not in shown and "voxel of unknown size" in shown and "fixed grid · length in voxels" in shown
+
+
+def test_sigma_is_shown_once_and_distances_name_their_structure(tmp_path):
+    page = report(tmp_path, maps={"variance": displacement_map("variance", np.ones((32, 32)))})
+    assert page.titles() == PLATES
+    assert "HD95 MYO" in page.by_id("verdict")["text"]
+    headings = [cells[0]["text"] for cells in page.table(page.all("table", "scores")[0])]
+    assert {"HD95 MYO px", "HD95 MYO mm"} <= set(headings)
+
+
+def test_long_numbers_leave_the_ticks_for_the_title_of_the_axis(tmp_path):
+    sample = dataclasses.replace(shifted_pair(3), fixed=shifted_pair(3).fixed + np.float32(3e-3))
+    page = report(tmp_path, sample)
+    (chart,) = page.all("figure", "chart")
+    texts = [one["text"] for one in page.all("text", within=chart)]
+    assert any("intensity² · 10⁻" in text for text in texts)
+    assert all(len(text) <= 4 for text in texts if text.replace(".", "").isdigit())
+
+
 def test_a_map_without_a_unit_is_not_called_a_standard_deviation(tmp_path):
     sample = shifted_pair(3)
     maps = {
@@ -256,7 +280,7 @@ def test_what_is_missing_is_absent_with_a_line_that_says_so(tmp_path):
 
 
 def test_a_pair_that_was_not_registered_is_shown_as_it_is(tmp_path):
-    page = Page(case_report(shifted_pair(3), None, tmp_path / "x.html"))
+    page = Page(case_report(shifted_pair(3), None, tmp_path / "x.html", **HEART))
     assert "Not registered registration failed: no prediction" in page.text
     assert page.titles() == ["Moving", "Fixed", "Difference before", "Checkerboard before", "Labels before"]
     assert "moved (after)" not in page.text
@@ -270,7 +294,7 @@ def test_a_pair_that_was_not_registered_is_shown_as_it_is(tmp_path):
 def test_a_case_that_cannot_be_scored_says_why(tmp_path):
     lonely = dataclasses.replace(shifted_pair(3), fixed_labels=np.where(heart() == 2, 0, heart()).astype(np.uint8))
     page = report(tmp_path, lonely)
-    assert "Not scored: no myocardium in ES." in page.text and no_nan(page)
+    assert "no myo in the fixed image" in page.text and "Failed" not in page.text and no_nan(page)
 
 
 def test_constant_images_are_drawn(tmp_path):

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from hetmorph.evaluation import Curves, evaluate, read_cases, write_cases
+from hetmorph.evaluation import Curves, read_cases, write_cases
 from hetmorph.viz import cohort_report
-from tests.evaluation.fakes import constant, heart, pair, shifted_pair
+from tests.evaluation.fakes import constant, evaluate, heart, pair, shifted_pair
 from tests.viz.pages import Page, assert_self_contained, hostile
 
 SIGMA = np.full((32, 32), -4, np.float32)
@@ -29,7 +29,7 @@ def cohort():
 
 
 def report(tmp_path, rows, **more):
-    return Page(cohort_report(rows, tmp_path / "index.html", **more))
+    return Page(cohort_report(rows, tmp_path / "index.html", **{"main": "myo"} | more))
 
 
 def cases(page):
@@ -63,18 +63,31 @@ def test_means_are_those_of_the_summary(tmp_path, cohort):
     assert means["Dice MYO"][3]["text"] == "3"
 
 
-def test_failed_cases_are_listed_with_their_reason(tmp_path, cohort):
-    page = report(tmp_path, cohort[0], links={"bare": "cases/bare.html"})
-    section = page.by_id("failed")
-    assert [one["text"] for one in page.all("li", within=section)] == ["bare: no myocardium in ED and ES"]
-    assert page.all("a", within=section)[0]["href"] == "./cases/bare.html"
-    assert "1 failed" in page.all("header")[0]["text"]
-    assert "None." in report(tmp_path, cohort[0][:2]).by_id("failed")["text"]
+def test_what_failed_and_what_was_not_scored_are_listed_with_their_reasons(tmp_path, cohort):
+    rows = [*cohort[0][:2], cohort[0][2] | {"failed": "myo vanished by warping"}, cohort[0][3]]
+    page = report(tmp_path, rows, links={"bare": "cases/bare.html"})
+    for column, told in (
+        ("failed", "myo vanished by warping: far"),
+        ("unscored", "no myo in the moving and the fixed image: bare"),
+    ):
+        section = page.by_id(column)
+        assert [one["text"] for one in page.all("li", within=section)] == [told]
+    assert page.all("a", within=page.by_id("unscored"))[0]["href"] == "./cases/bare.html"
+    assert "1 failed · 1 not scored" in page.all("header")[0]["text"]
+    assert not {"failed", "unscored"} & {one.get("id") for one in report(tmp_path, cohort[0][:2]).all("section")}
+
+
+def test_means_stand_above_the_long_table(tmp_path, cohort):
+    page = report(tmp_path, cohort[0])
+    order = [one.get("id") for one in page.all("section")]
+    assert order.index("means") < order.index("cases")
+    assert "AUSE: " in page.by_id("means")["text"], "abbreviations are explained"
 
 
 def test_links_flags_and_their_counts(tmp_path, cohort):
     flags = {"same": "accept", "far": "reject"}
-    page = report(tmp_path, cohort[0], links={"far": "cases/a b%#?.html"}, flags=flags)
+    rows = [row | {"verdict": flags.get(row["case_id"], "")} for row in cohort[0]]
+    page = report(tmp_path, rows, links={"far": "cases/a b%#?.html"})
     linked = {one["text"]: one["href"] for one in page.all("a", within=page.by_id("cases"))}
     assert linked == {"far": "./cases/a%20b%25%23%3F.html"}
     verdicts = {cells[1]["text"]: cells[4]["text"] for cells in cases(page)}

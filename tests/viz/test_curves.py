@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from hetmorph.evaluation import Curves, evaluate
+from hetmorph.evaluation import Curves
 from hetmorph.viz import calibration_figure, curves, sparsification_figure
-from tests.evaluation.fakes import constant, pair, shifted_pair
+from tests.evaluation.fakes import constant, evaluate, pair, shifted_pair
 
 
 @pytest.fixture

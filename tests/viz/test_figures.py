@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from hetmorph.evaluation import Prediction, evaluate
+from hetmorph.evaluation import Prediction
 from hetmorph.viz import figures, panels, summary_figure
-from tests.evaluation.fakes import constant, heart, pair, shifted_pair, volume
+from tests.evaluation.fakes import HEART, constant, evaluate, heart, pair, shifted_pair, volume
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def pairs():
 
 
 def run(predictor, pairs, path):
-    return summary_figure(predictor, pairs, evaluate(predictor, pairs, progress=False), path)
+    return summary_figure(predictor, pairs, evaluate(predictor, pairs, progress=False), path, **HEART)
 
 
 def shown_figure(predictor, pairs, monkeypatch, tmp_path):

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from hetmorph.cli.evaluate import judge
 from hetmorph.data import LoadedSet
-from hetmorph.evaluation import RegistrationFailed, evaluate
-from hetmorph.evaluation.cases import LABELS
+from hetmorph.evaluation import RegistrationFailed
 from hetmorph.uncertainty import Bound, Calibration, Combination, Triage
 from hetmorph.viz import write_reports
 from hetmorph.viz.report import file_names
-from tests.evaluation.fakes import constant, heart, pair, shifted_pair
+from tests.evaluation.fakes import HEART, constant, evaluate, heart, pair, shifted_pair
 from tests.viz.pages import Page, assert_self_contained, displacement_map, hostile
 
 
@@ -24,12 +24,13 @@ def fails_on_far(moving, fixed):
 @pytest.fixture(scope="module")
 def loaded():
     pairs = [pair("same"), hostile(shifted_pair(3)), pair("far", heart(), heart(centre=(22, 14)))]
-    return LoadedSet(pairs, [], {}, labels=LABELS, main="myo")
+    return LoadedSet(pairs, [], {}, **HEART)
 
 
 def write(folder, loaded, predictor=None, **more):
     predictor = predictor or constant((-1, 0))
-    rows = evaluate(predictor, loaded.pairs, progress=False)
+    judged = judge(more["maps"], more["calibration"]) if "calibration" in more else None
+    rows = evaluate(predictor, loaded.pairs, progress=False, judge=judged)
     return write_reports(folder, predictor, loaded, rows, progress=False, **more)
 
 
@@ -45,10 +46,10 @@ def test_every_case_has_a_page_that_the_index_links_and_that_links_back(tmp_path
         assert (path.parent / back["href"]).resolve() == index.resolve()
 
 
-def test_only_the_worst_have_one_and_failed_cases_come_before_them(tmp_path, loaded):
-    _, first, second = write(tmp_path, loaded, fails_on_far, most=2)
-    assert (first.name, second.name) == ("far.html", "_script_alert_1_script_.html")
-    page = Page(first)
+def test_the_worst_that_are_scored_have_one_before_what_has_no_score(tmp_path, loaded):
+    _, first, second = write(tmp_path / "two", loaded, fails_on_far, most=2)
+    assert (first.name, second.name) == ("_script_alert_1_script_.html", "same.html")
+    page = Page(write(tmp_path / "all", loaded, fails_on_far)[-1])
     assert "Not registered registration failed: it went <b>wrong</b>" in page.text
 
 

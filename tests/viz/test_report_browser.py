@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from hetmorph.evaluation import Curves, evaluate
+from hetmorph.evaluation import Curves
 from hetmorph.uncertainty import Bound, Calibration, Combination, Triage
 from hetmorph.viz import case_report, cohort_report
-from tests.evaluation.fakes import constant, heart, pair, shifted_pair, volume
+from tests.evaluation.fakes import HEART, constant, evaluate, heart, pair, shifted_pair, volume
 from tests.viz.pages import displacement_map
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -87,14 +87,16 @@ def image_report(tmp_path_factory):
     valid[:3] = False
     maps = {"spread": displacement_map("spread", np.ones((32, 32)), valid)}
     path = tmp_path_factory.mktemp("image") / "case.html"
-    return case_report(sample, constant((-3, 0), SIGMA)(sample.moving, sample.fixed), path, None, maps, calibration)
+    return case_report(
+        sample, constant((-3, 0), SIGMA)(sample.moving, sample.fixed), path, None, maps, calibration, **HEART
+    )
 
 
 @pytest.fixture(scope="module")
 def volume_report(tmp_path_factory):
     sample = square(volume(2))
     path = tmp_path_factory.mktemp("volume") / "case.html"
-    return case_report(sample, constant((-2, 0, 0))(sample.moving, sample.fixed), path)
+    return case_report(sample, constant((-2, 0, 0))(sample.moving, sample.fixed), path, **HEART)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,7 @@ def cohort(tmp_path_factory):
     pairs = [pair("same"), shifted_pair(3), pair("far", heart(), heart(centre=(19, 14)))]
     curves = Curves()
     rows = evaluate(constant((-1, 0), SIGMA), pairs, progress=False, curves=curves)
-    return cohort_report(rows, tmp_path_factory.mktemp("cohort") / "index.html", curves=curves)
+    return cohort_report(rows, tmp_path_factory.mktemp("cohort") / "index.html", curves=curves, main="myo")
 
 
 def shot(locator):
@@ -239,7 +241,7 @@ def test_the_marked_voxel_is_that_of_the_array_in_turned_pictures(open_page, tmp
     sample = square(shifted_pair(3))
     for order, expected in (([0, 1], "(21, 11)"), ([1, 0], "(11, 21)")):
         affine = np.eye(4)[[*order, 2, 3]]
-        page = open_page(case_report(sample, None, tmp_path / f"{order[0]}.html", affine=affine))
+        page = open_page(case_report(sample, None, tmp_path / f"{order[0]}.html", affine=affine, **HEART))
         plate(page, "Fixed").scroll_into_view_if_needed()
         box = plate(page, "Fixed").bounding_box()
         page.mouse.move(box["x"] + box["width"] * 10.5 / 32, box["y"] + box["height"] * 20.5 / 32)

@@ -55,6 +55,13 @@ def test_limits_that_were_never_reached_are_put_in_words():
     assert "no bound was small enough" in said.reason and "none was large enough" in said.reason
 
 
+@pytest.mark.parametrize("size, flag", [(32, "accept"), (40, "accept"), (24, "review"), (64, "review")])
+def test_limits_are_for_images_of_the_size_they_were_learned_on(size, flag):
+    said = judged(np.ones((32, 32)), smallest=[size, size], largest=[size, size])
+    assert said.flag == flag and said.score == pytest.approx(2)
+    assert ("do not hold for one of 32 × 32" in said.reason) == (flag == "review")
+
+
 def test_a_map_that_is_known_nowhere_is_to_be_reviewed():
     pair = shifted_pair(3)
     maps = {"spread": displacement_map("spread", np.ones((32, 32)), heart() > 5)}
