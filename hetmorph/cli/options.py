@@ -60,15 +60,15 @@ model_options = combined(
         "--instance-optimise",
         type=click.IntRange(1),
         metavar="N",
-        help="Go on from the model's answer on this pair alone: a velocity, coarse to fine, by up to N iterations (L-BFGS) "
-        "at each of up to three resolutions, on local correlation.",
+        help="Go on from the model's answer on this pair alone: a velocity, by up to N iterations (L-BFGS) at "
+        "each of up to three resolutions, coarse to fine, on local correlation.",
     ),
     click.option(
         "--instance-window",
         type=click.IntRange(0),
         metavar="W",
-        help="... in windows of W voxels a side (default: 9 in 2-D, 7 in 3-D, a quarter of an axis at most); 0: on mean "
-        "squares instead.",
+        help="... in windows of W voxels a side (default: 9 in 2-D, 7 in 3-D; a quarter of an axis at most); 0: on "
+        "mean squares instead.",
     ),
     click.option(
         "--instance-lambda",

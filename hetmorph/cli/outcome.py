@@ -57,9 +57,8 @@ class Outcome:
     def line(self) -> str:
         """Similarity and folds."""
         before, after = self.similarity
-        return (
-            f"similarity (local correlation) {before:.3f} undeformed, {after:.3f} registered; folds {self.folds:.3f} %"
-        )
+        said = f"similarity (local correlation) {before:.3f} undeformed, {after:.3f} registered"
+        return f"{said}; folds {self.folds:.3f} %"
 
     def lines(self) -> Iterator[str]:
         """All of it."""
@@ -78,8 +77,8 @@ class Outcome:
         before, after = self.similarity
         if after < before:
             yield (
-                f"the moved image is less like the fixed one than the undeformed image (local correlation {before:.3f} to "
-                f"{after:.3f}): was the model made for such images?"
+                f"the moved image is less like the fixed one than the undeformed image (local correlation "
+                f"{before:.3f} to {after:.3f}): was the model made for such images?"
             )
         if self.folds > _MANY_FOLDS:
             yield f"the deformation folds at {self.folds:.2f} % of the voxels"

@@ -32,7 +32,7 @@ class Problem:
     def __init__(self, criterion: Criterion, shape: Sequence[int]):
         self.criterion, self.shape = criterion, tuple(shape)
         compiled = xla.FAST_SCATTER and xla.allowed() and np.prod(shape) >= _WORTH_COMPILING
-        self.value_and_gradient = tf.function(self._value_and_gradient, jit_compile=compiled or None)
+        self.value_and_gradient = tf.function(self._value_and_gradient, jit_compile=compiled or None, autograph=False)
 
     def restart(self) -> None:
         """Set the variables to where they reproduce the model's own answer."""

@@ -51,8 +51,8 @@ class Refinement:
 class Refined(Predictor):
     """A predictor whose answers are optimised pair by pair; an answer never has a higher loss than the model's own.
 
-    Nor does it fold at 0.1 % more of the voxels: a velocity is shortened until it does not, and where nothing better than
-    the model's own answer is found, that is the answer. Both come with a `RefinementWarning`.
+    Nor does it fold at 0.1 % more of the voxels: a velocity is shortened until it does not, and where nothing better
+    than the model's own answer is found, that is the answer. Both come with a `RefinementWarning`.
     `log_variance` and `weight` of a prediction remain those the model gave for its own answer.
 
     Args:

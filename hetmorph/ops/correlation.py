@@ -13,7 +13,7 @@ def local_correlation(fixed, moved, window: Sequence[int]) -> tf.Tensor:
     """Squared correlation coefficient of two images in a window round each voxel, `[B, *S, C]`, 0 to 1.
 
     cov² / ((var + ε)(var + ε)), where ε is 0.003 of the variance of the whole image: noise in a window that holds
-    nothing else does not correlate, and the intensities may have any unit. At the border the window ends with the image.
+    nothing else does not correlate, and intensities may have any unit. At the border the window ends with the image.
 
     Args:
         fixed, moved: `[B, *S, C]`; gradients reach both.

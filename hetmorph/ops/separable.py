@@ -1,6 +1,6 @@
 """Linear filters that act along each axis by itself, as small matrices.
 
-A product with a matrix is a single call, its gradient is a product again, and windows are cut off exactly at the border.
+A product with a matrix is a single call, its gradient is a product again, and windows end exactly at the border.
 """
 
 from collections.abc import Sequence
