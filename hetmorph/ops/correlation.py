@@ -22,6 +22,7 @@ def local_correlation(fixed, moved, window: Sequence[int]) -> tf.Tensor:
     Reference:
         Avants et al., Medical Image Analysis 2008, doi:10.1016/j.media.2007.06.004.
     """
+    fixed, moved = tf.convert_to_tensor(fixed), tf.convert_to_tensor(moved)
     channels = fixed.shape[-1]
     boxes = [separable.box(size, width) for size, width in zip(fixed.shape[1:-1], window, strict=True)]
     fixed, moved = _centred(fixed), _centred(moved)
