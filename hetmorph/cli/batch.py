@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from hetmorph.cli.errors import line_of
 from hetmorph.cli.job import Job, Settings
-from hetmorph.cli.models import find_model
+from hetmorph.cli.models import described, find_model
 from hetmorph.io.atomic import write_text
 from hetmorph.io.sidecar import sha256_of
 
@@ -64,6 +64,7 @@ def run(
     decides = _decides(settings, outputs)
     done = {case for case, job in jobs.items() if _is_done(job, out / case, decides)}
     predictor, failures = settings.predictor(), {}
+    click.echo(described(find_model(settings.model)))
     pending = {case: job for case, job in jobs.items() if case not in done}
     for case, job in tqdm(pending.items(), unit="case", disable=True if dry_run else None):
         try:
@@ -71,7 +72,10 @@ def run(
             if dry_run:
                 click.echo("\n".join([f"{case}:", *(f"  {line}" for line in job.preview(settings, predictor))]))
                 continue
-            job.run(settings, predictor, command)
+            result = job.run(settings, predictor, command)
+            tqdm.write(f"{case}: {result.outcomes[0].line}; {result.seconds:.1f} s")
+            for doubt in result.doubts:
+                click.echo(f"warning: {case}: {doubt}", err=True)
             entries = decides | {"inputs": _inputs(job)}
             write_text(out / case / _DONE, json.dumps(entries, indent=2) + "\n")
         except Exception as error:

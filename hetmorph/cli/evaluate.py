@@ -33,7 +33,7 @@ from pathlib import Path
 
 from hetmorph import config, data, evaluation, serving, uncertainty, viz
 from hetmorph.cli.calibrations import beside, calibration_of
-from hetmorph.cli.models import INSTANCE_LAMBDA, find_model, load_model, optimised
+from hetmorph.cli.models import INSTANCE_LAMBDA, INSTANCE_LAMBDA_SQUARES, find_model, load_model, optimised
 
 # Options of data.load that a training's configuration holds under the same name.
 FROM_RUN = ("crop", "size", "noise", "known_warp", "rounds")
@@ -101,16 +101,22 @@ def arguments(argv=None, prog: str = "evaluate.py") -> argparse.Namespace:
         "--instance-optimise",
         type=int,
         metavar="N",
-        help="go on from each answer for up to N iterations (L-BFGS) on the mean squared difference of that pair",
+        help="go on from each answer on that pair alone, by up to N iterations (L-BFGS) at each of up to three "
+        "resolutions, on local correlation",
     )
     parser.add_argument(
-        "--instance-window", type=int, metavar="W", help="on its squared local correlation in W voxels a side instead"
+        "--instance-window",
+        type=int,
+        metavar="W",
+        help="in windows of W voxels a side (default: 9 in 2-D, 7 in 3-D, a quarter of an axis at most); 0: on mean "
+        "squares instead",
     )
     parser.add_argument(
         "--instance-lambda",
         type=float,
         metavar="λ",
-        help=f"its weight of smoothness, as in training (default: {INSTANCE_LAMBDA})",
+        help=f"its weight of smoothness, as in training (default: {INSTANCE_LAMBDA:g}; of mean squares "
+        f"{INSTANCE_LAMBDA_SQUARES:g})",
     )
     parser.add_argument(
         "--report",

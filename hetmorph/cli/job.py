@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import numpy as np
 from hetmorph import registration, viz
 from hetmorph.cli.calibrations import calibration_of
 from hetmorph.cli.files import IMAGES, PICTURES, check_files, stored_type, summary, transform_endings
-from hetmorph.cli.models import check_instance, find_model, load_model, optimised
+from hetmorph.cli.models import check_instance, described, find_model, load_model, optimised
+from hetmorph.cli.outcome import Outcome, doubts_of_refinement, mean_line
 from hetmorph.data import Pair
 from hetmorph.evaluation import Predictor
 from hetmorph.io import (
@@ -90,6 +92,30 @@ class Settings:
             self.judging()
 
 
+@dataclass
+class Done:
+    """What a job has done.
+
+    Attributes:
+        paths: of the files written.
+        outcomes: scores of the pair, or of each frame.
+        doubts: sentences on what looks wrong.
+        seconds: of the registration and the writing.
+        notes: further sentences, such as the verdict.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    doubts: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """What was done, for a reader."""
+        of_all = self.outcomes[0].lines() if len(self.outcomes) == 1 else [mean_line(self.outcomes)]
+        return [*of_all, *self.notes, f"took {self.seconds:.1f} s", *(f"wrote {path}" for path in self.paths)]
+
+
 @dataclass(frozen=True)
 class Job:
     """What to read and what to write.
@@ -101,7 +127,7 @@ class Job:
         outputs: paths by a name of `RESULTS`.
         curve: table of a sequence.
         report: page on a pair.
-        labels_fixed: of the fixed image, for the scores on that page.
+        labels_fixed: of the fixed image, for scores.
         result_option: what the verb calls its one result, where it has one only.
     """
 
@@ -129,15 +155,17 @@ class Job:
         settings.check()
         if (self.fixed is None) != (settings.reference is not None):
             raise ValueError("give either --fixed, or --reference for a sequence in --moving")
-        other_use = self.labels is not None and (self.curve or self.report)
+        other_use = self.labels is not None and (self.curve or self.report or self.labels_fixed)
         if (self.labels is None) != ("labels_out" not in self.outputs) and not other_use:
             raise ValueError("--labels-moving and --labels-out belong together")
         if self.curve and (settings.reference is None or self.labels is None):
             raise ValueError("--curve needs a sequence (--reference) and --labels-moving, the labels of that frame")
         if self.report and settings.reference is not None:
             raise ValueError("--report is of a pair, not of a sequence")
-        if self.labels_fixed and not (self.report and self.labels):
-            raise ValueError("--labels-fixed is for --report, beside --labels-moving")
+        if self.labels_fixed and self.labels is None:
+            raise ValueError("--labels-fixed needs --labels-moving: the scores are of both")
+        if self.labels_fixed and settings.reference is not None:
+            raise ValueError("--labels-fixed is of a pair, not of a sequence")
         endings = {name: IMAGES for name in MAPS} | {"moved": PICTURES, "labels_out": PICTURES}
         endings |= dict.fromkeys(TRANSFORMS, transform_endings(settings.format))
         outputs = {self.result_option or _option(name): (path, endings[name]) for name, path in self.outputs.items()}
@@ -158,30 +186,42 @@ class Job:
         lines = [summary(role, image) for role, image in read.items() if image is not None]
         if settings.reference is not None:
             lines.append(f"reference: frame {registration.reference_frame(read['moving'], settings.reference)}")
-        lines.append(f"model: {find_model(settings.model)}, sees {how}{seen}")
+        lines += [described(find_model(settings.model)), f"the model sees {how}{seen}"]
         return [*lines, *(f"would write {path}" for path in self._planned(read["moving"], settings))]
 
-    def run(
-        self, settings: Settings, predictor: Predictor, command: Sequence[str], say: Callable = lambda line: None
-    ) -> list[Path]:
-        """Register and write; the paths written. `say` is told the verdict."""
+    def run(self, settings: Settings, predictor: Predictor, command: Sequence[str]) -> Done:
+        """Register and write."""
         about = provenance(command, find_model(settings.model), self._names(), settings=asdict(settings))
-        read, calibration = self._read(), self._calibration(settings, say)
+        read, done, start = self._read(), Done(), time.perf_counter()
+        calibration = self._calibration(settings, done.notes.append)
         estimate = self._estimate(settings, calibration)
         options = {"spacing": settings.spacing, "mask": read["mask"], "estimate": estimate}
-        if settings.reference is None:
-            result = registration.register(read["moving"], read["fixed"], predictor, **options)
-            maps = {} if result.map is None else {settings.method: result.map}
-            if calibration is not None:
-                case = self._case(result, read)
-                maps |= _calibrated(calibration, case, predictor, maps, settings)
-                said = viz.verdict(case, maps, calibration)
-                about["verdict"] = {"flag": said.flag, "reason": said.reason}
-                say(f"{said.flag}: {said.reason}")
-            return self._write_pair(result, read, settings, about, maps, calibration)
-        frame = registration.reference_frame(read["moving"], settings.reference)
-        results = registration.register_sequence(read["moving"], frame, predictor, **options)
-        return self._write_sequence(results, frame, read, settings, about)
+        with doubts_of_refinement(done.doubts):
+            if settings.reference is None:
+                result = registration.register(read["moving"], read["fixed"], predictor, **options)
+                scored = (read[role] for role in ("fixed", "labels", "labels of the fixed image"))
+                done.outcomes.append(Outcome.of(result, *scored))
+                maps = self._judged(result, read, settings, predictor, calibration, about, done.notes)
+                done.paths += self._write_pair(result, read, settings, about, maps, calibration)
+            else:
+                frame = registration.reference_frame(read["moving"], settings.reference)
+                results = registration.register_sequence(read["moving"], frame, predictor, **options)
+                results = _scored(results, read["moving"].frames(3), done.outcomes)
+                done.paths += self._write_sequence(results, frame, read, settings, about)
+        done.doubts += dict.fromkeys(doubt for outcome in done.outcomes for doubt in outcome.doubts())
+        done.seconds = time.perf_counter() - start
+        return done
+
+    def _judged(self, result, read: dict, settings, predictor, calibration, about: dict, notes: list) -> dict:
+        """The maps of uncertainty of a pair; with a calibration, the verdict goes into `about` and `notes`."""
+        maps = {} if result.map is None else {settings.method: result.map}
+        if calibration is not None:
+            case = self._case(result, read)
+            maps |= _calibrated(calibration, case, predictor, maps, settings)
+            said = viz.verdict(case, maps, calibration)
+            about["verdict"] = {"flag": said.flag, "reason": said.reason}
+            notes.append(f"{said.flag}: {said.reason}")
+        return maps
 
     def _planned(self, moving: Image, settings: Settings) -> list[Path]:
         """What will be written; of a sequence, a transform for each frame."""
@@ -299,6 +339,13 @@ def _calibrated(calibration, case: Pair, predictor: Predictor, made: Mapping, se
     same = all(calibration.about.get(name) == getattr(settings, name) for name in ("draws", "seed"))
     estimates = calibrated_estimates(calibration, predictor)
     return {name: made[name] if same and name in made else of(case) for name, of in estimates.items()}
+
+
+def _scored(results: Iterable[Registration], frames: Sequence[Image], outcomes: list) -> Iterator[Registration]:
+    """The same results, whose scores are appended to `outcomes`."""
+    for result, fixed in zip(results, frames, strict=True):
+        outcomes.append(Outcome.of(result, fixed, None, None))
+        yield result
 
 
 def _result(name: str, result: Registration, moving: Image, fixed: Image, labels: Image | None):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 SHIPPED = "acdc_vxm_het"
-INSTANCE_LAMBDA = 0.01
+INSTANCE_LAMBDA = 1.0
+INSTANCE_LAMBDA_SQUARES = 0.01  # of mean squares, which are small numbers
+CARD = "model.json"
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -56,20 +59,67 @@ def load_model(name: str, passes: int = 1, threads: int | None = None):
     return ServedPredictor(name)
 
 
+def described(name: str) -> str:
+    """One line: which model this is and for what it was made.
+
+    The folder of a model, or of its versions, says so in `model.json`: name, purpose, anatomy, modality, ndims,
+    training_data.
+
+    Args:
+        name: what `find_model` gives.
+
+    Raises:
+        ValueError: the file cannot be read, or lacks one of these.
+    """
+    from hetmorph.evaluation import PROGRAMS
+    from hetmorph.serving import is_endpoint
+
+    if name in PROGRAMS:
+        return f"model: {name}, a program for images of any kind"
+    if is_endpoint(name):
+        return f"model: {name}, on a server"
+    folder = Path(name) if Path(name).is_dir() else Path(name).parent
+    found = next((place / CARD for place in (folder, folder.parent) if (place / CARD).is_file()), None)
+    if found is None:
+        return f"model: {name} (no {CARD} beside it says for what it was made)"
+    try:
+        card = json.loads(found.read_text(encoding="utf-8"))
+        return (
+            f"model: {card['name']}, {card['purpose']}; made for: {card['anatomy']}, {card['modality']}, "
+            f"{card['ndims']}-D; trained on: {card['training_data']}"
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{found}: expected name, purpose, anatomy, modality, ndims, training_data ({error})"
+        ) from error
+
+
 def check_instance(iterations: int | None, window: int | None, smoothness: float | None) -> None:
     """Refuse options of an optimisation that nothing asks for."""
     if iterations is None and (window is not None or smoothness is not None):
         raise ValueError("--instance-window and --instance-lambda have no effect without --instance-optimise")
+    if window is not None and window < 0:
+        raise ValueError(f"--instance-window must be 0 or more voxels, received {window}")
 
 
 def optimised(predictor, iterations: int | None, window: int | None, smoothness: float | None):
-    """The predictor, followed by what --instance-optimise asks for, if it does."""
-    from hetmorph.instance import Refined
-    from hetmorph.losses import MSE, NCC
+    """The predictor, followed by what --instance-optimise asks for, if it does.
+
+    Args:
+        predictor: of a model.
+        iterations: at each resolution; None leaves the predictor as it is.
+        window: of local correlation, voxels a side; None suits the image, 0 takes mean squares instead.
+        smoothness: λ; None takes that of the image loss.
+    """
+    from hetmorph.instance import LocalCorrelation, Refined
+    from hetmorph.losses import MSE
 
     check_instance(iterations, window, smoothness)
     if iterations is None:
         return predictor
-    loss = MSE().loss if window is None else NCC(window).loss
-    smoothness = INSTANCE_LAMBDA if smoothness is None else smoothness
-    return Refined(predictor, iterations, loss=loss, smoothness=smoothness)
+    squares = window == 0
+    if smoothness is None:
+        smoothness = INSTANCE_LAMBDA_SQUARES if squares else INSTANCE_LAMBDA
+    return Refined(
+        predictor, iterations, loss=(MSE() if squares else LocalCorrelation(window)).loss, smoothness=smoothness
+    )

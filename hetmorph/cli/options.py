@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hetmorph.cli.models import INSTANCE_LAMBDA, SHIPPED
+from hetmorph.cli.models import INSTANCE_LAMBDA, INSTANCE_LAMBDA_SQUARES, SHIPPED
 
 FILE = click.Path(path_type=Path)
 
@@ -60,15 +60,21 @@ model_options = combined(
         "--instance-optimise",
         type=click.IntRange(1),
         metavar="N",
-        help="Go on from the model's answer for up to N iterations (L-BFGS) on this pair alone.",
+        help="Go on from the model's answer on this pair alone: a velocity, by up to N iterations (L-BFGS) at "
+        "each of up to three resolutions, coarse to fine, on local correlation.",
     ),
     click.option(
-        "--instance-window", type=click.IntRange(1), metavar="W", help="... on local correlation in W voxels a side."
+        "--instance-window",
+        type=click.IntRange(0),
+        metavar="W",
+        help="... in windows of W voxels a side (default: 9 in 2-D, 7 in 3-D; a quarter of an axis at most); 0: on "
+        "mean squares instead.",
     ),
     click.option(
         "--instance-lambda",
         type=click.FloatRange(0),
-        help=f"... with this weight of smoothness (default: {INSTANCE_LAMBDA}).",
+        help=f"... with this weight of smoothness (default: {INSTANCE_LAMBDA:g}; of mean squares "
+        f"{INSTANCE_LAMBDA_SQUARES:g}).",
     ),
 )
 

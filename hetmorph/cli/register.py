@@ -55,7 +55,11 @@ from hetmorph.cli.quiet import Verb
 )
 @click.option("--labels-moving", type=FILE, help="Labels of the moving image, on any grid.")
 @click.option("--labels-out", type=FILE, help="Write: these labels on the grid of the fixed image.")
-@click.option("--labels-fixed", type=FILE, help="Labels of the fixed image, for the scores of --report.")
+@click.option(
+    "--labels-fixed",
+    type=FILE,
+    help="Labels of the fixed image: with --labels-moving, Dice is printed, and scores are in --report.",
+)
 @click.option(
     "--report", type=FILE, help="Write: a page on the pair, .html, for any browser; with --draws registrations more."
 )
@@ -132,13 +136,18 @@ def register(command: list[str], dry_run: bool, **options) -> int:
 
 def run(job, settings, command: list[str], dry_run: bool) -> int:
     """Check and do one job."""
+    from hetmorph.cli.models import described, find_model
+
     job.check(settings)
     predictor = settings.predictor()
     if dry_run:
         click.echo("\n".join(job.preview(settings, predictor)))
         return 0
-    for path in job.run(settings, predictor, command, say=click.echo):
-        click.echo(f"wrote {path}")
+    click.echo(described(find_model(settings.model)))
+    done = job.run(settings, predictor, command)
+    click.echo("\n".join(done.lines()))
+    for doubt in done.doubts:
+        click.echo(f"{' '.join(command[:2])}: warning: {doubt}", err=True)
     return 0
 
 

@@ -31,12 +31,14 @@ class Prediction:
         moved: `[*S]` the moving image pulled through it.
         log_variance: `[*S]` log σ_I² of the noise of the fixed image, or None for a model without variance.
         weight: `[*S]` relative weight of the voxels in the likelihood, or None.
+        refinement: `instance.Refinement` of an answer that was optimised on this pair, or None.
     """
 
     displacement: np.ndarray
     moved: np.ndarray
     log_variance: np.ndarray | None = None
     weight: np.ndarray | None = None
+    refinement: object | None = None
 
 
 class Predictor:

@@ -32,11 +32,16 @@ def compiled_kernels(enabled: bool = True):
         >>> with compiled_kernels():
         ...     moved = warp(image, displacement)
     """
-    token = _active.set(enabled and os.environ.get("HETMORPH_XLA") != "0")
+    token = _active.set(enabled and allowed())
     try:
         yield
     finally:
         _active.reset(token)
+
+
+def allowed() -> bool:
+    """Whether the environment lets anything be compiled."""
+    return os.environ.get("HETMORPH_XLA") != "0"
 
 
 def active() -> bool:

@@ -44,6 +44,8 @@ class Registration:
         uncertainty_mm: `[*S]` standard deviation of the displacement, millimetres, NaN where not known; None if not
             asked for.
         map: the same as `uncertainty.UncertaintyMap` on `grid`, voxels; of a stack without covariance.
+        by_slice: whether the model saw slices along the last axis of `grid`, one by one.
+        refinements: `instance.Refinement` of the pair, or of each slice, if the model optimises; else empty.
     """
 
     transform: Transform
@@ -55,6 +57,8 @@ class Registration:
     variance: np.ndarray | None = None
     uncertainty_mm: np.ndarray | None = None
     map: object | None = None
+    by_slice: bool = False
+    refinements: tuple = ()
 
     def inverse(self) -> Inverse:
         """From the moving image to the fixed one, on the grid of the moving image; see `io.inverse`."""
@@ -117,6 +121,8 @@ def register(
         seen=seen,
         prediction=prediction,
         variance=None if log_variance is None else _on_fixed(np.exp(log_variance), grid, fixed.grid),
+        by_slice=slices,
+        refinements=tuple(one.refinement for one in predictions if one.refinement is not None),
         **({} if estimate is None else _uncertainty(estimate, predictor, seen, grid, fixed, slices)),
     )
 

@@ -65,7 +65,11 @@ def test_writes_its_files_and_prints_the_table(result):
 def test_each_pair_can_be_optimised_further(run_folder, tmp_path):
     common = ["--data", "phantom", "--model", str(run_folder / "best.keras")]
     further = ["--instance-optimise", "3"]
-    runs = {"plain": [], "mse": further, "ncc": [*further, "--instance-window", "9", "--instance-lambda", "0.3"]}
+    runs = {
+        "plain": [],
+        "mse": [*further, "--instance-window", "0"],
+        "ncc": [*further, "--instance-window", "9", "--instance-lambda", "0.3"],
+    }
     results = {}
     for name, flags in runs.items():
         assert evaluate.main([*common, *flags, "--out", str(tmp_path / name)]) == 0

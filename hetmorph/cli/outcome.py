@@ -1,0 +1,131 @@
+"""What a registration did to the images, in a few lines, and whether that looks wrong."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hetmorph.instance import RefinementWarning, window_of
+from hetmorph.io import Image, matched_grid, resample
+from hetmorph.metrics import dice
+from hetmorph.ops.correlation import local_correlation
+from hetmorph.registration import Registration, jacobian
+
+_MANY_FOLDS = 0.1  # percent of the voxels
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Scores of one registration; pairs of numbers are those before and after.
+
+    Attributes:
+        similarity: mean squared local correlation, 0 to 1, of what the model saw: undeformed and registered.
+        folds: percent of the voxels of the fixed image, det ≤ 0.
+        optimised: of an answer that was optimised on the pair: loss, similarity and percent of folds by their names.
+        dice: of each label on the fixed grid, undeformed and registered.
+    """
+
+    similarity: tuple[float, float]
+    folds: float
+    optimised: dict[str, tuple[float, float]] = field(default_factory=dict)
+    dice: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, result: Registration, fixed: Image, labels: Image | None, target: Image | None) -> Outcome:
+        """Score a registration.
+
+        Args:
+            result: the registration.
+            fixed: the fixed image.
+            labels: of the moving image, or None.
+            target: labels of the fixed image, or None.
+        """
+        after = _similarity(result, result.prediction.moved)
+        return cls(
+            similarity=(_similarity(result, result.seen[0]), after),
+            folds=100 * float(np.mean(jacobian(result.transform) <= 0)),
+            optimised=_optimised(result, after) if result.refinements else {},
+            dice={} if labels is None or target is None else _dice(result, fixed, labels, target),
+        )
+
+    @property
+    def line(self) -> str:
+        """Similarity and folds."""
+        before, after = self.similarity
+        said = f"similarity (local correlation) {before:.3f} undeformed, {after:.3f} registered"
+        return f"{said}; folds {self.folds:.3f} %"
+
+    def lines(self) -> Iterator[str]:
+        """All of it."""
+        yield self.line
+        if self.optimised:
+            parts = (f"{name} {before:.4f} to {after:.4f}" for name, (before, after) in self.optimised.items())
+            yield f"optimised on this pair, from the model's own answer on: {', '.join(parts)}"
+        for label, (before, after) in self.dice.items():
+            yield f"Dice of label {label}: {before:.3f} undeformed, {after:.3f} registered"
+        if len(self.dice) > 1:
+            before, after = np.mean(list(self.dice.values()), 0)
+            yield f"Dice, mean: {before:.3f} undeformed, {after:.3f} registered"
+
+    def doubts(self) -> Iterator[str]:
+        """Sentences on what looks wrong."""
+        before, after = self.similarity
+        if after < before:
+            yield (
+                f"the moved image is less like the fixed one than the undeformed image (local correlation "
+                f"{before:.3f} to {after:.3f}): was the model made for such images?"
+            )
+        if self.folds > _MANY_FOLDS:
+            yield f"the deformation folds at {self.folds:.2f} % of the voxels"
+        worse = [f"{label}: {a:.3f} to {b:.3f}" for label, (a, b) in self.dice.items() if b < a]
+        if worse:
+            yield f"Dice is lower than undeformed (label {', '.join(worse)})"
+
+
+@contextmanager
+def doubts_of_refinement(doubts: list[str]) -> Iterator[None]:
+    """Gather in `doubts` what is warned of while pairs are optimised, each sentence once and how often."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RefinementWarning)
+        yield
+    said = Counter(str(one.message) for one in caught if issubclass(one.category, RefinementWarning))
+    doubts += [text if count == 1 else f"{text} ({count} slices or frames)" for text, count in said.items()]
+    for one in caught:
+        if not issubclass(one.category, RefinementWarning):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
+def mean_line(outcomes: Sequence[Outcome]) -> str:
+    """Similarity and folds of several frames."""
+    similarity = tuple(np.mean([outcome.similarity for outcome in outcomes], 0))
+    return f"mean of {len(outcomes)} frames: {Outcome(similarity, np.mean([one.folds for one in outcomes])).line}"
+
+
+def _similarity(result: Registration, moved: np.ndarray) -> float:
+    """Mean local correlation with the fixed image; of a stack that a 2-D model saw, in windows of its slices."""
+    shape = moved.shape
+    window = [*window_of(shape[:-1]), 1] if result.by_slice else window_of(shape)
+    pair = (np.asarray(image, np.float32)[None, ..., None] for image in (result.seen[1], moved))
+    return float(np.mean(local_correlation(*pair, window)))
+
+
+def _optimised(result: Registration, after: float) -> dict[str, tuple[float, float]]:
+    parts = result.refinements
+    starts = [part.start.moved for part in parts]
+    moved = np.stack(starts, -1) if result.by_slice else starts[0]
+    loss, folds = (np.mean(x, 0) for x in ([(p.losses[0], p.loss) for p in parts], [p.folds for p in parts]))
+    return {"loss": tuple(loss), "similarity": (_similarity(result, moved), after), "folds in percent": tuple(folds)}
+
+
+def _dice(result: Registration, fixed: Image, labels: Image, target: Image) -> dict[int, tuple[float, float]]:
+    there, undeformed = (
+        resample(image.array, matched_grid(image, fixed), fixed.grid, "nearest") for image in (target, labels)
+    )
+    moved = result.labels(labels, fixed)
+    values = [int(value) for value in np.unique(there) if value != 0]
+    return {value: tuple(dice(there == value, one == value) for one in (undeformed, moved)) for value in values}

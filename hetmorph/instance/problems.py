@@ -1,0 +1,143 @@
+"""The loss of one pair as a function of what is varied: a velocity, or the weights of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hetmorph.evaluation.predictor import ModelPredictor, Predictor
+from hetmorph.instance.criterion import Criterion
+from hetmorph.ops import fields, separable, xla
+from hetmorph.ops.warp import warp
+
+_SQUARINGS = 5
+_COARSENING = 2  # from the image to the velocity
+_SPREAD = 1.0  # of one number of the velocity, voxels of its grid
+_SHORTEST = 8  # voxels that an axis keeps at a coarser resolution
+_COARSEST = 4
+_WORTH_COMPILING = 200_000  # voxels: compiling takes seconds, and an evaluation then a quarter of its time
+
+
+class Problem:
+    """Loss of a pair as a function of `variables`; one object serves all pairs of a shape: traced once.
+
+    A pair is `(moving, fixed, weight, start)`: images `[1, *S, 1]`, and the model's own displacement `[1, *S, N]`.
+    """
+
+    variables: list[keras.Variable]
+
+    def __init__(self, criterion: Criterion, shape: Sequence[int]):
+        self.criterion, self.shape = criterion, tuple(shape)
+        compiled = xla.FAST_SCATTER and xla.allowed() and np.prod(shape) >= _WORTH_COMPILING
+        self.value_and_gradient = tf.function(self._value_and_gradient, jit_compile=compiled or None, autograph=False)
+
+    def restart(self) -> None:
+        """Set the variables to where they reproduce the model's own answer."""
+        raise NotImplementedError
+
+    def displacement(self, moving, fixed, start) -> tuple[tf.Tensor, tf.Tensor]:
+        """The displacement, and the penalty on its folds."""
+        raise NotImplementedError
+
+    def _value_and_gradient(self, moving, fixed, weight, start):
+        with tf.GradientTape() as tape:
+            displacement, folding = self.displacement(moving, fixed, start)
+            value = self.criterion(fixed, warp(moving, displacement), weight, displacement) + folding
+        return value, tape.gradient(value, [v.value for v in self.variables]), displacement
+
+
+class Field(Problem):
+    """A velocity on a grid of half the resolution, applied on top of the model's answer.
+
+    Each number that is varied moves a Gaussian neighbourhood, so that a step is smooth before it is penalised.
+
+    Args:
+        criterion: what is minimised.
+        shape: of the images at this resolution.
+        resting: whether the model's answer is no displacement, which then need not be composed with.
+    """
+
+    def __init__(self, criterion: Criterion, shape: Sequence[int], resting: bool):
+        super().__init__(criterion, shape)
+        self._resting = resting
+        self.factors = [_COARSENING if size >= 2 * _SHORTEST else 1 for size in shape]
+        self._coarse = [-(-size // k) for size, k in zip(shape, self.factors, strict=True)]
+        zeros = np.zeros((1, *self._coarse, len(shape)), np.float32)
+        self.variables = [keras.Variable(zeros, name="velocity")]
+        self._reached = tf.Variable(zeros, trainable=False)
+        self._spread = [separable.bell(size, _SPREAD, mean=False) for size in self._coarse]
+        self._finer = [
+            None if k == 1 else separable.sample(np.arange(size) / k, coarse)
+            for size, k, coarse in zip(shape, self.factors, self._coarse, strict=True)
+        ]
+
+    def restart(self):
+        self.go_on(np.zeros(self._reached.shape, np.float32))
+
+    def go_on(self, velocity) -> None:
+        """Vary from a velocity on."""
+        self._reached.assign(velocity)
+        self.variables[0].assign(np.zeros(self._reached.shape, np.float32))
+
+    def velocity(self) -> tf.Tensor:
+        return self._reached + separable.multiply(self.variables[0].value, self._spread)
+
+    def resampled(self, velocity: tf.Tensor, step: np.ndarray) -> tf.Tensor:
+        """A velocity of another grid on this one.
+
+        Args:
+            velocity: `[1, *S, N]`, voxels of its grid.
+            step: voxels of that grid from one voxel of this one to the next, for each axis.
+        """
+        old = velocity.shape[1:-1]
+        matrices = [separable.sample(np.arange(n) * k, m) for n, k, m in zip(self._coarse, step, old, strict=True)]
+        return separable.multiply(velocity, matrices) / tf.constant(step, tf.float32)
+
+    def displacement(self, moving, fixed, start):
+        further = fields.integrate(self.velocity(), _SQUARINGS)
+        folding = self.criterion.folding(further)
+        further = separable.multiply(further, self._finer) * tf.constant(self.factors, tf.float32)
+        return (further if self._resting else fields.compose(start, further)), folding
+
+
+class Network(Problem):
+    """The weights of a copy of the model."""
+
+    def __init__(self, criterion: Criterion, shape: Sequence[int], predictor: ModelPredictor):
+        super().__init__(criterion, shape)
+        self._copy = predictor.model.with_shape(tuple(shape))
+        self._register = self._copy.get_registration_model()
+        self.variables = self._register.trainable_variables
+        self._stored = [v.numpy() for v in self.variables]
+
+    @staticmethod
+    def check(predictor: Predictor) -> None:
+        """Raise ValueError for a predictor that this cannot work on."""
+        if not isinstance(predictor, ModelPredictor) or not hasattr(predictor.model, "with_shape"):
+            raise ValueError(
+                f"of='network' needs a live model of hetmorph.networks, received {type(predictor).__name__}; "
+                "of='field' works with any predictor"
+            )
+
+    def restart(self):
+        for variable, stored in zip(self.variables, self._stored, strict=True):
+            variable.assign(stored)
+
+    def displacement(self, moving, fixed, start):
+        return self._register([moving, fixed], training=False), tf.zeros([])
+
+
+def resolutions(shape: Sequence[int]) -> list[tuple[int, ...]]:
+    """Factors by which images are shrunk, coarse to fine: 4, 2, 1, as far as an axis keeps 8 voxels.
+
+    Args:
+        shape: spatial sizes.
+    """
+
+    def fitting(size: int, most: int) -> int:
+        return next(k for k in (most, most // 2, 1) if k == 1 or (k and size // k >= _SHORTEST))
+
+    return list(dict.fromkeys(tuple(fitting(size, most) for size in shape) for most in (_COARSEST, 2, 1)))
