@@ -12,7 +12,7 @@ FLOORS = {
     1: {"ops", "py"},
     2: {"transforms"},
     3: {"utils", "generators", "layers", "losses", "metrics", "io"},
-    4: {"objectives", "training"},
+    4: {"objectives", "steps", "training"},
     5: {"networks", "data"},
     6: {"evaluation", "callbacks", "tf"},
     7: {"uncertainty", "viz", "serving", "instance", "registration"},

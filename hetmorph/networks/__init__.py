@@ -8,6 +8,7 @@ from hetmorph.networks.hyper import HyperVxmDense
 from hetmorph.networks.instance import InstanceDense
 from hetmorph.networks.multi_pass import MultiPass
 from hetmorph.networks.nll import NllTransMorph, NllVxmDense
+from hetmorph.networks.registration import Registration, velocity_network
 from hetmorph.networks.semisupervised import VxmDenseSemiSupervisedPointCloud, VxmDenseSemiSupervisedSeg
 from hetmorph.networks.synth import SynthStrip, labels_to_image
 from hetmorph.networks.template import ConditionalTemplateCreation, TemplateCreation
@@ -29,6 +30,7 @@ __all__ = [
     "NllTransMorph",
     "NllVxmDense",
     "ProbAtlasSegmentation",
+    "Registration",
     "SynthStrip",
     "TemplateCreation",
     "TransMorph",
@@ -40,4 +42,5 @@ __all__ = [
     "VxmDenseSemiSupervisedSeg",
     "default_unet_features",
     "labels_to_image",
+    "velocity_network",
 ]

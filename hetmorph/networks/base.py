@@ -298,7 +298,7 @@ def checked_pair(src, trg) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _serialize(value):
-    if isinstance(value, keras.Model):
+    if isinstance(value, keras.layers.Layer):
         return keras.saving.serialize_keras_object(value)
     if isinstance(value, np.ndarray):
         return value.tolist()

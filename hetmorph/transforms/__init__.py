@@ -1,6 +1,7 @@
 """Transforms: functions of points, by matrices, displacements or velocities, composed and inverted."""
 
 from hetmorph.transforms.affine import Affine
+from hetmorph.transforms.arrays import voxels
 from hetmorph.transforms.base import Identity, Transform
 from hetmorph.transforms.composition import Composition
 from hetmorph.transforms.displacement import Displacement, InverseDisplacement
@@ -20,5 +21,6 @@ __all__ = [
     "in_frame",
     "preimages",
     "unit_cube",
+    "voxels",
     "world",
 ]

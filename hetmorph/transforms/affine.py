@@ -66,8 +66,9 @@ class Affine(Transform):
 
     def after(self, inner: Affine) -> Affine:
         """φ∘φ_inner as one affine transform."""
-        matrix = library(self.matrix, inner.matrix).matmul(self.matrix, inner.matrix)
-        return Affine(matrix, _times(self.matrix, inner.offset) + self.offset)
+        outer, matrix = as_points(self.matrix, inner.matrix), as_points(inner.matrix, self.matrix)
+        offset = _times(outer, as_points(inner.offset, outer)) + as_points(self.offset, outer)
+        return Affine(library(outer).matmul(outer, matrix), offset)
 
     def inverse(self) -> Affine:
         """Exact."""
@@ -83,12 +84,15 @@ class Affine(Transform):
 
 
 def _times(matrix, vectors):
-    """Matrices `[N, N]` or `[B, N, N]` times vectors `[N]`, `[B, N]` or `[B, *T, N]`."""
-    einsum = library(matrix, vectors).einsum
-    rank = len(vectors.shape)
+    """Matrices `[N, N]` or `[B, N, N]` times vectors `[N]`, `[B, N]` or `[B, *T, N]`; a batch of one meets any."""
+    lib, rank = library(matrix, vectors), len(vectors.shape)
     if len(matrix.shape) == 2:
-        return einsum("ij,...j->...i", matrix, vectors)
-    return einsum("bij,j->bi" if rank == 1 else "bij,b...j->b...i", matrix, vectors)
+        return lib.einsum("ij,...j->...i", matrix, vectors)
+    if rank == 1:
+        return lib.einsum("bij,j->bi", matrix, vectors)
+    between = [1] * (rank - 2)
+    turned = lib.reshape(lib.einsum("bij->bji", matrix), [-1, *between[1:], *matrix.shape[1:]])
+    return lib.matmul(vectors, turned) if between else lib.matmul(vectors[:, None], turned)[:, 0]
 
 
 def _beside(offset, points):

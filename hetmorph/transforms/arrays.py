@@ -27,8 +27,11 @@ def as_points(points, *others):
     return np.asarray(points, np.float64)
 
 
-def voxels(shape: Sequence[int]) -> np.ndarray:
-    """Coordinates of every voxel of a grid, `[1, *shape, N]` float64."""
+def voxels(shape: Sequence):
+    """Coordinates of every voxel of a grid, `[1, *shape, N]` float64; a float32 tensor where sizes are tensors."""
+    if is_tensor(*shape):
+        tf = sys.modules["tensorflow"]
+        return tf.stack(tf.meshgrid(*(tf.range(tf.cast(n, tf.float32)) for n in shape), indexing="ij"), -1)[None]
     return np.stack(np.indices(tuple(shape), dtype=np.float64), -1)[None]
 
 

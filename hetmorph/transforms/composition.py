@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hetmorph.transforms.affine import Affine
+from hetmorph.transforms.arrays import as_points, voxels
 from hetmorph.transforms.base import Transform
 
 
@@ -36,6 +37,16 @@ class Composition(Transform):
         for transform in reversed(self.transforms):
             points = transform(points)
         return points
+
+    def displacement(self, shape):
+        """φ(x) − x at every voxel of a grid; a field on that grid need not be read between its voxels."""
+        *outer, innermost = self.transforms
+        inner = innermost.displacement(shape)
+        start = as_points(voxels(shape), inner)
+        points = start + inner
+        for transform in reversed(outer):
+            points = transform(points)
+        return points - as_points(start, points)
 
     def inverse(self) -> Composition:
         """The inverses in reverse order."""

@@ -31,7 +31,8 @@ class Displacement(Transform):
 
     def displacement(self, shape):
         """φ(x) − x at every voxel of a grid; on the field's own grid, the field itself."""
-        return self.field if tuple(shape) == tuple(self.field.shape[1:-1]) else super().displacement(shape)
+        own = not is_tensor(*shape) and tuple(shape) == tuple(self.field.shape[1:-1])
+        return self.field if own else super().displacement(shape)
 
     def inverse(self) -> InverseDisplacement:
         """Searched point by point; exact up to rounding where nothing folds. Without gradients."""

@@ -14,8 +14,8 @@ class Velocity(Transform):
     Args:
         velocity: v, `[B, *S, N]`, voxels per unit time.
         steps: squarings, see `ops.fields.integrate`.
-        spacing: voxels of the image for one voxel of the field's grid, where that is coarser. First and last voxels
-            of the two grids lie on each other.
+        spacing: voxels of the image for one voxel of the field's grid, where that is coarser: voxel i of the field lies
+            on voxel i · spacing of the image.
 
     Raises:
         ValueError: another shape.

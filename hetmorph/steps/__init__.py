@@ -1,0 +1,18 @@
+"""Steps: from two images to a transform, made of networks and of each other."""
+
+from hetmorph.steps.base import Step, displacement_on, moved_by
+from hetmorph.steps.combined import AtResolution, Consistent, Repeated, Then
+from hetmorph.steps.networks import AffineStep, FieldStep, VelocityStep
+
+__all__ = [
+    "AffineStep",
+    "AtResolution",
+    "Consistent",
+    "FieldStep",
+    "Repeated",
+    "Step",
+    "Then",
+    "VelocityStep",
+    "displacement_on",
+    "moved_by",
+]

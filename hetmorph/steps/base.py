@@ -1,0 +1,55 @@
+"""A step: from two images to a transform."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from hetmorph.ops.grid import spatial_shape
+from hetmorph.ops.warp import warp
+from hetmorph.transforms import Transform
+
+
+class Step(keras.layers.Layer):
+    """Two images in, one transform out: φ with moving∘φ ≈ fixed, on voxel indices.
+
+    Steps are made of networks and of other steps. Called as a Keras layer, a step gives the displacement of its
+    transform on the grid of the fixed image, so that it has a place in functional models, files and exports; the
+    transform itself, which can be composed and inverted without loss, is what `transform` gives.
+
+    A subclass gives `transform`, and `get_config` for its arguments.
+    """
+
+    def transform(self, moving, fixed, training=None) -> Transform:
+        """The transform of two images.
+
+        Args:
+            moving, fixed: `[B, *S, C]`, intensities in [0, 1].
+            training: as Keras layers know it.
+        """
+        raise NotImplementedError
+
+    def call(self, moving, fixed, training=None):
+        """Displacement `[B, *S, N]`, voxels of the fixed image."""
+        moving, fixed = (tf.cast(image, tf.float32) for image in (moving, fixed))
+        return displacement_on(self.transform(moving, fixed, training=training), fixed)
+
+    def __init__(self, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})  # coordinates in half precision miss by voxels
+
+    def build(self, moving_shape, fixed_shape):
+        self.built = True
+
+    def compute_output_shape(self, moving_shape, fixed_shape):
+        return (*fixed_shape[:-1], len(fixed_shape) - 2)
+
+
+def displacement_on(transform: Transform, image) -> tf.Tensor:
+    """φ(x) − x at the voxels of an image `[B, *S, C]`, whose sizes may be unknown, `[B, *S, N]` float32."""
+    u = tf.cast(transform.displacement(tuple(spatial_shape(image))), tf.float32)
+    return tf.broadcast_to(u, tf.concat([tf.shape(image)[:1], tf.shape(u)[1:]], axis=0))
+
+
+def moved_by(transform: Transform, image) -> tf.Tensor:
+    """An image `[B, *S, C]` pulled through a transform onto its own grid: moved(x) = image(φ(x))."""
+    return warp(image, displacement_on(transform, image))

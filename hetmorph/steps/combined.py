@@ -1,0 +1,156 @@
+"""Steps made of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hetmorph.steps.base import Step, moved_by
+from hetmorph.transforms import Affine, Composition, Transform, in_frame
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class Then(Step):
+    """One step after the other: each sees the moving image as the ones before have moved it.
+
+    The transforms are composed, φ = φ₁∘φ₂∘…, and each moved image is read from the moving image itself: nothing is
+    interpolated twice.
+
+    Args:
+        steps: in order.
+        kwargs: of `keras.layers.Layer`.
+
+    Reference:
+        Zhao et al., Recursive cascaded networks for unsupervised medical image registration, ICCV 2019,
+        doi:10.1109/ICCV.2019.01070.
+    """
+
+    def __init__(self, steps: Sequence[Step], **kwargs):
+        super().__init__(**kwargs)
+        if not steps:
+            raise ValueError("expected at least one step, received none")
+        self.steps = list(steps)
+
+    def transform(self, moving, fixed, training=None) -> Transform:
+        whole = None
+        for step in self.steps:
+            moved = moving if whole is None else moved_by(whole, moving)
+            further = step.transform(moved, fixed, training=training)
+            whole = further if whole is None else Composition(whole, further)
+        return whole
+
+    def get_config(self):
+        return {**super().get_config(), "steps": [keras.saving.serialize_keras_object(step) for step in self.steps]}
+
+    @classmethod
+    def from_config(cls, config):
+        steps = [keras.saving.deserialize_keras_object(step) for step in config.pop("steps")]
+        return cls(steps, **config)
+
+
+class _Around(Step):
+    """A step that changes how another one is asked.
+
+    Args:
+        step: the other one.
+        kwargs: of `keras.layers.Layer`.
+    """
+
+    def __init__(self, step: Step, **kwargs):
+        super().__init__(**kwargs)
+        self.step = step
+
+    def get_config(self):
+        return {**super().get_config(), "step": keras.saving.serialize_keras_object(self.step)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "step": keras.saving.deserialize_keras_object(config["step"])})
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class Repeated(_Around):
+    """The same step several times, as `Then` applies different ones: one set of weights, trained through all passes.
+
+    Args:
+        step: the step.
+        times: how often.
+    """
+
+    def __init__(self, step: Step, times: int = 2, **kwargs):
+        super().__init__(step, **kwargs)
+        if times < 1:
+            raise ValueError(f"expected times >= 1, received {times}")
+        self.times = times
+
+    def transform(self, moving, fixed, training=None) -> Transform:
+        whole = self.step.transform(moving, fixed, training=training)
+        for _ in range(self.times - 1):
+            further = self.step.transform(moved_by(whole, moving), fixed, training=training)
+            whole = Composition(whole, further)
+        return whole
+
+    def get_config(self):
+        return {**super().get_config(), "times": self.times}
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class AtResolution(_Around):
+    """A step on images whose voxels are averaged in blocks, its transform brought back to the voxels of the images.
+
+    Args:
+        step: the step.
+        factor: voxels along each side of a block. What does not fill a block at the end of an axis is averaged alone.
+    """
+
+    def __init__(self, step: Step, factor: int = 2, **kwargs):
+        super().__init__(step, **kwargs)
+        if factor < 1 or int(factor) != factor:
+            raise ValueError(f"expected a whole factor >= 1, received {factor}")
+        self.factor = int(factor)
+
+    def transform(self, moving, fixed, training=None) -> Transform:
+        small = self.step.transform(self._blocks(moving), self._blocks(fixed), training=training)
+        # The middle of block i lies at voxel factor·i + (factor − 1)/2.
+        ndims = moving.shape.rank - 2
+        to_voxels = Affine(self.factor * np.eye(ndims), np.full(ndims, (self.factor - 1) / 2))
+        return in_frame(small, to_voxels)
+
+    def _blocks(self, image):
+        sides = [self.factor] * (image.shape.rank - 2)
+        return tf.nn.avg_pool(image, sides, sides, "SAME")
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class Consistent(_Around):
+    """A step whose transforms of (A, B) and (B, A) are inverse to each other by construction.
+
+    φ_AB = exp(½·(g(A, B) − g(B, A))): exchanging the images negates what is exponentiated. Exact for `AffineStep`, up
+    to the steps of the integration for `VelocityStep`.
+
+    Args:
+        step: a `VelocityStep` or `AffineStep`.
+
+    Reference:
+        Greer et al., Inverse consistency by construction for multistep deep registration, MICCAI 2023,
+        arXiv:2305.00087.
+    """
+
+    def __init__(self, step: Step, **kwargs):
+        super().__init__(step, **kwargs)
+        if not hasattr(step, "generator"):
+            raise ValueError(
+                "expected a step whose transform is an exponential, VelocityStep or AffineStep, "
+                f"received {type(step).__name__}"
+            )
+
+    def transform(self, moving, fixed, training=None) -> Transform:
+        there = self.step.generator(moving, fixed, training)
+        back = self.step.generator(fixed, moving, training)
+        return self.step.exponential((there - back) / 2, fixed)

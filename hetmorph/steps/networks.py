@@ -1,0 +1,111 @@
+"""Steps made of networks: what a network's numbers mean as a transform."""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+
+from hetmorph.ops.grid import spatial_shape
+from hetmorph.steps.base import Step
+from hetmorph.transforms import Affine, Displacement, Transform, Velocity
+
+
+class NetworkStep(Step):
+    """What the steps of one network share.
+
+    Args:
+        network: Keras model of `[moving, fixed]`; what it gives is said by the step.
+        kwargs: of `keras.layers.Layer`.
+    """
+
+    def __init__(self, network: keras.Model, **kwargs):
+        super().__init__(**kwargs)
+        if len(network.inputs) != 2 or len(network.outputs) != 1:
+            raise ValueError(
+                f"expected a network of two images with one output, received {len(network.inputs)} inputs and "
+                f"{len(network.outputs)} outputs"
+            )
+        self.network = network
+
+    def get_config(self):
+        return {**super().get_config(), "network": keras.saving.serialize_keras_object(self.network)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "network": keras.saving.deserialize_keras_object(config["network"])})
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class FieldStep(NetworkStep):
+    """A network whose output is the displacement, `[B, *S, N]` voxels on the grid of the fixed image."""
+
+    def transform(self, moving, fixed, training=None) -> Displacement:
+        return Displacement(tf.cast(self.network([moving, fixed], training=training), tf.float32))
+
+
+class _Generated(NetworkStep):
+    """A step whose transform is the exponential of what its network gives, so that negating that inverts it."""
+
+    def generator(self, moving, fixed, training=None) -> tf.Tensor:
+        """What is exponentiated."""
+        return tf.cast(self.network([moving, fixed], training=training), tf.float32)
+
+    def exponential(self, generator, fixed) -> Transform:
+        """The transform of a generator, for images like `fixed`."""
+        raise NotImplementedError
+
+    def transform(self, moving, fixed, training=None) -> Transform:
+        return self.exponential(self.generator(moving, fixed, training), fixed)
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class VelocityStep(_Generated):
+    """A network whose output is a stationary velocity, `[B, *S / spacing, N]`, voxels of its own grid.
+
+    Args:
+        network: of `[moving, fixed]`.
+        int_steps: squarings of the integration.
+        spacing: voxels of the image for one voxel of the velocity.
+    """
+
+    def __init__(self, network: keras.Model, int_steps: int = 7, spacing: float = 1.0, **kwargs):
+        super().__init__(network, **kwargs)
+        if int_steps < 1 or not spacing > 0:
+            raise ValueError(f"expected int_steps >= 1 and spacing > 0, received {int_steps} and {spacing}")
+        self.int_steps, self.spacing = int_steps, spacing
+
+    def exponential(self, generator, fixed) -> Velocity:
+        return Velocity(generator, self.int_steps, self.spacing)
+
+    def get_config(self):
+        return {**super().get_config(), "int_steps": self.int_steps, "spacing": self.spacing}
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class AffineStep(_Generated):
+    """A network whose output, `[B, N·(N+1)]`, is the logarithm of an affine transform about the middle of the image.
+
+    φ = exp(L), L = [A t; 0 0] in units of the longest side of the image: the identity at 0, and always with an inverse.
+
+    Args:
+        network: of `[moving, fixed]`.
+        rigid: keep the part of A that rotates alone, A − Aᵀ.
+    """
+
+    def __init__(self, network: keras.Model, rigid: bool = False, **kwargs):
+        super().__init__(network, **kwargs)
+        self.rigid = rigid
+
+    def exponential(self, generator, fixed) -> Affine:
+        sizes = tf.cast(tf.stack(spatial_shape(fixed)), tf.float32)
+        ndims = fixed.shape.rank - 2
+        entries = tf.reshape(generator, [-1, ndims, ndims + 1])
+        linear, shift = entries[..., :ndims], entries[..., ndims:]
+        if self.rigid:
+            linear = (linear - tf.linalg.matrix_transpose(linear)) / 2
+        logarithm = tf.concat([tf.concat([linear, shift], -1), tf.zeros_like(entries[:, :1])], axis=1)
+        matrix = tf.linalg.expm(logarithm)
+        return Affine.about((sizes - 1) / 2, matrix[:, :ndims, :ndims], matrix[:, :ndims, ndims] * tf.reduce_max(sizes))
+
+    def get_config(self):
+        return {**super().get_config(), "rigid": self.rigid}
