@@ -16,6 +16,7 @@ from hetmorph.networks.template import ConditionalTemplateCreation, TemplateCrea
 from hetmorph.networks.vxm import VxmDense
 from tests.networks.models import golden, random_inputs
 
+pytestmark = pytest.mark.usefixtures("eager")
 SIZE = (16, 16)
 SMALL = {"nb_unet_features": [[2], [2, 2]], "int_steps": 2}
 
@@ -80,6 +81,7 @@ def test_set_flow_takes_the_displacement_of_another_model(size):
         model.set_flow(np.zeros((3, 3)))
 
 
+@pytest.mark.graph
 def test_optimising_a_pair_brings_it_together():
     x, y = np.meshgrid(np.arange(16), np.arange(16), indexing="ij")
     blob = lambda cx: np.exp(-((x - cx) ** 2 + (y - 8) ** 2) / 8)[None, ..., None].astype("float32")  # noqa: E731
@@ -133,6 +135,7 @@ def hyper_weighted(model):
     return image_loss, field_loss
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_hyperparameter_enters_the_loss_in_a_graph(dtype, rng):
     """The batch size is unknown there, and with it the rank of the squeezed hyperparameter; numpy draws float64."""
@@ -275,6 +278,7 @@ def test_likelihood_is_the_normal_density(rng):
     assert displacement.shape == (1, *SIZE, 2)
 
 
+@pytest.mark.graph
 def test_a_loss_may_leave_out_voxels_by_their_intensity(rng):
     """`train_unsupervised_seg.py` leaves the background out, with the model's symbolic input."""
     model = ProbAtlasSegmentation(SIZE, nb_labels=2, **SMALL)
