@@ -18,7 +18,7 @@ demo: $(VENV)/.installed
 	@echo "picture: $(DEMO)/report.png; SavedModel: $(DEMO)/saved_model/1"
 
 test: $(VENV)/.installed-tests
-	$(BIN)/python -m pytest -q -m "not slow" -n 2
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist worksteal
 
 test-slow: $(VENV)/.installed-tests
 	$(BIN)/python -m pytest -q -m slow

@@ -26,6 +26,11 @@ def models(tmp_path_factory):
     return {path.stem: str(path) for path in folder.iterdir()}
 
 
+@pytest.fixture(autouse=True)
+def _eager(eager):
+    """Each call of the command makes its model anew, and would make a graph of it."""
+
+
 @pytest.fixture
 def hetmorph():
     """Runs the command with words of any kind; the status expected is 0 unless told."""

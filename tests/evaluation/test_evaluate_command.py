@@ -16,6 +16,7 @@ from hetmorph import config, data, evaluation, uncertainty
 from hetmorph.cli import evaluate
 from hetmorph.networks.het import HetVxmDense
 
+pytestmark = pytest.mark.usefixtures("eager")
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPT = REPOSITORY / "training" / "evaluate.py"
 FEATURES = [[4, 4], [4, 4]]

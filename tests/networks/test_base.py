@@ -8,6 +8,7 @@ import tensorflow as tf
 from hetmorph.losses import MSE, Grad
 from hetmorph.networks import InstanceDense, Unet, VxmDense
 
+pytestmark = pytest.mark.usefixtures("eager")
 SIZE = (16, 16)
 SMALL = {"nb_unet_features": [[2], [2, 2]], "int_steps": 2}
 
@@ -75,6 +76,7 @@ def test_arguments_are_replaced_when_a_file_is_loaded(suffix, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.graph
 def test_added_losses_train_in_a_graph(rng):
     """SynthMorph's training: losses between tensors of the model, none of them given to `compile`."""
     model = VxmDense(SIZE, **SMALL)

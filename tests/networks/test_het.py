@@ -8,7 +8,8 @@ from hetmorph.losses.likelihood import beta_nll
 from hetmorph.networks import HetVxmDense, VxmDense
 from hetmorph.objectives import Phase
 
-SMALL = {"nb_unet_features": [[4, 4], [4, 4, 4]], "variance_features": [[4, 4], [4, 4, 4]]}
+pytestmark = pytest.mark.usefixtures("eager")
+SMALL = {"nb_unet_features": [[4, 4], [4, 4, 4]], "int_steps": 2, "variance_features": [[4, 4], [4, 4, 4]]}
 
 
 @pytest.fixture
@@ -171,6 +172,7 @@ def test_every_form_trains(images, objective):
     assert np.isfinite(history["loss"]).all() and np.isfinite(history["variance_loss"]).all()
 
 
+@pytest.mark.graph
 def test_variance_finds_the_noise(rng):
     """Registered images with noise of two levels: σ² is the mean squared residual in each half, at the optimum."""
     sigma = np.where(np.arange(16) < 8, 0.05, 0.3)[None, None, :, None]
@@ -232,6 +234,7 @@ def test_three_dimensions(rng):
     assert np.isfinite(model.train_on_batch(volumes, [volumes[1], np.zeros((2, 8, 9, 10, 3), "f")])).all()
 
 
+@pytest.mark.graph
 def test_mixed_precision_trains_without_nan(images):
     keras.mixed_precision.set_dtype_policy("mixed_float16")
     model, _, _ = model_and_views(images)

@@ -9,6 +9,7 @@ from hetmorph.losses import MSE, Grad
 from hetmorph.networks import HetVxmDense, VxmDense
 from hetmorph.serving import export_savedmodel
 
+pytestmark = pytest.mark.usefixtures("eager")
 SMALL = {"nb_unet_features": [[4, 8], [8, 8, 4]]}
 
 

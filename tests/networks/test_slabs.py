@@ -10,6 +10,7 @@ from hetmorph.networks import HetVxmDense, VxmDense
 from hetmorph.networks.unet import Unet
 from tests.contract import check_layer
 
+pytestmark = pytest.mark.usefixtures("eager")
 SMALL = {"nb_unet_features": [[4, 8], [8, 8, 6, 4]]}
 CASES = [
     (VxmDense, (32, 16), {}),

@@ -10,6 +10,7 @@ from hetmorph.ops import fields
 from hetmorph.serving import export_savedmodel
 from tests.networks.models import GOLDEN, lively, pair
 
+pytestmark = pytest.mark.usefixtures("eager")
 SMALL = {"embed_dim": 4, "depths": (2, 1), "num_heads": (1, 2), "reg_head_features": 4}
 SMALL_2D = {**SMALL, "window_size": (4, 4)}
 SMALL_3D = {**SMALL, "window_size": (2, 3, 2)}
@@ -239,6 +240,7 @@ def test_paths_are_dropped_while_training_only(rng):
     np.testing.assert_allclose(rates, np.linspace(0, 0.3, 10))
 
 
+@pytest.mark.graph
 def test_learns_a_translation(rng):
     from scipy.ndimage import gaussian_filter
 

@@ -16,6 +16,7 @@ from hetmorph.networks.template import ConditionalTemplateCreation, TemplateCrea
 from hetmorph.networks.vxm import VxmDense
 from tests.networks.models import golden, random_inputs
 
+pytestmark = pytest.mark.usefixtures("eager")
 SIZE = (16, 16)
 SMALL = {"nb_unet_features": [[2], [2, 2]], "int_steps": 2}
 
@@ -96,6 +97,7 @@ def test_set_flow_of_a_displacement_registers_with_that_displacement(rng):
     assert np.abs(coarse.register(image) - u).max() < 0.15  # what half the resolution cannot hold
 
 
+@pytest.mark.graph
 def test_optimising_a_pair_brings_it_together():
     x, y = np.meshgrid(np.arange(16), np.arange(16), indexing="ij")
     blob = lambda cx: np.exp(-((x - cx) ** 2 + (y - 8) ** 2) / 8)[None, ..., None].astype("float32")  # noqa: E731
@@ -149,6 +151,7 @@ def hyper_weighted(model):
     return image_loss, field_loss
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_hyperparameter_enters_the_loss_in_a_graph(dtype, rng):
     """The batch size is unknown there, and with it the rank of the squeezed hyperparameter; numpy draws float64."""
@@ -291,6 +294,7 @@ def test_likelihood_is_the_normal_density(rng):
     assert displacement.shape == (1, *SIZE, 2)
 
 
+@pytest.mark.graph
 def test_a_loss_may_leave_out_voxels_by_their_intensity(rng):
     """`train_unsupervised_seg.py` leaves the background out, with the model's symbolic input."""
     model = ProbAtlasSegmentation(SIZE, nb_labels=2, **SMALL)
