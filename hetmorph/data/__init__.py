@@ -6,7 +6,7 @@ from hetmorph.data.lazy import LazyPairs, subset
 from hetmorph.data.noise import add_rician
 from hetmorph.data.pair import Case, LoadedSet, Pair
 from hetmorph.data.pipeline import pipeline
-from hetmorph.data.registry import CROPS, dataset, datasets, is_table, load
+from hetmorph.data.registry import CROPS, dataset, datasets, is_table, load, register
 from hetmorph.data.splits import load_splits, make_splits, save_splits, splits_name
 from hetmorph.io import DataError
 
@@ -26,6 +26,7 @@ __all__ = [
     "load_splits",
     "make_splits",
     "pipeline",
+    "register",
     "save_splits",
     "splits_name",
     "subset",

@@ -40,6 +40,20 @@ def datasets() -> list[str]:
     return list(_SETS)
 
 
+def register(dataset: Dataset) -> Dataset:
+    """Make a data set known to `load`, and so to `--data` of the commands that this program calls.
+
+    Args:
+        dataset: what an adapter says about it, see docs/how-to-add-a-method.md.
+
+    Raises:
+        ValueError: there is another set of this name.
+    """
+    if _SETS.setdefault(dataset.name, dataset) is not dataset:
+        raise ValueError(f"there is a data set called {dataset.name!r} already")
+    return dataset
+
+
 def is_table(name: Path | str) -> bool:
     """Whether a name of `load` is the path of a table of pairs and not a data set's.
 

@@ -46,26 +46,28 @@ class Predictor:
 
     Attributes:
         ndims: number of spatial axes the model works on; None takes 2-D and 3-D alike.
+        channels: of the moving and the fixed image; images of more than one have them as their last axis.
         compiles: whether the first call on images of another shape takes longer than those after it.
         random: what in the model can be drawn anew: "dropout", "posterior" (a predicted distribution of velocities),
             "callable" (a function that may do what it likes). Empty for a model that always answers the same.
 
     Args:
         ndims: number of spatial axes the model works on; None takes 2-D and 3-D alike.
+        channels: of the moving and the fixed image.
     """
 
     compiles = True
     random: frozenset[str] = frozenset()
 
-    def __init__(self, ndims: int | None):
-        self.ndims = ndims
+    def __init__(self, ndims: int | None, channels: tuple[int, int] = (1, 1)):
+        self.ndims, self.channels = ndims, channels
 
     def __call__(self, moving, fixed) -> Prediction:
         """Register one pair.
 
         Args:
-            moving: `[*S]`, intensities in [0, 1].
-            fixed: `[*S]`, intensities in [0, 1].
+            moving: `[*S]`, intensities in [0, 1]; `[*S, C]` for a model of several channels.
+            fixed: likewise.
 
         Raises:
             ValueError: number of axes or shapes do not fit the model, or an image holds NaN or infinity.
@@ -77,7 +79,8 @@ class Predictor:
         images = self._tensors(moving, fixed)
         results = {name: np.asarray(x, np.float32) for name, x in self._run(*images).items()}
         for name in set(results) - {"displacement"}:
-            results[name] = results[name][..., 0]
+            if results[name].shape[-1] == 1:
+                results[name] = results[name][..., 0]
         return [Prediction(**{name: x[i] for name, x in results.items()}) for i in range(len(moving))]
 
     def displacements(self, moving, fixed, seed: int | None = None) -> np.ndarray:
@@ -97,25 +100,31 @@ class Predictor:
         return np.asarray(self._fields(*images) if seed is None else self._drawn(*images, seed), np.float32)
 
     def _tensors(self, moving, fixed) -> tuple[tf.Tensor, tf.Tensor]:
-        moving, fixed = self._checked(moving, "moving"), self._checked(fixed, "fixed")
-        if moving.shape != fixed.shape:
-            raise ValueError(f"moving and fixed must have the same shape, got {moving.shape} and {fixed.shape}")
-        return tf.constant(moving[..., None]), tf.constant(fixed[..., None])
+        pairs = zip((moving, fixed), ("moving", "fixed"), self.channels, strict=True)
+        moving, fixed = (self._checked(*one) for one in pairs)
+        if moving.shape[:-1] != fixed.shape[:-1]:
+            raise ValueError(
+                f"moving and fixed must have the same shape, got {moving.shape[:-1]} and {fixed.shape[:-1]}"
+            )
+        return tf.constant(moving), tf.constant(fixed)
 
-    def _checked(self, images, name: str) -> np.ndarray:
+    def _checked(self, images, name: str, channels: int) -> np.ndarray:
+        """The images as `[B, *S, C]`."""
         images = np.asarray(images, dtype=np.float32)
         allowed = (2, 3) if self.ndims is None else (self.ndims,)
-        if images.ndim - 1 not in allowed:
+        axes = images.ndim - 1 - (channels > 1)
+        if axes not in allowed or (channels > 1 and images.shape[-1] != channels):
+            what = "without channel axis" if channels == 1 else f"whose last axis is their {channels} channels"
             raise ValueError(
-                f"this model registers {' or '.join(f'{n}-D' for n in allowed)} images without channel axis, "
+                f"this model registers {' or '.join(f'{n}-D' for n in allowed)} images {what}, "
                 f"got {name} of shape {images.shape[1:]}"
             )
         if not np.isfinite(images).all():
             raise ValueError(f"{name} image holds NaN or infinity")
-        return images
+        return images[..., None] if channels == 1 else images
 
     def _run(self, moving: np.ndarray, fixed: np.ndarray) -> dict:
-        """Results by name for images `[B, *S, 1]`."""
+        """Results by name for images `[B, *S, C]`."""
         raise NotImplementedError
 
     def _fields(self, moving, fixed):
@@ -142,7 +151,7 @@ class ModelPredictor(Predictor):
                 "another model, pass a function of the two that returns the displacement), got "
                 + (f"{type(model).__name__} without {missing[0]}" if missing else f"{len(model.inputs)} inputs")
             )
-        super().__init__(len(model.inshape))
+        super().__init__(len(model.inshape), tuple(image.shape[-1] for image in model.inputs))
         self.model = model
         self.random = frozenset(_random_layers(model))
         self._models, self._graphs = {}, {}
@@ -159,10 +168,10 @@ class ModelPredictor(Predictor):
             return graph(moving, fixed)
 
     def _graph(self, images, which: str):
-        key = (which, *images.shape[1:])
-        if key not in self._graphs:
-            self._graphs[key] = _graph_of(self._model_for(images), which, images.shape[1:])
-        return self._graphs[key]
+        shape = tuple(images.shape[1:-1])
+        if (which, shape) not in self._graphs:
+            self._graphs[which, shape] = _graph_of(self._model_for(images), which, shape)
+        return self._graphs[which, shape]
 
     def _model_for(self, images):
         shape = tuple(images.shape[1:-1])
@@ -180,7 +189,7 @@ def _graph_of(model, which: str, shape):
 
     Args:
         which: "all" it says, the "displacement" alone, or that "drawn" with its random layers.
-        shape: of an image with its channel; the batch is left open, so that each size of it is not traced anew.
+        shape: spatial sizes; the batch is left open, so that each size of it is not traced anew.
     """
     references = model.references
     if which != "all":
@@ -189,7 +198,7 @@ def _graph_of(model, which: str, shape):
         part = references.full_model
     else:
         part = keras.Model(model.inputs, {"displacement": references.pos_flow, "moved": references.y_source})
-    signature = [tf.TensorSpec([None, *shape], tf.float32)] * 2
+    signature = [tf.TensorSpec([None, *shape, image.shape[-1]], tf.float32) for image in model.inputs]
     return tf.function(lambda *images: part([*images], training=which == "drawn"), input_signature=signature)
 
 
@@ -236,7 +245,9 @@ class SavedModelPredictor(Predictor):
                 f"(moving, fixed -> displacement, moved), found {sorted(signatures) or 'no signatures'}"
             )
         self.signatures = signatures
-        super().__init__(signatures["register"].structured_input_signature[1]["moving"].shape.rank - 2)
+        images = signatures["register"].structured_input_signature[1]
+        channels = tuple(images[name].shape[-1] or 1 for name in ("moving", "fixed"))
+        super().__init__(images["moving"].shape.rank - 2, channels)
 
     # One graph for both signatures: TensorFlow then runs the registration inside them once, not twice.
     @tf.function(reduce_retracing=True)

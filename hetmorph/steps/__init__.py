@@ -2,13 +2,14 @@
 
 from hetmorph.steps.base import Step, displacement_on, moved_by
 from hetmorph.steps.combined import AtResolution, Consistent, Repeated, Then
-from hetmorph.steps.networks import AffineStep, FieldStep, VelocityStep
+from hetmorph.steps.networks import AffineStep, FieldStep, NetworkStep, VelocityStep
 
 __all__ = [
     "AffineStep",
     "AtResolution",
     "Consistent",
     "FieldStep",
+    "NetworkStep",
     "Repeated",
     "Step",
     "Then",

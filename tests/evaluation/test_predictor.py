@@ -56,6 +56,21 @@ def test_a_het_model_gives_everything(het, images):
     np.testing.assert_allclose(prediction.log_variance, expected["log_variance"][0, ..., 0], atol=1e-6)
 
 
+@pytest.mark.parametrize("exported", [False, True])
+def test_images_of_several_channels(exported, rng, tmp_path):
+    """A heart between its neighbouring slices: three channels moving, two fixed, of any size the model takes."""
+    model = randomised(VxmDense((16, 24), FEATURES, src_feats=3, trg_feats=2, int_steps=2))
+    predictor = load(export_savedmodel(model, tmp_path)) if exported else wrap(model)
+    moving, fixed = rng.random((16, 24, 3), np.float32), rng.random((16, 24, 2), np.float32)
+    prediction = predictor(moving, fixed)
+    assert prediction.displacement.shape == (16, 24, 2) and prediction.moved.shape == (16, 24, 3)
+    np.testing.assert_allclose(prediction.displacement, model.register(moving[None], fixed[None])[0], atol=1e-5)
+    with pytest.raises(ValueError, match=r"last axis is their 3 channels, got moving of shape \(16, 24\)"):
+        predictor(moving[..., 0], fixed)
+    with pytest.raises(ValueError, match="same shape"):
+        predictor(moving[:12], fixed)
+
+
 def test_a_model_without_variance_gives_displacement_and_moved(plain, images):
     prediction = wrap(plain)(*images)
     assert prediction.log_variance is None and prediction.weight is None
