@@ -20,6 +20,7 @@ from hetmorph.ops.warp import warp
 _KINDS = ("field", "network")
 _OPTIMIZERS = ("lbfgs", "adam")
 _MORE_FOLDS = 0.1  # percent of the voxels; what folds more than the model's own answer by this is refused
+_NOTHING = 1e-6  # a loss from which there is nowhere to go
 _SHORTER = (0.75, 0.5, 0.25)
 
 
@@ -142,14 +143,17 @@ class Refined(Predictor):
     def _of_field(self, pair: tuple) -> Search:
         """From coarse to fine, each resolution from the velocity of the one before."""
         resting = not np.any(pair[3])
-        factors = resolutions(pair[0].shape[1:-1])
+        *coarser, whole = resolutions(pair[0].shape[1:-1])
+        finest = Search(self._field(tuple(pair[0].shape[1:-1]), resting), pair)
+        finest.problem.restart()
+        if finest.evaluate()[0] <= _NOTHING:
+            return finest
         velocity, before = None, None
-        for factor in factors:
+        for factor in (*coarser, whole):
             shrunk = (*(separable.shrink(x, factor) for x in pair[:3]), separable.shrink(pair[3], factor) / factor)
             problem = self._field(tuple(shrunk[0].shape[1:-1]), resting)
-            search, step = Search(problem, shrunk), np.multiply(factor, problem.factors)
+            search, step = Search(problem, shrunk) if factor != whole else finest, np.multiply(factor, problem.factors)
             problem.restart()
-            search.evaluate()
             if velocity is not None:
                 problem.go_on(problem.resampled(velocity, step / before))
             search.run(self.optimizer, self.iterations, self.learning_rate)
@@ -168,7 +172,7 @@ class Refined(Predictor):
         if search.best is None:
             raise ValueError("the loss of the model's own answer is not finite: nothing to optimise")
         if lowest >= first:
-            if len(search.losses) > 2:
+            if len(search.losses) > 2 and first > _NOTHING:
                 _warn(f"found nothing better than the model's own answer (loss {first:.4f}), which is kept")
             return start, first
         allowed, folds = _folds(start) + _MORE_FOLDS, _folds(search.best)

@@ -12,8 +12,9 @@ _FLOOR = 3e-3
 def local_correlation(fixed, moved, window: Sequence[int]) -> tf.Tensor:
     """Squared correlation coefficient of two images in a window round each voxel, `[B, *S, C]`, 0 to 1.
 
-    cov² / ((var + ε)(var + ε)), where ε is 0.003 of the variance of the whole image: noise in a window that holds
-    nothing else does not correlate, and intensities may have any unit. At the border the window ends with the image.
+    (cov + √(εδ))² / ((var + ε)(var + δ)), where ε and δ are 0.003 of the variances of the whole images: noise in a
+    window that holds nothing else hardly counts, equal images have 1 everywhere, and intensities may have any unit. At
+    the border the window ends with the image.
 
     Args:
         fixed, moved: `[B, *S, C]`; gradients reach both.
@@ -30,7 +31,10 @@ def local_correlation(fixed, moved, window: Sequence[int]) -> tf.Tensor:
     of_moved = separable.multiply(tf.concat([moved, moved**2, fixed * moved], -1), boxes)
     mean_m, square_m, product = tf.split(of_moved, [channels] * 3, axis=-1)
     covariance = product - mean_f * mean_m
-    return covariance**2 / (_raised(square_f - mean_f**2, fixed) * _raised(square_m - mean_m**2, moved))
+    floor_f, floor_m = _floor(fixed), _floor(moved)
+    variance_f, variance_m = tf.nn.relu(square_f - mean_f**2), tf.nn.relu(square_m - mean_m**2)
+    raised = covariance + tf.sqrt(floor_f * floor_m)
+    return raised**2 / ((variance_f + floor_f) * (variance_m + floor_m) + 1e-20)
 
 
 def _centred(image: tf.Tensor) -> tf.Tensor:
@@ -39,7 +43,7 @@ def _centred(image: tf.Tensor) -> tf.Tensor:
     return image - tf.stop_gradient(tf.reduce_mean(image, axes, keepdims=True))
 
 
-def _raised(variance: tf.Tensor, centred: tf.Tensor) -> tf.Tensor:
+def _floor(centred: tf.Tensor) -> tf.Tensor:
+    """What is added to the variances of an image."""
     axes = list(range(1, centred.shape.rank - 1))
-    whole = tf.stop_gradient(tf.reduce_mean(centred**2, axes, keepdims=True))
-    return tf.nn.relu(variance) + _FLOOR * whole + 1e-9
+    return _FLOOR * tf.stop_gradient(tf.reduce_mean(centred**2, axes, keepdims=True))

@@ -14,10 +14,17 @@ def test_local_correlation_is_that_of_each_window(rng, shape, window):
     for voxel in np.ndindex(shape):
         part = tuple(slice(max(0, x - w // 2), x + w // 2 + 1) for x, w in zip(voxel, window, strict=True))
         a, b = (image[0, ..., 0][part].ravel().astype(float) for image in (fixed, moved))
-        floors = (3e-3 * image.var() for image in (fixed, moved))
+        floors = [3e-3 * image.var() for image in (fixed, moved)]
         variances = [x.var() + floor for x, floor in zip((a, b), floors, strict=True)]
-        expected = np.mean((a - a.mean()) * (b - b.mean())) ** 2 / np.prod(variances)
+        covariance = np.mean((a - a.mean()) * (b - b.mean()))
+        expected = (covariance + np.prod(floors) ** 0.5) ** 2 / np.prod(variances)
         assert ours[voxel] == pytest.approx(expected, abs=1e-3)
+
+
+def test_equal_images_correlate_wherever_they_are_flat(rng):
+    image = rng.random((1, 12, 12, 1)).astype(np.float32)
+    image[:, :6] = 0.5
+    np.testing.assert_allclose(local_correlation(image, image, (5, 5)), 1, atol=1e-6)
 
 
 def test_it_does_not_depend_on_brightness_and_contrast_and_is_0_on_nothing(rng):
