@@ -184,7 +184,9 @@ def test_every_flag_is_among_those():
 @pytest.mark.filterwarnings("ignore")
 def test_a_training_starts_from_another_model(tiny, finished, tmp_path, capsys):
     def first(*flags):
-        return train.main(["--config", str(tiny), "--objective", "mse", "--steps", "1", *flags])
+        return train.main(
+            ["--config", str(tiny), "--objective", "mse", "--steps", "3", "--steps-per-epoch", "1", *flags]
+        )
 
     saved, out = finished / "model.keras", tmp_path / "out"
     assert first("--init", str(saved), "--out", str(out), "--dry-run") == 0
