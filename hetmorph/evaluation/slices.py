@@ -83,13 +83,13 @@ def for_cases(predictor: Predictor, cases: Sequence[Case]) -> Predictor:
     """The predictor, slice by slice where it is of 2-D images and the cases are volumes, across their thickest voxels.
 
     Args:
-        predictor: any.
+        predictor: any; a function without `ndims` is left to itself.
         cases: of the pairs that it shall register.
 
     Raises:
         ValueError: volumes whose voxels are thickest along different axes.
     """
-    if predictor.ndims != 2 or {len(case.shape) for case in cases} != {3}:
+    if getattr(predictor, "ndims", None) != 2 or {len(case.shape) for case in cases} != {3}:
         return predictor
     axes = {case.case_id: slice_axis(case) for case in cases}
     if len(set(axes.values())) > 1:
