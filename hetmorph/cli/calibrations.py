@@ -10,9 +10,11 @@ NONE = "none"
 
 def beside(model: str, name: str) -> Path | None:
     """A file in the folder of a model or up to two above it, as for <run>/saved_model/1."""
-    path = Path(model)
-    if not path.exists():
+    from hetmorph.evaluation import PROGRAMS
+
+    if model in PROGRAMS:
         return None
+    path = Path(model)
     for folder in [path, *path.absolute().parents[:2]]:
         if (folder / name).is_file():
             return folder / name

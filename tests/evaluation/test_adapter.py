@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from hetmorph.evaluation import Prediction, evaluate, wrap
+from hetmorph.evaluation import Prediction, wrap
 from hetmorph.networks import VxmDense
 from hetmorph.ops.warp import warp
-from tests.evaluation.fakes import constant, shifted_pair
+from tests.evaluation.fakes import constant, evaluate, shifted_pair
 
 
 def shift(moving, fixed):

@@ -137,7 +137,6 @@ def test_summary_and_rows_agree(result):
         (["--model", "demons", "--data", "brains"], "'brains'"),
         (["--model", "RUN/best.keras", "--instance-window", "9"], "no effect without --instance-optimise"),
         (["--model", "RUN/best.keras", "--instance-lambda", "0.1"], "no effect without --instance-optimise"),
-        (["--model", "RUN/best.keras", "--calibration", "x.json"], "no effect without --report"),
         (["--model", "RUN/best.keras", "--calibration", "x.json", "--report"], "x.json"),
     ],
 )

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from hetmorph.evaluation import evaluate
 from hetmorph.serving import Client, ServedPredictor, ServingError, check
 from hetmorph.serving.warmup import signature_defs
+from tests.evaluation.fakes import evaluate
 from tests.serving.conftest import pair, small_model
 
 NAMES = ("displacement", "moved", "log_variance", "weight")

@@ -31,7 +31,7 @@ def test_what_ranks_is_the_first_score_that_any_case_has():
         ("dice_myo", 0.5, 0.6, "better"),
         ("dice_myo", 0.5, 0.4, "worse"),
         ("hd95_mm", 5, 4, "better"),
-        ("epe_heart", 1, 2, "worse"),
+        ("epe_labels", 1, 2, "worse"),
         ("mse", 0.1, 0.1, "same"),
         ("mse", math.nan, 0.1, ""),
         ("folds_percent", 0, 1, ""),
