@@ -53,7 +53,7 @@ def test_constant_slices_give_no_nan(model):
 def test_a_volume_is_scored_as_one_case():
     shift = FunctionPredictor(lambda moving, fixed: np.broadcast_to(np.float32([-3, 0]), (*fixed.shape, 2)))
     shift.ndims = 2
-    row = evaluate_pair(SliceBySlice(shift, 2), volume(3))
+    row = evaluate_pair(SliceBySlice(shift, 2), volume(3), labels={"myo": 2}, main="myo")
     assert row["registered_dice_myo"] == 1.0 > row["undeformed_dice_myo"]
     assert row["registered_folds_percent"] == 0 and row["registered_hd95_mm"] == 0
 
