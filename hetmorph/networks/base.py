@@ -235,7 +235,7 @@ class RegistrationModel(LoadableModel):
         if not self.pre_registered:
             return data
         images, *rest = data
-        source, target = tf.nest.flatten(images)
+        source, target = (tf.convert_to_tensor(image) for image in tf.nest.flatten(images))
         count = tf.cast(tf.round(self.pre_registered * tf.cast(tf.shape(source)[0], tf.float32)), tf.int32)
         moved = self([source[:count], target[:count]], training=False)[0]
         return ([tf.concat([tf.stop_gradient(moved), source[count:]], axis=0), target], *rest)

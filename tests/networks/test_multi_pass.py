@@ -115,7 +115,7 @@ def test_a_share_of_the_training_pairs_is_registered_before(cls, options, pair, 
         copy = model.with_shape((16, 16))
         copy.pre_registered = share or 0.0
         copy.compile(keras.optimizers.Adam(1e-3), loss=[MSE().loss, Grad("l2").loss], loss_weights=[1, 0.01])
-        images = [tf.constant(batch), tf.constant(target)]
+        images = [batch, target]
         loss = copy.train_on_batch(images, [target, np.zeros((2, 16, 16, 2), np.float32)], return_dict=True)
         losses[share] = loss["loss"], np.concatenate([w.ravel() for w in copy.get_weights()])
     np.testing.assert_allclose(losses[0.5][0], losses[None][0], rtol=1e-5)
