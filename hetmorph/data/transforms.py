@@ -14,6 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation as Orientation
 
+from hetmorph import transforms
+from hetmorph.transforms import Affine, Transform
+
 Map = Callable[[np.ndarray], np.ndarray]
 _CHUNK = 2**16  # points that a spline is evaluated at together
 
@@ -137,18 +140,17 @@ class Composition(Family):
     families: tuple[Family, ...]
 
     def draw(self, rng, shape):
-        maps = []
-        for one in (family.draw(rng, shape) for family in self.families):
-            if maps and isinstance(maps[-1], Affine) and isinstance(one, Affine):
-                one = maps.pop().after(one)
-            maps.append(one)
+        maps = [family.draw(rng, shape) for family in self.families]
+        if all(isinstance(one, Transform) for one in maps):
+            whole = transforms.Composition(*maps)
+            return whole if len(whole.transforms) > 1 else whole.transforms[0]
 
         def composed(points):
             for one in reversed(maps):
                 points = one(points)
             return points
 
-        return maps[0] if len(maps) == 1 else composed
+        return composed
 
 
 AFFINE = Composition((Translation(), Rotation(), Shear(), Scale()))
@@ -200,29 +202,13 @@ def displacement_of(transform: Map, points: np.ndarray) -> np.ndarray:
     return (moved - points).astype(np.float32)
 
 
-@dataclass(frozen=True, eq=False)
-class Affine:
-    """The map x ↦ matrix · x + offset, voxels."""
-
-    matrix: np.ndarray
-    offset: np.ndarray
-
-    def __call__(self, points):
-        return points @ self.matrix.T + self.offset
-
-    def after(self, inner: Affine) -> Affine:
-        """The map that applies `inner` first."""
-        return Affine(self.matrix @ inner.matrix, self.matrix @ inner.offset + self.offset)
-
-
 def _affine(matrix: np.ndarray, shape: Sequence[int], shift=0.0) -> Affine:
     """A matrix about the middle of an image, and a shift in voxels."""
-    centre = (np.asarray(shape) - 1) / 2
-    return Affine(matrix, centre - matrix @ centre + shift)
+    return Affine.about((np.asarray(shape) - 1) / 2, matrix, shift)
 
 
-class Spline:
-    """A map of points by cubic B-splines; `BSpline` draws them.
+class Spline(Transform):
+    """A transform by cubic B-splines; `BSpline` draws them.
 
     Args:
         coefficients: `[*K, N]` voxels; the first control point of an axis lies one spacing before its first voxel.
@@ -230,7 +216,7 @@ class Spline:
     """
 
     def __init__(self, coefficients: np.ndarray, spacing: float):
-        self.spacing = spacing
+        self.spacing, self.ndims = spacing, coefficients.shape[-1]
         self._cells = [count - 3 for count in coefficients.shape[:-1]]
         strides = np.cumprod([1, *coefficients.shape[-2:0:-1]])[::-1]
         self._strides = [int(stride) for stride in strides]

@@ -87,7 +87,7 @@ def _times(matrix, vectors):
     """Matrices `[N, N]` or `[B, N, N]` times vectors `[N]`, `[B, N]` or `[B, *T, N]`; a batch of one meets any."""
     lib, rank = library(matrix, vectors), len(vectors.shape)
     if len(matrix.shape) == 2:
-        return lib.einsum("ij,...j->...i", matrix, vectors)
+        return lib.tensordot(vectors, matrix, [[rank - 1], [1]])
     if rank == 1:
         return lib.einsum("bij,j->bi", matrix, vectors)
     between = [1] * (rank - 2)
