@@ -82,7 +82,7 @@ def check_loss(
     differentiable=True,
     differences=True,
 ):
-    """Check a loss: config, registration, graph, dimensions, batch, half precision, repetition, gradient, save/load.
+    """Check a loss: config, graph, dimensions, batch, replicas, half precision, repetition, gradient, files.
 
     Args:
         cls: a `keras.losses.Loss`, or a class in VoxelMorph's style with `.loss(y_true, y_pred)`.
@@ -102,6 +102,7 @@ def check_loss(
             value = _finite(loss(y_true, y_pred), f"{cls.__name__} {n}-D, batch {batch}")
             _close(tf.function(loss)(y_true, y_pred), value, tolerance, "graph differs from eager")
             _close(again(y_true, y_pred), value, 0, "the same loss of the same images differs")
+            _check_replicas(loss, y_true, y_pred, value, f"{cls.__name__} {n}-D", tolerance)
             if differentiable:
                 with tf.GradientTape() as tape:
                     tape.watch(y_pred)
@@ -115,6 +116,13 @@ def check_loss(
                     halves = tf.cast(y_true, half), tf.cast(y_pred, half)
                     _finite(loss(*halves), f"{cls.__name__} in {half}")
         _check_compiled(cls, kwargs, y_true, y_pred)
+
+
+def _check_replicas(loss, y_true, y_pred, value, what, tolerance):
+    """N replicas equal one: Keras divides by the global batch what has one number per sample, whatever its batch."""
+    assert tuple(value.shape) == (len(y_pred),), f"{what}: expected one number per sample, got shape {value.shape}"
+    alone = [loss(y_true[i : i + 1], y_pred[i : i + 1]) for i in range(len(y_pred))]
+    _close(tf.concat(alone, 0), value, tolerance, f"{what}: a sample's loss depends on its batch")
 
 
 def check_model(cls, init_kwargs, *, shape=(16, 16), batch=2):
