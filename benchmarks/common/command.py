@@ -13,7 +13,9 @@ def parser(description: str, rounds: int) -> argparse.ArgumentParser:
     result.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="threads and processors (default: 1 2)")
     result.add_argument("--rounds", type=int, default=rounds, help=f"turns of each contender (default: {rounds})")
     result.add_argument("--quick", action="store_true", help="one round of few repetitions, to see that it runs")
-    result.add_argument("--only", nargs="+", default=[], help="contenders whose name holds one of these words")
+    result.add_argument(
+        "--only", nargs="+", default=[], help="contenders of these names, or whose name holds one of these words"
+    )
     result.add_argument("--no-page", action="store_true", help="leave docs/benchmarks.md as it is")
     result.add_argument(
         "--python",
@@ -26,8 +28,13 @@ def parser(description: str, rounds: int) -> argparse.ArgumentParser:
 
 
 def chosen(contenders: list, words: list[str]) -> list:
-    """Contenders that --only leaves."""
-    return [c for c in contenders if not words or any(word in c.label for word in words)]
+    """Contenders that --only leaves: that of a whole name, else all that hold the word."""
+    names = {c.label for c in contenders}
+    return [
+        c
+        for c in contenders
+        if not words or any(word == c.label or word not in names and word in c.label for word in words)
+    ]
 
 
 def pythons(contenders: list, given: list[str]) -> dict[str, str]:
