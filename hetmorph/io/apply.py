@@ -6,7 +6,8 @@ from itertools import product
 
 import numpy as np
 
-from hetmorph.io.geometry import Grid, inside, pull_on, slabs
+from hetmorph.io.geometry import Grid, pull_on, slabs
+from hetmorph.io.sampling import inside
 from hetmorph.io.transforms import Transform
 
 LABEL_METHODS = ("linear", "nearest")
@@ -22,7 +23,7 @@ def warp_image(
         transform: fixed to moving.
         array: `[*S]` or `[*S, T]` on `moving`; every frame goes through the same transform.
         moving: grid of the array, which may differ from the fixed one.
-        method: "linear" or "nearest".
+        method: "linear", "nearest", "cubic" or "sinc"; see `sampling.sampler`.
         outside: value where the moving image has no voxel within half a voxel, as ITK counts it; None repeats its edge.
 
     Returns:

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from hetmorph.ops.warp import METHODS, warp
+from hetmorph.io.sampling import inside, sampler
 
 # ITK's coordinates: x and y run the other way.
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
@@ -169,7 +169,7 @@ def resample(array: np.ndarray, source: Grid, target: Grid, method: str = "linea
     Args:
         array: `[*S]` or `[*S, C]` on `source`.
         source, target: grids of as many axes.
-        method: "linear" or "nearest".
+        method: as `sampling.sampler`.
         outside: value of target voxels more than half a voxel outside the source, as ITK counts it.
 
     Returns:
@@ -191,7 +191,7 @@ def resample(array: np.ndarray, source: Grid, target: Grid, method: str = "linea
 
     whole = not (np.abs(matrix - np.round(matrix)).any() or np.abs(offset - np.round(offset)).any())
     reordering = whole and np.abs(matrix).max() == 1
-    if method == "linear" and not reordering:
+    if method != "nearest" and not reordering:
         array = _smoothed(array, np.abs(matrix).max(1))
     there = pull_on(array, target.shape, where, "nearest" if reordering else method, outside)
     if not any(overlap):
@@ -215,12 +215,13 @@ def pull_on(
         array: `[*S]` or `[*S, C]`.
         shape: of the other grid, `(*T)`.
         where: positions in the array, `[*R, N]`, for the indices `[*R, N]` of a slab and its rows of the first axis.
-        method, outside: as for `pull`.
+        method, outside: as for `sampling.sampler`.
 
     Returns:
         `[*T]` or `[*T, C]`.
     """
-    return np.concatenate([pull(array, where(index, rows), method, outside) for index, rows in slabs(shape)])
+    values = sampler(array, len(shape), method, outside)
+    return np.concatenate([values(where(index, rows)) for index, rows in slabs(shape)])
 
 
 def slabs(shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, slice]]:
@@ -231,29 +232,6 @@ def slabs(shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, slice]]:
         index = grid_points((rows.stop - rows.start, *shape[1:]))
         index[..., 0] += rows.start
         yield index, rows
-
-
-def pull(array: np.ndarray, positions: np.ndarray, method: str = "linear", outside: float | None = None) -> np.ndarray:
-    """Values of an image at voxel positions.
-
-    Args:
-        array: `[*S]` or `[*S, C]`.
-        positions: `[*T, N]`, voxels of the array.
-        method: "linear" or "nearest".
-        outside: value more than half a voxel outside; None repeats the edge.
-
-    Returns:
-        `[*T]` or `[*T, C]`; for "linear" float32, or float64 as the array.
-    """
-    if method not in METHODS:
-        raise ValueError(f"interpolation must be one of {METHODS}, received {method!r}")
-    n = positions.shape[-1]
-    channels = array[..., None] if array.ndim == n else array
-    displacement = positions - grid_points(positions.shape[:-1])
-    values = warp(channels[None], displacement[None].astype(np.float32), method).numpy()[0]
-    if outside is not None:
-        values[~inside(positions, array.shape[:n])] = outside
-    return values[..., 0] if array.ndim == n else values
 
 
 def convert_displacement(displacement: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
@@ -349,15 +327,6 @@ def _smoothed(array: np.ndarray, steps: np.ndarray) -> np.ndarray:
             kind = array.dtype if array.dtype.kind == "f" else np.float32
             array = ndimage.correlate1d(array.astype(kind), weights / weights.sum(), axis, mode="nearest")
     return array
-
-
-def inside(points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Whether points `[..., N]` lie in an image, whose outermost voxels reach half a voxel beyond their centres."""
-    half, within = 0.5 + _SNAP, True
-    for axis, size in enumerate(shape):
-        along = points[..., axis]
-        within &= (along >= -half) & (along <= size - 1 + half)
-    return within
 
 
 def _check_shape(array: np.ndarray, grid: Grid) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 
 from hetmorph.io import itk, vectors, voxel_fields
 from hetmorph.io.atomic import suffix_of
-from hetmorph.io.geometry import Grid, convert_displacement, pull
+from hetmorph.io.geometry import Grid, convert_displacement
 from hetmorph.io.images import SUFFIXES, DataError, decode_nifti
+from hetmorph.io.sampling import pull
 from hetmorph.io.sidecar import write_sidecar
 
 _NUMPY, _ITK = (".npz", ".npy"), (".h5", ".hdf5", ".tfm", ".txt", ".mat")
@@ -77,9 +78,7 @@ class Transform:
         u is linear between voxels; outside the grid it is that of the nearest edge voxel.
         """
         places = np.asarray(places, float)
-        where = self.grid.index(places)
-        shape = (len(where), *[1] * (self.grid.ndim - 1), self.grid.ndim)
-        shift = pull(self.displacement.astype(float), where.reshape(shape)).reshape(where.shape)
+        shift = pull(self.displacement.astype(float), self.grid.index(places))
         return places + shift @ self.grid.linear.T
 
 

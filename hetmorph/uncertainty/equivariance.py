@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from hetmorph.data.transforms import Family, Map, displacement_of, family
 from hetmorph.evaluation import wrap
-from hetmorph.io.geometry import grid_points, inside
+from hetmorph.io.geometry import grid_points
+from hetmorph.io.sampling import inside
 from hetmorph.ops.warp import warp
 from hetmorph.ops.xla import compiled_kernels
 from hetmorph.uncertainty.passes import batch_size, checked_pair, finite
