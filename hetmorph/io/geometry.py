@@ -32,6 +32,8 @@ class Grid:
     Attributes:
         shape: voxels along 2 or 3 array axes.
         affine: `(4, 4)`, voxel index to RAS+ millimetres. A 2-D grid is the plane of index 0 along the third axis.
+        codes: NIfTI's codes of sform and qform, which say what the world is: 1 the scanner's, 2 another image's, 3
+            Talairach's, 4 MNI's; 0 is not stated.
 
     Raises:
         ValueError: another number of axes, an affine with NaN or infinity, or one whose axes are parallel or zero.
@@ -39,6 +41,7 @@ class Grid:
 
     shape: tuple[int, ...]
     affine: np.ndarray
+    codes: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
         shape, affine = tuple(int(n) for n in self.shape), np.array(self.affine, float)

@@ -35,10 +35,10 @@ def read_image(path: Path) -> Image:
         raise damaged(path, "image", _last_line(error)) from error
 
 
-def write_image(path: Path, array: np.ndarray, grid: Grid) -> Path:
-    """Writes an array `[*S]` or `[*S, T]` in the format that the name says, atomically."""
+def write_image(path: Path, array: np.ndarray, grid: Grid, step: float = 1.0) -> Path:
+    """Writes an array `[*S]` or `[*S, T]`, frames `step` apart, in the format that the name says, atomically."""
     sitk = _package()
-    image = _to_itk(sitk, array.astype(np.uint8) if array.dtype == bool else array, grid)
+    image = _to_itk(sitk, array.astype(np.uint8) if array.dtype == bool else array, grid, step=step)
     with replacing(path) as part:
         _write(sitk.WriteImage, image, part, path, True)
     return path
@@ -161,14 +161,14 @@ def _affine(image) -> np.ndarray:
     return _LPS @ affine
 
 
-def _to_itk(sitk, array: np.ndarray, grid: Grid, vectors: bool = False):
+def _to_itk(sitk, array: np.ndarray, grid: Grid, vectors: bool = False, step: float = 1.0):
     image = sitk.GetImageFromArray(np.ascontiguousarray(_reversed(array, vectors)), isVector=vectors)
     direction, spacing, origin = _itk_geometry(grid)
     extra = image.GetDimension() - grid.ndim  # time
     full = np.eye(image.GetDimension())
     full[: grid.ndim, : grid.ndim] = direction
     image.SetDirection(full.ravel().tolist())
-    image.SetSpacing([*spacing, *[1.0] * extra])
+    image.SetSpacing([*spacing, *[step] * extra])
     image.SetOrigin([*origin, *[0.0] * extra])
     return image
 

@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_refused(rng):
     with pytest.raises(ValueError, match="grid of the moving image"):
         warp_image(transform, np.zeros((3, 3, 3)), grid)
     with pytest.raises(ValueError, match="one of"):
-        warp_image(transform, np.zeros(grid.shape), grid, "cubic")
+        warp_image(transform, np.zeros(grid.shape), grid, "best")
     with pytest.raises(ValueError, match="one of"):
         warp_labels(transform, np.zeros(grid.shape, int), grid, "cubic")
     with pytest.raises(ValueError, match="whole numbers"):
