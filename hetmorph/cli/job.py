@@ -23,12 +23,11 @@ from hetmorph.io import (
     provenance,
     read_image,
     resample,
-    sidecar_of,
     write_image,
     write_sidecar,
     write_transform,
 )
-from hetmorph.io.atomic import suffix_of
+from hetmorph.io.atomic import stem_of, suffix_of
 from hetmorph.registration import Registration, pair
 from hetmorph.uncertainty import estimate, estimate_names
 from hetmorph.uncertainty.estimates import AT_ONCE
@@ -200,7 +199,7 @@ class Job:
             values = [int(value) for value in np.unique(labels["fixed_labels"]) if value != 0]
         names = {f"label_{value}": value for value in values}
         shown = dict.fromkeys(("moving_labels", "fixed_labels")) | labels
-        case = Pair(sidecar_of(self.report).stem, "", None, None, *result.seen, **shown, spacing=result.grid.spacing)
+        case = Pair(stem_of(self.report), "", None, None, *result.seen, **shown, spacing=result.grid.spacing)
         facts = {"model": settings.model, "command": " ".join(about["command"]), **self._names()}
         viz.case_report(
             case,
@@ -294,8 +293,7 @@ def _example(read: dict, settings: Settings) -> tuple[Image, Image]:
 
 
 def _numbered(path: Path, number: int) -> Path:
-    ending = suffix_of(path)
-    return path.with_name(f"{path.name[: len(path.name) - len(ending)]}_frame-{number:02d}{ending}")
+    return path.with_name(f"{stem_of(path)}_frame-{number:02d}{suffix_of(path)}")
 
 
 def _option(name: str) -> str:
@@ -304,4 +302,4 @@ def _option(name: str) -> str:
 
 def default_curve(first: Path) -> Path:
     """Where the table of a sequence goes, beside its first result."""
-    return sidecar_of(first).with_name(f"{sidecar_of(first).stem}_curve.csv")
+    return first.with_name(f"{stem_of(first)}_curve.csv")

@@ -118,7 +118,10 @@ def register(command: list[str], dry_run: bool, **options) -> int:
 
         curve = curve or default_curve(next(iter(outputs.values())))
     job = Job(moving, fixed, labels, mask, outputs, curve, report, labels_fixed)
-    return run(job, settings, command, dry_run)
+    status = run(job, settings, command, dry_run)
+    if bids is not None and not dry_run:
+        _describe(bids)
+    return status
 
 
 def run(job, settings, command: list[str], dry_run: bool) -> int:
@@ -131,6 +134,13 @@ def run(job, settings, command: list[str], dry_run: bool) -> int:
     for path in job.run(settings, predictor, command):
         click.echo(f"wrote {path}")
     return 0
+
+
+def _describe(folder: Path) -> None:
+    from hetmorph.io import describe_dataset
+
+    if path := describe_dataset(folder):
+        click.echo(f"wrote {path}")
 
 
 def _bids(folder: Path, moving: Path, labels: Path | None) -> dict[str, Path]:

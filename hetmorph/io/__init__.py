@@ -2,7 +2,7 @@
 
 from hetmorph.io.apply import warp_image, warp_labels
 from hetmorph.io.atomic import replacing
-from hetmorph.io.bids import bids_names
+from hetmorph.io.bids import bids_names, describe_dataset
 from hetmorph.io.geometry import (
     Grid,
     convert_displacement,
@@ -26,6 +26,7 @@ __all__ = [
     "bids_names",
     "convert",
     "convert_displacement",
+    "describe_dataset",
     "from_slices",
     "matched_grid",
     "model_grid",

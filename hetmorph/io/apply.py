@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -30,10 +31,11 @@ def warp_image(
         Array of the fixed shape; of the array's own type for "nearest", else float32, or float64 as the array.
 
     Raises:
-        ValueError: the shape is not that of `moving`, or a number of axes that is not the transform's.
+        ValueError: the shape is not that of `moving`, a number of axes that is not the transform's, or no voxel of the
+            fixed image comes to lie in the moving one.
     """
     _check(transform, array, moving)
-    return pull_on(array, transform.grid.shape, transform.where(moving), method, outside)
+    return pull_on(array, transform.grid.shape, _meeting(transform, moving), method, outside)
 
 
 def warp_labels(transform: Transform, labels: np.ndarray, moving: Grid, method: str = "linear") -> np.ndarray:
@@ -52,7 +54,8 @@ def warp_labels(transform: Transform, labels: np.ndarray, moving: Grid, method: 
         Labels of the fixed shape, of the type given.
 
     Raises:
-        ValueError: values that are no whole numbers, an unknown method, or shapes that do not fit.
+        ValueError: values that are no whole numbers, an unknown method, shapes that do not fit, or no voxel of the
+            fixed image comes to lie among the labels.
     """
     _check(transform, labels, moving)
     if labels.ndim != moving.ndim:
@@ -61,7 +64,7 @@ def warp_labels(transform: Transform, labels: np.ndarray, moving: Grid, method: 
         raise ValueError(f"labels are warped by one of {LABEL_METHODS}, received {method!r}")
     if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
         raise ValueError("labels must be whole numbers; warp probabilities as an image")
-    shape, where = transform.grid.shape, transform.where(moving)
+    shape, where = transform.grid.shape, _meeting(transform, moving)
     if method == "nearest":
         return pull_on(labels, shape, where, "nearest", 0)
     return np.concatenate([_largest_share(labels, where(index, rows)) for index, rows in slabs(shape)])
@@ -86,6 +89,23 @@ def _largest_share(labels: np.ndarray, positions: np.ndarray) -> np.ndarray:
         wins = (total > share + _TIE) | ((total > share - _TIE) & (value < best))
         best, share = np.where(wins, value, best), np.where(wins, total, share)
     return np.where(inside(positions, labels.shape), best, 0).astype(labels.dtype)
+
+
+def _meeting(transform: Transform, moving: Grid) -> Callable[[np.ndarray, slice], np.ndarray]:
+    """`transform.where(moving)`; ValueError after the last rows, if no voxel came to lie in the moving image."""
+    where, last, met = transform.where(moving), transform.grid.shape[0], []
+
+    def checked(index: np.ndarray, rows: slice) -> np.ndarray:
+        positions = where(index, rows)
+        met.append(inside(positions, moving.shape).any())
+        if rows.stop == last and not any(met):
+            raise ValueError(
+                f"nothing to warp: none of the {transform.grid.shape} voxels of the fixed image is taken into the "
+                f"{moving.shape} voxels of what is to be moved; their headers place them apart"
+            )
+        return positions
+
+    return checked
 
 
 def _check(transform: Transform, array: np.ndarray, moving: Grid) -> None:

@@ -22,6 +22,8 @@ RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 NO_HEADER = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SNAP = 1e-6  # voxels; the rounding of affines in float32 must not blur what is a plain reordering of voxels
 _SAME = 1e-4  # voxels between two grids that count as one
+# A grid may have so many voxels for each of the image's along an axis, and in all whatever the image has.
+_FINEST, _ALWAYS_FINE = 4, 2**24
 _SLAB = 2**21  # voxels of which positions exist at the same time
 
 
@@ -128,7 +130,8 @@ def model_grid(
         A grid of as many axes.
 
     Raises:
-        ValueError: both `orientation` and `slice_axis`, or a number of axes, spacing or shape out of range.
+        ValueError: both `orientation` and `slice_axis`, a number of axes, spacing or shape out of range, or a spacing
+            that leaves a single voxel along an axis, or makes hundreds of each.
 
     Example:
         >>> grid = model_grid(fixed.grid, spacing=1.0, orientation="LPS")
@@ -146,11 +149,23 @@ def model_grid(
         raise ValueError(f"spacing (mm) and shape must be above 0, received {spacings} and {shapes}")
     covering = np.maximum(np.ceil(np.array(turned.shape) * old / new - 1e-3), 1)
     size = [int(cover if wanted is None else wanted) for cover, wanted in zip(covering, shapes, strict=True)]
+    if spacing is not None:
+        _check_spacing(turned, new, size)
     affine = turned.affine.copy()
     affine[:3, :n] *= new / old
     centre = turned.world((np.array(turned.shape) - 1) / 2)
     affine[:3, 3] = centre - affine[:3, :n] @ ((np.array(size) - 1) / 2)
     return Grid(tuple(size), affine)
+
+
+def _check_spacing(grid: Grid, spacing: np.ndarray, size: Sequence[int]) -> None:
+    """Refuse a spacing that cannot be meant: a typing error would take all memory, or all of the image."""
+    given = f"a spacing of {' × '.join(f'{step:.4g}' for step in spacing)} mm"
+    image = f"an image of {grid.shape} voxels of {' × '.join(f'{step:.4g}' for step in grid.spacing)} mm"
+    if math.prod(size) > max(_FINEST**grid.ndim * math.prod(grid.shape), _ALWAYS_FINE):
+        raise ValueError(f"{given} makes {' × '.join(map(str, size))} voxels of {image}; give one near those")
+    if any(new == 1 < old for new, old in zip(size, grid.shape, strict=True)):
+        raise ValueError(f"{given} leaves a single voxel along an axis of {image}; give one near those")
 
 
 def through_plane(grid: Grid) -> int:

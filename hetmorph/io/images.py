@@ -274,8 +274,8 @@ def _check_size(path: Path, nifti: nib.Nifti1Image, held: int) -> None:
     held = max(held - int(nifti.dataobj.offset), 0)
     if promised > held:
         raise DataError(
-            f"{path}: not a complete NIfTI file: its header promises {nifti.shape} voxels, {promised} bytes, and it holds "
-            f"{held}; it is truncated or damaged, fetch it again."
+            f"{path}: not a complete NIfTI file: its header promises {nifti.shape} voxels, {promised} bytes, and it "
+            f"holds {held}; it is truncated or damaged, fetch it again."
         )
 
 
@@ -330,7 +330,7 @@ def _read_nifti(path: Path) -> Image:
 
 
 def codes_of(nifti: nib.Nifti1Image) -> tuple[int, int]:
-    """Codes of sform and qform; that of the qform is 0 where it places the image elsewhere than the sform, which counts."""
+    """Codes of sform and qform; that of a qform which places the image elsewhere than the sform is 0."""
     sform, qform = int(nifti.header["sform_code"]), int(nifti.header["qform_code"])
     if sform and qform:
         apart = np.abs(nifti.get_sform() - nifti.get_qform()).max()

@@ -163,6 +163,8 @@ def read_transform(
     elif suffix in SUFFIXES:
         nifti, array = decode_nifti(path)
         if format in ("learn2reg", "voxelmorph") or (format is None and array.ndim < 5):
+            if format is None:
+                voxel_fields.check_meant(path, nifti, array)
             transform = _of_voxels(*voxel_fields.decode(path, nifti, array), moving)
         else:
             transform = Transform(*vectors.decode(path, nifti, array))
