@@ -41,6 +41,10 @@ class DataError(ValueError):
     """A data file or folder that cannot be used; the message names it and says what would help."""
 
 
+class DataWarning(UserWarning):
+    """Something about data that is probably not meant, though a result is defined."""
+
+
 @dataclass(frozen=True, eq=False)
 class Image:
     """One image as read from disk.

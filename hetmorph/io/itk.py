@@ -90,6 +90,35 @@ def read_transform(path: Path, fixed: Grid | None) -> tuple[np.ndarray, Grid]:
     return from_lps(vectors, grid).astype(np.float32), grid
 
 
+def has_grid(path: Path) -> bool:
+    """Whether a file holds a single displacement field, whose grid is known."""
+    sitk = _package()
+    try:
+        return _simplest(sitk, sitk.ReadTransform(str(path))).GetTransformEnum() == sitk.sitkDisplacementField
+    except RuntimeError as error:
+        raise damaged(path, "ITK transform", _last_line(error)) from error
+
+
+def read_linear(path: Path) -> np.ndarray | None:
+    """`(4, 4)`, RAS+ mm to RAS+ mm, of a file that holds a linear transform; None for others.
+
+    Raises:
+        DataError: not a transform.
+    """
+    sitk = _package()
+    try:
+        transform = sitk.ReadTransform(str(path))
+        if not transform.IsLinear():
+            return None
+        n = transform.GetDimension()
+        corners = [transform.TransformPoint(corner.tolist()) for corner in np.vstack([np.zeros(n), np.eye(n)])]
+    except RuntimeError as error:
+        raise damaged(path, "ITK transform", _last_line(error)) from error
+    matrix = np.eye(4)
+    matrix[:n, 3], matrix[:n, :n] = corners[0], np.subtract(corners[1:], corners[0]).T
+    return _LPS @ matrix @ _LPS
+
+
 def write_transform(path: Path, displacement: np.ndarray, grid: Grid) -> Path:
     """Writes a displacement `[*S, N]` in voxels as ITK's displacement field transform, in double precision.
 

@@ -21,7 +21,7 @@ from hetmorph.io.images import SUFFIXES, DataError, decode_nifti
 from hetmorph.io.sampling import pull
 from hetmorph.io.sidecar import write_sidecar
 
-_NUMPY, _ITK = (".npz", ".npy"), (".h5", ".hdf5", ".tfm", ".txt", ".mat")
+NUMPY, ITK = (".npz", ".npy"), (".h5", ".hdf5", ".tfm", ".txt", ".mat")
 # what each format is called, and the file endings it is written with
 FORMATS = {
     "nifti": SUFFIXES,
@@ -71,6 +71,20 @@ class Transform:
     def voxels(self, moving: Grid) -> np.ndarray:
         """index(moving) − index(fixed), `[*S, N]`: what programs use that look at no header."""
         return self.positions(moving) - self.grid.indices()
+
+    def jacobian(self) -> np.ndarray:
+        """det(∂φ/∂x) at each voxel, `[*S]` float32: volume in the moving image per volume in the fixed one.
+
+        At 0 or below, the transform folds. By central differences, one-sided at the borders. An axis of a single voxel
+        has no extent, and counts as 1.
+        """
+        n, shape = self.grid.ndim, self.grid.shape
+        matrices = np.zeros((*shape, n, n)) + np.eye(n)
+        for axis in (axis for axis in range(n) if shape[axis] > 1):
+            matrices[..., axis] += np.gradient(self.displacement.astype(float), axis=axis)
+        flat = [axis for axis in range(n) if shape[axis] == 1]
+        matrices[..., flat, :] = np.eye(n)[flat]
+        return np.linalg.det(matrices).astype(np.float32)
 
     def world(self, places: np.ndarray) -> np.ndarray:
         """Places in the moving image of places `[P, 3]` in the fixed one, both RAS+ mm.
@@ -155,9 +169,9 @@ def read_transform(
         raise DataError(f"{path}: no such file.")
     if format is not None and format not in FORMATS:
         raise ValueError(f"unknown format of transforms {format!r}, expected one of {', '.join(FORMATS)}")
-    if suffix in _ITK:
+    if suffix in ITK:
         return Transform(*itk.read_transform(path, fixed))
-    if suffix in _NUMPY:
+    if suffix in NUMPY:
         learn2reg = None if format is None else format == "learn2reg"
         transform = _of_voxels(*voxel_fields.read_npz(path, fixed, learn2reg), moving)
     elif suffix in SUFFIXES:
@@ -169,7 +183,7 @@ def read_transform(
         else:
             transform = Transform(*vectors.decode(path, nifti, array))
     else:
-        raise DataError(f"{path}: expected a transform ending in {', '.join((*SUFFIXES, *_ITK, *_NUMPY))}.")
+        raise DataError(f"{path}: expected a transform ending in {', '.join((*SUFFIXES, *ITK, *NUMPY))}.")
     if fixed is None:
         return transform
     try:

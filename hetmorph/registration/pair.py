@@ -155,12 +155,7 @@ def jacobian(transform: Transform) -> np.ndarray:
     Args:
         transform: on the grid of the fixed image.
     """
-    shape = transform.grid.shape
-    axes = [axis for axis, size in enumerate(shape) if size > 1]
-    if not axes:
-        return np.ones(shape, np.float32)
-    flat = np.squeeze(transform.displacement, tuple(set(range(len(shape))) - set(axes)))[..., axes]
-    return fields.jacobian_determinant(flat[None])[0].numpy().reshape(shape)
+    return transform.jacobian()
 
 
 def slice_axis(grid: Grid) -> int:

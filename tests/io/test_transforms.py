@@ -327,10 +327,8 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, rng, suffix):
         (np.full((8, 7, 6, 3), 300.0, np.float32), "a sequence of three frames"),
     ],
 )
-def test_an_image_is_not_taken_for_a_transform(tmp_path, array, message):
+def test_two_slices_or_three_frames_are_not_taken_for_a_transform(tmp_path, array, message):
     """Unless its format is given; hetmorph's own files are known by their description."""
-    import nibabel as nib
-
     nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii.gz")
     with pytest.raises(DataError, match=f"{message}.*--format voxelmorph"):
         read_transform(tmp_path / "a.nii.gz")
