@@ -15,12 +15,14 @@ from hetmorph.cli.models import check_instance, find_model, load_model, optimise
 from hetmorph.data import Pair
 from hetmorph.evaluation import Predictor
 from hetmorph.io import (
+    Chain,
     DataError,
     Grid,
     Image,
     Transform,
     matched_grid,
     provenance,
+    read_chain,
     read_image,
     resample,
     write_image,
@@ -28,6 +30,7 @@ from hetmorph.io import (
     write_transform,
 )
 from hetmorph.io.atomic import stem_of, suffix_of
+from hetmorph.io.chain import path_of
 from hetmorph.registration import Registration, pair
 from hetmorph.uncertainty import estimate, estimate_names
 from hetmorph.uncertainty.estimates import AT_ONCE
@@ -86,6 +89,7 @@ class Job:
         curve: table of a sequence.
         report: page on a pair.
         labels_fixed: of the fixed image, for the scores on that page.
+        initial: of a pair, the transform that the moving image goes through first, as `io.read_chain` takes it.
     """
 
     moving: Path
@@ -96,11 +100,13 @@ class Job:
     curve: Path | None = None
     report: Path | None = None
     labels_fixed: Path | None = None
+    initial: str | None = None
 
     @property
     def inputs(self) -> dict[str, Path]:
         named = {"--moving": self.moving, "--fixed": self.fixed, "--labels-moving": self.labels, "--mask": self.mask}
         named["--labels-fixed"] = self.labels_fixed
+        named["--initial"] = None if self.initial is None else path_of(self.initial)[0]
         return {option: path for option, path in named.items() if path is not None}
 
     def written(self) -> list[Path]:
@@ -116,6 +122,8 @@ class Job:
             raise ValueError("--labels-moving and --labels-out belong together")
         if self.curve and (settings.reference is None or self.labels is None):
             raise ValueError("--curve needs a sequence (--reference) and --labels-moving, the labels of that frame")
+        if self.initial and settings.reference is not None:
+            raise ValueError("--initial is of a pair, not of a sequence")
         if self.report and settings.reference is not None:
             raise ValueError("--report is of a pair, not of a sequence")
         if self.labels_fixed and not (self.report and self.labels):
@@ -134,7 +142,8 @@ class Job:
         read = self._read()
         moving, fixed = _example(read, settings)
         by_slice = pair.by_slice(moving, fixed, predictor.ndims)
-        _, grid, _ = pair.model_pair(moving, fixed, settings.spacing, read["mask"], by_slice)
+        initial = self._initial(read)
+        _, grid, _ = pair.model_pair(moving, fixed, settings.spacing, read["mask"], by_slice, initial)
         how = "slice by slice, " if by_slice else ""
         seen = f"{' × '.join(map(str, grid.shape))} voxels of {' × '.join(f'{size:.4g}' for size in grid.spacing)} mm"
         lines = [summary(role, image) for role, image in read.items() if image is not None]
@@ -149,6 +158,7 @@ class Job:
         read = self._read()
         options = {"spacing": settings.spacing, "mask": read["mask"], "estimate": self._estimate(settings)}
         if settings.reference is None:
+            options["initial"] = self._initial(read)
             result = registration.register(read["moving"], read["fixed"], predictor, **options)
             return self._write_pair(result, read, settings, about)
         frame = registration.reference_frame(read["moving"], settings.reference)
@@ -171,6 +181,12 @@ class Job:
         paths = {"moving": self.moving, "fixed": self.fixed, "labels": self.labels, "mask": self.mask}
         paths["labels of the fixed image"] = self.labels_fixed
         return {role: None if path is None else read_image(path) for role, path in paths.items()}
+
+    def _initial(self, read: dict) -> Transform | Chain | None:
+        if self.initial is None:
+            return None
+        own = matched_grid(read["moving"], read["fixed"])
+        return read_chain([self.initial], read["fixed"].grid, own)
 
     def _estimate(self, settings: Settings):
         if "uncertainty" not in self.outputs and self.report is None:
@@ -195,7 +211,10 @@ class Job:
         labels, values = {}, []
         if self.labels_fixed:
             roles = {"moving_labels": "labels", "fixed_labels": "labels of the fixed image"}
-            labels = {name: _labels_on(result.grid, read[role], read["fixed"]) for name, role in roles.items()}
+            through = {"moving_labels": result.initial, "fixed_labels": None}
+            labels = {
+                name: _labels_on(result.grid, read[role], read["fixed"], through[name]) for name, role in roles.items()
+            }
             values = [int(value) for value in np.unique(labels["fixed_labels"]) if value != 0]
         names = {f"label_{value}": value for value in values}
         shown = dict.fromkeys(("moving_labels", "fixed_labels")) | labels
@@ -274,9 +293,9 @@ def _write_transform(path: Path, result: Registration, name: str, format: str | 
     return write_transform(path, transform, format, moving=there, provenance={**about, "takes": way})
 
 
-def _labels_on(grid: Grid, labels: Image, fixed: Image) -> np.ndarray:
+def _labels_on(grid: Grid, labels: Image, fixed: Image, through: Transform | Chain | None) -> np.ndarray:
     """Labels where the model saw them."""
-    values = resample(labels.array, matched_grid(labels, fixed), grid, "nearest")
+    values = resample(labels.array, matched_grid(labels, fixed), grid, "nearest", through=through)
     return values.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16)
 
 

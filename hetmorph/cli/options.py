@@ -24,13 +24,22 @@ def combined(*options: Callable) -> Callable:
 
 
 FORMATS = click.Choice(("nifti", "itk", "learn2reg", "voxelmorph"))  # of hetmorph.io.FORMATS, which needs TensorFlow
-transform = click.option(
-    "--transform",
-    required=True,
-    type=FILE,
-    help="Transform, fixed to moving: .nii.gz, .h5, .tfm, .txt, .mat, .npz, .npy.",
+transform = combined(
+    click.option(
+        "--transform",
+        "-t",
+        required=True,
+        multiple=True,
+        metavar="PATH|[PATH,inverse]",
+        help="Transform, fixed to moving: .nii.gz, .h5, .tfm, .txt, .mat, .npz, .npy. Several are taken as "
+        "antsApplyTransforms takes them: points of the fixed image go through the first one first, images through the "
+        "last. [PATH,inverse], or ANTs' [PATH,1], is the inverse.",
+    ),
+    click.option(
+        "--inexact", is_flag=True, help="Take an inverse that is wrong by more than a voxel; else that is an error."
+    ),
 )
-transform_format = click.option("--format", type=FORMATS, help="Of the transform. Default: found out.")
+transform_format = click.option("--format", type=FORMATS, help="Of the transforms. Default: found out.")
 
 model_options = combined(
     click.option(

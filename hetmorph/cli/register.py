@@ -51,6 +51,11 @@ from hetmorph.cli.quiet import Verb
 @click.option(
     "--report", type=FILE, help="Write: a page on the pair, .html, for any browser; with --draws registrations more."
 )
+@click.option(
+    "--initial",
+    metavar="PATH|[PATH,inverse]",
+    help="Transform, fixed to moving, that the moving image is taken through first; the results are both together.",
+)
 @model_options
 @estimate_options
 @click.option(
@@ -96,11 +101,11 @@ def register(command: list[str], dry_run: bool, **options) -> int:
     settings = Settings(**{name: options.pop(name) for name in Settings.__dataclass_fields__})
     moving, fixed, labels = (options.pop(name) for name in ("moving", "fixed", "labels_moving"))
     mask, curve, bids = (options.pop(name) for name in ("mask", "curve", "bids"))
-    report, labels_fixed = options.pop("report"), options.pop("labels_fixed")
+    report, labels_fixed, initial = (options.pop(name) for name in ("report", "labels_fixed", "initial"))
     pairs, out, resume = (options.pop(name) for name in ("pairs", "out", "resume"))
     outputs = {name: path for name, path in named.items() if path is not None}
     if pairs is not None:
-        if any((moving, fixed, labels, labels_fixed, mask, curve, bids, report, settings.reference)):
+        if any((moving, fixed, labels, labels_fixed, mask, curve, bids, report, initial, settings.reference)):
             raise click.UsageError(
                 "--pairs names the inputs; of the other options only results and settings go with it."
             )
@@ -117,7 +122,7 @@ def register(command: list[str], dry_run: bool, **options) -> int:
         from hetmorph.cli.job import default_curve
 
         curve = curve or default_curve(next(iter(outputs.values())))
-    job = Job(moving, fixed, labels, mask, outputs, curve, report, labels_fixed)
+    job = Job(moving, fixed, labels, mask, outputs, curve, report, labels_fixed, initial)
     status = run(job, settings, command, dry_run)
     if bids is not None and not dry_run:
         _describe(bids)

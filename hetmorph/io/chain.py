@@ -8,25 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from hetmorph.io import itk
 from hetmorph.io.atomic import suffix_of
-from hetmorph.io.geometry import Grid, slabs
+from hetmorph.io.geometry import Grid, SupportsWorld, slabs
 from hetmorph.io.images import DataError, DataWarning
 from hetmorph.io.inverse import Inverse
 from hetmorph.io.transforms import ITK, NUMPY, Transform, read_transform
 
 _NOTED, _REFUSED = 0.1, 1.0  # voxels that an inverse may be wrong by
 _BACKWARDS = re.compile(r"\[(?P<path>.+?)(?:\s*,\s*(?P<way>inverse|1|0))?\]")
-
-
-class Link(Protocol):
-    """Anything that takes places `[P, 3]` to places, RAS+ mm."""
-
-    def world(self, places: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +69,7 @@ class Chain:
         inexact: take inverses whatever they are wrong by.
     """
 
-    def __init__(self, links: Sequence[Link], grid: Grid, inexact: bool = False):
+    def __init__(self, links: Sequence[SupportsWorld], grid: Grid, inexact: bool = False):
         self.links, self.grid, self.inexact = list(links), grid, inexact
 
     def world(self, places: np.ndarray) -> np.ndarray:
@@ -165,7 +158,7 @@ def path_of(word: str | Path) -> tuple[Path, bool]:
     return (Path(match["path"]), match["way"] in ("inverse", "1")) if match else (Path(word), False)
 
 
-def _link(path: Path, backwards: bool, fixed: Grid | None, format: str | None) -> Link:
+def _link(path: Path, backwards: bool, fixed: Grid | None, format: str | None) -> SupportsWorld:
     """A transform on its own grid, so that it is asked only where it is known."""
     if suffix_of(path) in ITK and path.is_file():
         matrix = itk.read_linear(path)

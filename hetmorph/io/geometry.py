@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Protocol
 
 import nibabel as nib
 import numpy as np
@@ -25,6 +26,12 @@ _SAME = 1e-4  # voxels between two grids that count as one
 # A grid may have so many voxels for each of the image's along an axis, and in all whatever the image has.
 _FINEST, _ALWAYS_FINE = 4, 2**24
 _SLAB = 2**21  # voxels of which positions exist at the same time
+
+
+class SupportsWorld(Protocol):
+    """Anything that takes places `[P, 3]` to places, RAS+ mm."""
+
+    def world(self, places: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +185,14 @@ def through_plane(grid: Grid) -> int:
     return int(np.flatnonzero(spacing == spacing.max())[-1])
 
 
-def resample(array: np.ndarray, source: Grid, target: Grid, method: str = "linear", outside: float = 0.0) -> np.ndarray:
+def resample(
+    array: np.ndarray,
+    source: Grid,
+    target: Grid,
+    method: str = "linear",
+    outside: float = 0.0,
+    through: SupportsWorld | None = None,
+) -> np.ndarray:
     """An image on another grid, voxels matched by their place in the world.
 
     Where the target is coarser, the image is first averaged with a triangle as wide as a target voxel, so that nothing
@@ -189,6 +203,7 @@ def resample(array: np.ndarray, source: Grid, target: Grid, method: str = "linea
         source, target: grids of as many axes.
         method: as `sampling.sampler`.
         outside: value of target voxels more than half a voxel outside the source, as ITK counts it.
+        through: a transform, whose `world` takes places of the target to those of the source; None: they are the same.
 
     Returns:
         `[*T]` or `[*T, C]`: the array's own type for "nearest" and reorderings, else float32, or float64 as the array.
@@ -197,18 +212,18 @@ def resample(array: np.ndarray, source: Grid, target: Grid, method: str = "linea
         ValueError: unknown method, the shape is not that of `source`, or no voxel of the target lies in it.
     """
     _check_shape(array, source)
-    if source.same(target):
+    if through is None and source.same(target):
         return array
     matrix, offset = index_map(source, target)
     overlap = []
 
     def where(index: np.ndarray, rows: slice) -> np.ndarray:
-        positions = index @ matrix.T + offset
+        positions = index @ matrix.T + offset if through is None else _through(through, index, source, target)
         overlap.append(inside(positions, source.shape).any())
         return positions
 
     whole = not (np.abs(matrix - np.round(matrix)).any() or np.abs(offset - np.round(offset)).any())
-    reordering = whole and np.abs(matrix).max() == 1
+    reordering = through is None and whole and np.abs(matrix).max() == 1
     if method != "nearest" and not reordering:
         array = _smoothed(array, np.abs(matrix).max(1))
     there = pull_on(array, target.shape, where, "nearest" if reordering else method, outside)
@@ -310,6 +325,12 @@ def index_map(source: Grid, target: Grid) -> tuple[np.ndarray, np.ndarray]:
 def grid_points(shape: Sequence[int]) -> np.ndarray:
     """Index of every voxel, `[*S, N]` float64."""
     return np.stack(np.indices(shape, dtype=np.float64), -1)
+
+
+def _through(transform: SupportsWorld, index: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
+    """Source indices `[*R, N]` of the places to which those of target indices `[*R, N]` are taken."""
+    places = transform.world(target.world(index.reshape(-1, target.ndim)))
+    return source.index(places).reshape(index.shape)
 
 
 def _reordered(grid: Grid, orientation: str | None, slice_axis: int | None) -> Grid:

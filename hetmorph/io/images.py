@@ -385,6 +385,12 @@ def _write_png(path: Path, array: np.ndarray) -> Path:
 
 
 def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype.kind == "f" and array.dtype.kind == "f" and dtype.itemsize < array.dtype.itemsize:
+        finite = array[np.isfinite(array)]
+        if finite.size and np.abs(finite).max() > np.finfo(dtype).max:
+            raise ValueError(
+                f"values up to {np.abs(finite).max():.3g} cannot be stored as {dtype}: give a larger dtype"
+            )
     if dtype.kind not in "iu" or array.dtype == dtype:
         return array.astype(dtype, copy=False)
     if array.dtype.kind == "f" and not np.isfinite(array).all():

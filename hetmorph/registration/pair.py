@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,11 +11,14 @@ import numpy as np
 from hetmorph.data.normalise import minmax
 from hetmorph.evaluation import Prediction, Predictor, RegistrationFailed, wrap
 from hetmorph.io import (
+    Chain,
     DataError,
+    DataWarning,
     Grid,
     Image,
     Transform,
     from_slices,
+    inverse,
     matched_grid,
     model_grid,
     resample,
@@ -42,6 +46,7 @@ class Registration:
         uncertainty_mm: `[*S]` standard deviation of the displacement, millimetres, NaN where not known; None if not
             asked for.
         map: the same as `uncertainty.UncertaintyMap` on `grid`, voxels; of a stack without covariance.
+        initial: what the moving image went through before the model saw it, a part of `transform`; None for nothing.
     """
 
     transform: Transform
@@ -53,9 +58,15 @@ class Registration:
     variance: np.ndarray | None = None
     uncertainty_mm: np.ndarray | None = None
     map: object | None = None
+    initial: Transform | Chain | None = None
 
     def inverse(self) -> Transform:
-        """From the moving image to the fixed one, on the grid of the moving image; see `ops.fields.invert`."""
+        """From the moving image to the fixed one, on the grid of the moving image; see `ops.fields.invert`.
+
+        After an initial transform, that of both together, see `io.inverse`.
+        """
+        if self.initial is not None:
+            return inverse(self.transform, self.moving)
         back = fields.invert(self.prediction.displacement[None])[0].numpy()
         return Transform(back, self.grid).on(self.moving)
 
@@ -71,6 +82,7 @@ def register(
     spacing: float | None = None,
     mask: Image | None = None,
     estimate: Callable | None = None,
+    initial: Transform | Chain | None = None,
 ) -> Registration:
     """Register two images.
 
@@ -87,6 +99,7 @@ def register(
         mask: region of interest in the fixed image, not 0: the model sees only the box round it. Outside the box the
             displacement is that of its nearest voxel.
         estimate: `(predictor, moving, fixed) → uncertainty.UncertaintyMap` of a displacement.
+        initial: fixed to moving; the moving image is taken through it first, and the result is both together.
 
     Returns:
         A `Registration`.
@@ -101,13 +114,15 @@ def register(
     """
     predictor = wrap(model)
     slices = by_slice(moving, fixed, predictor.ndims)
-    own, grid, seen = model_pair(moving, fixed, spacing, mask, slices)
+    own, grid, seen = model_pair(moving, fixed, spacing, mask, slices, initial)
     predictions = _slices(predictor, *seen) if slices else [predictor(*seen)]
     prediction = _joined(predictions) if slices else predictions[0]
     displacement, log_variance = prediction.displacement, prediction.log_variance
     if not np.isfinite(displacement).all():
         raise RegistrationFailed("the model answers with NaN or infinity")
     transform = Transform(displacement, grid).on(fixed.grid)
+    if initial is not None:
+        transform = Chain([transform, initial], fixed.grid).transform
     return Registration(
         transform=transform,
         moved=warp_image(transform, moving.array, own),
@@ -115,13 +130,19 @@ def register(
         grid=grid,
         seen=seen,
         prediction=prediction,
+        initial=initial,
         variance=None if log_variance is None else _on_fixed(np.exp(log_variance), grid, fixed.grid),
         **({} if estimate is None else _uncertainty(estimate, predictor, seen, grid, fixed, slices)),
     )
 
 
 def model_pair(
-    moving: Image, fixed: Image, spacing: float | None = None, mask: Image | None = None, slices: bool = False
+    moving: Image,
+    fixed: Image,
+    spacing: float | None = None,
+    mask: Image | None = None,
+    slices: bool = False,
+    initial: Transform | Chain | None = None,
 ) -> tuple[Grid, Grid, np.ndarray]:
     """What a model is shown of two images, as `register` does it; `slices` as `by_slice` says.
 
@@ -130,6 +151,7 @@ def model_pair(
         spacing: voxel size that the model sees, mm; None takes that of the fixed image.
         mask: region of interest in the fixed image; the model sees the box round it.
         slices: whether a 2-D model takes the volume slice by slice.
+        initial: what the moving image is taken through first, fixed to moving.
 
     Returns:
         The grid of the moving image in the world of the fixed one; the grid of what the model sees; moving and fixed on
@@ -142,9 +164,24 @@ def model_pair(
         grid = model_grid(fixed.grid, spacing=spacing)
     if mask is not None:
         grid = _box(mask, fixed, grid, keep_last=slices)
+    for role, image in (("moving", moving), ("fixed", fixed)):
+        _tell_constant(role, image)
     dark = float(moving.array.min())
-    arrays = resample(moving.array, own, grid, outside=dark), resample(fixed.array, fixed.grid, grid)
+    arrays = resample(moving.array, own, grid, outside=dark, through=initial), resample(fixed.array, fixed.grid, grid)
     return own, grid, np.stack([_scaled(array, slices) for array in arrays])
+
+
+def _tell_constant(role: str, image: Image) -> None:
+    """Warn of an image in which nothing can be found again."""
+    what = (
+        "holds a single voxel"
+        if image.array.size == 1
+        else "is constant"
+        if image.array.min() == image.array.max()
+        else None
+    )
+    if what:
+        warnings.warn(f"{image.path}: the {role} image {what}: there is nothing to align", DataWarning, stacklevel=4)
 
 
 def jacobian(transform: Transform) -> np.ndarray:
