@@ -23,7 +23,7 @@ def combined(*options: Callable) -> Callable:
     return decorate
 
 
-FORMATS = click.Choice(("nifti", "itk", "learn2reg", "voxelmorph"))  # of hetmorph.io.FORMATS, which needs TensorFlow
+FORMATS = click.Choice(("nifti", "itk", "learn2reg", "voxelmorph"))  # of hetmorph.io, which a help need not import
 transform = combined(
     click.option(
         "--transform",

@@ -15,7 +15,7 @@ class Verb(click.Command):
 
     def invoke(self, ctx: click.Context):
         import_tensorflow()
-        with _warning_in_a_line(self.name):
+        with warning_in_a_line(self.name):
             return super().invoke(ctx)
 
 
@@ -23,7 +23,7 @@ class FileVerb(click.Command):
     """A command that reads and writes files without TensorFlow."""
 
     def invoke(self, ctx: click.Context):
-        with _warning_in_a_line(self.name):
+        with warning_in_a_line(self.name):
             return super().invoke(ctx)
 
 
@@ -34,7 +34,7 @@ def import_tensorflow() -> None:
 
 
 @contextmanager
-def _warning_in_a_line(verb: str) -> Iterator[None]:
+def warning_in_a_line(verb: str) -> Iterator[None]:
     """What the library says of the data as one line on stderr; other warnings as Python shows them."""
     from hetmorph.io import DataWarning
 

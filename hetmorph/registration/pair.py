@@ -173,14 +173,8 @@ def model_pair(
 
 def _tell_constant(role: str, image: Image) -> None:
     """Warn of an image in which nothing can be found again."""
-    what = (
-        "holds a single voxel"
-        if image.array.size == 1
-        else "is constant"
-        if image.array.min() == image.array.max()
-        else None
-    )
-    if what:
+    if image.array.min() == image.array.max():
+        what = "holds a single voxel" if image.array.size == 1 else "is constant"
         warnings.warn(f"{image.path}: the {role} image {what}: there is nothing to align", DataWarning, stacklevel=4)
 
 

@@ -59,7 +59,10 @@ STARTS = {
 
 
 @pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("words", [("--help",), ("register", "--help"), ("--version",), ("apply",), ("nonsense",)])
+@pytest.mark.parametrize(
+    "words",
+    [("--help",), ("register", "--help"), ("train", "--help"), ("evaluate", "--help"), ("apply",), ("nonsense",)],
+)
 def test_help_and_mistakes_do_not_wait_for_tensorflow(words, start):
     done = run(words, ("-c", STARTS[start]))
     assert done.stdout.splitlines()[-1] == "False"
@@ -165,3 +168,12 @@ def test_uncertainty(hetmorph, volumes, models):
     hetmorph("uncertainty", *pair, "--out", volumes / "u.nii.gz")
     hetmorph("register", *pair, "--uncertainty", volumes / "v.nii.gz")
     np.testing.assert_array_equal(*arrays(volumes / "u.nii.gz", volumes / "v.nii.gz"))
+
+
+def test_the_names_in_helps_are_those_that_there_are():
+    from hetmorph import data, evaluation, objectives, uncertainty
+    from hetmorph.cli import names
+
+    assert tuple(data.datasets()) == names.DATASETS and names.CROPS == data.CROPS
+    assert tuple(objectives.RECIPES) == names.OBJECTIVES and tuple(evaluation.PROGRAMS) == names.PROGRAMS
+    assert names.CONVENTIONS == evaluation.CONVENTIONS and tuple(uncertainty.estimate_names()) == names.ESTIMATES
