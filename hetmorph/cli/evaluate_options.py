@@ -27,6 +27,7 @@ from pathlib import Path
 
 from hetmorph.cli.models import INSTANCE_LAMBDA
 from hetmorph.cli.names import CONVENTIONS, CROPS, DATASETS, ESTIMATES, PROGRAMS
+from hetmorph.cli.options import odd
 
 
 def parser(prog: str = "evaluate.py") -> argparse.ArgumentParser:
@@ -95,7 +96,7 @@ def parser(prog: str = "evaluate.py") -> argparse.ArgumentParser:
         help="go on from each answer for up to N iterations (L-BFGS) on the mean squared difference of that pair",
     )
     result.add_argument(
-        "--instance-window", type=int, metavar="W", help="on its squared local correlation in W voxels a side instead"
+        "--instance-window", type=odd, metavar="W", help="on its squared local correlation in W voxels a side instead"
     )
     result.add_argument(
         "--instance-lambda",

@@ -10,7 +10,7 @@ from hetmorph.cli.quiet import import_tensorflow, warning_in_a_line
 
 
 def _forwarded(verb: str, summary: str) -> click.Command:
-    """A verb whose words all go to `hetmorph.cli.<verb>.main`, once its options have understood them, or shown their help."""
+    """A verb whose words all go to `hetmorph.cli.<verb>.main`, after its options have read them or shown a help."""
 
     def run(words: tuple[str, ...]) -> int:
         prog = f"hetmorph {verb}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 DATASETS = ("acdc", "camus", "echo", "hippocampus", "oasis2d", "oasis2d-tissue", "phantom", "sunnybrook")
-CROPS = ("paper", "none")
+CROPS = ("paper", "center", "none", "aspect")
 OBJECTIVES = (
     *("mse", "ncc", "mi", "nll", "beta-nll", "adaframe", "adareg"),
     *("vxm-diff", "het", "het-ncc", "het-z"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,22 @@ def combined(*options: Callable) -> Callable:
         return function
 
     return decorate
+
+
+def odd(text: str | int) -> int:
+    """The side of a window, for argparse: one of an even number of voxels has no middle."""
+    side = int(text)
+    if side < 1 or side % 2 == 0:
+        raise argparse.ArgumentTypeError(f"expected an odd number of voxels, received {side}: it has no middle voxel")
+    return side
+
+
+def _odd(ctx: click.Context, parameter: click.Parameter, value: int | None) -> int | None:
+    """The same for click."""
+    try:
+        return None if value is None else odd(value)
+    except argparse.ArgumentTypeError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 FORMATS = click.Choice(("nifti", "itk", "learn2reg", "voxelmorph"))  # of hetmorph.io, which a help need not import
@@ -72,7 +89,11 @@ model_options = combined(
         help="Go on from the model's answer for up to N iterations (L-BFGS) on this pair alone.",
     ),
     click.option(
-        "--instance-window", type=click.IntRange(1), metavar="W", help="... on local correlation in W voxels a side."
+        "--instance-window",
+        type=click.IntRange(1),
+        callback=_odd,
+        metavar="W",
+        help="... on local correlation in W voxels a side.",
     ),
     click.option(
         "--instance-lambda",

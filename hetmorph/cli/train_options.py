@@ -21,6 +21,7 @@ import argparse
 from pathlib import Path
 
 from hetmorph.cli.names import CROPS, DATASETS, OBJECTIVES
+from hetmorph.cli.options import odd
 from hetmorph.config import TrainConfig
 
 # flag: (section of the configuration, key, type, help); a flag that is not given leaves the configuration as it is
@@ -48,7 +49,7 @@ FLAGS = {
     "--slabs": ("network", "slabs", int, "gradient checkpointing: more slabs take less memory and more time"),
     "--passes": ("network", "passes", int, "how often the trained network is applied to what it has moved so far"),
     "--lambda": ("objective", "smoothness", float, "weight of the velocity's squared gradient"),
-    "--window": ("objective", "window", int, "ncc, het-ncc: side of the window, voxels"),
+    "--window": ("objective", "window", odd, "ncc, het-ncc: side of the window, voxels"),
     "--bins": ("objective", "bins", int, "mi: bins of the histograms"),
     "--prior-lambda": ("objective", "prior_lambda", float, "vxm-diff: precision of the prior"),
     "--alpha": ("objective", "alpha", float, "het-z: weight of the velocity's uncertainty"),
