@@ -93,7 +93,7 @@ def _tell_far(grid: Grid, index: np.ndarray) -> None:
     if far.any():
         mm = np.linalg.norm(beyond * grid.spacing, axis=-1).max()
         warnings.warn(
-            f"{far.sum()} of {len(index)} points lie up to {mm:.4g} mm outside the fixed image, further than it is "
+            f"{far.sum()} of {len(index)} points lie up to {mm:.0f} mm outside the fixed image, further than it is "
             "large: is this their frame? Each moves as the nearest voxel of the edge",
             DataWarning,
             stacklevel=3,

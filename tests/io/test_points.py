@@ -54,7 +54,7 @@ def test_points_of_a_plane_in_two_coordinates(rng):
 def test_outside_the_grid_the_edge_vector_counts():
     grid = Grid((5, 5, 5), np.eye(4))
     transform = Transform(np.full((5, 5, 5, 3), [1.0, 2, 3]), grid)
-    np.testing.assert_allclose(transform_points(transform, [[90.0, -70, 3]], "RAS"), [[91, -68, 6]])
+    np.testing.assert_allclose(transform_points(transform, [[8.0, -3, 3]], "RAS"), [[9, -1, 6]])
 
 
 @pytest.mark.parametrize("bad", [[[1.0, 2]], [[np.nan, 1, 2]], [1.0, 2, 3], np.zeros((2, 4))])
@@ -158,7 +158,7 @@ def test_points_far_outside_are_told_of_and_those_near_are_not(recwarn):
     still = Transform(np.zeros((10, 10, 10, 3)), grid)
     transform_points(still, [[15.0, 5, 5], [-9, 0, 0]], "RAS")
     assert not recwarn.list
-    with pytest.warns(DataWarning, match="1 of 2 points lie up to 1e[+]05 mm outside"):
+    with pytest.warns(DataWarning, match="1 of 2 points lie up to 99991 mm outside"):
         moved = transform_points(still, [[1e5, 5, 5], [5, 5, 5]], "RAS")
     np.testing.assert_array_equal(moved, [[1e5, 5, 5], [5, 5, 5]])
 
