@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import cached_property
-from itertools import product
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -12,7 +13,7 @@ _ENOUGH = 1e-5  # voxels; a residual that needs no further step
 _STEPS = 30  # of Newton's method
 _HALVINGS = 8  # of one step
 _STARTS = 6  # from other places, where the first gets stuck
-_SLAB = 2**17  # points at a time
+_SLAB = 2**14  # points at a time: what belongs to them shall stay in the processor's cache
 
 
 class Inverse:
@@ -106,28 +107,38 @@ class Inverse:
 
     def _sample(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """u `[P, N]`, and ∂u_i/∂y_j `[P, N, N]` within the voxel, at points `[P, N]`."""
-        upper = np.array(self.shape) - 1
+        n, upper = len(self.shape), np.array(self.shape) - 1
         clipped = np.clip(points, 0, upper)
-        low = np.minimum(np.floor(clipped).astype(np.intp), np.maximum(upper - 1, 0))
-        part, within = clipped - low, (points >= 0) & (points <= upper) & (upper > 0)
-        n = len(self.shape)
-        value, slope = np.zeros(points.shape), np.zeros((*points.shape, n))
-        strides = np.array([int(np.prod(self.shape[axis + 1 :])) for axis in range(n)])
-        for corner in product((0, 1), repeat=n):
-            index = (np.minimum(low + corner, upper) * strides).sum(-1)
-            weights = np.where(corner, part, 1 - part)
-            vector = self.vectors[index]
-            value += weights.prod(-1, keepdims=True) * vector
-            for axis in range(n):
-                others = np.delete(weights, axis, -1).prod(-1)
-                sign = within[:, axis] * others * (1 if corner[axis] else -1)
-                slope[:, :, axis] += sign[:, None] * vector
-        return value, slope
+        low = np.minimum(clipped.astype(np.intp), np.maximum(upper - 1, 0))
+        part = np.repeat((clipped - low).T[..., None], n, axis=-1)  # [N, P, N]: whole rows are faster than broadcasts
+        first = np.ravel_multi_index(tuple(low.T), self.shape)
+        value, slopes = self.vectors[self._corners[..., None] + first], []
+        for axis in range(n):  # the corners' axes are the leading ones, and are used up from the first
+            difference = value[1] - value[0]
+            value = value[0] + part[axis] * difference
+            slopes = [slope[0] + part[axis] * (slope[1] - slope[0]) for slope in slopes] + [difference]
+        within = (points >= 0) & (points <= upper) & (upper > 0)
+        return value, np.stack(slopes, -1) * within[:, None]
+
+    @cached_property
+    def _corners(self) -> np.ndarray:
+        """From a voxel to the 2^N round it, `[2, …]`, in voxels as they lie in memory; along one voxel to itself."""
+        steps = [np.array([0, math.prod(self.shape[axis + 1 :]) * (size > 1)]) for axis, size in enumerate(self.shape)]
+        return sum(np.ix_(*steps))
 
 
 def _solved(matrices: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Solutions `[P, N]` of small systems; those nearly singular are damped."""
-    largest = np.abs(matrices).max((1, 2))
-    flat = np.abs(np.linalg.det(matrices)) < 1e-9 * largest ** matrices.shape[-1]
-    safe = np.where(flat[:, None, None], np.eye(matrices.shape[-1]) * np.maximum(largest, 1)[:, None, None], matrices)
-    return np.linalg.solve(safe, right[..., None])[..., 0]
+    """Solutions `[P, N]` of systems of 2 or 3 equations, by Cramer's rule; where one has none, the right side."""
+    columns = np.moveaxis(matrices, -1, 0)
+    determinant = _determinant(columns)
+    largest = np.abs(matrices).max((1, 2)) ** len(columns)
+    solvable = np.abs(determinant) > 1e-9 * largest
+    parts = [_determinant([*columns[:axis], right, *columns[axis + 1 :]]) for axis in range(len(columns))]
+    return np.where(solvable[:, None], np.stack(parts, -1) / np.where(solvable, determinant, 1)[:, None], right)
+
+
+def _determinant(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Of 2 or 3 columns `[P, N]`."""
+    if len(columns) == 2:
+        return columns[0][:, 0] * columns[1][:, 1] - columns[0][:, 1] * columns[1][:, 0]
+    return (columns[0] * np.cross(columns[1], columns[2])).sum(-1)
