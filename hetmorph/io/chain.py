@@ -137,16 +137,16 @@ def read_chain(
         inexact: as of `Chain`.
 
     Returns:
-        A `Transform` for a single path, else a `Chain`.
+        A `Transform` for a single displacement, else a `Chain`.
 
     Raises:
         DataError: as `read_transform`, or no `fixed` where it is needed.
     """
     paths = [path_of(word) for word in words]
-    if len(paths) == 1 and not paths[0][1]:
+    if len(paths) == 1 and not paths[0][1] and _linear(paths[0][0]) is None:
         return read_transform(paths[0][0], fixed, moving, format)
     links = [_link(path, backwards, fixed, format) for path, backwards in paths]
-    grid = fixed or getattr(links[0], "grid", None) if isinstance(links[0], Transform) else fixed
+    grid = links[0].grid if fixed is None and isinstance(links[0], Transform) else fixed
     if grid is None:
         raise DataError(f"{words[0]}: does not say on which grid the results shall lie; give the fixed image.")
     return Chain(links, grid, inexact)
@@ -160,14 +160,19 @@ def path_of(word: str | Path) -> tuple[Path, bool]:
 
 def _link(path: Path, backwards: bool, fixed: Grid | None, format: str | None) -> SupportsWorld:
     """A transform on its own grid, so that it is asked only where it is known."""
+    matrix = _linear(path)
+    if matrix is not None:
+        return Linear(np.linalg.inv(matrix) if backwards else matrix)
     if suffix_of(path) in ITK and path.is_file():
-        matrix = itk.read_linear(path)
-        if matrix is not None:
-            return Linear(np.linalg.inv(matrix) if backwards else matrix)
         transform = Transform(*itk.read_transform(path, None if itk.has_grid(path) else fixed))
     else:
         transform = read_transform(path, fixed if suffix_of(path) in NUMPY else None, None, format)
     return Inverted(transform) if backwards else transform
+
+
+def _linear(path: Path) -> np.ndarray | None:
+    """The matrix of a file with a rigid or affine transform; None for others."""
+    return itk.read_linear(path) if suffix_of(path) in ITK and path.is_file() else None
 
 
 def _check_residuals(link: Inverted, inexact: bool) -> None:
@@ -179,7 +184,7 @@ def _check_residuals(link: Inverted, inexact: bool) -> None:
     share = 100 * float((voxels > _NOTED).mean())
     text = (
         f"the inverse is wrong by up to {worst:.2g} voxels ({mm.max():.2g} mm), at {share:.2g} % of the points by more "
-        f"than {_NOTED} voxels: the transform folds there"
+        f"than {_NOTED} voxels; where a transform folds, it has none"
     )
     if worst > _REFUSED and not inexact:
         raise ValueError(f"{text}; take it all the same with --inexact")

@@ -68,6 +68,12 @@ def test_an_image_is_interpolated_once(files, rng):
         np.testing.assert_allclose(moved, np.clip(expected[..., axis], 0, 89), atol=1e-3)
 
 
+def test_an_affine_transform_alone_goes_on_outside_the_grid(files, rng):
+    start = GRID.world(rng.uniform(-9, 9, (30, 3)))
+    there = read_chain([files / "affine.mat"], fixed=GRID).world(start)
+    np.testing.assert_allclose(there, start @ AFFINE[:3, :3].T + AFFINE[:3, 3], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
