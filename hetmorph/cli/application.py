@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from hetmorph.cli.files import PICTURES, POINTS, check_files, stored_type, summary, transform_inputs
 from hetmorph.io import (
@@ -84,7 +86,7 @@ class Application:
         if self.moved is not None:
             image = self._images["moving"]
             array = warp_image(self._transform, image.array, self._grid_of(image), self.interpolation, self.fill_value)
-            written.append(write_image(self.moved, array, self._like, stored_type(image.array)))
+            written.append(write_image(self.moved, array, self._like_frames(image, array), stored_type(image.array)))
             write_sidecar(self.moved, about | {"what": "moving image on the grid of the fixed one"})
         if self.labels_out is not None:
             image, method = self._images["labels"], "nearest" if self.nearest else "linear"
@@ -127,6 +129,20 @@ class Application:
                 raise DataError(f"{image.path}: states no orientation; give --fixed, on whose voxels its own lie.")
             return self._chain.grid
         return self._place(image)
+
+    def _like_frames(self, image: Image, array: np.ndarray) -> Image | Grid:
+        """The grid of the results, and of a sequence its time."""
+        if image.array.ndim < 4:
+            return self._like
+        fixed, grid = self._images["fixed"], self._chain.grid
+        return replace(
+            image,
+            array=array,
+            spacing=(*grid.spacing, image.spacing[3]),
+            affine=grid.affine,
+            codes=grid.codes,
+            oriented=fixed is None or fixed.oriented,
+        )
 
     @property
     def _like(self) -> Image | Grid:

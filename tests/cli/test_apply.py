@@ -1,5 +1,7 @@
 """`hetmorph apply` and `jacobian` on transforms that are known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -64,13 +66,16 @@ def test_another_fixed_image(hetmorph, moved_world):
 
 
 def test_a_sequence_goes_through_one_transform(hetmorph, moved_world):
-    frames = np.stack([anatomy.image(GRID, SHIFT).array * factor for factor in (1, 2)], -1)
-    write_image(moved_world / "m4.nii.gz", frames, GRID)
+    frames, like = np.stack([anatomy.image(GRID, SHIFT).array * factor for factor in (1, 2)], -1), anatomy.image(GRID)
+    like = dataclasses.replace(like, spacing=(*GRID.spacing, 40.0), time_unit="msec", codes=(4, 4))
+    write_image(moved_world / "m4.nii.gz", frames, like)
     hetmorph(
         *("apply", "--transform", moved_world / "t.nii.gz", "--moving", moved_world / "m4.nii.gz"),
         *("--moved", moved_world / "moved.nii.gz"),
     )
-    (moved,) = arrays(moved_world / "moved.nii.gz")
+    image = read_image(moved_world / "moved.nii.gz")
+    moved = image.array
+    assert image.spacing[3] == 40 and image.time_unit == "msec" and image.codes == (1, 1)  # of the fixed image
     np.testing.assert_allclose(2 * moved[..., 0], moved[..., 1], rtol=1e-4, atol=1e-3)
 
 
