@@ -14,7 +14,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 
 # compat first: it says what to do where the wrong voxelmorph or Keras is installed
-HOLDERS = ("hetmorph.compat", "hetmorph.layers", "hetmorph.losses", "hetmorph.networks")
+HOLDERS = ("hetmorph.compat", "hetmorph.layers", "hetmorph.losses", "hetmorph.steps", "hetmorph.networks")
 
 
 def register_with_keras() -> None:
