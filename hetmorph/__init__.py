@@ -7,9 +7,8 @@
 import importlib
 import os
 import platform
-import sys
-from pathlib import PurePath
 
+from hetmorph.keras_classes import register_with_keras
 from hetmorph.version import __version__
 
 # On processors without AVX-512 TensorFlow leaves oneDNN off, without which 3-D convolutions take four times as long. It
@@ -47,7 +46,7 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """A part that is not imported yet."""
+    """A part, imported when it is first asked for."""
     if name == "default_unet_features":
         return importlib.import_module("hetmorph.networks").default_unet_features
     if name in __all__:
@@ -55,34 +54,8 @@ def __getattr__(name: str):
     raise AttributeError(f"module 'hetmorph' has no attribute {name!r}")
 
 
-# Everything is imported at once, because Keras finds the classes of a saved model only after they were registered;
-# except by the command, whose --help shall not wait for TensorFlow.
-if PurePath(sys.argv[0] if sys.argv else "").stem != "hetmorph":
-    from hetmorph import compat  # first: it says what to do where the wrong voxelmorph or Keras is installed
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
-    # isort: split
-    from hetmorph import (
-        callbacks,
-        config,
-        data,
-        evaluation,
-        generators,
-        instance,
-        io,
-        layers,
-        losses,
-        metrics,
-        networks,
-        objectives,
-        ops,
-        py,
-        registration,
-        serving,
-        steps,
-        tf,
-        transforms,
-        uncertainty,
-        utils,
-        viz,
-    )
-    from hetmorph.networks import default_unet_features
+
+register_with_keras()

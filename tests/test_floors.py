@@ -14,7 +14,7 @@ FLOORS = {
     3: {"utils", "generators", "layers", "losses", "metrics", "io"},
     4: {"objectives", "steps", "training"},
     5: {"networks", "data"},
-    6: {"evaluation", "callbacks", "tf"},
+    6: {"evaluation", "callbacks", "keras_classes", "tf"},
     7: {"uncertainty", "viz", "serving", "instance", "registration"},
     8: {"cli"},
     9: {"scripts", "hetmorph"},  # scripts; hetmorph/__init__.py: what users see, above everything it gathers

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from hetmorph.cli.files import PICTURES, POINTS, check_files, stored_type, summary
+import numpy as np
+
+from hetmorph.cli.files import PICTURES, POINTS, check_files, stored_type, summary, transform_inputs
 from hetmorph.io import (
+    Chain,
     DataError,
     Grid,
     Image,
     Transform,
     matched_grid,
     provenance,
+    read_chain,
     read_image,
     read_points,
-    read_transform,
     transform_points,
     warp_image,
     warp_labels,
@@ -31,11 +34,14 @@ from hetmorph.io import (
 class Application:
     """Paths and choices, as the options are called."""
 
-    transform: Path
+    transform: tuple[str, ...]
+    inverse_tolerance: float
     fixed: Path | None
     format: str | None
     moving: Path | None
     moved: Path | None
+    interpolation: str
+    fill_value: float
     labels: Path | None
     labels_out: Path | None
     nearest: bool
@@ -55,15 +61,16 @@ class Application:
             raise ValueError("--moved needs --moving, the image to be moved")
         endings = {"--moved": (self.moved, PICTURES), "--labels-out": (self.labels_out, PICTURES)}
         endings["--points-out"] = (self.points_out, POINTS)
-        named = ("transform", "fixed", "moving", "labels", "points")
-        inputs = {f"--{name}": getattr(self, name) for name in named}
+        inputs = transform_inputs(self.transform)
+        inputs |= {f"--{name}": getattr(self, name) for name in ("fixed", "moving", "labels", "points")}
         check_files(inputs, {option: pair for option, pair in endings.items() if pair[0] is not None})
 
     def preview(self) -> list[str]:
         """Reads all and says what would be done."""
-        grid, lines = self._transform.grid, []
+        grid, lines = self._chain.grid, []
         lines += [summary(role, image) for role, image in self._images.items() if image is not None]
-        lines.append(f"transform: {self.transform}, {' × '.join(map(str, grid.shape))} voxels, fixed to moving")
+        order = ", then ".join(self.transform)
+        lines.append(f"transform: {order}, {' × '.join(map(str, grid.shape))} voxels, fixed to moving")
         if self.points is not None:
             count = len(read_points(self.points).coordinates)
             lines.append(f"points: {self.points}, {count} of the fixed image, {self.points_frame}")
@@ -72,13 +79,14 @@ class Application:
 
     def run(self, command: Sequence[str]) -> list[Path]:
         """Do it; the paths written."""
-        named = {name: getattr(self, name) for name in ("transform", "fixed", "moving", "labels", "points")}
+        named = {name: getattr(self, name) for name in ("fixed", "moving", "labels", "points")}
+        named["transform"] = ", then ".join(self.transform)
         about = provenance(command, inputs={name: path for name, path in named.items() if path is not None})
         written = []
         if self.moved is not None:
             image = self._images["moving"]
-            array = warp_image(self._transform, image.array, self._grid_of(image))
-            written.append(write_image(self.moved, array, self._like, stored_type(image.array)))
+            array = warp_image(self._transform, image.array, self._grid_of(image), self.interpolation, self.fill_value)
+            written.append(write_image(self.moved, array, self._like_frames(image, array), stored_type(image.array)))
             write_sidecar(self.moved, about | {"what": "moving image on the grid of the fixed one"})
         if self.labels_out is not None:
             image, method = self._images["labels"], "nearest" if self.nearest else "linear"
@@ -88,7 +96,7 @@ class Application:
         if self.points_out is not None:
             points, image = read_points(self.points), self._images["moving"]
             moving = None if image is None else self._grid_of(image)
-            there = transform_points(self._transform, points.coordinates, self.points_frame, moving)
+            there = transform_points(self._chain, points.coordinates, self.points_frame, moving)
             written.append(write_points(self.points_out, points.moved_to(there)))
             what = {"what": "points of the fixed image in the moving one", "frame": self.points_frame}
             write_sidecar(self.points_out, about | what)
@@ -99,11 +107,17 @@ class Application:
         paths = {"fixed": self.fixed, "moving": self.moving, "labels": self.labels}
         return {role: None if path is None else read_image(path) for role, path in paths.items()}
 
-    @cached_property
+    @property
     def _transform(self) -> Transform:
+        """On the grid of the results."""
+        return self._chain.transform if isinstance(self._chain, Chain) else self._chain
+
+    @cached_property
+    def _chain(self) -> Chain | Transform:
         fixed, moving = self._images["fixed"], self._images["moving"] or self._images["labels"]
         grid = None if fixed is None else fixed.grid
-        return read_transform(self.transform, grid, None if moving is None else self._place(moving), self.format)
+        place = None if moving is None else self._place(moving)
+        return read_chain(self.transform, grid, place, self.format, self.inverse_tolerance)
 
     def _place(self, image: Image) -> Grid:
         fixed = self._images["fixed"]
@@ -111,12 +125,26 @@ class Application:
 
     def _grid_of(self, image: Image) -> Grid:
         if not image.oriented and self._images["fixed"] is None:
-            if image.grid.shape != self._transform.grid.shape:
+            if image.grid.shape != self._chain.grid.shape:
                 raise DataError(f"{image.path}: states no orientation; give --fixed, on whose voxels its own lie.")
-            return self._transform.grid
+            return self._chain.grid
         return self._place(image)
+
+    def _like_frames(self, image: Image, array: np.ndarray) -> Image | Grid:
+        """The grid of the results, and of a sequence its time."""
+        if image.array.ndim < 4:
+            return self._like
+        fixed, grid = self._images["fixed"], self._chain.grid
+        return replace(
+            image,
+            array=array,
+            spacing=(*grid.spacing, image.spacing[3]),
+            affine=grid.affine,
+            codes=grid.codes,
+            oriented=fixed is None or fixed.oriented,
+        )
 
     @property
     def _like(self) -> Image | Grid:
         """Whose grid the results get."""
-        return self._images["fixed"] or self._transform.grid
+        return self._images["fixed"] or self._chain.grid

@@ -8,21 +8,32 @@ import click
 
 from hetmorph.cli import options
 from hetmorph.cli.options import FILE, dry_run
-from hetmorph.cli.quiet import Verb
+from hetmorph.cli.quiet import FileVerb
 
 
 @click.command(
-    cls=Verb,
+    cls=FileVerb,
     epilog="\b\nExamples:\n"
     "  hetmorph apply --transform warp.nii.gz --moving m.nii.gz --moved moved.nii.gz\n"
     "  hetmorph apply --transform warp.h5 --fixed f.nii.gz --labels seg.nii.gz --labels-out moved_seg.nii.gz\n"
+    "  hetmorph apply -t warp.nii.gz -t [affine.mat,inverse] --fixed f.nii.gz --moving m.nii.gz --moved moved.nii.gz\n"
     "  hetmorph apply --transform warp.nii.gz --points landmarks_fixed.csv --points-out landmarks_moving.csv",
 )
 @options.transform
-@click.option("--fixed", type=FILE, help="Image whose grid the results get. Default: the grid of the transform's file.")
+@click.option(
+    "--fixed", type=FILE, help="Image whose grid the results get. Default: the grid of the (first) transform's file."
+)
 @options.transform_format
 @click.option("--moving", type=FILE, help="Image, or sequence (X, Y, Z, T), to be moved.")
-@click.option("--moved", type=FILE, help="Write: it, on the grid of the fixed image; linear interpolation, 0 outside.")
+@click.option("--moved", type=FILE, help="Write: it, on the grid of the fixed image, interpolated once.")
+@click.option(
+    "--interpolation",
+    type=click.Choice(("linear", "nearest", "cubic", "sinc")),  # of hetmorph.transforms.sampling
+    default="linear",
+    show_default=True,
+    help="Of --moving; cubic and sinc may go beyond its range, integers are clipped to their type.",
+)
+@click.option("--fill-value", type=float, default=0.0, show_default=True, help="Where there is no moving image.")
 @click.option("--labels", type=FILE, help="Labels to be moved, on any grid.")
 @click.option("--labels-out", type=FILE, help="Write: them, on the grid of the fixed image.")
 @click.option(

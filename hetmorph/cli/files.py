@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +52,19 @@ def transform_endings(format: str | None) -> tuple[str, ...]:
     return FORMATS[format] if format else (*FORMATS["nifti"], *FORMATS["itk"])
 
 
+def transform_inputs(words: Sequence[str]) -> dict[str, Path]:
+    """Files of `--transform`, given once or more, for `check_files`."""
+    from hetmorph.io.chain import path_of
+
+    return {f"--transform{f' {word}' if count else ''}": path_of(word)[0] for count, word in enumerate(words)}
+
+
 def stored_type(array: np.ndarray) -> np.dtype:
-    """The type that the moved image is stored with: that of the moving one, in single precision."""
-    return np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype
+    """The type that the moved image is stored with: that of the moving one, in single precision where that suffices."""
+    if array.dtype.kind != "f":
+        return array.dtype
+    fits = np.abs([array.min(), array.max()]).max() <= np.finfo(np.float32).max
+    return np.dtype(np.float32 if fits else np.float64)
 
 
 def summary(role: str, image) -> str:

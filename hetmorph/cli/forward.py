@@ -6,18 +6,22 @@ import importlib
 
 import click
 
-from hetmorph.cli.quiet import Verb
+from hetmorph.cli.quiet import import_tensorflow, warning_in_a_line
 
 
 def _forwarded(verb: str, summary: str) -> click.Command:
-    """A verb whose words all go to `hetmorph.cli.<verb>.main`, --help among them."""
+    """A verb whose words all go to `hetmorph.cli.<verb>.main`, after its options have read them or shown a help."""
 
     def run(words: tuple[str, ...]) -> int:
-        return importlib.import_module(f"hetmorph.cli.{verb}").main(list(words), prog=f"hetmorph {verb}")
+        prog = f"hetmorph {verb}"
+        importlib.import_module(f"hetmorph.cli.{verb}_options").parser(prog).parse_args(words)
+        import_tensorflow()
+        with warning_in_a_line(verb):
+            return importlib.import_module(f"hetmorph.cli.{verb}").main(list(words), prog)
 
     words = click.Argument(["words"], nargs=-1, type=click.UNPROCESSED)
     settings = {"ignore_unknown_options": True}
-    return Verb(verb, settings, run, [words], short_help=summary, add_help_option=False)
+    return click.Command(verb, settings, run, [words], short_help=summary, add_help_option=False)
 
 
 train = _forwarded("train", "Train a model on a data set or a table of pairs.")

@@ -19,6 +19,7 @@ from hetmorph.cli.outcome import Outcome, doubts_of_refinement, mean_line
 from hetmorph.data import Pair
 from hetmorph.evaluation import Predictor
 from hetmorph.io import (
+    Chain,
     DataError,
     Grid,
     Image,
@@ -26,15 +27,15 @@ from hetmorph.io import (
     Transform,
     matched_grid,
     provenance,
+    read_chain,
     read_image,
     resample,
-    sidecar_of,
     write_image,
     write_sidecar,
     write_transform,
 )
-from hetmorph.io.atomic import suffix_of
-from hetmorph.io.inverse import SMALL
+from hetmorph.io.atomic import stem_of, suffix_of
+from hetmorph.io.chain import SMALL, path_of
 from hetmorph.registration import Registration, pair
 from hetmorph.uncertainty import calibrated_estimates, estimate, estimate_names
 from hetmorph.uncertainty.estimates import AT_ONCE
@@ -128,6 +129,7 @@ class Job:
         curve: table of a sequence.
         report: page on a pair.
         labels_fixed: of the fixed image, for scores.
+        initial: of a pair, the transform that the moving image goes through first, as `io.read_chain` takes it.
         result_option: what the verb calls its one result, where it has one only.
     """
 
@@ -139,12 +141,14 @@ class Job:
     curve: Path | None = None
     report: Path | None = None
     labels_fixed: Path | None = None
+    initial: str | None = None
     result_option: str | None = None
 
     @property
     def inputs(self) -> dict[str, Path]:
         named = {"--moving": self.moving, "--fixed": self.fixed, "--labels-moving": self.labels, "--mask": self.mask}
         named["--labels-fixed"] = self.labels_fixed
+        named["--initial"] = None if self.initial is None else path_of(self.initial)[0]
         return {option: path for option, path in named.items() if path is not None}
 
     def written(self) -> list[Path]:
@@ -160,6 +164,8 @@ class Job:
             raise ValueError("--labels-moving and --labels-out belong together")
         if self.curve and (settings.reference is None or self.labels is None):
             raise ValueError("--curve needs a sequence (--reference) and --labels-moving, the labels of that frame")
+        if self.initial and settings.reference is not None:
+            raise ValueError("--initial is of a pair, not of a sequence")
         if self.report and settings.reference is not None:
             raise ValueError("--report is of a pair, not of a sequence")
         if self.labels_fixed and self.labels is None:
@@ -180,7 +186,8 @@ class Job:
         read = self._read()
         moving, fixed = _example(read, settings)
         by_slice = pair.by_slice(moving, fixed, predictor.ndims)
-        _, grid, _ = pair.model_pair(moving, fixed, settings.spacing, read["mask"], by_slice)
+        initial = self._initial(read, settings)
+        _, grid, _ = pair.model_pair(moving, fixed, settings.spacing, read["mask"], by_slice, initial)
         how = "slice by slice, " if by_slice else ""
         seen = f"{' × '.join(map(str, grid.shape))} voxels of {' × '.join(f'{size:.4g}' for size in grid.spacing)} mm"
         lines = [summary(role, image) for role, image in read.items() if image is not None]
@@ -198,6 +205,7 @@ class Job:
         options = {"spacing": settings.spacing, "mask": read["mask"], "estimate": estimate}
         with doubts_of_refinement(done.doubts):
             if settings.reference is None:
+                options["initial"] = self._initial(read, settings)
                 result = registration.register(read["moving"], read["fixed"], predictor, **options)
                 scored = (read[role] for role in ("fixed", "labels", "labels of the fixed image"))
                 done.outcomes.append(Outcome.of(result, *scored))
@@ -240,6 +248,12 @@ class Job:
         paths["labels of the fixed image"] = self.labels_fixed
         return {role: None if path is None else read_image(path) for role, path in paths.items()}
 
+    def _initial(self, read: dict, settings: Settings) -> Transform | Chain | None:
+        if self.initial is None:
+            return None
+        own = matched_grid(read["moving"], read["fixed"])
+        return read_chain([self.initial], read["fixed"].grid, own, inverse_tolerance=settings.inverse_tolerance)
+
     def _calibration(self, settings: Settings, say: Callable):
         """What judges the pair; the one beside the model only where a page shows the verdict."""
         if settings.reference is not None or (settings.calibration is None and self.report is None):
@@ -276,8 +290,11 @@ class Job:
         roles = {"moving_labels": "labels", "fixed_labels": "labels of the fixed image"}
         labels = dict.fromkeys(roles)
         if self.labels_fixed:
-            labels = {name: _labels_on(result.grid, read[role], read["fixed"]) for name, role in roles.items()}
-        name = sidecar_of(self.report or self.fixed).stem
+            through = {"moving_labels": result.initial, "fixed_labels": None}
+            labels = {
+                name: _labels_on(result.grid, read[role], read["fixed"], through[name]) for name, role in roles.items()
+            }
+        name = stem_of(self.report or self.fixed)
         known = {"spacing": result.grid.spacing, "in_mm": read["fixed"].in_mm}
         return Pair(name, "", None, None, *result.seen, **labels, **known)
 
@@ -394,9 +411,9 @@ def _write_transform(
     return write_transform(path, what if forth else what.transform, format, moving=there, provenance=about)
 
 
-def _labels_on(grid: Grid, labels: Image, fixed: Image) -> np.ndarray:
+def _labels_on(grid: Grid, labels: Image, fixed: Image, through: Transform | Chain | None) -> np.ndarray:
     """Labels where the model saw them."""
-    values = resample(labels.array, matched_grid(labels, fixed), grid, "nearest")
+    values = resample(labels.array, matched_grid(labels, fixed), grid, "nearest", through=through)
     return values.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16)
 
 
@@ -413,8 +430,7 @@ def _example(read: dict, settings: Settings) -> tuple[Image, Image]:
 
 
 def _numbered(path: Path, number: int) -> Path:
-    ending = suffix_of(path)
-    return path.with_name(f"{path.name[: len(path.name) - len(ending)]}_frame-{number:02d}{ending}")
+    return path.with_name(f"{stem_of(path)}_frame-{number:02d}{suffix_of(path)}")
 
 
 def _option(name: str) -> str:
@@ -423,4 +439,4 @@ def _option(name: str) -> str:
 
 def default_curve(first: Path) -> Path:
     """Where the table of a sequence goes, beside its first result."""
-    return sidecar_of(first).with_name(f"{sidecar_of(first).stem}_curve.csv")
+    return first.with_name(f"{stem_of(first)}_curve.csv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,14 +24,50 @@ def combined(*options: Callable) -> Callable:
     return decorate
 
 
-FORMATS = click.Choice(("nifti", "itk", "learn2reg", "voxelmorph"))  # of hetmorph.io.FORMATS, which needs TensorFlow
-transform = click.option(
-    "--transform",
-    required=True,
-    type=FILE,
-    help="Transform, fixed to moving: .nii.gz, .h5, .tfm, .txt, .mat, .npz, .npy.",
+def odd(text: str | int) -> int:
+    """The side of a window, for argparse: one of an even number of voxels has no middle."""
+    side = int(text)
+    if side < 1 or side % 2 == 0:
+        raise argparse.ArgumentTypeError(f"expected an odd number of voxels, received {side}: it has no middle voxel")
+    return side
+
+
+def odd_or_none(text: str | int) -> int:
+    """The same, where 0 stands for no window."""
+    return 0 if int(text) == 0 else odd(text)
+
+
+def _odd_or_none(ctx: click.Context, parameter: click.Parameter, value: int | None) -> int | None:
+    """The same for click."""
+    try:
+        return None if value is None else odd_or_none(value)
+    except argparse.ArgumentTypeError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+FORMATS = click.Choice(("nifti", "itk", "learn2reg", "voxelmorph"))  # of hetmorph.io, which a help need not import
+inverse_tolerance = click.option(
+    "--inverse-tolerance",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    metavar="VOXELS",
+    help="Of an inverse: an error if both ways in turn miss a point by more, voxels of the transform that is inverted.",
 )
-transform_format = click.option("--format", type=FORMATS, help="Of the transform. Default: found out.")
+transform = combined(
+    click.option(
+        "--transform",
+        "-t",
+        required=True,
+        multiple=True,
+        metavar="PATH|[PATH,inverse]",
+        help="Transform, fixed to moving: .nii.gz, .h5, .tfm, .txt, .mat, .npz, .npy. Several are taken as "
+        "antsApplyTransforms takes them: points of the fixed image go through the first one first, images through the "
+        "last. [PATH,inverse], or ANTs' [PATH,1], is the inverse.",
+    ),
+    inverse_tolerance,
+)
+transform_format = click.option("--format", type=FORMATS, help="Of the transforms. Default: found out.")
 
 model_options = combined(
     click.option(
@@ -66,6 +103,7 @@ model_options = combined(
     click.option(
         "--instance-window",
         type=click.IntRange(0),
+        callback=_odd_or_none,
         metavar="W",
         help="... in windows of W voxels a side (default: 9 in 2-D, 7 in 3-D; a quarter of an axis at most); 0: on "
         "mean squares instead.",

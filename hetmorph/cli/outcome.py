@@ -124,7 +124,8 @@ def _optimised(result: Registration, after: float) -> dict[str, tuple[float, flo
 
 def _dice(result: Registration, fixed: Image, labels: Image, target: Image) -> dict[int, tuple[float, float]]:
     there, undeformed = (
-        resample(image.array, matched_grid(image, fixed), fixed.grid, "nearest") for image in (target, labels)
+        resample(image.array, matched_grid(image, fixed), fixed.grid, "nearest", through=through)
+        for image, through in ((target, None), (labels, result.initial))
     )
     moved = result.labels(labels, fixed)
     values = [int(value) for value in np.unique(there) if value != 0]

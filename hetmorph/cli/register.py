@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hetmorph.cli.options import FILE, FORMATS, calibration, dry_run, estimate_options, model_options
+from hetmorph.cli.options import FILE, FORMATS, calibration, dry_run, estimate_options, inverse_tolerance, model_options
 from hetmorph.cli.quiet import Verb
 
 
@@ -33,14 +33,7 @@ from hetmorph.cli.quiet import Verb
     type=FILE,
     help="Write: the inverse, on the grid of the moving image; takes its points to the fixed one.",
 )
-@click.option(
-    "--inverse-tolerance",
-    type=click.FloatRange(min=0),
-    default=1.0,
-    show_default=True,
-    metavar="VOXELS",
-    help="Of --inverse: write nothing if both transforms in turn miss a voxel by more, voxels of the fixed image.",
-)
+@inverse_tolerance
 @click.option(
     "--format",
     type=FORMATS,
@@ -62,6 +55,11 @@ from hetmorph.cli.quiet import Verb
 )
 @click.option(
     "--report", type=FILE, help="Write: a page on the pair, .html, for any browser; with --draws registrations more."
+)
+@click.option(
+    "--initial",
+    metavar="PATH|[PATH,inverse]",
+    help="Transform, fixed to moving, that the moving image is taken through first; the results are both together.",
 )
 @model_options
 @estimate_options
@@ -109,11 +107,11 @@ def register(command: list[str], dry_run: bool, **options) -> int:
     settings = Settings(**{name: options.pop(name) for name in Settings.__dataclass_fields__})
     moving, fixed, labels = (options.pop(name) for name in ("moving", "fixed", "labels_moving"))
     mask, curve, bids = (options.pop(name) for name in ("mask", "curve", "bids"))
-    report, labels_fixed = options.pop("report"), options.pop("labels_fixed")
+    report, labels_fixed, initial = (options.pop(name) for name in ("report", "labels_fixed", "initial"))
     pairs, out, resume = (options.pop(name) for name in ("pairs", "out", "resume"))
     outputs = {name: path for name, path in named.items() if path is not None}
     if pairs is not None:
-        if any((moving, fixed, labels, labels_fixed, mask, curve, bids, report, settings.reference)):
+        if any((moving, fixed, labels, labels_fixed, mask, curve, bids, report, initial, settings.reference)):
             raise click.UsageError(
                 "--pairs names the inputs; of the other options only results and settings go with it."
             )
@@ -130,8 +128,11 @@ def register(command: list[str], dry_run: bool, **options) -> int:
         from hetmorph.cli.job import default_curve
 
         curve = curve or default_curve(next(iter(outputs.values())))
-    job = Job(moving, fixed, labels, mask, outputs, curve, report, labels_fixed)
-    return run(job, settings, command, dry_run)
+    job = Job(moving, fixed, labels, mask, outputs, curve, report, labels_fixed, initial)
+    status = run(job, settings, command, dry_run)
+    if bids is not None and not dry_run:
+        _describe(bids)
+    return status
 
 
 def run(job, settings, command: list[str], dry_run: bool) -> int:
@@ -149,6 +150,13 @@ def run(job, settings, command: list[str], dry_run: bool) -> int:
     for doubt in done.doubts:
         click.echo(f"{' '.join(command[:2])}: warning: {doubt}", err=True)
     return 0
+
+
+def _describe(folder: Path) -> None:
+    from hetmorph.io import describe_dataset
+
+    if path := describe_dataset(folder):
+        click.echo(f"wrote {path}")
 
 
 def _bids(folder: Path, moving: Path, labels: Path | None) -> dict[str, Path]:

@@ -26,9 +26,10 @@ from hetmorph.data.transforms import (
 from hetmorph.evaluation.cases import foreground
 from hetmorph.evaluation.maps import agreement
 from hetmorph.io import replacing
-from hetmorph.io.geometry import grid_points, inside
+from hetmorph.io.geometry import grid_points
 from hetmorph.metrics.calibration import Sparsification, sparsification
 from hetmorph.metrics.ranking import aurc
+from hetmorph.transforms.sampling import inside
 
 KINDS = ("translation", "affine", "bspline", "composition")
 REGIONS = ("foreground", "labels")

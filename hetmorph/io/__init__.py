@@ -2,7 +2,8 @@
 
 from hetmorph.io.apply import warp_image, warp_labels
 from hetmorph.io.atomic import replacing
-from hetmorph.io.bids import bids_names
+from hetmorph.io.bids import bids_names, describe_dataset
+from hetmorph.io.chain import Chain, read_chain
 from hetmorph.io.geometry import (
     Grid,
     convert_displacement,
@@ -11,7 +12,7 @@ from hetmorph.io.geometry import (
     resample,
     through_plane,
 )
-from hetmorph.io.images import DataError, Image, matched_grid, read_image, write_image
+from hetmorph.io.images import DataError, DataWarning, Image, matched_grid, read_image, write_image
 from hetmorph.io.inverse import Inverse, inverse
 from hetmorph.io.points import Points, read_points, transform_points, write_points
 from hetmorph.io.sidecar import provenance, sidecar_of, write_sidecar
@@ -19,7 +20,9 @@ from hetmorph.io.transforms import FORMATS, Transform, convert, read_transform, 
 
 __all__ = [
     "FORMATS",
+    "Chain",
     "DataError",
+    "DataWarning",
     "Grid",
     "Image",
     "Inverse",
@@ -28,11 +31,13 @@ __all__ = [
     "bids_names",
     "convert",
     "convert_displacement",
+    "describe_dataset",
     "from_slices",
     "inverse",
     "matched_grid",
     "model_grid",
     "provenance",
+    "read_chain",
     "read_image",
     "read_points",
     "read_transform",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
 
-from hetmorph.io.geometry import Grid, inside, pull_on, slabs
+from hetmorph.io.geometry import Grid, pull_on, slabs
 from hetmorph.io.transforms import Transform
+from hetmorph.transforms.sampling import inside
 
 LABEL_METHODS = ("linear", "nearest")
 _TIE = 1e-9
@@ -22,17 +24,18 @@ def warp_image(
         transform: fixed to moving.
         array: `[*S]` or `[*S, T]` on `moving`; every frame goes through the same transform.
         moving: grid of the array, which may differ from the fixed one.
-        method: "linear" or "nearest".
+        method: "linear", "nearest", "cubic" or "sinc"; see `sampling.sampler`.
         outside: value where the moving image has no voxel within half a voxel, as ITK counts it; None repeats its edge.
 
     Returns:
         Array of the fixed shape; of the array's own type for "nearest", else float32, or float64 as the array.
 
     Raises:
-        ValueError: the shape is not that of `moving`, or a number of axes that is not the transform's.
+        ValueError: the shape is not that of `moving`, a number of axes that is not the transform's, or no voxel of the
+            fixed image comes to lie in the moving one.
     """
     _check(transform, array, moving)
-    return pull_on(array, transform.grid.shape, transform.where(moving), method, outside)
+    return pull_on(array, transform.grid.shape, _meeting(transform, moving), method, outside)
 
 
 def warp_labels(transform: Transform, labels: np.ndarray, moving: Grid, method: str = "linear") -> np.ndarray:
@@ -51,7 +54,8 @@ def warp_labels(transform: Transform, labels: np.ndarray, moving: Grid, method: 
         Labels of the fixed shape, of the type given.
 
     Raises:
-        ValueError: values that are no whole numbers, an unknown method, or shapes that do not fit.
+        ValueError: values that are no whole numbers, an unknown method, shapes that do not fit, or no voxel of the
+            fixed image comes to lie among the labels.
     """
     _check(transform, labels, moving)
     if labels.ndim != moving.ndim:
@@ -60,7 +64,7 @@ def warp_labels(transform: Transform, labels: np.ndarray, moving: Grid, method: 
         raise ValueError(f"labels are warped by one of {LABEL_METHODS}, received {method!r}")
     if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
         raise ValueError("labels must be whole numbers; warp probabilities as an image")
-    shape, where = transform.grid.shape, transform.where(moving)
+    shape, where = transform.grid.shape, _meeting(transform, moving)
     if method == "nearest":
         return pull_on(labels, shape, where, "nearest", 0)
     return np.concatenate([_largest_share(labels, where(index, rows)) for index, rows in slabs(shape)])
@@ -85,6 +89,23 @@ def _largest_share(labels: np.ndarray, positions: np.ndarray) -> np.ndarray:
         wins = (total > share + _TIE) | ((total > share - _TIE) & (value < best))
         best, share = np.where(wins, value, best), np.where(wins, total, share)
     return np.where(inside(positions, labels.shape), best, 0).astype(labels.dtype)
+
+
+def _meeting(transform: Transform, moving: Grid) -> Callable[[np.ndarray, slice], np.ndarray]:
+    """`transform.where(moving)`; ValueError after the last rows, if no voxel came to lie in the moving image."""
+    where, last, met = transform.where(moving), transform.grid.shape[0], []
+
+    def checked(index: np.ndarray, rows: slice) -> np.ndarray:
+        positions = where(index, rows)
+        met.append(inside(positions, moving.shape).any())
+        if rows.stop == last and not any(met):
+            raise ValueError(
+                f"nothing to warp: none of the {transform.grid.shape} voxels of the fixed image is taken into the "
+                f"{moving.shape} voxels of what is to be moved; their headers place them apart"
+            )
+        return positions
+
+    return checked
 
 
 def _check(transform: Transform, array: np.ndarray, moving: Grid) -> None:

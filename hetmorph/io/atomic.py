@@ -15,6 +15,12 @@ def suffix_of(path: Path | str) -> str:
     return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
 
 
+def stem_of(path: Path | str) -> str:
+    """The name of a file without that ending."""
+    name = Path(path).name
+    return name[: len(name) - len(suffix_of(path))]
+
+
 @contextmanager
 def replacing(path: Path | str) -> Iterator[Path]:
     """A path to write to instead; it takes the place of `path` when the block ends without an error.

@@ -8,10 +8,12 @@ Reference: Gorgolewski et al., Scientific Data 2016, doi:10.1038/sdata.2016.44; 
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
-from hetmorph.io.atomic import suffix_of
+from hetmorph.io.atomic import stem_of, write_text
+from hetmorph.version import __version__
 
 _ENTITY = re.compile(r"[a-z]+-[a-zA-Z0-9]+")
 
@@ -55,10 +57,26 @@ def bids_names(moving: Path | str, fixed_space: str = "fixed", moving_space: str
     }
 
 
+def describe_dataset(folder: Path | str) -> Path | None:
+    """Writes `dataset_description.json`, without which a folder is no BIDS data set, into a folder that has none.
+
+    Args:
+        folder: of the derivatives.
+
+    Returns:
+        Its path, or None where there was one before.
+    """
+    path = Path(folder) / "dataset_description.json"
+    if path.exists():
+        return None
+    made_by = {"Name": "hetmorph", "Version": __version__}
+    entries = {"Name": "Registrations", "BIDSVersion": "1.9.0", "DatasetType": "derivative", "GeneratedBy": [made_by]}
+    return write_text(path, json.dumps(entries, indent=2) + "\n")
+
+
 def _parts(path: Path | str) -> tuple[str, str]:
     """Entities, and the suffix that says what kind of image it is."""
-    name = Path(path).name
-    name = name[: len(name) - len(suffix_of(path))] or name
+    name = stem_of(path) or Path(path).name
     *entities, kind = name.split("_")
     known = [one for one in entities if _ENTITY.fullmatch(one) and not one.startswith(("space-", "desc-"))]
     if known and known[0].startswith("sub-") and kind.isalnum():

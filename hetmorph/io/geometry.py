@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Protocol
 
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
-from hetmorph.ops.warp import METHODS, warp
+from hetmorph.transforms.sampling import inside, sampler
 
 # ITK's coordinates: x and y run the other way.
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
@@ -22,7 +23,15 @@ RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 NO_HEADER = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SNAP = 1e-6  # voxels; the rounding of affines in float32 must not blur what is a plain reordering of voxels
 _SAME = 1e-4  # voxels between two grids that count as one
+# A grid may have so many voxels for each of the image's along an axis, and in all whatever the image has.
+_FINEST, _ALWAYS_FINE = 4, 2**24
 _SLAB = 2**21  # voxels of which positions exist at the same time
+
+
+class SupportsWorld(Protocol):
+    """Anything that takes places `[P, 3]` to places, RAS+ mm."""
+
+    def world(self, places: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +41,8 @@ class Grid:
     Attributes:
         shape: voxels along 2 or 3 array axes.
         affine: `(4, 4)`, voxel index to RAS+ millimetres. A 2-D grid is the plane of index 0 along the third axis.
+        codes: NIfTI's codes of sform and qform, which say what the world is: 1 the scanner's, 2 another image's, 3
+            Talairach's, 4 MNI's; 0 is not stated.
 
     Raises:
         ValueError: another number of axes, an affine with NaN or infinity, or one whose axes are parallel or zero.
@@ -39,6 +50,7 @@ class Grid:
 
     shape: tuple[int, ...]
     affine: np.ndarray
+    codes: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
         shape, affine = tuple(int(n) for n in self.shape), np.array(self.affine, float)
@@ -125,7 +137,8 @@ def model_grid(
         A grid of as many axes.
 
     Raises:
-        ValueError: both `orientation` and `slice_axis`, or a number of axes, spacing or shape out of range.
+        ValueError: both `orientation` and `slice_axis`, a number of axes, spacing or shape out of range, or a spacing
+            that leaves a single voxel along an axis, or makes hundreds of each.
 
     Example:
         >>> grid = model_grid(fixed.grid, spacing=1.0, orientation="LPS")
@@ -143,11 +156,23 @@ def model_grid(
         raise ValueError(f"spacing (mm) and shape must be above 0, received {spacings} and {shapes}")
     covering = np.maximum(np.ceil(np.array(turned.shape) * old / new - 1e-3), 1)
     size = [int(cover if wanted is None else wanted) for cover, wanted in zip(covering, shapes, strict=True)]
+    if spacing is not None:
+        _check_spacing(turned, new, size)
     affine = turned.affine.copy()
     affine[:3, :n] *= new / old
     centre = turned.world((np.array(turned.shape) - 1) / 2)
     affine[:3, 3] = centre - affine[:3, :n] @ ((np.array(size) - 1) / 2)
     return Grid(tuple(size), affine)
+
+
+def _check_spacing(grid: Grid, spacing: np.ndarray, size: Sequence[int]) -> None:
+    """Refuse a spacing that cannot be meant: a typing error would take all memory, or all of the image."""
+    given = f"a spacing of {' × '.join(f'{step:.4g}' for step in spacing)} mm"
+    image = f"an image of {grid.shape} voxels of {' × '.join(f'{step:.4g}' for step in grid.spacing)} mm"
+    if math.prod(size) > max(_FINEST**grid.ndim * math.prod(grid.shape), _ALWAYS_FINE):
+        raise ValueError(f"{given} makes {' × '.join(map(str, size))} voxels of {image}; give one near those")
+    if any(new == 1 < old for new, old in zip(size, grid.shape, strict=True)):
+        raise ValueError(f"{given} leaves a single voxel along an axis of {image}; give one near those")
 
 
 def through_plane(grid: Grid) -> int:
@@ -160,7 +185,14 @@ def through_plane(grid: Grid) -> int:
     return int(np.flatnonzero(spacing == spacing.max())[-1])
 
 
-def resample(array: np.ndarray, source: Grid, target: Grid, method: str = "linear", outside: float = 0.0) -> np.ndarray:
+def resample(
+    array: np.ndarray,
+    source: Grid,
+    target: Grid,
+    method: str = "linear",
+    outside: float = 0.0,
+    through: SupportsWorld | None = None,
+) -> np.ndarray:
     """An image on another grid, voxels matched by their place in the world.
 
     Where the target is coarser, the image is first averaged with a triangle as wide as a target voxel, so that nothing
@@ -169,8 +201,9 @@ def resample(array: np.ndarray, source: Grid, target: Grid, method: str = "linea
     Args:
         array: `[*S]` or `[*S, C]` on `source`.
         source, target: grids of as many axes.
-        method: "linear" or "nearest".
+        method: as `sampling.sampler`.
         outside: value of target voxels more than half a voxel outside the source, as ITK counts it.
+        through: a transform, whose `world` takes places of the target to those of the source; None: they are the same.
 
     Returns:
         `[*T]` or `[*T, C]`: the array's own type for "nearest" and reorderings, else float32, or float64 as the array.
@@ -179,19 +212,19 @@ def resample(array: np.ndarray, source: Grid, target: Grid, method: str = "linea
         ValueError: unknown method, the shape is not that of `source`, or no voxel of the target lies in it.
     """
     _check_shape(array, source)
-    if source.same(target):
+    if through is None and source.same(target):
         return array
     matrix, offset = index_map(source, target)
     overlap = []
 
     def where(index: np.ndarray, rows: slice) -> np.ndarray:
-        positions = index @ matrix.T + offset
+        positions = index @ matrix.T + offset if through is None else _through(through, index, source, target)
         overlap.append(inside(positions, source.shape).any())
         return positions
 
     whole = not (np.abs(matrix - np.round(matrix)).any() or np.abs(offset - np.round(offset)).any())
-    reordering = whole and np.abs(matrix).max() == 1
-    if method == "linear" and not reordering:
+    reordering = through is None and whole and np.abs(matrix).max() == 1
+    if method != "nearest" and not reordering:
         array = _smoothed(array, np.abs(matrix).max(1))
     there = pull_on(array, target.shape, where, "nearest" if reordering else method, outside)
     if not any(overlap):
@@ -215,12 +248,13 @@ def pull_on(
         array: `[*S]` or `[*S, C]`.
         shape: of the other grid, `(*T)`.
         where: positions in the array, `[*R, N]`, for the indices `[*R, N]` of a slab and its rows of the first axis.
-        method, outside: as for `pull`.
+        method, outside: as for `sampling.sampler`.
 
     Returns:
         `[*T]` or `[*T, C]`.
     """
-    return np.concatenate([pull(array, where(index, rows), method, outside) for index, rows in slabs(shape)])
+    values = sampler(array, len(shape), method, outside)
+    return np.concatenate([values(where(index, rows)) for index, rows in slabs(shape)])
 
 
 def slabs(shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, slice]]:
@@ -231,29 +265,6 @@ def slabs(shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, slice]]:
         index = grid_points((rows.stop - rows.start, *shape[1:]))
         index[..., 0] += rows.start
         yield index, rows
-
-
-def pull(array: np.ndarray, positions: np.ndarray, method: str = "linear", outside: float | None = None) -> np.ndarray:
-    """Values of an image at voxel positions.
-
-    Args:
-        array: `[*S]` or `[*S, C]`.
-        positions: `[*T, N]`, voxels of the array.
-        method: "linear" or "nearest".
-        outside: value more than half a voxel outside; None repeats the edge.
-
-    Returns:
-        `[*T]` or `[*T, C]`; for "linear" float32, or float64 as the array.
-    """
-    if method not in METHODS:
-        raise ValueError(f"interpolation must be one of {METHODS}, received {method!r}")
-    n = positions.shape[-1]
-    channels = array[..., None] if array.ndim == n else array
-    displacement = positions - grid_points(positions.shape[:-1])
-    values = warp(channels[None], displacement[None].astype(np.float32), method).numpy()[0]
-    if outside is not None:
-        values[~inside(positions, array.shape[:n])] = outside
-    return values[..., 0] if array.ndim == n else values
 
 
 def convert_displacement(displacement: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
@@ -316,6 +327,12 @@ def grid_points(shape: Sequence[int]) -> np.ndarray:
     return np.stack(np.indices(shape, dtype=np.float64), -1)
 
 
+def _through(transform: SupportsWorld, index: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
+    """Source indices `[*R, N]` of the places to which those of target indices `[*R, N]` are taken."""
+    places = transform.world(target.world(index.reshape(-1, target.ndim)))
+    return source.index(places).reshape(index.shape)
+
+
 def _reordered(grid: Grid, orientation: str | None, slice_axis: int | None) -> Grid:
     """The same voxels with their axes permuted and flipped."""
     n, affine = grid.ndim, grid.affine.copy()
@@ -349,15 +366,6 @@ def _smoothed(array: np.ndarray, steps: np.ndarray) -> np.ndarray:
             kind = array.dtype if array.dtype.kind == "f" else np.float32
             array = ndimage.correlate1d(array.astype(kind), weights / weights.sum(), axis, mode="nearest")
     return array
-
-
-def inside(points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Whether points `[..., N]` lie in an image, whose outermost voxels reach half a voxel beyond their centres."""
-    half, within = 0.5 + _SNAP, True
-    for axis, size in enumerate(shape):
-        along = points[..., axis]
-        within &= (along >= -half) & (along <= size - 1 + half)
-    return within
 
 
 def _check_shape(array: np.ndarray, grid: Grid) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -40,6 +41,10 @@ class DataError(ValueError):
     """A data file or folder that cannot be used; the message names it and says what would help."""
 
 
+class DataWarning(UserWarning):
+    """Something about data that is probably not meant, though a result is defined."""
+
+
 @dataclass(frozen=True, eq=False)
 class Image:
     """One image as read from disk.
@@ -51,6 +56,8 @@ class Image:
         affine: `(4, 4)`, voxel index to RAS+ millimetres.
         oriented: whether the file states an orientation; without it `affine` is only a guess.
         path: the file.
+        codes: as those of `Grid`.
+        time_unit: of the spacing of a fourth axis: "sec", "msec", "usec", or "unknown".
     """
 
     array: np.ndarray
@@ -58,12 +65,14 @@ class Image:
     affine: np.ndarray
     oriented: bool
     path: Path
+    codes: tuple[int, int] = (1, 1)
+    time_unit: str = "sec"
 
     @property
     def grid(self) -> Grid:
         """Shape and place of the spatial axes, at most three; DataError where the header gives none."""
         try:
-            return Grid(self.array.shape[:3], self.affine)
+            return Grid(self.array.shape[:3], self.affine, self.codes)
         except ValueError as error:
             raise DataError(f"{self.path}: {error}.") from error
 
@@ -175,7 +184,8 @@ def write_image(
     Args:
         path: `.nii`, `.nii.gz`; `.mha`, `.nrrd` (with SimpleITK); `.npz`, `.npy`; `.png` for 2-D of 8 or 16 bits.
         array: `[*S]`, or `[*S, T]` for a sequence.
-        like: the image whose grid it lies on, as a rule the fixed one; NIfTI also takes over whether it is oriented.
+        like: the image whose grid it lies on, as a rule the fixed one; NIfTI also takes over whether it is oriented, in
+            which world, and the unit of time.
         dtype: what to store; integers are rounded and clipped to their range. None takes that of the image `like`, or
             of the array.
         description: at most 79 bytes, for the header of NIfTI.
@@ -198,9 +208,10 @@ def write_image(
     if array.shape[: grid.ndim] != grid.shape or array.ndim > grid.ndim + 1:
         raise ValueError(f"{path}: expected {grid.shape}, as {like.path.name}, received {array.shape}")
     array = _cast(array, np.dtype(like.array.dtype if dtype is None else dtype))
+    step = (like.spacing[3],) if len(like.spacing) > 3 else (1.0,)
     if suffix in SUFFIXES:
-        step = (like.spacing[3],) if len(like.spacing) > 3 else (1.0,)
         nifti = nifti_on(array, grid, like.oriented, step)
+        nifti.header.set_xyzt_units("mm", like.time_unit)
         nifti.header["descrip"] = description.encode()[:79]
         return write_nifti(path, nifti)
     if suffix in _NUMPY:
@@ -215,12 +226,13 @@ def write_image(
     if suffix in (".mha", ".nrrd"):
         from hetmorph.io import itk
 
-        return itk.write_image(path, array, grid)
+        seconds = step[0] * {"msec": 1e-3, "usec": 1e-6}.get(like.time_unit, 1.0)  # ITK has no unit but this
+        return itk.write_image(path, array, grid, seconds)
     raise ValueError(f"{path}: images are written as .nii.gz, .nii, .mha, .nrrd, .npz, .npy or .png")
 
 
 def nifti_on(array: np.ndarray, grid: Grid, oriented: bool = True, further: tuple[float, ...] = ()) -> nib.Nifti1Image:
-    """A NIfTI image in memory whose sform and qform both are the affine of a grid.
+    """A NIfTI image in memory whose sform and qform both are the affine of a grid, with its codes.
 
     A sheared grid has no qform. Types that NIfTI has not, or few programs read, become the next larger ones.
 
@@ -234,11 +246,9 @@ def nifti_on(array: np.ndarray, grid: Grid, oriented: bool = True, further: tupl
     if array.ndim > grid.ndim:
         zooms = (*grid.spacing, *further, *[1.0] * array.ndim)
         nifti.header.set_zooms(zooms[: array.ndim])
-    nifti.set_sform(grid.affine, int(oriented))
-    if grid.sheared:
-        nifti.set_qform(None, 0)
-    else:
-        nifti.set_qform(grid.affine, int(oriented))
+    sform, qform = grid.codes if oriented else (0, 0)
+    nifti.set_sform(grid.affine, sform)
+    nifti.set_qform(*((None, 0) if grid.sheared else (grid.affine, qform)))
     nifti.header.set_xyzt_units("mm", "sec")
     return nifti
 
@@ -259,9 +269,23 @@ def decode_nifti(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
             content = gzip.decompress(content)
         version2 = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
         nifti = (nib.Nifti2Image if version2 else nib.Nifti1Image).from_bytes(content)
+        _check_size(path, nifti, len(content))
         return nifti, np.asanyarray(nifti.dataobj)
+    except DataError:
+        raise
     except _UNREADABLE as error:
         raise damaged(path, "NIfTI", error) from error
+
+
+def _check_size(path: Path, nifti: nib.Nifti1Image, held: int) -> None:
+    """Refuse a header that promises more voxels than the file has, before memory is asked for them."""
+    promised = math.prod(int(size) for size in nifti.shape) * nifti.get_data_dtype().itemsize
+    held = max(held - int(nifti.dataobj.offset), 0)
+    if promised > held:
+        raise DataError(
+            f"{path}: not a complete NIfTI file: its header promises {nifti.shape} voxels, {promised} bytes, and it "
+            f"holds {held}; it is truncated or damaged, fetch it again."
+        )
 
 
 def load_numpy(path: Path) -> dict[str, np.ndarray]:
@@ -280,6 +304,8 @@ def load_numpy(path: Path) -> dict[str, np.ndarray]:
 def damaged(path: Path, kind: str, error: Exception) -> DataError:
     """The error that says why a file is not a complete one of its kind."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
+    if isinstance(error, MemoryError):
+        reason = "its header promises more than the memory holds"
     return DataError(f"{path}: not a complete {kind} file, it may be truncated or damaged ({reason}); fetch it again.")
 
 
@@ -307,8 +333,18 @@ def _is_dicom(path: Path) -> bool:
 def _read_nifti(path: Path) -> Image:
     nifti, array = decode_nifti(path)
     spacing = tuple(float(zoom) for zoom in nifti.header.get_zooms()[: array.ndim])
-    oriented = bool(nifti.header["sform_code"] > 0 or nifti.header["qform_code"] > 0)
-    return Image(array, spacing, np.asarray(nifti.affine, float), oriented, path)
+    affine, codes = np.asarray(nifti.affine, float), codes_of(nifti)
+    oriented, time_unit = any(codes), nifti.header.get_xyzt_units()[1]
+    return Image(array, spacing, affine, oriented, path, codes if oriented else (1, 1), time_unit)
+
+
+def codes_of(nifti: nib.Nifti1Image) -> tuple[int, int]:
+    """Codes of sform and qform; that of a qform which places the image elsewhere than the sform is 0."""
+    sform, qform = int(nifti.header["sform_code"]), int(nifti.header["qform_code"])
+    if sform and qform:
+        apart = np.abs(nifti.get_sform() - nifti.get_qform()).max()
+        qform = qform if apart <= 1e-3 * max(nifti.header.get_zooms()[:3]) else 0
+    return sform, qform
 
 
 def _read_numpy(path: Path) -> Image:
@@ -354,6 +390,12 @@ def _write_png(path: Path, array: np.ndarray) -> Path:
 
 
 def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    if dtype.kind == "f" and array.dtype.kind == "f" and dtype.itemsize < array.dtype.itemsize:
+        finite = array[np.isfinite(array)]
+        if finite.size and np.abs(finite).max() > np.finfo(dtype).max:
+            raise ValueError(
+                f"values up to {np.abs(finite).max():.3g} cannot be stored as {dtype}: give a larger dtype"
+            )
     if dtype.kind not in "iu" or array.dtype == dtype:
         return array.astype(dtype, copy=False)
     if array.dtype.kind == "f" and not np.isfinite(array).all():

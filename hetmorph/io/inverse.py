@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hetmorph.io.geometry import Grid
+from hetmorph.io.chain import SMALL, Chain
+from hetmorph.io.geometry import Grid, slabs
 from hetmorph.io.transforms import Transform
-from hetmorph.transforms import preimages
-
-SMALL = 0.1  # voxels; what is off by less is not worth a word
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +44,12 @@ class Inverse:
         return f"inverse: residual up to {self.worst:.2g} voxels, above {SMALL} in {share:.2g} % of the voxels"
 
 
-def inverse(transform: Transform, moving: Grid) -> Inverse:
+def inverse(transform: Transform | Chain, moving: Grid) -> Inverse:
     """The inverse of a transform, on the grid of the moving image.
 
     Every voxel of the moving image is searched for in the fixed one, so that nothing is interpolated but the transform
-    itself, and the residual is that of the search. Where the transform folds, one of the preimages is taken.
+    itself; of several that follow each other, through the last one first. Where one folds, one of the preimages is
+    taken.
 
     Args:
         transform: fixed to moving.
@@ -63,9 +62,15 @@ def inverse(transform: Transform, moving: Grid) -> Inverse:
         >>> back = inverse(read_transform("warp.nii.gz"), moving.grid)
         >>> write_transform("back.nii.gz", back.transform)
     """
-    if moving.ndim != transform.grid.ndim:
-        raise ValueError(f"a {transform.grid.ndim}-D transform for a moving image {moving.shape}")
-    index = moving.indices()
-    found = preimages(transform.displacement, transform.grid.index(moving.world(index)))
-    back = moving.index(transform.grid.world(found.points)) - index
-    return Inverse(Transform(back.astype(np.float32), moving), found.residual)
+    fixed = transform.grid
+    if moving.ndim != fixed.ndim:
+        raise ValueError(f"a {fixed.ndim}-D transform for a moving image {moving.shape}")
+    forth = Chain([transform], fixed)
+    back, parts, residuals = forth.inverse(moving), [], []
+    for index, _ in slabs(moving.shape):
+        places = moving.world(index.reshape(-1, moving.ndim))
+        there, _ = back.through(places)
+        again, _ = forth.through(there)
+        parts.append((moving.index(there).reshape(index.shape) - index).astype(np.float32))
+        residuals.append(np.linalg.norm(fixed.index(again) - fixed.index(places), axis=-1).reshape(index.shape[:-1]))
+    return Inverse(Transform(np.concatenate(parts), moving), np.concatenate(residuals))

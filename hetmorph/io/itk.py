@@ -35,10 +35,10 @@ def read_image(path: Path) -> Image:
         raise damaged(path, "image", _last_line(error)) from error
 
 
-def write_image(path: Path, array: np.ndarray, grid: Grid) -> Path:
-    """Writes an array `[*S]` or `[*S, T]` in the format that the name says, atomically."""
+def write_image(path: Path, array: np.ndarray, grid: Grid, step: float = 1.0) -> Path:
+    """Writes an array `[*S]` or `[*S, T]`, frames `step` apart, in the format that the name says, atomically."""
     sitk = _package()
-    image = _to_itk(sitk, array.astype(np.uint8) if array.dtype == bool else array, grid)
+    image = _to_itk(sitk, array.astype(np.uint8) if array.dtype == bool else array, grid, step=step)
     with replacing(path) as part:
         _write(sitk.WriteImage, image, part, path, True)
     return path
@@ -88,6 +88,35 @@ def read_transform(path: Path, fixed: Grid | None) -> tuple[np.ndarray, Grid]:
     if not np.isfinite(vectors).all():
         raise DataError(f"{path}: the displacement holds NaN or infinity.")
     return from_lps(vectors, grid).astype(np.float32), grid
+
+
+def has_grid(path: Path) -> bool:
+    """Whether a file holds a single displacement field, whose grid is known."""
+    sitk = _package()
+    try:
+        return _simplest(sitk, sitk.ReadTransform(str(path))).GetTransformEnum() == sitk.sitkDisplacementField
+    except RuntimeError as error:
+        raise damaged(path, "ITK transform", _last_line(error)) from error
+
+
+def read_linear(path: Path) -> np.ndarray | None:
+    """`(4, 4)`, RAS+ mm to RAS+ mm, of a file that holds a linear transform; None for others.
+
+    Raises:
+        DataError: not a transform.
+    """
+    sitk = _package()
+    try:
+        transform = sitk.ReadTransform(str(path))
+        if not transform.IsLinear():
+            return None
+        n = transform.GetDimension()
+        corners = [transform.TransformPoint(corner.tolist()) for corner in np.vstack([np.zeros(n), np.eye(n)])]
+    except RuntimeError as error:
+        raise damaged(path, "ITK transform", _last_line(error)) from error
+    matrix = np.eye(4)
+    matrix[:n, 3], matrix[:n, :n] = corners[0], np.subtract(corners[1:], corners[0]).T
+    return _LPS @ matrix @ _LPS
 
 
 def write_transform(path: Path, displacement: np.ndarray, grid: Grid) -> Path:
@@ -161,14 +190,14 @@ def _affine(image) -> np.ndarray:
     return _LPS @ affine
 
 
-def _to_itk(sitk, array: np.ndarray, grid: Grid, vectors: bool = False):
+def _to_itk(sitk, array: np.ndarray, grid: Grid, vectors: bool = False, step: float = 1.0):
     image = sitk.GetImageFromArray(np.ascontiguousarray(_reversed(array, vectors)), isVector=vectors)
     direction, spacing, origin = _itk_geometry(grid)
     extra = image.GetDimension() - grid.ndim  # time
     full = np.eye(image.GetDimension())
     full[: grid.ndim, : grid.ndim] = direction
     image.SetDirection(full.ravel().tolist())
-    image.SetSpacing([*spacing, *[1.0] * extra])
+    image.SetSpacing([*spacing, *[step] * extra])
     image.SetOrigin([*origin, *[0.0] * extra])
     return image
 

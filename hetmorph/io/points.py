@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from hetmorph.io.atomic import write_bytes
+from hetmorph.io.chain import Chain
 from hetmorph.io.geometry import RAS_TO_LPS, Grid
-from hetmorph.io.images import DataError
+from hetmorph.io.images import DataError, DataWarning
 from hetmorph.io.transforms import Transform
 
 FRAMES = ("LPS", "RAS", "voxel")
@@ -45,12 +47,15 @@ class Points:
 
 
 def transform_points(
-    transform: Transform, coordinates: np.ndarray, frame: str = "LPS", moving: Grid | None = None
+    transform: Transform | Chain, coordinates: np.ndarray, frame: str = "LPS", moving: Grid | None = None
 ) -> np.ndarray:
     """Where points of the fixed image lie in the moving image.
 
+    A point outside the fixed image moves as the nearest voxel of its edge does; a `DataWarning` tells of those further
+    than the image is large.
+
     Args:
-        transform: fixed to moving.
+        transform: fixed to moving, or a `Chain`.
         coordinates: `[P, 3]` mm, or `[P, 2]` for a 2-D image in a plane of constant z; for "voxel" `[P, N]`.
         frame: "LPS" as ITK, ANTs and DICOM have it, "RAS" as NIfTI, both mm; "voxel": indices, those of the fixed image
             in, those of the moving one out.
@@ -71,10 +76,28 @@ def transform_points(
     if not np.isfinite(points).all():
         raise ValueError("a point has NaN or infinity as coordinate")
     if frame == "voxel":
+        _tell_far(grid, points)
         return (moving or grid).index(transform.world(grid.world(points)))
     sign, width = RAS_TO_LPS if frame == "LPS" else np.ones(3), points.shape[1]
     plane = np.full((len(points), 3 - width), grid.affine[2, 3])
-    return (transform.world(np.hstack([points, plane]) * sign) * sign)[:, :width]
+    places = np.hstack([points, plane]) * sign
+    _tell_far(grid, grid.index(places))
+    return (transform.world(places) * sign)[:, :width]
+
+
+def _tell_far(grid: Grid, index: np.ndarray) -> None:
+    """Warn of points, voxels of the grid, that lie further outside than it is large: probably another frame or unit."""
+    size = np.array(grid.shape)
+    beyond = np.maximum(np.maximum(-index, index - (size - 1)), 0)
+    far = (beyond > size).any(-1)
+    if far.any():
+        mm = np.linalg.norm(beyond * grid.spacing, axis=-1).max()
+        warnings.warn(
+            f"{far.sum()} of {len(index)} points lie up to {mm:.0f} mm outside the fixed image, further than it is "
+            "large: is this their frame? Each moves as the nearest voxel of the edge",
+            DataWarning,
+            stacklevel=3,
+        )
 
 
 def read_points(path: Path | str) -> Points:

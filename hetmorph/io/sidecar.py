@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from hetmorph.io.atomic import suffix_of, write_text
+from hetmorph.io.atomic import stem_of, suffix_of, write_text
 from hetmorph.version import __version__
 
+_OF_BIDS = (".nii.gz", ".nii")
 _PACKAGES = ("tensorflow", "tensorflow-cpu", "keras", "numpy", "nibabel")
 
 
@@ -58,13 +59,15 @@ def sha256_of(path: Path | str) -> str:
 
 
 def sidecar_of(path: Path | str) -> Path:
-    """The JSON file beside a file: `warp.json` of `warp.nii.gz`, as BIDS names it.
+    """The JSON file beside a file: `warp.json` of `warp.nii.gz`, as BIDS names it; `warp.h5.json` of `warp.h5`.
+
+    The whole name of what is no NIfTI: an image and a transform may then be called alike.
 
     Args:
         path: of the file beside which it lies; it need not exist.
     """
     path = Path(path)
-    return path.with_name(path.name[: len(path.name) - len(suffix_of(path))] + ".json")
+    return path.with_name(f"{stem_of(path) if suffix_of(path) in _OF_BIDS else path.name}.json")
 
 
 def write_sidecar(path: Path | str, entries: Mapping) -> Path:

@@ -16,11 +16,12 @@ import numpy as np
 
 from hetmorph.io import itk, vectors, voxel_fields
 from hetmorph.io.atomic import suffix_of
-from hetmorph.io.geometry import Grid, convert_displacement, pull
+from hetmorph.io.geometry import Grid, convert_displacement
 from hetmorph.io.images import SUFFIXES, DataError, decode_nifti
 from hetmorph.io.sidecar import write_sidecar
+from hetmorph.transforms.sampling import pull
 
-_NUMPY, _ITK = (".npz", ".npy"), (".h5", ".hdf5", ".tfm", ".txt", ".mat")
+NUMPY, ITK = (".npz", ".npy"), (".h5", ".hdf5", ".tfm", ".txt", ".mat")
 # what each format is called, and the file endings it is written with
 FORMATS = {
     "nifti": SUFFIXES,
@@ -71,15 +72,27 @@ class Transform:
         """index(moving) − index(fixed), `[*S, N]`: what programs use that look at no header."""
         return self.positions(moving) - self.grid.indices()
 
+    def jacobian(self) -> np.ndarray:
+        """det(∂φ/∂x) at each voxel, `[*S]` float32: volume in the moving image per volume in the fixed one.
+
+        At 0 or below, the transform folds. By central differences, one-sided at the borders. An axis of a single voxel
+        has no extent, and counts as 1.
+        """
+        n, shape = self.grid.ndim, self.grid.shape
+        matrices = np.zeros((*shape, n, n)) + np.eye(n)
+        for axis in (axis for axis in range(n) if shape[axis] > 1):
+            matrices[..., axis] += np.gradient(self.displacement.astype(float), axis=axis)
+        flat = [axis for axis in range(n) if shape[axis] == 1]
+        matrices[..., flat, :] = np.eye(n)[flat]
+        return np.linalg.det(matrices).astype(np.float32)
+
     def world(self, places: np.ndarray) -> np.ndarray:
         """Places in the moving image of places `[P, 3]` in the fixed one, both RAS+ mm.
 
         u is linear between voxels; outside the grid it is that of the nearest edge voxel.
         """
         places = np.asarray(places, float)
-        where = self.grid.index(places)
-        shape = (len(where), *[1] * (self.grid.ndim - 1), self.grid.ndim)
-        shift = pull(self.displacement.astype(float), where.reshape(shape)).reshape(where.shape)
+        shift = pull(self.displacement.astype(float), self.grid.index(places))
         return places + shift @ self.grid.linear.T
 
 
@@ -156,19 +169,21 @@ def read_transform(
         raise DataError(f"{path}: no such file.")
     if format is not None and format not in FORMATS:
         raise ValueError(f"unknown format of transforms {format!r}, expected one of {', '.join(FORMATS)}")
-    if suffix in _ITK:
+    if suffix in ITK:
         return Transform(*itk.read_transform(path, fixed))
-    if suffix in _NUMPY:
+    if suffix in NUMPY:
         learn2reg = None if format is None else format == "learn2reg"
         transform = _of_voxels(*voxel_fields.read_npz(path, fixed, learn2reg), moving)
     elif suffix in SUFFIXES:
         nifti, array = decode_nifti(path)
         if format in ("learn2reg", "voxelmorph") or (format is None and array.ndim < 5):
+            if format is None:
+                voxel_fields.check_meant(path, nifti, array)
             transform = _of_voxels(*voxel_fields.decode(path, nifti, array), moving)
         else:
             transform = Transform(*vectors.decode(path, nifti, array))
     else:
-        raise DataError(f"{path}: expected a transform ending in {', '.join((*SUFFIXES, *_ITK, *_NUMPY))}.")
+        raise DataError(f"{path}: expected a transform ending in {', '.join((*SUFFIXES, *ITK, *NUMPY))}.")
     if fixed is None:
         return transform
     try:

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 
 from hetmorph.io.geometry import RAS_TO_LPS, Grid
-from hetmorph.io.images import DataError, decode_nifti, nifti_on, write_nifti
+from hetmorph.io.images import DataError, codes_of, decode_nifti, nifti_on, write_nifti
 
 _INTENTS = {1006, 1007}  # displacement vector, vector
 _ONE_SLICE = b"hetmorph: one slice, written twice"
@@ -49,7 +49,7 @@ def write(path: Path, displacement: np.ndarray, grid: Grid) -> Path:
     if vectors.shape[-1] == 3 and vectors.shape[2] == 1:
         vectors = np.repeat(vectors, 2, axis=2)
         description = _PLANE if grid.ndim == 2 else _ONE_SLICE
-    nifti = nifti_on(vectors, Grid(vectors.shape[:3], grid.affine))
+    nifti = nifti_on(vectors, Grid(vectors.shape[:3], grid.affine, grid.codes))
     nifti.header.set_intent("vector")
     nifti.header["descrip"] = description
     return write_nifti(path, nifti)
@@ -87,7 +87,7 @@ def decode(path: Path, nifti: nib.Nifti1Image, vectors: np.ndarray) -> tuple[np.
     flat = description == _PLANE or vectors.shape[-1] == 2
     vectors = vectors[:, :, 0] if flat else vectors
     try:
-        grid = Grid(vectors.shape[:-1], nifti.affine)
+        grid = Grid(vectors.shape[:-1], nifti.affine, codes_of(nifti))
     except ValueError as error:
         raise DataError(f"{path}: {error}.") from error
     return from_lps(vectors, grid).astype(np.float32), grid

@@ -23,6 +23,7 @@ from hetmorph.io.atomic import replacing, suffix_of
 from hetmorph.io.geometry import Grid
 from hetmorph.io.images import DataError, load_numpy, nifti_on, write_nifti
 
+_MARK = b"hetmorph: displacement in voxels"
 _NAMES = ("vol", "warp", "displacement", "arr_0")
 
 
@@ -30,7 +31,9 @@ def write(path: Path, displacement: np.ndarray, grid: Grid, learn2reg: bool) -> 
     """Writes a displacement `[*S, N]`, voxels, as NIfTI or `.npz`, whichever the name says."""
     displacement = displacement.astype(np.float32)
     if suffix_of(path) != ".npz":
-        return write_nifti(path, nifti_on(displacement, grid))
+        nifti = nifti_on(displacement, grid)
+        nifti.header["descrip"] = _MARK
+        return write_nifti(path, nifti)
     with replacing(path) as part:
         if learn2reg:
             np.savez_compressed(part, np.moveaxis(displacement, -1, 0))
@@ -87,6 +90,24 @@ def decode(path: Path, nifti: nib.Nifti1Image, array: np.ndarray) -> tuple[np.nd
         return _checked(path, array), Grid(array.shape[:-1], nifti.affine)
     except ValueError as error:
         raise error if isinstance(error, DataError) else DataError(f"{path}: {error}.") from error
+
+
+def check_meant(path: Path, nifti: nib.Nifti1Image, array: np.ndarray) -> None:
+    """Refuse what may as well be an image of two slices or a sequence of three frames, unless its format was given.
+
+    Raises:
+        DataError: no file of hetmorph's, and whole numbers, two components, a unit of time, or vectors as no image is
+            large.
+    """
+    if nifti.header["descrip"].item() == _MARK or array.ndim - 1 not in (2, 3) or array.shape[-1] != array.ndim - 1:
+        return
+    timed = nifti.header.get_xyzt_units()[1] in ("sec", "msec", "usec")
+    if array.dtype.kind != "f" or array.ndim == 3 or timed or np.nanmax(np.abs(array)) > sum(array.shape[:-1]):
+        what = "an image of two slices" if array.ndim == 3 else "a sequence of three frames"
+        raise DataError(
+            f"{path}: expected displacements, received {array.shape}, which may be {what}; if they are displacements "
+            "in voxels, give their format (--format voxelmorph or learn2reg)."
+        )
 
 
 def _checked(path: Path, array: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,9 @@ import numpy as np
 from hetmorph.data.normalise import minmax
 from hetmorph.evaluation import Prediction, Predictor, RegistrationFailed, wrap
 from hetmorph.io import (
+    Chain,
     DataError,
+    DataWarning,
     Grid,
     Image,
     Inverse,
@@ -24,7 +27,6 @@ from hetmorph.io import (
     warp_image,
     warp_labels,
 )
-from hetmorph.ops import fields
 
 _VOXELS_TOGETHER = 8 * 128 * 128  # of the slices of a stack that go through a 2-D model at once
 
@@ -46,6 +48,7 @@ class Registration:
         map: the same as `uncertainty.UncertaintyMap` on `grid`, voxels; of a stack without covariance.
         by_slice: whether the model saw slices along the last axis of `grid`, one by one.
         refinements: `instance.Refinement` of the pair, or of each slice, if the model optimises; else empty.
+        initial: what the moving image went through before the model saw it, a part of `transform`; None for nothing.
     """
 
     transform: Transform
@@ -59,10 +62,19 @@ class Registration:
     map: object | None = None
     by_slice: bool = False
     refinements: tuple = ()
+    initial: Transform | Chain | None = None
 
     def inverse(self) -> Inverse:
-        """From the moving image to the fixed one, on the grid of the moving image; see `io.inverse`."""
-        return inverse(self.transform, self.moving)
+        """From the moving image to the fixed one, on the grid of the moving image; see `io.inverse`.
+
+        After an initial transform, that of both: each is inverted as it is, which `transform` holds only at the voxels
+        of the fixed image.
+        """
+        if self.initial is None:
+            return inverse(self.transform, self.moving)
+        fixed = self.transform.grid
+        own = Transform(self.prediction.displacement, self.grid).on(fixed)
+        return inverse(Chain([own, self.initial], fixed), self.moving)
 
     def labels(self, labels: Image, fixed: Image, method: str = "linear") -> np.ndarray:
         """Labels of the moving image on the grid of the fixed one; their grid may be another than the image's."""
@@ -76,6 +88,7 @@ def register(
     spacing: float | None = None,
     mask: Image | None = None,
     estimate: Callable | None = None,
+    initial: Transform | Chain | None = None,
 ) -> Registration:
     """Register two images.
 
@@ -92,6 +105,7 @@ def register(
         mask: region of interest in the fixed image, not 0: the model sees only the box round it. Outside the box the
             displacement is that of its nearest voxel.
         estimate: `(predictor, moving, fixed) → uncertainty.UncertaintyMap` of a displacement.
+        initial: fixed to moving; the moving image is taken through it first, and the result is both together.
 
     Returns:
         A `Registration`.
@@ -106,13 +120,15 @@ def register(
     """
     predictor = wrap(model)
     slices = by_slice(moving, fixed, predictor.ndims)
-    own, grid, seen = model_pair(moving, fixed, spacing, mask, slices)
+    own, grid, seen = model_pair(moving, fixed, spacing, mask, slices, initial)
     predictions = _slices(predictor, *seen) if slices else [predictor(*seen)]
     prediction = _joined(predictions) if slices else predictions[0]
     displacement, log_variance = prediction.displacement, prediction.log_variance
     if not np.isfinite(displacement).all():
         raise RegistrationFailed("the model answers with NaN or infinity")
     transform = Transform(displacement, grid).on(fixed.grid)
+    if initial is not None:
+        transform = Chain([transform, initial], fixed.grid).transform
     return Registration(
         transform=transform,
         moved=warp_image(transform, moving.array, own),
@@ -120,6 +136,7 @@ def register(
         grid=grid,
         seen=seen,
         prediction=prediction,
+        initial=initial,
         variance=None if log_variance is None else _on_fixed(np.exp(log_variance), grid, fixed.grid),
         by_slice=slices,
         refinements=tuple(one.refinement for one in predictions if one.refinement is not None),
@@ -128,7 +145,12 @@ def register(
 
 
 def model_pair(
-    moving: Image, fixed: Image, spacing: float | None = None, mask: Image | None = None, slices: bool = False
+    moving: Image,
+    fixed: Image,
+    spacing: float | None = None,
+    mask: Image | None = None,
+    slices: bool = False,
+    initial: Transform | Chain | None = None,
 ) -> tuple[Grid, Grid, np.ndarray]:
     """What a model is shown of two images, as `register` does it; `slices` as `by_slice` says.
 
@@ -137,6 +159,7 @@ def model_pair(
         spacing: voxel size that the model sees, mm; None takes that of the fixed image.
         mask: region of interest in the fixed image; the model sees the box round it.
         slices: whether a 2-D model takes the volume slice by slice.
+        initial: what the moving image is taken through first, fixed to moving.
 
     Returns:
         The grid of the moving image in the world of the fixed one; the grid of what the model sees; moving and fixed on
@@ -149,9 +172,18 @@ def model_pair(
         grid = model_grid(fixed.grid, spacing=spacing)
     if mask is not None:
         grid = _box(mask, fixed, grid, keep_last=slices)
+    for role, image in (("moving", moving), ("fixed", fixed)):
+        _tell_constant(role, image)
     dark = float(moving.array.min())
-    arrays = resample(moving.array, own, grid, outside=dark), resample(fixed.array, fixed.grid, grid)
+    arrays = resample(moving.array, own, grid, outside=dark, through=initial), resample(fixed.array, fixed.grid, grid)
     return own, grid, np.stack([_scaled(array, slices) for array in arrays])
+
+
+def _tell_constant(role: str, image: Image) -> None:
+    """Warn of an image in which nothing can be found again."""
+    if image.array.min() == image.array.max():
+        what = "holds a single voxel" if image.array.size == 1 else "is constant"
+        warnings.warn(f"{image.path}: the {role} image {what}: there is nothing to align", DataWarning, stacklevel=4)
 
 
 def jacobian(transform: Transform) -> np.ndarray:
@@ -162,12 +194,7 @@ def jacobian(transform: Transform) -> np.ndarray:
     Args:
         transform: on the grid of the fixed image.
     """
-    shape = transform.grid.shape
-    axes = [axis for axis, size in enumerate(shape) if size > 1]
-    if not axes:
-        return np.ones(shape, np.float32)
-    flat = np.squeeze(transform.displacement, tuple(set(range(len(shape))) - set(axes)))[..., axes]
-    return fields.jacobian_determinant(flat[None])[0].numpy().reshape(shape)
+    return transform.jacobian()
 
 
 def slice_axis(grid: Grid) -> int:

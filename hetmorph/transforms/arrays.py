@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hetmorph.transforms.sampling import pull
+
 
 def is_tensor(*values) -> bool:
     """Whether any of the values is a tensor or variable of TensorFlow."""
@@ -47,16 +49,9 @@ def sample(field, points):
     """
     if is_tensor(field, points):
         return _sample_tensor(field, points)
-    from scipy import ndimage
-
     count = max(len(field), len(points))
-    fields, places = (np.broadcast_to(x, (count, *x.shape[1:])) for x in (field, points))
-    result = np.empty((count, *points.shape[1:-1], field.shape[-1]))
-    for number, where in enumerate(np.moveaxis(places, -1, 1)):
-        for channel in range(field.shape[-1]):
-            values = fields[number, ..., channel]
-            ndimage.map_coordinates(values, where, result[number, ..., channel], order=1, mode="nearest")
-    return result
+    fields, places = (np.broadcast_to(x, (count, *x.shape[1:])) for x in (np.asarray(field, np.float64), points))
+    return np.stack([pull(values, where) for values, where in zip(fields, places, strict=True)])
 
 
 def _sample_tensor(field, points):

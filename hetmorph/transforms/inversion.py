@@ -2,6 +2,7 @@
 
 φ(x) = x + u(x) is solved for x with u linear between voxels and that of the nearest edge voxel outside. Such a map is
 continuous and equals a translation far away, so every point has a preimage; where φ does not fold it has one only.
+Outside the grid it may fold even if it does not within: of a turn, the edges go on as translations.
 """
 
 import itertools
@@ -14,6 +15,7 @@ from scipy.spatial import cKDTree
 TOLERANCE = 1e-5  # voxels
 _STEPS, _HALVINGS = 30, 6
 _TOGETHER = 2**18  # points whose cells are in memory at the same time
+_VOXELS_TRIED = 2**15  # as starts within the grid
 _LEFT_TOGETHER = 2**12  # points whose candidate cells are in memory at the same time
 
 
@@ -33,7 +35,8 @@ def preimages(displacement: np.ndarray, targets: np.ndarray, tolerance: float = 
     """Solves x + u(x) = y for every y.
 
     Newton steps, halved while they lead away, find most of the points. What they leave is looked for in every cell
-    between voxels whose image may hold y; there the map is a polynomial, so that no kink can stop the steps.
+    between voxels whose image may hold y; there the map is a polynomial, so that no kink can stop the steps. Where
+    they end outside the grid, they start once more from within.
 
     Args:
         displacement: u, `[*S, N]`, voxels of its own grid.
@@ -55,16 +58,21 @@ def preimages(displacement: np.ndarray, targets: np.ndarray, tolerance: float = 
     points, residual = np.empty_like(flat), np.empty(len(flat))
     for start in range(0, len(flat), _TOGETHER):
         part = slice(start, start + _TOGETHER)
-        points[part], residual[part] = _newton(field, flat[part], tolerance)
+        points[part], residual[part] = _newton(
+            field, flat[part], flat[part] - _evaluate(field, flat[part])[0], tolerance
+        )
+    _prefer_within(field, flat, points, residual, tolerance)
     left = np.flatnonzero(residual > tolerance)
     if len(left):
         _search_cells(field, flat, points, residual, left, tolerance)
     return Preimages(points.reshape(targets.shape), residual.reshape(targets.shape[:-1]))
 
 
-def _newton(field: np.ndarray, targets: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Damped Newton steps from y − u(y); a point rests once no fraction of its step lessens the residual."""
-    points = targets - _evaluate(field, targets)[0]
+def _newton(
+    field: np.ndarray, targets: np.ndarray, start: np.ndarray, tolerance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Damped Newton steps; a point rests once no fraction of its step lessens the residual."""
+    points = start.copy()
     shift, slope = _evaluate(field, points)
     error = points + shift - targets
     residual = np.linalg.norm(error, axis=-1)
@@ -91,6 +99,28 @@ def _newton(field: np.ndarray, targets: np.ndarray, tolerance: float) -> tuple[n
         rests[waiting] = True
         active = active[~rests & (residual[active] > tolerance)]
     return points, residual
+
+
+def _prefer_within(field, targets, points, residual, tolerance) -> None:
+    """Replaces in place points outside the grid, where steps from the nearest of some voxels end within it."""
+    last = np.array(field.shape[:-1]) - 1
+    step = math.ceil((math.prod(last + 1) / _VOXELS_TRIED) ** (1 / len(last)))
+    voxels = np.stack(np.meshgrid(*(np.arange(0, n, step) for n in last + 1), indexing="ij"), -1).reshape(-1, len(last))
+    images = voxels + field[tuple(voxels.T)]
+    reach = step + np.ptp(field.reshape(-1, len(last)), axis=0)
+    near = ((targets >= images.min(0) - reach) & (targets <= images.max(0) + reach)).all(-1)
+    rows = np.flatnonzero(near & _outside(points, last))
+    tree = cKDTree(images) if len(rows) else None
+    for start in range(0, len(rows), _TOGETHER):
+        some = rows[start : start + _TOGETHER]
+        nearest = voxels[tree.query(targets[some])[1]]
+        found, left = _newton(field, targets[some], nearest.astype(float), tolerance)
+        better = (left <= tolerance) & ~_outside(found, last)
+        points[some[better]], residual[some[better]] = found[better], left[better]
+
+
+def _outside(points: np.ndarray, last: np.ndarray) -> np.ndarray:
+    return ((points < 0) | (points > last)).any(-1)
 
 
 def _search_cells(field, targets, points, residual, left, tolerance) -> None:

@@ -15,9 +15,10 @@ from tqdm import tqdm
 
 from hetmorph.data.transforms import Family, Map, displacement_of, family
 from hetmorph.evaluation import wrap
-from hetmorph.io.geometry import grid_points, inside
+from hetmorph.io.geometry import grid_points
 from hetmorph.ops.warp import warp
 from hetmorph.ops.xla import compiled_kernels
+from hetmorph.transforms.sampling import inside
 from hetmorph.uncertainty.passes import batch_size, checked_pair, finite
 from hetmorph.uncertainty.result import UncertaintyMap, from_moments
 from hetmorph.uncertainty.streaming import Moments

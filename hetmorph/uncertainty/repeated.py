@@ -90,7 +90,7 @@ def ensemble_uncertainty(
     """
     start = time.perf_counter()
     moving, fixed = checked_pair(moving, fixed)
-    models = [models] if not isinstance(models, (list, tuple)) else models
+    models = list(models) if isinstance(models, Iterable) and not isinstance(models, str) else [models]
     if len(models) < 2:
         raise ValueError(f"an ensemble needs at least 2 models, got {len(models)}")
     moments = Moments(moving.shape, covariance)

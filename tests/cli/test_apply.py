@@ -1,11 +1,14 @@
 """`hetmorph apply` and `jacobian` on transforms that are known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from hetmorph.io import Transform, read_image, write_image, write_transform
+from hetmorph.io import Grid, Transform, read_image, read_transform, warp_image, write_image, write_transform
 from tests import anatomy
 from tests.cli.conftest import arrays
+from tests.cli.test_main import STARTS, run
 from tests.io.worlds import GRIDS_3D
 
 GRID = GRIDS_3D["oblique"]
@@ -63,13 +66,16 @@ def test_another_fixed_image(hetmorph, moved_world):
 
 
 def test_a_sequence_goes_through_one_transform(hetmorph, moved_world):
-    frames = np.stack([anatomy.image(GRID, SHIFT).array * factor for factor in (1, 2)], -1)
-    write_image(moved_world / "m4.nii.gz", frames, GRID)
+    frames, like = np.stack([anatomy.image(GRID, SHIFT).array * factor for factor in (1, 2)], -1), anatomy.image(GRID)
+    like = dataclasses.replace(like, spacing=(*GRID.spacing, 40.0), time_unit="msec", codes=(4, 4))
+    write_image(moved_world / "m4.nii.gz", frames, like)
     hetmorph(
         *("apply", "--transform", moved_world / "t.nii.gz", "--moving", moved_world / "m4.nii.gz"),
         *("--moved", moved_world / "moved.nii.gz"),
     )
-    (moved,) = arrays(moved_world / "moved.nii.gz")
+    image = read_image(moved_world / "moved.nii.gz")
+    moved = image.array
+    assert image.spacing[3] == 40 and image.time_unit == "msec" and image.codes == (1, 1)  # of the fixed image
     np.testing.assert_allclose(2 * moved[..., 0], moved[..., 1], rtol=1e-4, atol=1e-3)
 
 
@@ -112,3 +118,50 @@ def test_jacobian_of_a_stretch(hetmorph, tmp_path):
         in hetmorph("jacobian", "--transform", tmp_path / "t.nii.gz", "--out", tmp_path / "j.nii.gz", "--log").output
     )
     np.testing.assert_allclose(arrays(tmp_path / "j.nii.gz")[0], np.log(1.2), atol=1e-4)
+
+
+def test_there_and_back(hetmorph, moved_world):
+    """Through a transform and its inverse an image stays what it is, interpolated once."""
+    words = ("-t", moved_world / "t.nii.gz", "-t", f"[{moved_world / 't.nii.gz'},inverse]")
+    hetmorph("apply", *words, "--moving", moved_world / "m.nii.gz", "--moved", moved_world / "same.nii.gz")
+    np.testing.assert_allclose(*arrays(moved_world / "same.nii.gz", moved_world / "m.nii.gz"), rtol=1e-4, atol=1e-3)
+    assert "determinant 1 to 1" in hetmorph("jacobian", *words, "--out", moved_world / "j.nii.gz").output
+    hetmorph("jacobian", *words[2:], "--fixed", moved_world / "m.nii.gz", "--out", moved_world / "j.nii.gz")
+    said = hetmorph("jacobian", *words[2:], "--out", moved_world / "j.nii.gz", status=2).stderr
+    assert "does not say on which grid the results shall lie; give the fixed image" in said
+
+
+@pytest.mark.parametrize("method", ["linear", "nearest", "cubic", "sinc"])
+def test_interpolation_and_what_lies_outside(hetmorph, moved_world, method):
+    words = ("--moving", moved_world / "m.nii.gz", "--moved", moved_world / "x.nii.gz", "--interpolation", method)
+    hetmorph("apply", "-t", moved_world / "t.nii.gz", *words, "--fill-value", -77)
+    moved, moving = arrays(moved_world / "x.nii.gz", moved_world / "m.nii.gz")
+    image, grid = read_image(moved_world / "m.nii.gz"), read_transform(moved_world / "t.nii.gz")
+    np.testing.assert_allclose(moved, warp_image(grid, moving, image.grid, method, -77), rtol=1e-5, atol=1e-4)
+    assert 0 < (moved == -77).mean() < 0.5
+
+
+def test_labels_of_another_place_are_not_zeros(hetmorph, moved_world):
+    labels = read_image(moved_world / "l.nii.gz")
+    away = labels.affine.copy()
+    away[:3, 3] += 1000
+    write_image(moved_world / "l.nii.gz", labels.array, Grid(labels.grid.shape, away))
+    words = ("--labels", moved_world / "l.nii.gz", "--labels-out", moved_world / "lo.nii.gz")
+    said = hetmorph("apply", "-t", moved_world / "t.nii.gz", *words, status=2).stderr
+    assert "their headers place them apart" in said and not (moved_world / "lo.nii.gz").exists()
+
+
+def test_points_of_another_place_are_told_of(hetmorph, moved_world):
+    (moved_world / "p.csv").write_text("x,y,z\n100000,0,0\n")
+    words = ("--points", moved_world / "p.csv", "--points-out", moved_world / "q.csv")
+    said = hetmorph("apply", "-t", moved_world / "t.nii.gz", *words).stderr
+    assert said.startswith("hetmorph apply: warning: 1 of 1 points lie up to ")
+    assert len(said.splitlines()) == 1
+
+
+def test_neither_needs_tensorflow(moved_world):
+    transform = ("-t", moved_world / "t.nii.gz")
+    apply = ("apply", *transform, "--moving", moved_world / "m.nii.gz", "--moved", moved_world / "x.nii.gz")
+    for words in (apply, ("jacobian", *transform, "--out", moved_world / "j.nii.gz")):
+        done = run(words, ("-c", STARTS["script"]))
+        assert done.returncode == 0 and done.stdout.splitlines()[-1] == "False", done.stderr

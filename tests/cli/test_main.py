@@ -58,18 +58,28 @@ def test_train_and_evaluate(hetmorph, tmp_path, monkeypatch):
     assert result.stderr.startswith("hetmorph train: error: ") and len(result.stderr.splitlines()) == 1
 
 
-def run(words, **options):
-    """The command as its console script starts it."""
-    start = "import sys; sys.argv[0] = '/usr/bin/hetmorph'; from hetmorph.cli.main import cli; {}; sys.exit(cli())"
-    check = "import atexit; atexit.register(lambda: print('tensorflow' in sys.modules))"
+def run(words, start=("-m", "hetmorph.cli"), **options):
+    """The command in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", start.format(check), *map(str, words)]
+    command = [sys.executable, *start, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, **options)
 
 
-@pytest.mark.parametrize("words", [("--help",), ("register", "--help"), ("--version",), ("apply",), ("nonsense",)])
-def test_help_and_mistakes_do_not_wait_for_tensorflow(words):
-    done = run(words)
+# As the console script starts it, and by its module; both say in the end whether TensorFlow was imported.
+SAY = "import atexit, sys; atexit.register(lambda: print('tensorflow' in sys.modules)); "
+STARTS = {
+    "script": SAY + "from hetmorph.cli.main import cli; sys.exit(cli())",
+    "module": SAY + "import runpy; sys.argv[0] = '-m'; runpy.run_module('hetmorph.cli', run_name='__main__')",
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize(
+    "words",
+    [("--help",), ("register", "--help"), ("train", "--help"), ("evaluate", "--help"), ("apply",), ("nonsense",)],
+)
+def test_help_and_mistakes_do_not_wait_for_tensorflow(words, start):
+    done = run(words, ("-c", STARTS[start]))
     assert done.stdout.splitlines()[-1] == "False"
     assert done.returncode == (0 if words[-1].startswith("--") else 2)
 
@@ -210,3 +220,12 @@ def test_onednn_is_on_unless_somebody_chose(chosen):
         [sys.executable, "-c", f"import sys; sys.argv = ['hetmorph']; {code}"], env=environment, capture_output=True
     )
     assert ran.stdout.decode().split() == ["False", chosen or "1"]
+
+
+def test_the_names_in_helps_are_those_that_there_are():
+    from hetmorph import data, evaluation, objectives, uncertainty
+    from hetmorph.cli import names
+
+    assert tuple(data.datasets()) == names.DATASETS and names.CROPS == data.CROPS
+    assert tuple(objectives.RECIPES) == names.OBJECTIVES and tuple(evaluation.PROGRAMS) == names.PROGRAMS
+    assert names.CONVENTIONS == evaluation.CONVENTIONS and tuple(uncertainty.estimate_names()) == names.ESTIMATES

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hetmorph.cli.job import Settings, _transform
-from hetmorph.io import Grid, Inverse, Transform, read_image, read_transform, write_image
+from hetmorph.io import Grid, Inverse, Transform, read_image, read_transform, write_image, write_transform
 from hetmorph.metrics import dice
 from tests import anatomy
 from tests.cli.conftest import arrays
@@ -153,6 +153,55 @@ def test_bids_names(hetmorph, volumes, models):
     register(hetmorph, volumes, models["vxm3d"], "--bids", volumes / "out", results=())
     names = {path.name for path in (volumes / "out").glob("*.nii.gz")}
     assert "sub-m_from-moving_to-fixed_mode-image_xfm.nii.gz" in names and len(names) == 4
+    assert json.loads((volumes / "out" / "dataset_description.json").read_text())["DatasetType"] == "derivative"
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_an_initial_transform_is_a_part_of_the_result(hetmorph, volumes, models, backwards):
+    """The image goes through it first; what is written is one transform, applied once."""
+    fixed = read_image(volumes / "f.nii.gz").grid
+    shift = (-1 if backwards else 1) * 0.08 * anatomy.extent(fixed) * np.array([1.0, -0.5, 0.3])
+    u = np.broadcast_to(np.linalg.solve(fixed.linear, shift), (*fixed.shape, 3))
+    expected = -u if backwards else u
+    write_transform(volumes / "first.nii.gz", Transform(u, fixed))
+    first = f"[{volumes / 'first.nii.gz'},inverse]" if backwards else volumes / "first.nii.gz"
+    register(hetmorph, volumes, "undeformed", "--initial", first, results=("moved", "transform"))
+    np.testing.assert_allclose(read_transform(volumes / "transform.nii.gz").displacement, expected, atol=1e-3)
+
+    results = ("moved", "transform", "inverse", "labels-out")
+    register(hetmorph, volumes, models["vxm3d"], "--initial", first, results=results)
+    words = ("apply", "-t", volumes / "transform.nii.gz", "--moving", volumes / "m.nii.gz")
+    hetmorph(*words, "--moved", volumes / "again.nii.gz")
+    again, moved = arrays(volumes / "again.nii.gz", volumes / "moved.nii.gz")
+    assert np.abs(again.astype(int) - moved).max() <= 1
+    there, back = (read_transform(volumes / f"{name}.nii.gz") for name in ("transform", "inverse"))
+    assert np.abs(there.displacement - expected).max() > 0.3  # the model moves something too
+    start = back.grid.world(back.grid.indices().reshape(-1, 3))
+    np.testing.assert_allclose(there.world(back.world(start)), start, atol=0.01 * min(fixed.spacing))
+
+
+def test_images_in_which_nothing_can_be_found(hetmorph, volumes):
+    grid = read_image(volumes / "f.nii.gz").grid
+    for array, what in ((np.full(grid.shape, 7.0), "is constant"), (np.zeros((1, 1, 1)), "holds a single voxel")):
+        write_image(volumes / "m.nii.gz", array, Grid(array.shape, grid.affine))
+        said = register(hetmorph, volumes, "undeformed").stderr
+        assert f"warning: {volumes / 'm.nii.gz'}: the moving image {what}" in said and len(said.splitlines()) == 1
+        assert np.isfinite(arrays(volumes / "moved.nii.gz")[0]).all()
+
+
+def test_values_that_single_precision_does_not_hold(hetmorph, volumes):
+    image = read_image(volumes / "m.nii.gz")
+    write_image(volumes / "m.nii.gz", image.array * 1e300, image, float)
+    register(hetmorph, volumes, "undeformed")
+    (moved,) = arrays(volumes / "moved.nii.gz")
+    assert moved.max() > 1e301 and np.isfinite(moved).all()
+
+
+def test_an_image_and_a_transform_may_be_called_alike(hetmorph, volumes):
+    pytest.importorskip("SimpleITK")
+    words = ("--moved", volumes / "x.mha", "--transform", volumes / "x.h5")
+    register(hetmorph, volumes, "undeformed", *words, results=())
+    assert {path.name for path in volumes.glob("x.*")} == {"x.mha", "x.mha.json", "x.h5", "x.h5.json"}
 
 
 def test_a_mask(hetmorph, volumes, models):
@@ -174,8 +223,8 @@ def test_a_dry_run_writes_nothing(hetmorph, volumes, models):
         (("--moved", "x.tiff"), "--moved x.tiff: expected a name that ends in .nii.gz"),
         (("--moved", "{}/m.nii.gz"), "--moved {}/m.nii.gz: would overwrite --moving"),
         (
-            ("--moved", "{}/a.nii.gz", "--transform", "{}/a.h5"),
-            "--transform {}/a.h5: is the same file as --moved, or would share a.json",
+            ("--moved", "{}/a.nii.gz", "--transform", "{}/a.nii"),
+            "--transform {}/a.nii: is the same file as --moved, or would share a.json",
         ),
         (("--moved", "{}"), "--moved {}: expected a name that ends"),
         ((), "nothing to write"),
@@ -190,6 +239,10 @@ def test_a_dry_run_writes_nothing(hetmorph, volumes, models):
         (("--moved", "{}/x.nii.gz", "--passes", "0"), "'--passes': 0 is not in the range"),
         (("--moved", "{}/x.nii.gz", "--instance-window", "5"), "no effect without --instance-optimise"),
         (("--moved", "{}/x.nii.gz", "--labels-fixed", "{}/l.nii.gz"), "--labels-fixed needs --labels-moving"),
+        (("--moved", "{}/x.nii.gz", "--instance-window", "4"), "received 4: it has no middle voxel"),
+        (("--moved", "{}/x.nii.gz", "--spacing", "0.001"), "a spacing of 0.001 × 0.001 × 0.001 mm makes"),
+        (("--moved", "{}/x.nii.gz", "--spacing", "5000"), "leaves a single voxel along an axis"),
+        (("--moved", "{}/x.nii.gz", "--initial", "no.h5"), "--initial no.h5: no such file"),
     ],
 )
 def test_a_mistake_is_named_in_one_line(hetmorph, volumes, models, words, message):
@@ -221,8 +274,6 @@ def test_a_cine(hetmorph, tmp_path, models):
     """The reference frame comes out as each frame; labels of it give a curve."""
     import csv
     import dataclasses
-
-    from hetmorph.io import Grid, write_image
 
     grid = Grid((20, 18, 3), np.diag([-1.5, 1.5, 8.0, 1.0]))
     frames = [anatomy.image(grid, (shift, 0.0, 0.0)).array for shift in (0.0, 1.5, 3.0)]

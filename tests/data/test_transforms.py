@@ -17,7 +17,8 @@ from hetmorph.data.transforms import (
     displacement_of,
     family,
 )
-from hetmorph.io.geometry import grid_points, inside
+from hetmorph.io.geometry import grid_points
+from hetmorph.transforms.sampling import inside
 
 SHAPES = [(33, 40), (17, 20, 24)]
 

@@ -125,10 +125,19 @@ def test_what_does_not_fit_is_refused(rng):
     with pytest.raises(ValueError, match="grid of the moving image"):
         warp_image(transform, np.zeros((3, 3, 3)), grid)
     with pytest.raises(ValueError, match="one of"):
-        warp_image(transform, np.zeros(grid.shape), grid, "cubic")
+        warp_image(transform, np.zeros(grid.shape), grid, "best")
     with pytest.raises(ValueError, match="one of"):
         warp_labels(transform, np.zeros(grid.shape, int), grid, "cubic")
     with pytest.raises(ValueError, match="whole numbers"):
         warp_labels(transform, np.full(grid.shape, 0.5), grid)
     with pytest.raises(ValueError, match="expected labels"):
         warp_labels(transform, np.zeros((*grid.shape, 2), int), grid)
+
+
+def test_what_lies_elsewhere_is_not_warped_to_zeros():
+    grid, away = Grid((6, 6), np.eye(4)), Grid((6, 6), np.array(np.eye(4) + np.eye(4, k=3) * 100))
+    still = Transform(np.zeros((6, 6, 2)), grid)
+    with pytest.raises(ValueError, match="none of the .* voxels of the fixed image is taken into"):
+        warp_labels(still, np.ones((6, 6), np.uint8), away)
+    with pytest.raises(ValueError, match="their headers place them apart"):
+        warp_image(still, np.ones((6, 6)), away)

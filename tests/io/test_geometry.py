@@ -216,7 +216,7 @@ def test_wrong_shapes_are_refused(rng):
     with pytest.raises(ValueError, match="as many axes"):
         resample(np.zeros(grid.shape), grid, GRIDS_2D["plain"])
     with pytest.raises(ValueError, match="one of"):
-        resample(np.zeros(grid.shape), grid, moving_of(grid), method="cubic")
+        resample(np.zeros(grid.shape), grid, moving_of(grid), method="best")
 
 
 def test_frames_are_resampled_together(rng):
@@ -244,3 +244,12 @@ def test_slab_by_slab_is_the_same(rng, monkeypatch):
     monkeypatch.setattr(geometry, "_SLAB", 3 * grid.shape[1] * grid.shape[2])
     for one, other in zip(whole, everything(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+@pytest.mark.parametrize(("spacing", "message"), [(0.001, "makes 15000 × 15000 .* voxels"), (5000, "a single voxel")])
+def test_a_spacing_that_cannot_be_meant_is_refused(spacing, message):
+    grid = Grid((10, 10, 8), np.diag([1.5, 1.5, 2.0, 1.0]))
+    with pytest.raises(ValueError, match=message):
+        model_grid(grid, spacing)
+    assert model_grid(grid, 0.5).shape == (30, 30, 32) and model_grid(grid, 7.5).shape == (2, 2, 3)
+    assert model_grid(Grid((10, 10, 1), grid.affine), 2.0).shape[2] == 1  # one slice stays one

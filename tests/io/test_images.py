@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from hetmorph.io import DataError, read_image
+from hetmorph.io import DataError, Transform, read_image, read_transform, write_image, write_transform
 from hetmorph.io.images import find_image
 
 
@@ -109,3 +109,64 @@ def test_find_image_prefers_the_compressed_file(tmp_path, array):
     assert find_image(tmp_path / "a").name == "a.nii"
     save(tmp_path / "a.nii.gz", array)
     assert find_image(tmp_path / "a").name == "a.nii.gz"
+
+
+def cine(path, codes, unit="msec"):
+    nifti = nib.Nifti1Image(np.zeros((4, 3, 2, 5), np.int16), np.diag([1.5, 1.25, 8, 1]))
+    nifti.header.set_zooms((1.5, 1.25, 8, 40))
+    nifti.header.set_xyzt_units("mm", unit)
+    nifti.set_sform(nifti.affine, codes[0])
+    nifti.set_qform(nifti.affine, codes[1])
+    nib.save(nifti, path)
+    return path
+
+
+@pytest.mark.parametrize("unit", ["sec", "msec", "usec", "unknown"])
+def test_the_frames_of_a_cine_stay_as_far_apart(tmp_path, unit):
+    image = read_image(cine(tmp_path / "a.nii.gz", (1, 1), unit))
+    header = nib.load(write_image(tmp_path / "b.nii.gz", image.array, image)).header
+    assert header["pixdim"][4] == 40 and header.get_xyzt_units() == ("mm", unit)
+    pytest.importorskip("SimpleITK")
+    seconds = {"msec": 0.04, "usec": 4e-5}.get(unit, 40)
+    assert read_image(write_image(tmp_path / "b.nrrd", image.array, image)).spacing[3] == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("codes", [(4, 1), (2, 2), (1, 0), (0, 1), (0, 3)])
+def test_which_world_it_is_stays_known(tmp_path, codes):
+    """Of images and of transforms, through a grid alone too."""
+    image = read_image(cine(tmp_path / "a.nii.gz", codes))
+    written = [write_image(tmp_path / "b.nii.gz", image.array, image)]
+    written.append(write_image(tmp_path / "c.nii.gz", image.array[..., 0], image.grid))
+    transform = Transform(np.zeros((4, 3, 2, 3)), image.grid)
+    written.append(write_transform(tmp_path / "t.nii.gz", transform))
+    for path in written:
+        header = nib.load(path).header
+        assert (header["sform_code"], header["qform_code"]) == codes, path
+    assert read_transform(tmp_path / "t.nii.gz").grid.codes == codes
+
+
+def test_a_qform_of_another_place_is_not_called_the_same(tmp_path):
+    nifti = nib.Nifti1Image(np.zeros((4, 3, 2), np.int16), np.diag([1.5, 1.25, 8, 1]))
+    nifti.set_sform(nifti.affine, 4)
+    nifti.set_qform(np.diag([-1.5, 1.25, 8, 1]), 1)
+    nib.save(nifti, tmp_path / "a.nii.gz")
+    image = read_image(tmp_path / "a.nii.gz")
+    assert image.codes == (4, 0)
+    np.testing.assert_array_equal(nib.load(write_image(tmp_path / "b.nii", image.array, image)).affine, nifti.affine)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".npy"])
+def test_a_header_that_promises_too_much_is_named(tmp_path, array, suffix):
+    """Before memory is asked for."""
+    path, huge = tmp_path / f"a{suffix}", (30000, 30000, 30000)
+    if suffix == ".npy":
+        with open(path, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": huge})
+    else:
+        nifti = nib.Nifti1Image(array, np.eye(4))
+        raw = bytearray(nifti.to_bytes())
+        raw[40:48] = np.array([3, *huge], "<i2").tobytes()
+        path.write_bytes(gzip.compress(bytes(raw)) if suffix == ".nii.gz" else bytes(raw))
+    with pytest.raises(DataError, match=rf"a\{suffix}: not a complete.*header promises") as caught:
+        read_image(path)
+    assert "MemoryError" not in str(caught.value)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hetmorph.io import DataError, Grid, Transform, read_points, transform_points, warp_image, write_points
+from hetmorph.io import DataError, DataWarning, Grid, Transform, read_points, transform_points, warp_image, write_points
 from tests.io.worlds import GRIDS_2D, GRIDS_3D, TURN, moving_of, smooth_transform
 
 every_grid = pytest.mark.parametrize("grid", [*GRIDS_3D.values(), *GRIDS_2D.values()])
@@ -54,7 +54,7 @@ def test_points_of_a_plane_in_two_coordinates(rng):
 def test_outside_the_grid_the_edge_vector_counts():
     grid = Grid((5, 5, 5), np.eye(4))
     transform = Transform(np.full((5, 5, 5, 3), [1.0, 2, 3]), grid)
-    np.testing.assert_allclose(transform_points(transform, [[90.0, -70, 3]], "RAS"), [[91, -68, 6]])
+    np.testing.assert_allclose(transform_points(transform, [[8.0, -3, 3]], "RAS"), [[9, -1, 6]])
 
 
 @pytest.mark.parametrize("bad", [[[1.0, 2]], [[np.nan, 1, 2]], [1.0, 2, 3], np.zeros((2, 4))])
@@ -151,3 +151,24 @@ def test_broken_meshes_are_named(tmp_path, rng, change):
         read_points(tmp_path / "a.vtk")
     with pytest.raises(DataError, match="a.stl: expected points"):
         read_points(tmp_path / "a.stl")
+
+
+def test_points_far_outside_are_told_of_and_those_near_are_not(recwarn):
+    grid = Grid((10, 10, 10), np.eye(4))
+    still = Transform(np.zeros((10, 10, 10, 3)), grid)
+    transform_points(still, [[15.0, 5, 5], [-9, 0, 0]], "RAS")
+    assert not recwarn.list
+    with pytest.warns(DataWarning, match="1 of 2 points lie up to 99991 mm outside"):
+        moved = transform_points(still, [[1e5, 5, 5], [5, 5, 5]], "RAS")
+    np.testing.assert_array_equal(moved, [[1e5, 5, 5], [5, 5, 5]])
+
+
+def test_the_error_does_not_grow_with_the_index():
+    """Of a field that jumps from voxel to voxel, in a grid whose indices single precision does not tell apart."""
+    grid = Grid((4_200_000, 2), np.eye(4))
+    u = np.zeros((4_200_000, 2, 2), np.float32)
+    u[..., 0] = (np.arange(4_200_000) % 2)[:, None]
+    points = np.array([[4_000_000.3, 0.5], [4_100_001.125, 0.5]])
+    np.testing.assert_allclose(
+        transform_points(Transform(u, grid), points, "voxel") - points, [[0.3, 0], [0.875, 0]], atol=1e-6
+    )

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from hetmorph.io import bids_names, provenance, sidecar_of, write_sidecar
+from hetmorph.io import bids_names, describe_dataset, provenance, sidecar_of, write_sidecar
 from hetmorph.io.sidecar import sha256_of
 from hetmorph.version import __version__
 
@@ -35,7 +35,7 @@ def test_the_hash_of_a_folder_sees_names_and_contents(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("a.nii.gz", "a.json"), ("a.b.h5", "a.b.json"), ("out/warp.npz", "out/warp.json"), ("plain", "plain.json")],
+    [("a.nii.gz", "a.json"), ("a.b.h5", "a.b.h5.json"), ("out/warp.nii", "out/warp.json"), ("plain", "plain.json")],
 )
 def test_the_sidecar_lies_beside(name, expected):
     assert sidecar_of(name).as_posix() == expected
@@ -67,3 +67,16 @@ def test_a_space_entity_of_the_moving_image_is_not_repeated():
 def test_bad_labels_are_refused(labels):
     with pytest.raises(ValueError, match="label"):
         bids_names("a.nii", *labels)
+
+
+def test_a_folder_becomes_a_data_set_once(tmp_path):
+    path = describe_dataset(tmp_path / "derivatives")
+    stored = json.loads(path.read_text())
+    assert path.name == "dataset_description.json" and stored["DatasetType"] == "derivative"
+    assert (
+        stored["Name"]
+        and stored["BIDSVersion"]
+        and stored["GeneratedBy"] == [{"Name": "hetmorph", "Version": __version__}]
+    )
+    path.write_text("{}")
+    assert describe_dataset(tmp_path / "derivatives") is None and path.read_text() == "{}"

@@ -158,7 +158,7 @@ def test_the_sidecar_says_frame_and_unit(tmp_path, rng):
     assert stored["transform"]["frame"] == "LPS" and stored["transform"]["unit"] == "mm"
     np.testing.assert_allclose(stored["transform"]["affine_ras_mm"], transform.grid.affine)
     write_transform(tmp_path / "warp.npz", transform, "voxelmorph", provenance={})
-    assert json.loads((tmp_path / "warp.json").read_text())["transform"]["unit"] == "voxel"
+    assert json.loads((tmp_path / "warp.npz.json").read_text())["transform"]["unit"] == "voxel"
 
 
 def broken(tmp_path, rng, change):
@@ -317,3 +317,21 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, rng, suffix):
         with pytest.raises(OSError):
             write_transform(locked / f"warp{suffix}", transform, format)
         assert list(locked.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.ones((8, 7, 2), np.float32), "an image of two slices"),
+        (np.ones((8, 7, 6, 3), np.int16), "a sequence of three frames"),
+        (np.full((8, 7, 6, 3), 300.0, np.float32), "a sequence of three frames"),
+    ],
+)
+def test_two_slices_or_three_frames_are_not_taken_for_a_transform(tmp_path, array, message):
+    """Unless its format is given; hetmorph's own files are known by their description."""
+    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii.gz")
+    with pytest.raises(DataError, match=f"{message}.*--format voxelmorph"):
+        read_transform(tmp_path / "a.nii.gz")
+    transform = read_transform(tmp_path / "a.nii.gz", format="voxelmorph")
+    write_transform(tmp_path / "b.nii.gz", transform, "voxelmorph")
+    assert read_transform(tmp_path / "b.nii.gz").grid.same(transform.grid)

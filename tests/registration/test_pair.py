@@ -7,7 +7,7 @@ import pytest
 
 from hetmorph.evaluation import Prediction
 from hetmorph.evaluation.predictor import Predictor
-from hetmorph.io import DataError, Grid, Transform, warp_image
+from hetmorph.io import DataError, DataWarning, Grid, Transform, warp_image
 from hetmorph.registration import jacobian, model_pair, register
 from hetmorph.uncertainty import UncertaintyMap
 from tests import anatomy, reference
@@ -92,7 +92,8 @@ def test_constant_images_are_black():
     grid = GRIDS_3D["plain"]
     fixed = anatomy.image(grid)
     model = Constant([0, 0, 0.0])
-    result = register(dataclasses.replace(fixed, array=np.full(grid.shape, 7, np.int16)), fixed, model)
+    with pytest.warns(DataWarning, match="the moving image is constant"):
+        result = register(dataclasses.replace(fixed, array=np.full(grid.shape, 7, np.int16)), fixed, model)
     assert np.all(model.seen[0][0] == 0) and np.all(result.moved == 7)
 
 

@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -13,10 +15,17 @@ def voxels(shape):
 
 
 def least_determinant(u):
-    """Smallest det(I + ∇u) over the cells, from differences of their edges: u is linear along them."""
-    ndims = u.shape[-1]
-    jacobian = np.stack([np.stack(np.gradient(u[..., i]), -1) for i in range(ndims)], -2) + np.eye(ndims)
-    return np.linalg.det(jacobian).min()
+    """Of y + u(y), u linear between voxels: in each cell and at each of its corners."""
+    n, lowest = u.shape[-1], np.inf
+    for corner in product((0, 1), repeat=n):
+        columns = []
+        for axis in range(n):
+            low = [slice(c, size - 1 + c) for c, size in zip(corner, u.shape, strict=False)]
+            high = [*low]
+            low[axis], high[axis] = slice(0, -1), slice(1, None)
+            columns.append(u[tuple(high)] - u[tuple(low)])
+        lowest = min(lowest, np.linalg.det(np.stack(columns, -1) + np.eye(n)).min())
+    return lowest
 
 
 def image_of(u, points):
@@ -41,12 +50,12 @@ def shear():
 
 
 def nearly_folding(seed, shape, sigma):
-    """A smooth random field scaled until its smallest determinant is just above 0."""
+    """A random field scaled until its smallest determinant is just above 0."""
     u = reference.smooth_field(np.random.default_rng(seed), shape, 1.0, sigma).astype(float)
     low, high = 0.0, 40.0
     for _ in range(30):
         middle = (low + high) / 2
-        low, high = (middle, high) if least_determinant(middle * u) > 0.05 else (low, middle)
+        low, high = (middle, high) if least_determinant(middle * u) > 1e-3 else (low, middle)
     return low * u
 
 
@@ -55,6 +64,8 @@ CASES = {
     "shear": shear(),
     **{f"2-D {seed}": nearly_folding(seed, (64, 56), 4) for seed in range(4)},
     **{f"3-D {seed}": nearly_folding(seed, (24, 28, 20), 3) for seed in range(2)},
+    "2-D rough": nearly_folding(0, (30, 34), 1),
+    "3-D rough": nearly_folding(0, (14, 16, 12), 1),
 }
 
 
@@ -67,6 +78,18 @@ def test_where_nothing_folds_every_voxel_is_found(name):
     found = preimages(u, targets)
     assert found.residual.max() < VOXELS
     assert np.abs(image_of(u, found.points) - targets).max() < VOXELS
+
+
+@pytest.mark.parametrize("degrees", [30, 100, 179])
+def test_a_turn_comes_back_within_the_grid(rng, degrees):
+    """Beyond the grid, where the edges go on as translations, other points are taken there, too."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    turn, centre = np.array([[c, s], [-s, c]]), np.array([14.5, 16.5])
+    index = voxels((30, 34)) - centre
+    start = rng.uniform(0, [29, 33], (500, 2))
+    found = preimages(index @ turn - index, (start - centre) @ turn + centre)
+    np.testing.assert_allclose(found.points, start, atol=1e-6)
+    assert found.residual.max() < 1e-9
 
 
 def test_the_fixed_point_iteration_of_before_fails_on_a_steep_map():

@@ -134,7 +134,7 @@ def test_noise_gives_the_spread_it_causes(images):
 
 def test_an_ensemble_is_the_spread_of_its_answers(plain, images):
     others = [lambda a, b, k=k: np.full((*SHAPE, 2), k) for k in (1.0, 4.0)]
-    result = estimate("ensemble", [plain, *others], *images, **SILENT)
+    result = estimate("ensemble", (model for model in [plain, *others]), *images, **SILENT)  # read once
     answers = np.stack([wrap(model)(*images).displacement for model in (plain, *others)])
     np.testing.assert_allclose(result.variances, np.var(answers, axis=0, ddof=1), rtol=1e-4)
     np.testing.assert_allclose(result.mean, answers.mean(0), atol=1e-5)

@@ -1,0 +1,71 @@
+"""Registers hetmorph's Keras classes as soon as Keras is imported, by whomever.
+
+Keras finds the class of a saved model only after it was registered, so that `import hetmorph, keras;
+keras.saving.load_model(…)` needs them all. What needs no Keras, such as reading a file or printing a help, must not
+wait seconds for it. So `import hetmorph` imports nothing, but watches for the end of the import of Keras.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+
+# compat first: it says what to do where the wrong voxelmorph or Keras is installed
+HOLDERS = ("hetmorph.compat", "hetmorph.layers", "hetmorph.losses", "hetmorph.steps", "hetmorph.networks")
+
+
+def register_with_keras() -> None:
+    """Register the classes now, if Keras is imported, else once it is. Nothing of Keras is changed."""
+    if "keras" in sys.modules:
+        _register()
+    else:
+        sys.meta_path.insert(0, _Watch())
+
+
+def _register() -> None:
+    try:
+        for holder in HOLDERS:
+            importlib.import_module(holder)
+    except ImportError as error:  # whoever imports Keras may not want hetmorph's models; who does is told again
+        warnings.warn(f"hetmorph's classes are not registered with Keras: {error}", RuntimeWarning, stacklevel=2)
+
+
+class _Watch(MetaPathFinder):
+    """Acts when the outermost of the imports under way has ended.
+
+    TensorFlow imports Keras, and so do parts of hetmorph, before they are complete themselves: to import the classes in
+    the middle of that would go round in a circle.
+    """
+
+    def __init__(self) -> None:
+        self.under_way = 0
+
+    def find_spec(self, name, path=None, target=None) -> ModuleSpec | None:
+        """The spec that the other finders give, of a module that may import Keras; None of every other module."""
+        if name not in ("keras", "tensorflow") and name.rpartition(".")[0] != "hetmorph":
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
+        if spec is not None and spec.loader is not None:
+            self._follow(spec.loader)
+        return spec
+
+    def _follow(self, loader) -> None:
+        """Notice when the module has been executed."""
+        execute = loader.exec_module
+
+        def exec_module(module) -> None:
+            del loader.exec_module  # as it was: the class's own
+            self.under_way += 1
+            try:
+                execute(module)
+            finally:
+                self.under_way -= 1
+            if not self.under_way and "keras" in sys.modules and self in sys.meta_path:
+                sys.meta_path.remove(self)
+                _register()
+
+        loader.exec_module = exec_module
