@@ -20,7 +20,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone without `pip install -e .`
 
-from training import quiet  # noqa: E402, F401, I001
+from hetmorph.cli.quiet import import_tensorflow  # noqa: E402, I001
+
+import_tensorflow()
 
 from hetmorph.evaluation import compare_runs, read_cases  # noqa: E402
 

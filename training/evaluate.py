@@ -5,9 +5,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone without `pip install -e .`
 
-from training import quiet  # noqa: E402, F401, I001
-
-from hetmorph.cli.evaluate import main  # noqa: E402
+from hetmorph.cli.forward import run  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("evaluate", sys.argv[1:], "evaluate.py"))

@@ -29,6 +29,7 @@ class FileVerb(click.Command):
 
 def import_tensorflow() -> None:
     """Import TensorFlow; the notes that its libraries write before their log level counts are dropped."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _silent():
         import tensorflow  # noqa: F401
 

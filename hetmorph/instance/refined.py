@@ -146,7 +146,7 @@ class Refined(Predictor):
         *coarser, whole = resolutions(pair[0].shape[1:-1])
         finest = Search(self._field(tuple(pair[0].shape[1:-1]), resting), pair)
         finest.problem.restart()
-        if finest.evaluate()[0] <= _NOTHING:
+        if abs(finest.evaluate()[0]) <= _NOTHING:
             return finest
         velocity, before = None, None
         for factor in (*coarser, whole):
@@ -172,7 +172,7 @@ class Refined(Predictor):
         if search.best is None:
             raise ValueError("the loss of the model's own answer is not finite: nothing to optimise")
         if lowest >= first:
-            if len(search.losses) > 2 and first > _NOTHING:
+            if len(search.losses) > 2 and abs(first) > _NOTHING:
                 _warn(f"found nothing better than the model's own answer (loss {first:.4f}), which is kept")
             return start, first
         allowed, folds = _folds(start) + _MORE_FOLDS, _folds(search.best)

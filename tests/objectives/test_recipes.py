@@ -67,8 +67,9 @@ def mutual_information(fixed, moved, bins):
     """Of soft histograms, as VoxelMorph defines them: no voxel's bins are scaled to a sum of 1."""
 
     def in_bins(image):
-        centres = np.linspace(image.min(), image.max(), bins)
-        return np.exp(-2 * (bins - 1) ** 2 * (image.reshape(len(image), -1, 1) - centres) ** 2)
+        voxels = image.reshape(len(image), -1, 1)
+        centres = np.linspace(voxels.min(1), voxels.max(1), bins, axis=-1)  # each image has its own
+        return np.exp(-2 * (bins - 1) ** 2 * (voxels - centres) ** 2)
 
     def shares(counts):
         return counts / counts.sum((1, 2), keepdims=True)
