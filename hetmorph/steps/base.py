@@ -45,11 +45,21 @@ class Step(keras.layers.Layer):
 
 
 def displacement_on(transform: Transform, image) -> tf.Tensor:
-    """φ(x) − x at the voxels of an image `[B, *S, C]`, whose sizes may be unknown, `[B, *S, N]` float32."""
+    """φ(x) − x at the voxels of an image, `[B, *S, N]` float32.
+
+    Args:
+        transform: φ.
+        image: `[B, *S, C]`, whose sizes may be unknown.
+    """
     u = tf.cast(transform.displacement(tuple(spatial_shape(image))), tf.float32)
     return tf.broadcast_to(u, tf.concat([tf.shape(image)[:1], tf.shape(u)[1:]], axis=0))
 
 
 def moved_by(transform: Transform, image) -> tf.Tensor:
-    """An image `[B, *S, C]` pulled through a transform onto its own grid: moved(x) = image(φ(x))."""
+    """An image pulled through a transform onto its own grid: moved(x) = image(φ(x)).
+
+    Args:
+        transform: φ.
+        image: `[B, *S, C]`.
+    """
     return warp(image, displacement_on(transform, image))

@@ -30,7 +30,11 @@ def as_points(points, *others):
 
 
 def voxels(shape: Sequence):
-    """Coordinates of every voxel of a grid, `[1, *shape, N]` float64; a float32 tensor where sizes are tensors."""
+    """Coordinates of every voxel of a grid, `[1, *shape, N]` float64; a float32 tensor where sizes are tensors.
+
+    Args:
+        shape: sizes of the grid.
+    """
     if is_tensor(*shape):
         tf = sys.modules["tensorflow"]
         return tf.stack(tf.meshgrid(*(tf.range(tf.cast(n, tf.float32)) for n in shape), indexing="ij"), -1)[None]
