@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 SHIPPED = "acdc_vxm_het"
-INSTANCE_LAMBDA = 1.0
+INSTANCE_LAMBDA = 0.3
 INSTANCE_LAMBDA_SQUARES = 0.01  # of mean squares, which are small numbers
 CARD = "model.json"
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -28,12 +28,14 @@ class Outcome:
         folds: percent of the voxels of the fixed image, det ≤ 0.
         optimised: of an answer that was optimised on the pair: loss, similarity and percent of folds by their names.
         dice: of each label on the fixed grid, undeformed and registered.
+        dice_of_model: of each label, by the model's own answer; empty if that moves nothing or was not optimised.
     """
 
     similarity: tuple[float, float]
     folds: float
     optimised: dict[str, tuple[float, float]] = field(default_factory=dict)
     dice: dict[int, tuple[float, float]] = field(default_factory=dict)
+    dice_of_model: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, result: Registration, fixed: Image, labels: Image | None, target: Image | None) -> Outcome:
@@ -46,11 +48,14 @@ class Outcome:
             target: labels of the fixed image, or None.
         """
         after = _similarity(result, result.prediction.moved)
+        scored = labels is not None and target is not None
+        undeformed, registered, start = _dice(result, fixed, labels, target) if scored else ({}, {}, {})
         return cls(
             similarity=(_similarity(result, result.seen[0]), after),
             folds=100 * float(np.mean(jacobian(result.transform) <= 0)),
             optimised=_optimised(result, after) if result.refinements else {},
-            dice={} if labels is None or target is None else _dice(result, fixed, labels, target),
+            dice={label: (undeformed[label], registered[label]) for label in registered},
+            dice_of_model=start,
         )
 
     @property
@@ -66,11 +71,17 @@ class Outcome:
         if self.optimised:
             parts = (f"{name} {before:.4f} to {after:.4f}" for name, (before, after) in self.optimised.items())
             yield f"optimised on this pair, from the model's own answer on: {', '.join(parts)}"
-        for label, (before, after) in self.dice.items():
-            yield f"Dice of label {label}: {before:.3f} undeformed, {after:.3f} registered"
+        for label in self.dice:
+            yield self._dice_line(f" of label {label}", [label])
         if len(self.dice) > 1:
-            before, after = np.mean(list(self.dice.values()), 0)
-            yield f"Dice, mean: {before:.3f} undeformed, {after:.3f} registered"
+            yield self._dice_line(", mean", list(self.dice))
+
+    def _dice_line(self, of: str, labels: list[int]) -> str:
+        before, after = np.mean([self.dice[label] for label in labels], 0)
+        alone = ""
+        if self.dice_of_model:
+            alone = f"{np.mean([self.dice_of_model[label] for label in labels]):.3f} by the model alone, "
+        return f"Dice{of}: {before:.3f} undeformed, {alone}{after:.3f} registered"
 
     def doubts(self) -> Iterator[str]:
         """Sentences on what looks wrong."""
@@ -85,6 +96,11 @@ class Outcome:
         worse = [f"{label}: {a:.3f} to {b:.3f}" for label, (a, b) in self.dice.items() if b < a]
         if worse:
             yield f"Dice is lower than undeformed (label {', '.join(worse)})"
+        if self.dice_of_model:
+            scores = [(a, self.dice[label][1]) for label, a in self.dice_of_model.items()]
+            alone, after = np.mean(scores, 0)
+            if after < alone:
+                yield f"the optimisation lowered the mean Dice from {alone:.3f}, of the model alone, to {after:.3f}"
 
 
 @contextmanager
@@ -122,11 +138,15 @@ def _optimised(result: Registration, after: float) -> dict[str, tuple[float, flo
     return {"loss": tuple(loss), "similarity": (_similarity(result, moved), after), "folds in percent": tuple(folds)}
 
 
-def _dice(result: Registration, fixed: Image, labels: Image, target: Image) -> dict[int, tuple[float, float]]:
+def _dice(result: Registration, fixed: Image, labels: Image, target: Image) -> tuple[dict[int, float], ...]:
+    """Of each label: undeformed, registered, and by the model alone if that moves anything and was optimised."""
     there, undeformed = (
         resample(image.array, matched_grid(image, fixed), fixed.grid, "nearest", through=through)
         for image, through in ((target, None), (labels, result.initial))
     )
-    moved = result.labels(labels, fixed)
+    ways = [undeformed, result.labels(labels, fixed)]
+    if any(part.start.displacement.any() for part in result.refinements):
+        ways.append(result.labels(labels, fixed, start=True))
     values = [int(value) for value in np.unique(there) if value != 0]
-    return {value: tuple(dice(there == value, one == value) for one in (undeformed, moved)) for value in values}
+    scores = [{value: dice(there == value, way == value) for value in values} for way in ways]
+    return (*scores, {})[:3]

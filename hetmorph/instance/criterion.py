@@ -9,7 +9,7 @@ from hetmorph.losses.voxelwise import voxelwise_loss
 from hetmorph.ops import fields
 from hetmorph.ops.correlation import local_correlation
 
-_WINDOW = {2: 9, 3: 7}
+_WINDOW = {2: 15, 3: 7}
 _OF_AXIS = 4  # a window takes at most this part of an axis: stacks have few slices
 _HALF_RESOLUTION = 2  # the factor on ‖∇u‖² of training at half resolution
 _LEAST_VOLUME = 0.1
@@ -21,7 +21,7 @@ def window_of(shape: Sequence[int], side: int | None = None) -> list[int]:
 
     Args:
         shape: spatial sizes.
-        side: voxels, an even one gets one more; None takes 9 in 2-D and 7 in 3-D. An axis gets a quarter of its voxels
+        side: voxels, an even one gets one more; None takes 15 in 2-D and 7 in 3-D. An axis gets a quarter of its voxels
             at most.
     """
     side = _WINDOW.get(len(shape), 9) if side is None else side

@@ -62,7 +62,7 @@ class Refined(Predictor):
             are left); it stops earlier where the loss no longer falls by 10⁻⁵ of itself. A network sees the last only.
         of: "field", or "network" for the weights of a copy of it; the model itself stays as it is.
         loss: image loss `(fixed, moved) → loss`; None takes `LocalCorrelation`.
-        smoothness: λ; about 1 for local correlation, 0.01 for mean squares.
+        smoothness: λ; about 0.3 for local correlation, 0.01 for mean squares.
         optimizer: "lbfgs", or "adam" with `learning_rate`.
         learning_rate: of Adam: voxels per step for a field (about 0.1), weight per step for a network (about 1e-4).
         weighted: weight the voxels of the loss as the heteroscedastic model does.
@@ -81,7 +81,7 @@ class Refined(Predictor):
         iterations: int = 50,
         of: str = "field",
         loss: Callable | None = None,
-        smoothness: float = 1.0,
+        smoothness: float = 0.3,
         optimizer: str = "lbfgs",
         learning_rate: float = 0.1,
         weighted: bool = False,
@@ -141,9 +141,13 @@ class Refined(Predictor):
         return search
 
     def _of_field(self, pair: tuple) -> Search:
-        """From coarse to fine, each resolution from the velocity of the one before."""
+        """From coarse to fine, each resolution from the velocity of the one before.
+
+        A model has found the large motion already: from its answer the coarse resolutions, which know less than it did,
+        lead away (on hearts, Dice .755 against .763 with the finest alone, docs/command-line.md).
+        """
         resting = not np.any(pair[3])
-        *coarser, whole = resolutions(pair[0].shape[1:-1])
+        *coarser, whole = resolutions(pair[0].shape[1:-1]) if resting else resolutions(pair[0].shape[1:-1])[-1:]
         finest = Search(self._field(tuple(pair[0].shape[1:-1]), resting), pair)
         finest.problem.restart()
         if abs(finest.evaluate()[0]) <= _NOTHING:

@@ -106,7 +106,7 @@ def check_meant(path: Path, nifti: nib.Nifti1Image, array: np.ndarray) -> None:
         what = "an image of two slices" if array.ndim == 3 else "a sequence of three frames"
         raise DataError(
             f"{path}: expected displacements, received {array.shape}, which may be {what}; if they are displacements "
-            "in voxels, give their format (--format voxelmorph or learn2reg)."
+            "in voxels, say that their format is voxelmorph or learn2reg."
         )
 
 

@@ -49,6 +49,7 @@ class Registration:
         by_slice: whether the model saw slices along the last axis of `grid`, one by one.
         refinements: `instance.Refinement` of the pair, or of each slice, if the model optimises; else empty.
         initial: what the moving image went through before the model saw it, a part of `transform`; None for nothing.
+        start: then, the transform of the model's own answer; else None.
     """
 
     transform: Transform
@@ -63,6 +64,7 @@ class Registration:
     by_slice: bool = False
     refinements: tuple = ()
     initial: Transform | Chain | None = None
+    start: Transform | None = None
 
     def inverse(self) -> Inverse:
         """From the moving image to the fixed one, on the grid of the moving image; see `io.inverse`.
@@ -76,9 +78,16 @@ class Registration:
         own = Transform(self.prediction.displacement, self.grid).on(fixed)
         return inverse(Chain([own, self.initial], fixed), self.moving)
 
-    def labels(self, labels: Image, fixed: Image, method: str = "linear") -> np.ndarray:
-        """Labels of the moving image on the grid of the fixed one; their grid may be another than the image's."""
-        return warp_labels(self.transform, labels.array, matched_grid(labels, fixed), method)
+    def labels(self, labels: Image, fixed: Image, method: str = "linear", start: bool = False) -> np.ndarray:
+        """Labels of the moving image on the grid of the fixed one; their grid may be another than the image's.
+
+        Args:
+            labels: of the moving image.
+            fixed: the fixed image.
+            method: see `io.warp_labels`.
+            start: through the model's own answer, where it was optimised.
+        """
+        return warp_labels(self.start if start else self.transform, labels.array, matched_grid(labels, fixed), method)
 
 
 def register(
@@ -129,6 +138,7 @@ def register(
     transform = Transform(displacement, grid).on(fixed.grid)
     if initial is not None:
         transform = Chain([transform, initial], fixed.grid).transform
+    refinements = tuple(one.refinement for one in predictions if one.refinement is not None)
     return Registration(
         transform=transform,
         moved=warp_image(transform, moving.array, own),
@@ -139,7 +149,8 @@ def register(
         initial=initial,
         variance=None if log_variance is None else _on_fixed(np.exp(log_variance), grid, fixed.grid),
         by_slice=slices,
-        refinements=tuple(one.refinement for one in predictions if one.refinement is not None),
+        refinements=refinements,
+        start=_start(refinements, grid, fixed.grid, slices) if refinements else None,
         **({} if estimate is None else _uncertainty(estimate, predictor, seen, grid, fixed, slices)),
     )
 
@@ -258,6 +269,12 @@ def _joined(slices: list[Prediction]) -> Prediction:
 
     others = {name: stacked(name) for name in ("moved", "log_variance", "weight")}
     return Prediction(from_slices([prediction.displacement for prediction in slices]), **others)
+
+
+def _start(refinements: tuple, grid: Grid, fixed: Grid, slices: bool) -> Transform:
+    """The transform before the optimisation, on the fixed grid."""
+    displacements = [one.start.displacement for one in refinements]
+    return Transform(from_slices(displacements) if slices else displacements[0], grid).on(fixed)
 
 
 def _uncertainty(estimate: Callable, predictor: Predictor, seen, grid: Grid, fixed: Image, slices: bool) -> dict:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hetmorph.cli import evaluate, train
+from hetmorph.cli import calibrate, evaluate, train
 from hetmorph.cli.main import cli
 from training import compare, uncertainty
 
@@ -21,14 +21,16 @@ SCRIPTS = {"compare": compare, "uncertainty.py": uncertainty}
 SHOWN_BY = {"data": {"train", "evaluate"}}
 GROUP = {"--help", "--debug"}
 # Messages on combinations of options that `register` alone has, in what the other verbs share with it.
-OF_REGISTER = {("job", "Job"), ("job", "_result")}
+OF_REGISTER = {("job", "Job"), ("job", "_result"), ("job", "Settings"), ("job", "_transform")}
+OF_REGISTER |= {("calibrations", "calibration_of"), ("options", "calibration")}
 OTHERS = {"serving/deploy.py"}  # flags of tensorflow_model_server and docker
 
 
 def options(verb):
     """Flags of a verb or script."""
-    if verb in ("train", "evaluate") or verb in SCRIPTS:
-        module = {"train": train, "evaluate": evaluate}.get(verb) or SCRIPTS[verb]
+    forwarded = {"train": train, "evaluate": evaluate, "calibrate": calibrate}
+    if verb in forwarded or verb in SCRIPTS:
+        module = forwarded.get(verb) or SCRIPTS[verb]
         return parsed(module)
     return {flag for param in cli.commands[verb].params for flag in param.opts} | GROUP
 

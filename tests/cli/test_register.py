@@ -390,6 +390,15 @@ def test_it_says_when_the_result_is_worse(hetmorph, stack, tmp_path):
     assert "no model.json beside it says for what it was made" in done.stdout
 
 
+def test_it_says_when_the_optimisation_lowers_the_dice_of_the_model(hetmorph, stack, models):
+    """The labels to reach are those of the model's own answer: whatever is optimised leads away from them."""
+    register(hetmorph, stack, models["het2d"], results=("labels-out",))
+    labels = ("--labels-moving", stack / "l.nii.gz", "--labels-fixed", stack / "labels-out.nii.gz")
+    done = register(hetmorph, stack, models["het2d"], *labels, "--instance-optimise", 20)
+    assert re.search(r"Dice, mean: \S+ undeformed, 1.000 by the model alone, 0\.\d+ registered", done.stdout)
+    assert "the optimisation lowered the mean Dice from 1.000, of the model alone, to 0." in done.stderr
+
+
 def test_every_shipped_model_says_for_what_it_is_and_a_broken_card_is_named(tmp_path):
     from hetmorph.cli.models import described
 

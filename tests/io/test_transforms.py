@@ -330,7 +330,7 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, rng, suffix):
 def test_two_slices_or_three_frames_are_not_taken_for_a_transform(tmp_path, array, message):
     """Unless its format is given; hetmorph's own files are known by their description."""
     nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii.gz")
-    with pytest.raises(DataError, match=f"{message}.*--format voxelmorph"):
+    with pytest.raises(DataError, match=f"{message}.*format is voxelmorph"):
         read_transform(tmp_path / "a.nii.gz")
     transform = read_transform(tmp_path / "a.nii.gz", format="voxelmorph")
     write_transform(tmp_path / "b.nii.gz", transform, "voxelmorph")
