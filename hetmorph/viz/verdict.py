@@ -72,8 +72,8 @@ def _unlike(shape, score: float, where: str, calibration) -> str:
     own, known = (" × ".join(map(str, sizes)) for sizes in (shape, calibration.about["largest"]))
     return (
         f"The calibration is of images of up to {known} voxels: the limits of their means do not hold for one of "
-        f"{own}. Let the model see the part round the organ, by a mask. The mean bound of the error over the {where} is "
-        f"{score:.2f} voxels."
+        f"{own}. Let the model see the part round the organ, by a mask. The mean bound of the error over the {where} "
+        f"is {score:.2f} voxels."
     )
 
 
