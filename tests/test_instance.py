@@ -76,7 +76,12 @@ def test_a_smooth_warp_of_several_voxels_is_undone_by_the_defaults(rng, shape):
 
 def test_a_stack_of_few_slices(rng):
     """Windows and resolutions fit each axis; a single slice is a 2-D image."""
-    assert window_of((64, 64)) == [9, 9] and window_of((64, 64, 10)) == [7, 7, 3] and window_of((64, 64, 1), 8)[2] == 1
+    assert (
+        window_of((64, 64)) == [15, 15]
+        and window_of((36, 36)) == [9, 9]
+        and window_of((64, 64, 10)) == [7, 7, 3]
+        and window_of((64, 64, 1), 8)[2] == 1
+    )
     moving = smooth(rng, (24, 22, 3), (1.5, 1.5, 0.5))
     for count in (3, 1):
         pair = moving[..., :count], shifted(moving, 2)[..., :count]

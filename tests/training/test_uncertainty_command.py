@@ -17,7 +17,6 @@ from hetmorph.networks import HetVxmDense
 from hetmorph.uncertainty import Calibration
 from training import uncertainty
 
-pytestmark = pytest.mark.usefixtures("eager")
 REPOSITORY = Path(__file__).resolve().parents[2]
 FEATURES = [[4, 4], [4, 4]]
 PHANTOM = ["--data", "phantom", "--size", "32", "32"]
