@@ -22,7 +22,6 @@ __all__ = [
     "compat",
     "config",
     "data",
-    "default_unet_features",
     "evaluation",
     "generators",
     "instance",
