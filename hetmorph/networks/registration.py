@@ -46,13 +46,6 @@ class Registration(RegistrationModel):
         """The step that is trained."""
         return self.references.step
 
-    def with_shape(self, inshape, **arguments):
-        """The same step, with the same weights, for images of another size."""
-        config = self.get_config()
-        copy = type(self).from_config({**config, "inshape": tuple(inshape), **arguments})
-        copy.set_weights(self.get_weights())
-        return copy
-
 
 def velocity_network(inshape, spacing: int = 1, name: str = "velocity", **kwargs) -> keras.Model:
     """The U-Net of `VxmDense` from `[moving, fixed]` to its velocity, for steps.

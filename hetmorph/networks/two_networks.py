@@ -12,7 +12,7 @@ from hetmorph.losses.voxelwise import voxelwise_loss
 from hetmorph.networks.variance import variance_network
 from hetmorph.objectives import Phase, phase
 from hetmorph.ops import fields
-from hetmorph.training import Play, Player, global_mean
+from hetmorph.training import Play, Player, global_mean, replicas
 
 
 class View(NamedTuple):
@@ -224,7 +224,7 @@ class TwoNetworks:
         self.folds_tracker.update_state(100 * tf.reduce_mean(tf.cast(folds, tf.float32)))
         self.weight_tracker.update_state(tf.add_n([tf.reduce_mean(w) for w in weights]) / len(weights))
         for tracker, value in ((self.image_loss_tracker, image_loss), (self.smoothness_tracker, smoothness)):
-            tracker.update_state(value * tf.distribute.get_strategy().num_replicas_in_sync)
+            tracker.update_state(value * replicas())
         return loss
 
     def _variance_loss(self, play: Play, training: bool) -> tf.Tensor:
@@ -235,14 +235,13 @@ class TwoNetworks:
             for view, log_variance, weight in zip(registered.views, registered.log_variances, of_samples, strict=False)
         ]
         loss = tf.add_n(losses) / len(losses)
-        self.variance_loss_tracker.update_state(loss * tf.distribute.get_strategy().num_replicas_in_sync)
+        self.variance_loss_tracker.update_state(loss * replicas())
         return loss + self._further_losses([self.variance_network])
 
     def _further_losses(self, layers: list, added: list = ()) -> tf.Tensor:
         """Regularisers and what layers added, of one of the networks."""
         values = [*(keras.ops.mean(loss) for loss in added), *(loss for layer in layers for loss in layer.losses)]
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return tf.add_n([tf.cast(tf.reduce_sum(v), tf.float32) for v in values]) / replicas if values else 0.0
+        return tf.add_n([tf.cast(tf.reduce_sum(v), tf.float32) for v in values]) / replicas() if values else 0.0
 
     def _voxel_weights(self, registered: Registered) -> list[tf.Tensor]:
         views = registered.views

@@ -71,8 +71,7 @@ class Trained:
 
     def note_loss(self, loss: tf.Tensor, play: Play) -> None:
         """Take a loss, divided by the number of replicas, into the running mean that `fit` shows as "loss"."""
-        whole = loss * tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
-        self._loss_tracker.update_state(whole, sample_weight=tf.shape(tf.nest.flatten(play.x)[0])[0])
+        self._loss_tracker.update_state(loss * replicas(), sample_weight=tf.shape(tf.nest.flatten(play.x)[0])[0])
 
     @compiled_kernels()
     def train_step(self, data):
@@ -108,6 +107,11 @@ def _move(player: Player, tape: tf.GradientTape, loss: tf.Tensor) -> None:
     player.optimizer.apply(tape.gradient(loss, player.variables), player.variables)
 
 
+def replicas() -> int:
+    """How many replicas train together; a loss times this is told as it would be by one."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
 def global_mean(values: tf.Tensor, sample_weight=None) -> tf.Tensor:
     """Mean over the global batch of one number per sample, as this replica's share of it.
 
@@ -120,4 +124,4 @@ def global_mean(values: tf.Tensor, sample_weight=None) -> tf.Tensor:
     """
     if sample_weight is not None:
         values = values * tf.reshape(tf.cast(sample_weight, values.dtype), [-1])
-    return tf.reduce_mean(values) / tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, values.dtype)
+    return tf.reduce_mean(values) / replicas()

@@ -10,9 +10,8 @@ from scipy import ndimage
 
 METHODS = ("linear", "nearest", "cubic", "sinc")
 _RADIUS = 5  # of the window of the sinc, voxels, as of SimpleITK
-_TOGETHER = (
-    2**13
-)  # points of which the sinc's neighbours are gathered at once: they shall stay in the processor's cache
+# Points of which the sinc's neighbours are gathered at once: they shall stay in the processor's cache.
+_TOGETHER = 2**13
 _SNAP = 1e-6  # voxels; what is an edge must not depend on the rounding of affines in float32
 
 
