@@ -4,6 +4,7 @@ import contextlib
 import functools
 import inspect
 import warnings
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -14,7 +15,9 @@ from hetmorph.generators import for_keras
 from hetmorph.networks import hdf5
 from hetmorph.ops.warp import warp
 from hetmorph.ops.xla import compiled_kernels
-from hetmorph.training import Trained
+from hetmorph.steps import Registered
+from hetmorph.training import Play, Trained, global_mean, replicas
+from hetmorph.transforms import Displacement
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
@@ -224,6 +227,105 @@ class RegistrationModel(LoadableModel):
     """
 
     pre_registered = 0.0
+
+    def compile(self, *args, terms: Sequence = (), **kwargs):
+        """As `keras.Model.compile`, with terms besides the losses of the outputs.
+
+        Args:
+            args: of `keras.Model.compile`.
+            terms: what else is minimised, `hetmorph.objectives.Term`s of the registered pair; with them `loss` may be
+                left out.
+            kwargs: of `keras.Model.compile`.
+        """
+        super().compile(*args, **kwargs)
+        self.references.terms = list(terms)
+        self.references.term_trackers = [keras.metrics.Mean(name=term.name) for term in terms]
+
+    @property
+    def terms(self) -> list:
+        """What is minimised besides the losses of the outputs."""
+        return getattr(self.references, "terms", [])
+
+    @property
+    def metrics(self):
+        """The running means of the terms, besides those of every Keras model."""
+        return [*super().metrics, *getattr(getattr(self, "references", None), "term_trackers", [])]
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        return config and {**config, "terms": [keras.saving.serialize_keras_object(term) for term in self.terms]}
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if getattr(self, "optimizer", None) is not None and self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def compute_loss(self, *args, **kwargs):
+        """As `keras.Model.compute_loss`; 0 where terms alone are minimised."""
+        if self.terms and self._compile_loss is None:
+            return tf.add_n([tf.reduce_sum(loss) for loss in self.losses] or [tf.zeros([])]) / replicas()
+        return super().compute_loss(*args, **kwargs)
+
+    def further_loss(self, play: Play) -> tf.Tensor:
+        """The terms, and what `add_loss` added."""
+        first = tf.nest.flatten(play.sample_weight)[:1]  # of the images: what weighs nothing there weighs nothing
+        total = tf.add_n([keras.ops.mean(loss) for loss in play.registered.added] or [tf.zeros([])]) / replicas()
+        for term, tracker in zip(self.terms, getattr(self.references, "term_trackers", []), strict=True):
+            value = global_mean(term(play.registered), *first)
+            tracker.update_state(value * replicas())
+            total += term.weight * value
+        return total
+
+    def play(self, x, y, sample_weight, training: bool) -> Play:
+        """Register a batch. `y` may be left out: the images are the target."""
+        registered, outputs = self(x, training=training, record=True)
+        y = self._own_targets(registered) if y is None else y
+        return Play(x, y, sample_weight, outputs, registered)
+
+    def call(self, inputs, training=None, mask=None, record=False):
+        """The outputs; with `record` a `Registered` and the outputs."""
+        return self._recorded(inputs, training) if record else super().call(inputs, training=training, mask=mask)
+
+    def _recorded(self, inputs, training) -> tuple[Registered, list]:
+        made = self._step_model()(inputs if isinstance(inputs, dict) else tf.nest.flatten(inputs), training=training)
+        moved, *rest = outputs = made["outputs"]
+        backward = Displacement(made["backward"]) if "backward" in made else None
+        registered = Registered(
+            made["source"],
+            made["target"],
+            Displacement(made["displacement"]),
+            backward,
+            field=rest[-1] if rest else None,
+            added=made.get("added", ()),
+        )
+        registered.moved = moved
+        if backward is not None:
+            registered.moved_back = rest[0]
+        return registered, outputs
+
+    def _step_model(self) -> keras.Model:
+        """The model with all that its losses look at; made anew where `add_loss` came after it was made."""
+        ref = self.references
+        added = getattr(ref, "added_losses", [])
+        if getattr(ref, "step_model", None) is None or len(ref.step_model.output.get("added", [])) != len(added):
+            outputs = {
+                "outputs": self.outputs,
+                "displacement": ref.pos_flow,
+                "source": ref.source,
+                "target": ref.target,
+            }
+            outputs |= {"added": added} if added else {}
+            outputs |= {"backward": ref.neg_flow} if ref.y_target is not None else {}
+            ref.step_model = keras.Model(self.inputs, outputs)
+        return ref.step_model
+
+    def _own_targets(self, registered: Registered) -> list:
+        """Targets for who gives none: the images themselves, and what a penalty of the field does not look at."""
+        backward = [] if registered.backward is None else [registered.moving]
+        nothing = tf.zeros_like(
+            tf.reduce_sum(registered.fixed, axis=range(1, registered.fixed.shape.rank), keepdims=True)
+        )
+        return [registered.fixed, *backward, nothing]
 
     @compiled_kernels()
     def train_step(self, data):

@@ -1,11 +1,12 @@
 """The model that is trained of a step."""
 
 import keras
+import tensorflow as tf
 
 from hetmorph.networks.base import RegistrationModel, references, store_config_args
 from hetmorph.networks.parts import check_inshape, float32, image_inputs, warped
 from hetmorph.networks.vxm import VxmDense
-from hetmorph.steps import Step
+from hetmorph.steps import Registered, Step, check_direction
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -15,11 +16,17 @@ class Registration(RegistrationModel):
     Args:
         step: from the two images to a transform, see `hetmorph.steps`.
         inshape: spatial size of the images; None entries take any.
+        direction: also register the other way round: "exchange", by the same step with the images exchanged; "inverse",
+            by the inverse of its transform, of steps that have one; None registers one way.
         src_feats, trg_feats: image channels.
         fill_value: value outside the image; None repeats the edge.
         name: name of the model, and prefix of its layers' names.
 
-    Inputs `[source, target]`, each `[B, *S, C]` in [0, 1]. Outputs `[moved source, displacement]`.
+    Inputs `[source, target]`, each `[B, *S, C]` in [0, 1]. Outputs `[moved source, (moved target), displacement]`.
+    While training, `terms` of `compile` see the transforms themselves, between voxels too.
+
+    Raises:
+        ValueError: a direction that the step cannot give, or images of different channels to be exchanged.
 
     Example:
         >>> network = hetmorph.networks.velocity_network((None, None))
@@ -29,22 +36,50 @@ class Registration(RegistrationModel):
     """
 
     @store_config_args
-    def __init__(self, step: Step, inshape, src_feats=1, trg_feats=1, fill_value=None, name="registration"):
+    def __init__(
+        self, step: Step, inshape, direction=None, src_feats=1, trg_feats=1, fill_value=None, name="registration"
+    ):
         inshape = check_inshape(inshape)
+        _check_direction(direction, step, src_feats, trg_feats)
         source, target = image_inputs(inshape, src_feats, trg_feats, name).inputs
-        displacement = step(source, target)
-        moved = warped(source, displacement, fill_value, f"{name}_transformer")
+        there, back = step(source, target, direction=direction), None
+        if direction is not None:
+            there, back = there
+        moved = warped(source, there, fill_value, f"{name}_transformer")
+        moved_back = None if back is None else warped(target, back, fill_value, f"{name}_neg_transformer")
         # Through a layer of its own, so that the output has a name that losses and metrics can be given by.
-        field = float32(keras.layers.Identity, f"{name}_displacement")(displacement)
-        super().__init__(name=name, inputs=[source, target], outputs=[moved, field])
+        field = float32(keras.layers.Identity, f"{name}_displacement")(there)
+        outputs = [moved, field] if back is None else [moved, moved_back, field]
+        super().__init__(name=name, inputs=[source, target], outputs=outputs)
         self.references = references(
-            step=step, source=source, target=target, pos_flow=displacement, neg_flow=None, y_source=moved, y_target=None
+            step=step, source=source, target=target, pos_flow=there, neg_flow=back, y_source=moved, y_target=moved_back
         )
+
+    def _recorded(self, inputs, training) -> tuple[Registered, list]:
+        # By the step itself: its transforms are functions of points, of which the functional model has samples only.
+        arguments = self.config.params
+        moving, fixed = (tf.cast(image, tf.float32) for image in tf.nest.flatten(inputs))
+        forward, backward = self.step.both(moving, fixed, arguments["direction"], training)
+        registered = Registered(moving, fixed, forward, backward, fill_value=arguments["fill_value"])
+        backward = [] if backward is None else [registered.moved_back]
+        return registered, [registered.moved, *backward, registered.displacement]
 
     @property
     def step(self) -> Step:
         """The step that is trained."""
         return self.references.step
+
+
+def _check_direction(direction: str | None, step: Step, src_feats: int, trg_feats: int) -> None:
+    if check_direction(direction) == "inverse" and not step.invertible:
+        raise ValueError(
+            f"expected a step whose transforms have an inverse, received {type(step).__name__} with "
+            "direction='inverse'; direction='exchange' takes any"
+        )
+    if direction == "exchange" and src_feats != trg_feats:
+        raise ValueError(
+            f"images that are exchanged have equal channels, received src_feats={src_feats}, trg_feats={trg_feats}"
+        )
 
 
 def velocity_network(inshape, spacing: int = 1, name: str = "velocity", **kwargs) -> keras.Model:

@@ -1,8 +1,5 @@
 """A registration model with a second network that estimates the noise variance of every voxel."""
 
-import functools
-from typing import NamedTuple
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -12,36 +9,8 @@ from hetmorph.losses.voxelwise import voxelwise_loss
 from hetmorph.networks.variance import variance_network
 from hetmorph.objectives import Phase, phase
 from hetmorph.ops import fields
+from hetmorph.steps import Registered, View
 from hetmorph.training import Play, Player, global_mean, replicas
-
-
-class View(NamedTuple):
-    """One direction of a registration: the moved image is compared with the fixed one."""
-
-    fixed: tf.Tensor
-    moved: tf.Tensor
-    moving: tf.Tensor
-
-
-class Registered:
-    """A batch, registered: what the losses of both networks look at.
-
-    Args:
-        views: one for each direction.
-        field: the field that is kept smooth.
-        displacement: of the first direction, voxels.
-        added: further losses that the model was given by `add_loss`.
-        read_variance: function from a view to its log σ².
-    """
-
-    def __init__(self, views: list[View], field, displacement, added: list, read_variance):
-        self.views, self.field, self.displacement, self.added = views, field, displacement, added
-        self._read_variance = read_variance
-
-    @functools.cached_property
-    def log_variances(self) -> list[tf.Tensor]:
-        """Of each view; computed where they are first asked for, under the tapes that run there."""
-        return [self._read_variance(view) for view in self.views]
 
 
 class TwoNetworks:
@@ -72,7 +41,7 @@ class TwoNetworks:
         self.optional_layers = (self.variance_network.name,)
         ref.objective = objective
         ref.warm_start, ref.variance_pass = warm_start, variance_pass
-        ref.phase, ref.step_model = Phase.JOINT, None
+        ref.phase = Phase.JOINT
         ref.full_model = full_model(self, self.inputs, ref.source, ref.target, ref.pos_flow, ref.y_source)
 
     # -- inference ------------------------------------------------------------------------------------------------
@@ -179,31 +148,16 @@ class TwoNetworks:
         ]
 
     def play(self, x, y, sample_weight, training: bool) -> Play:
-        """Register a batch. `y` may be left out: the images are the target."""
-        y, made = self._targets(x, y), self._step_model()(x, training=training)
-        *moved, field = made["outputs"]
-        fixed, moving = [tf.cast(image, tf.float32) for image in y[:-1]], [made["source"], made["target"]]
-        registered = Registered(
-            [View(*images) for images in zip(fixed, moved, moving, strict=False)],
-            field,
-            made["displacement"],
-            made.get("added", []),
-            lambda view: self._log_variance(view, training),
-        )
-        return Play(x, y, sample_weight, made["outputs"], registered)
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        return super().compute_metrics(x, self._targets(x, y), y_pred, sample_weight)
-
-    def _step_model(self) -> keras.Model:
-        """The model with all that its losses look at; made anew where `add_loss` came after it was made."""
-        ref = self.references
-        added = getattr(ref, "added_losses", [])
-        if ref.step_model is None or len(ref.step_model.output.get("added", [])) != len(added):
-            outputs = {"outputs": self.outputs, "displacement": ref.pos_flow}
-            outputs |= {"source": ref.source, "target": ref.target} | ({"added": added} if added else {})
-            ref.step_model = keras.Model(self.inputs, outputs)
-        return ref.step_model
+        """As every registration model; the record can say the log σ² of each view's residual."""
+        play = super().play(x, y, sample_weight, training)
+        registered = play.registered
+        play.y = play.y if not isinstance(y, dict) else [y.get(name) for name in self.output_names]
+        registered.views = [
+            View(tf.cast(fixed, tf.float32), view.moved, view.moving)
+            for fixed, view in zip(play.y, registered.views, strict=False)
+        ]
+        registered.read_variance = lambda view: self._log_variance(view, training)
+        return play
 
     def _displacement_loss(self, play: Play, training: bool) -> tf.Tensor:
         registered, objective = play.registered, self.references.objective
@@ -217,8 +171,11 @@ class TwoNetworks:
         for view, log_variance, weight, loss, scale, of_samples in parts:
             dissimilarity = tf.cast(loss(view.fixed, view.moved), tf.float32)
             image_loss += scale * global_mean(objective.image_loss(dissimilarity, log_variance, weight), of_samples)
-        smoothness = global_mean(self._field_loss(play.y[-1], registered.field), field_weight)
-        loss = image_loss + self._loss_weights[-1] * smoothness + self._further_losses(super().layers, registered.added)
+        smoothness = tf.zeros([])
+        if self._field_loss is not None:
+            smoothness = global_mean(self._field_loss(play.y[-1], registered.field), field_weight)
+        loss = image_loss + self._loss_weights[-1] * smoothness
+        loss += self._layer_losses(super().layers) + self.further_loss(play)
         self.note_loss(loss, play)
         folds = fields.jacobian_determinant(registered.displacement) <= 0
         self.folds_tracker.update_state(100 * tf.reduce_mean(tf.cast(folds, tf.float32)))
@@ -236,12 +193,12 @@ class TwoNetworks:
         ]
         loss = tf.add_n(losses) / len(losses)
         self.variance_loss_tracker.update_state(loss * replicas())
-        return loss + self._further_losses([self.variance_network])
+        return loss + self._layer_losses([self.variance_network])
 
-    def _further_losses(self, layers: list, added: list = ()) -> tf.Tensor:
+    def _layer_losses(self, layers: list) -> tf.Tensor:
         """Regularisers and what layers added, of one of the networks."""
-        values = [*(keras.ops.mean(loss) for loss in added), *(loss for layer in layers for loss in layer.losses)]
-        return tf.add_n([tf.cast(tf.reduce_sum(v), tf.float32) for v in values]) / replicas() if values else 0.0
+        values = [tf.cast(tf.reduce_sum(loss), tf.float32) for layer in layers for loss in layer.losses]
+        return tf.add_n(values) / replicas() if values else tf.zeros([])
 
     def _voxel_weights(self, registered: Registered) -> list[tf.Tensor]:
         views = registered.views
@@ -264,14 +221,6 @@ class TwoNetworks:
             return list(sample_weight)
         return [sample_weight] * len(self.outputs)
 
-    def _targets(self, x, y) -> list:
-        if isinstance(y, dict):
-            return [y.get(name) for name in self.output_names]
-        if y is not None:
-            return y
-        images = tf.nest.flatten(x)
-        return [images[1], images[0], 0.0] if self.references.y_target is not None else [images[1], 0.0]
-
     def _paper_losses(self):
         params = self.config.params
         smoothness = Grad("l2", loss_mult=params["int_resolution"] if params["int_steps"] > 0 else 1).loss
@@ -292,7 +241,7 @@ class TwoNetworks:
             raise ValueError(
                 "a likelihood is one of the squared residual: its image loss must be MSE(), neither scaled nor smoothed"
             )
-        self._field_loss = keras.losses.get(loss[-1])
+        self._field_loss = None if loss[-1] is None else keras.losses.get(loss[-1])
         self._loss_weights = [1.0] * len(loss) if loss_weights is None else [float(w) for w in loss_weights]
 
 

@@ -3,5 +3,18 @@
 from hetmorph.objectives.likelihoods import Heteroscedastic, JointLikelihood
 from hetmorph.objectives.recipes import RECIPES, Recipe, recipe
 from hetmorph.objectives.schedule import Phase, phase, warm_start_length
+from hetmorph.objectives.terms import Similarity, Smoothness, Term
 
-__all__ = ["RECIPES", "Heteroscedastic", "JointLikelihood", "Phase", "Recipe", "phase", "recipe", "warm_start_length"]
+__all__ = [
+    "RECIPES",
+    "Heteroscedastic",
+    "JointLikelihood",
+    "Phase",
+    "Recipe",
+    "Similarity",
+    "Smoothness",
+    "Term",
+    "phase",
+    "recipe",
+    "warm_start_length",
+]

@@ -1,19 +1,24 @@
 """Steps: from two images to a transform, made of networks and of each other."""
 
-from hetmorph.steps.base import Step, displacement_on, moved_by
+from hetmorph.steps.base import DIRECTIONS, Step, check_direction, displacement_on, moved_by
 from hetmorph.steps.combined import AtResolution, Consistent, Repeated, Then
 from hetmorph.steps.networks import AffineStep, FieldStep, NetworkStep, VelocityStep
+from hetmorph.steps.registered import Registered, View
 
 __all__ = [
+    "DIRECTIONS",
     "AffineStep",
     "AtResolution",
     "Consistent",
     "FieldStep",
     "NetworkStep",
+    "Registered",
     "Repeated",
     "Step",
     "Then",
     "VelocityStep",
+    "View",
+    "check_direction",
     "displacement_on",
     "moved_by",
 ]

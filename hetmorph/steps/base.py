@@ -9,6 +9,8 @@ from hetmorph.ops.grid import spatial_shape
 from hetmorph.ops.warp import warp
 from hetmorph.transforms import Transform
 
+DIRECTIONS = (None, "exchange", "inverse")
+
 
 class Step(keras.layers.Layer):
     """Two images in, one transform out: φ with moving∘φ ≈ fixed, on voxel indices.
@@ -18,7 +20,17 @@ class Step(keras.layers.Layer):
     transform itself, which can be composed and inverted without loss, is what `transform` gives.
 
     A subclass gives `transform`, and `get_config` for its arguments.
+
+    Called with `direction`, one of `DIRECTIONS`, a step gives the displacements of both directions.
+
+    Attributes:
+        invertible: whether its transforms have an inverse that gradients pass.
     """
+
+    invertible = True
+
+    def __init__(self, **kwargs):
+        super().__init__(**{**kwargs, "dtype": "float32"})  # coordinates in half precision miss by voxels
 
     def transform(self, moving, fixed, training=None) -> Transform:
         """The transform of two images.
@@ -29,19 +41,42 @@ class Step(keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def call(self, moving, fixed, training=None):
-        """Displacement `[B, *S, N]`, voxels of the fixed image."""
-        moving, fixed = (tf.cast(image, tf.float32) for image in (moving, fixed))
-        return displacement_on(self.transform(moving, fixed, training=training), fixed)
+    def both(self, moving, fixed, direction: str | None, training=None) -> tuple[Transform, Transform | None]:
+        """The transforms of two images, forward and backward.
 
-    def __init__(self, **kwargs):
-        super().__init__(**{**kwargs, "dtype": "float32"})  # coordinates in half precision miss by voxels
+        Args:
+            moving, fixed: `[B, *S, C]`, intensities in [0, 1].
+            direction: where the backward transform comes from: "exchange", a second pass with the images exchanged;
+                "inverse", the inverse of the forward transform; None for no backward transform.
+            training: as Keras layers know it.
+        """
+        forward = self.transform(moving, fixed, training=training)
+        if check_direction(direction) is None:
+            return forward, None
+        exchanged = direction == "exchange"
+        return forward, self.transform(fixed, moving, training=training) if exchanged else forward.inverse()
+
+    def call(self, moving, fixed, direction=None, training=None):
+        moving, fixed = (tf.cast(image, tf.float32) for image in (moving, fixed))
+        forward, backward = self.both(moving, fixed, direction, training)
+        displacement = displacement_on(forward, fixed)
+        return displacement if backward is None else (displacement, displacement_on(backward, moving))
 
     def build(self, moving_shape, fixed_shape):
         self.built = True
 
-    def compute_output_shape(self, moving_shape, fixed_shape):
-        return (*fixed_shape[:-1], len(fixed_shape) - 2)
+    def compute_output_spec(self, moving, fixed, direction=None, training=None):
+        there, back = (
+            keras.KerasTensor((*image.shape[:-1], len(image.shape) - 2), "float32") for image in (fixed, moving)
+        )
+        return there if direction is None else (there, back)
+
+
+def check_direction(direction: str | None) -> str | None:
+    """Refuse what is none of `DIRECTIONS`."""
+    if direction not in DIRECTIONS:
+        raise ValueError(f"expected a direction of {DIRECTIONS}, received {direction!r}")
+    return direction
 
 
 def displacement_on(transform: Transform, image) -> tf.Tensor:

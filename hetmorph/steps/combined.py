@@ -34,6 +34,10 @@ class Then(Step):
             raise ValueError("expected at least one step, received none")
         self.steps = list(steps)
 
+    @property
+    def invertible(self) -> bool:
+        return all(step.invertible for step in self.steps)
+
     def transform(self, moving, fixed, training=None) -> Transform:
         whole = None
         for step in self.steps:
@@ -62,6 +66,10 @@ class _Around(Step):
     def __init__(self, step: Step, **kwargs):
         super().__init__(**kwargs)
         self.step = step
+
+    @property
+    def invertible(self) -> bool:
+        return self.step.invertible
 
     def get_config(self):
         return {**super().get_config(), "step": keras.saving.serialize_keras_object(self.step)}

@@ -39,6 +39,8 @@ class NetworkStep(Step):
 class FieldStep(NetworkStep):
     """A network whose output is the displacement, `[B, *S, N]` voxels on the grid of the fixed image."""
 
+    invertible = False  # its inverse is searched point by point
+
     def transform(self, moving, fixed, training=None) -> Displacement:
         return Displacement(tf.cast(self.network([moving, fixed], training=training), tf.float32))
 

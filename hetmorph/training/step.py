@@ -65,9 +65,13 @@ class Trained:
         return [Player(self._compiled_loss, self.trainable_variables, self.optimizer)]
 
     def _compiled_loss(self, play: Play, training: bool) -> tf.Tensor:
-        loss = self._compute_loss(play.x, play.y, play.y_pred, play.sample_weight, training)
+        loss = self._compute_loss(play.x, play.y, play.y_pred, play.sample_weight, training) + self.further_loss(play)
         self.note_loss(loss, play)
         return loss
+
+    def further_loss(self, play: Play) -> tf.Tensor:
+        """What is added to the compiled losses of the outputs, already divided by the number of replicas."""
+        return tf.zeros([])
 
     def note_loss(self, loss: tf.Tensor, play: Play) -> None:
         """Take a loss, divided by the number of replicas, into the running mean that `fit` shows as "loss"."""

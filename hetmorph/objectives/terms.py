@@ -1,0 +1,86 @@
+"""Terms: what is minimised, each from one record of a registered pair, one number per sample."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import keras
+import tensorflow as tf
+
+from hetmorph.losses.serializable import LossMethod
+
+if TYPE_CHECKING:
+    from hetmorph.steps import Registered
+
+
+class Term:
+    """Something of a registered pair that is to be small.
+
+    A subclass gives `__call__` and, for arguments of its own, `get_config`.
+
+    Args:
+        weight: its factor in the sum.
+        name: what `fit` shows its mean by; None takes the class' own.
+
+    Raises:
+        ValueError: a weight below 0.
+    """
+
+    default_name = "term"
+
+    def __init__(self, weight: float = 1.0, name: str | None = None):
+        if not weight >= 0:
+            raise ValueError(f"expected a weight λ ≥ 0, received {weight!r}")
+        self.weight, self.name = float(weight), name or self.default_name
+
+    def __call__(self, registered: Registered) -> tf.Tensor:
+        """One number per sample, `[B]`, without the weight."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict:
+        return {"weight": self.weight, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config: dict) -> Term:
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class Similarity(Term):
+    """How unlike each moved image is its fixed one, summed over the directions that are registered.
+
+    Args:
+        loss: of `hetmorph.losses`, the object or its `.loss`.
+        weight, name: as every term's.
+    """
+
+    default_name = "similarity"
+
+    def __init__(self, loss, weight: float = 1.0, name: str | None = None):
+        super().__init__(weight, name)
+        self.loss = loss.owner if isinstance(loss, LossMethod) else loss
+
+    def __call__(self, registered: Registered) -> tf.Tensor:
+        return tf.add_n([self.loss.loss(view.fixed, view.moved) for view in registered.views])
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "loss": keras.saving.serialize_keras_object(self.loss)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> Similarity:
+        return cls(**{**config, "loss": keras.saving.deserialize_keras_object(config["loss"])})
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class Smoothness(Similarity):
+    """A penalty of the field that the model wants to be smooth, its displacement unless it says otherwise.
+
+    Args:
+        loss: of `hetmorph.losses`, such as `Grad("l2")`.
+        weight, name: as every term's.
+    """
+
+    default_name = "smoothness"
+
+    def __call__(self, registered: Registered) -> tf.Tensor:
+        return self.loss.loss(None, registered.field)

@@ -1,0 +1,91 @@
+"""A registered pair: the one record that everything which is minimised looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from hetmorph.ops.warp import warp
+from hetmorph.steps.base import displacement_on
+from hetmorph.transforms import Transform
+
+
+class View(NamedTuple):
+    """One direction of a registration: the moved image is compared with the fixed one."""
+
+    fixed: tf.Tensor
+    moved: tf.Tensor
+    moving: tf.Tensor
+
+
+class Registered:
+    """A batch of pairs and their transforms; whatever else follows from these is computed when it is first asked for.
+
+    Args:
+        moving, fixed: `[B, *S, C]`, float32.
+        forward: φ with moving∘φ ≈ fixed, on voxel indices.
+        backward: that of the exchanged images, or None where one direction is registered.
+        field: what is kept smooth, `[B, *V, N]`; None takes the displacement.
+        added: losses that the model was given by `add_loss`, tensors.
+        fill_value: value outside the images; None repeats the edge.
+        read_variance: function from a `View` to its log σ², `[B, *S, C]`; None without a variance network.
+    """
+
+    def __init__(
+        self,
+        moving,
+        fixed,
+        forward: Transform,
+        backward: Transform | None = None,
+        field=None,
+        added: Sequence[tf.Tensor] = (),
+        fill_value: float | None = None,
+        read_variance: Callable[[View], tf.Tensor] | None = None,
+    ):
+        self.moving, self.fixed, self.forward, self.backward = moving, fixed, forward, backward
+        self.added, self.fill_value, self.read_variance = added, fill_value, read_variance
+        if field is not None:
+            self.field = field
+
+    @cached_property
+    def displacement(self) -> tf.Tensor:
+        """φ(x) − x at the voxels of the fixed image, `[B, *S, N]`."""
+        return displacement_on(self.forward, self.fixed)
+
+    @cached_property
+    def backward_displacement(self) -> tf.Tensor | None:
+        """The same of the backward transform, at the voxels of the moving image."""
+        return None if self.backward is None else displacement_on(self.backward, self.moving)
+
+    @cached_property
+    def field(self) -> tf.Tensor:
+        """What is kept smooth; the displacement, where the model says nothing else."""
+        return self.displacement
+
+    @cached_property
+    def moved(self) -> tf.Tensor:
+        """The moving image pulled through φ, `[B, *S, C]`."""
+        return warp(self.moving, self.displacement, fill_value=self.fill_value)
+
+    @cached_property
+    def moved_back(self) -> tf.Tensor | None:
+        """The fixed image pulled through the backward transform."""
+        if self.backward is None:
+            return None
+        return warp(self.fixed, self.backward_displacement, fill_value=self.fill_value)
+
+    @cached_property
+    def views(self) -> list[View]:
+        """One for each direction that is registered."""
+        there = [View(self.fixed, self.moved, self.moving)]
+        return there if self.backward is None else [*there, View(self.moving, self.moved_back, self.fixed)]
+
+    @cached_property
+    def log_variances(self) -> list[tf.Tensor]:
+        """log σ² of each view's residual; computed where they are first asked for, under the tapes that run there."""
+        if self.read_variance is None:
+            raise ValueError("expected a model with a variance network, received one without")
+        return [self.read_variance(view) for view in self.views]
