@@ -1,8 +1,22 @@
 """Losses: how unlike images are, how rough a field is, how labels overlap; likelihoods with a variance per voxel."""
 
 from hetmorph.losses.adaptive import AdaFrame
+from hetmorph.losses.consistency import gradient_inverse_consistency, inverse_consistency, velocity_diffusion
 from hetmorph.losses.labels import Dice
 from hetmorph.losses.similarity import MSE, NCC, MutualInformation, TukeyBiweight
 from hetmorph.losses.smoothness import KL, Grad, SmoothPosterior
 
-__all__ = ["KL", "MSE", "NCC", "AdaFrame", "Dice", "Grad", "MutualInformation", "SmoothPosterior", "TukeyBiweight"]
+__all__ = [
+    "KL",
+    "MSE",
+    "NCC",
+    "AdaFrame",
+    "Dice",
+    "Grad",
+    "MutualInformation",
+    "SmoothPosterior",
+    "TukeyBiweight",
+    "gradient_inverse_consistency",
+    "inverse_consistency",
+    "velocity_diffusion",
+]
