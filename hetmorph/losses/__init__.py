@@ -3,18 +3,23 @@
 from hetmorph.losses.adaptive import AdaFrame
 from hetmorph.losses.consistency import gradient_inverse_consistency, inverse_consistency, velocity_diffusion
 from hetmorph.losses.labels import Dice
-from hetmorph.losses.similarity import MSE, NCC, MutualInformation, TukeyBiweight
+from hetmorph.losses.mind import MIND
+from hetmorph.losses.similarity import LNCC, MSE, NCC, GlobalNCC, MutualInformation, SquaredLNCC, TukeyBiweight
 from hetmorph.losses.smoothness import KL, Grad, SmoothPosterior
 
 __all__ = [
     "KL",
+    "LNCC",
+    "MIND",
     "MSE",
     "NCC",
     "AdaFrame",
     "Dice",
+    "GlobalNCC",
     "Grad",
     "MutualInformation",
     "SmoothPosterior",
+    "SquaredLNCC",
     "TukeyBiweight",
     "gradient_inverse_consistency",
     "inverse_consistency",

@@ -1,4 +1,4 @@
-"""How unlike two images are: mean squares, local correlation, a robust difference, mutual information.
+"""How unlike two images are: mean squares, local and global correlation, a robust difference, mutual information.
 
 `.loss(y_true, y_pred)` goes into `compile` and gives one number per sample, so that sample weights, uneven batches and
 several replicas are right. `voxelwise` is the map `[B, *S, C]` behind it, for objectives that weight voxels.
@@ -12,10 +12,12 @@ import tensorflow as tf
 
 from hetmorph.losses.serializable import SerializableLoss, as_real, per_sample, positive, require_rank
 from hetmorph.ops import stats
-from hetmorph.ops.smoothing import gaussian
+from hetmorph.ops.smoothing import beyond, gaussian
 from hetmorph.ops.windows import box_sum
 
 WIDEST_SMOOTHING = 32  # of kernels several hundred voxels wide TensorFlow's convolution aborts the process
+_LNCC_CUT = 2.0  # standard deviations
+_CONSTANT = 1e-7  # variance of an image, in squares of intensity
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -123,6 +125,104 @@ def _local_covariances(a: tf.Tensor, b: tf.Tensor, window: list[int], eps: float
 
     cross = tf.maximum(covariance(ab, (sum_a, sum_b), (mean_a, mean_b)), eps)
     return [cross, variance(aa, sum_a, mean_a), variance(bb, sum_b, mean_b)]
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class LNCC(SerializableLoss):
+    """Local normalised cross-correlation in a Gaussian window: 1 − mean(cc), 0 to 2.
+
+    cc = cov(y, ŷ) / √((var y + ε)·(var ŷ + ε)) with moments weighted by a Gaussian cut off at two standard deviations,
+    of which what leaves the image meets zeros. Contrasts of opposite sign do not match, as they do for `SquaredLNCC`.
+
+    Args:
+        sigma: standard deviation of the window, voxels.
+        eps: ε, in squares of intensity.
+
+    Reference:
+        Tian et al., GradICON: approximate diffeomorphisms via gradient inverse consistency, CVPR 2023,
+        arXiv:2206.05897 (σ = 5).
+    """
+
+    def __init__(self, sigma: float = 5.0, eps: float = 1e-5):
+        self.sigma, self.eps = positive(sigma, "sigma"), positive(eps, "eps")
+        if sigma > WIDEST_SMOOTHING:
+            raise ValueError(f"sigma must be at most {WIDEST_SMOOTHING} voxels, got {sigma!r}")
+
+    def correlation(self, y_true, y_pred) -> tf.Tensor:
+        """cc of images, each channel by itself, `[B, *S, C]`."""
+        a, b = as_real(y_true, y_pred)
+        require_rank(b, type(self).__name__)
+        cross, var_a, var_b = _gaussian_covariances(a, b, self.sigma)
+        return cross * tf.math.rsqrt((tf.nn.relu(var_a) + self.eps) * (tf.nn.relu(var_b) + self.eps))
+
+    def voxelwise(self, y_true, y_pred) -> tf.Tensor:
+        """1 − cc, `[B, *S, C]`."""
+        return 1.0 - self.correlation(y_true, y_pred)
+
+    def _loss(self, y_true, y_pred):
+        return per_sample(self.voxelwise(y_true, y_pred))
+
+    def get_config(self):
+        return {"sigma": self.sigma, "eps": self.eps}
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class SquaredLNCC(LNCC):
+    """Local correlation squared, 1 − mean(cc²): contrasts may be of opposite sign, as between modalities.
+
+    Arguments as `LNCC`.
+
+    Reference:
+        Demir et al., multiGradICON: a foundation model for multimodal medical image registration, WBIR 2024,
+        arXiv:2408.00221.
+    """
+
+    def voxelwise(self, y_true, y_pred) -> tf.Tensor:
+        """1 − cc², `[B, *S, C]`."""
+        return 1.0 - tf.square(self.correlation(y_true, y_pred))
+
+
+def _gaussian_covariances(a: tf.Tensor, b: tf.Tensor, sigma: float) -> list[tf.Tensor]:
+    """Covariance and variances of two images in a Gaussian window, `[B, *S, C]`, of differences from each mean.
+
+    As in `_local_covariances`, what the means add where the window leaves the image is known.
+    """
+    mean_a, mean_b = (tf.stop_gradient(tf.reduce_mean(x, _spatial(x), keepdims=True)) for x in (a, b))
+    a, b = a - mean_a, b - mean_b
+    smoothed = gaussian(tf.concat([a, b, a * b, a * a, b * b], axis=0), sigma, _LNCC_CUT)
+    of_a, of_b, ab, aa, bb = tf.split(smoothed, 5)
+    outside = beyond(a, sigma, _LNCC_CUT)
+
+    def covariance(product, x, y, mean_x, mean_y):
+        return product - x * y + outside * (mean_x * y + mean_y * x + (1 - outside) * mean_x * mean_y)
+
+    return [
+        covariance(ab, of_a, of_b, mean_a, mean_b),
+        covariance(aa, of_a, of_a, mean_a, mean_a),
+        covariance(bb, of_b, of_b, mean_b, mean_b),
+    ]
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class GlobalNCC(SerializableLoss):
+    """Normalised cross-correlation of whole images, 1 − cov(y, ŷ) / (σ_y·σ_ŷ), each channel by itself; 0 to 2.
+
+    A constant image correlates with none: 1.
+    """
+
+    def _loss(self, y_true, y_pred):
+        require_rank(y_pred, "GlobalNCC")
+        a, b = (x - tf.reduce_mean(x, _spatial(x), keepdims=True) for x in (y_true, y_pred))
+        cross, var_a, var_b = (tf.reduce_mean(x, _spatial(x)) for x in (a * b, a * a, b * b))
+        # Below it there is only the rounding of a constant image.
+        return 1.0 - tf.reduce_mean(cross * tf.math.rsqrt((var_a + _CONSTANT) * (var_b + _CONSTANT)), axis=-1)
+
+    def get_config(self):
+        return {}
+
+
+def _spatial(image: tf.Tensor) -> list[int]:
+    return list(range(1, image.shape.rank - 1))
 
 
 @keras.saving.register_keras_serializable("hetmorph")
