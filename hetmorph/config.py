@@ -50,24 +50,30 @@ class NetworkConfig:
     """The displacement network.
 
     Attributes:
-        arch: "vxm" or "transmorph"; see `hetmorph.networks.VxmDense` and `TransMorph`.
+        arch: "vxm" or "transmorph", see `hetmorph.networks.VxmDense` and `TransMorph`; or a composition of steps,
+            "gradicon" or "constricon", see `hetmorph.networks.architectures`.
         features: U-Net features [encoder, decoder] of "vxm"; None takes the default.
+        width: "gradicon" and "constricon": features of their networks, as a multiple of the published ones.
         int_steps: squarings of the integration; None takes the backbone's default: 7, and 0 for "transmorph".
         int_resolution: voxel size of the integration grid, in image voxels.
         bidir: register in both directions.
         precision: "float32" or "bfloat16", also of the variance network.
         slabs: gradient checkpointing of "vxm" and its variance network.
+        repeats: how often the network is applied to what it has moved so far, trained through all of them; see
+            `hetmorph.steps.Repeated`.
         passes: how often the trained network is applied to what it has moved so far; see `MultiPass`.
         init: model whose weights the training starts from, a path or the name of a shipped one; None starts anew.
     """
 
     arch: str = "vxm"
     features: tuple[tuple[int, ...], ...] | None = None
+    width: float = 1.0
     int_steps: int | None = None
     int_resolution: float = 2
     bidir: bool = False
     precision: str = "float32"
     slabs: int = 1
+    repeats: int = 1
     passes: int = 1
     init: str | None = None
 
@@ -78,8 +84,12 @@ class ObjectiveConfig:
 
     Attributes:
         name: one of `hetmorph.objectives.RECIPES`.
-        smoothness: λ, the weight of the squared gradient.
+        smoothness: λ, the weight of the squared gradient; of "icon", "gradicon" and "het-gradicon" that of the inverse
+            consistency. None takes the recipe's own.
+        similarity: "diffusion", "icon", "gradicon": "mse", "ncc", "lncc", "lncc2" or "mind".
         window: "ncc", "het-ncc": side of the window, voxels.
+        sigma: "lncc", "lncc2": standard deviation of the Gaussian window, voxels.
+        delta: "gradicon", "het-gradicon": length of a difference, as a share of the image.
         bins: "mi": bins of the histograms.
         gamma, snr, relative, foreground, warm_start, variance_pass: "het", "het-ncc", "het-z": as
             `networks.HetVxmDense` has them.
@@ -91,8 +101,11 @@ class ObjectiveConfig:
     """
 
     name: str = "het"
-    smoothness: float = 0.01
+    smoothness: float | None = None
+    similarity: str = "lncc"
     window: int = 9
+    sigma: float = 5.0
+    delta: float = 1e-3
     bins: int = 32
     gamma: float = 0.5
     beta: float = 0.5
@@ -167,7 +180,7 @@ class TrainConfig:
     def __post_init__(self):
         known = ("float32", "bfloat16")
         _require(self.network.precision in known, "network.precision", f"one of {known}", self.network.precision)
-        for name in ("slabs", "passes"):
+        for name in ("slabs", "repeats", "passes"):
             _require(getattr(self.network, name) >= 1, f"network.{name}", "at least 1", getattr(self.network, name))
         _require(self.data.memory >= 0, "data.memory", "at least 0 (GiB)", self.data.memory)
         steps, grid = self.network.int_steps, self.network.int_resolution
@@ -176,7 +189,8 @@ class TrainConfig:
         alone = self.network.passes == 1 or not self.network.bidir
         _require(alone, "network.passes", "1 with bidir, whose backward passes do not go on", self.network.passes)
         objective, rate, schedule = self.objective, self.optimizer, self.schedule
-        _require(objective.smoothness >= 0, "objective.smoothness", "λ ≥ 0", objective.smoothness)
+        weight = objective.smoothness
+        _require(weight is None or weight >= 0, "objective.smoothness", "λ ≥ 0", weight)
         _require(rate.learning_rate > 0, "optimizer.learning_rate", "a positive rate", rate.learning_rate)
         _require(rate.decay in ("cosine", "poly", "none"), "optimizer.decay", "'cosine', 'poly' or 'none'", rate.decay)
         for name in ("steps", "steps_per_epoch", "batch_size"):

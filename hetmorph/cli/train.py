@@ -17,7 +17,7 @@ from hetmorph.cli.models import find_model
 from hetmorph.cli.train_options import parser
 from hetmorph.config import DataConfig, TrainConfig
 from hetmorph.networks import MultiPass
-from hetmorph.networks.build import build, int_steps, model_class
+from hetmorph.networks.build import both_directions, build, int_steps, model_class
 
 
 def configuration(args: argparse.Namespace) -> TrainConfig:
@@ -130,7 +130,7 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation: 
         schedule.steps,
         settings.seed,
         start_step=done * schedule.steps_per_epoch,
-        bidir=settings.network.bidir,
+        bidir=both_directions(settings),
         augment=settings.data.augment,
     )
     _truncate_log(out / "log.csv", done)
@@ -219,8 +219,10 @@ def _placeless(settings: TrainConfig) -> TrainConfig:
     size = own.size if given.size is None else given.size
     crop = own.crops[0] if given.crop is None and own.crops else given.crop
     network = dataclasses.replace(settings.network, int_steps=int_steps(settings.network))
+    weight = objectives.recipe(settings.objective).smoothness
+    objective = dataclasses.replace(settings.objective, smoothness=weight)
     where = dataclasses.replace(given, dir=None, size=size, crop=crop, memory=DataConfig.memory)
-    return dataclasses.replace(settings, data=where, network=network)
+    return dataclasses.replace(settings, data=where, network=network, objective=objective)
 
 
 def _truncate_log(path: Path, done: int) -> None:

@@ -3,7 +3,7 @@
 from hetmorph.networks.adareg import AdaRegTransMorph, AdaRegVxmDense
 from hetmorph.networks.atlas import ProbAtlasSegmentation
 from hetmorph.networks.checkpoint import ModelCheckpointParallel
-from hetmorph.networks.het import HetTransMorph, HetVxmDense
+from hetmorph.networks.het import HetRegistration, HetTransMorph, HetVxmDense
 from hetmorph.networks.hyper import HyperVxmDense
 from hetmorph.networks.instance import InstanceDense
 from hetmorph.networks.multi_pass import MultiPass
@@ -21,6 +21,7 @@ __all__ = [
     "AdaRegTransMorph",
     "AdaRegVxmDense",
     "ConditionalTemplateCreation",
+    "HetRegistration",
     "HetTransMorph",
     "HetVxmDense",
     "HyperVxmDense",

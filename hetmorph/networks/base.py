@@ -280,7 +280,7 @@ class RegistrationModel(LoadableModel):
         """Register a batch. `y` may be left out: the images are the target."""
         registered, outputs = self(x, training=training, record=True)
         y = self._own_targets(registered) if y is None else y
-        return Play(x, y, sample_weight, outputs, registered)
+        return Play(x, y, sample_weight, outputs, training, registered)
 
     def call(self, inputs, training=None, mask=None, record=False):
         """The outputs; with `record` a `Registered` and the outputs."""

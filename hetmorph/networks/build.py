@@ -4,14 +4,17 @@ import keras
 
 from hetmorph.config import NetworkConfig, OptimizerConfig, TrainConfig
 from hetmorph.networks.adareg import AdaRegTransMorph, AdaRegVxmDense
+from hetmorph.networks.architectures import ARCHITECTURES, as_step
 from hetmorph.networks.base import LoadableModel
-from hetmorph.networks.het import HetTransMorph, HetVxmDense, check_variance_pass
+from hetmorph.networks.het import HetRegistration, HetTransMorph, HetVxmDense, check_variance_pass
 from hetmorph.networks.nll import NllTransMorph, NllVxmDense
+from hetmorph.networks.registration import Registration
 from hetmorph.networks.transmorph import TransMorph
 from hetmorph.networks.two_networks import TwoNetworks
 from hetmorph.networks.variance import check_resolution
 from hetmorph.networks.vxm import VxmDense
 from hetmorph.objectives import Recipe, recipe, warm_start_length
+from hetmorph.steps import Repeated, Step
 
 MODELS = {
     "vxm": {
@@ -27,21 +30,33 @@ MODELS = {
         "adaptive field": AdaRegTransMorph,
     },
 }
+OF_STEPS = {"plain": Registration, "heteroscedastic": HetRegistration}
 INT_STEPS = {"vxm": 7, "transmorph": 0}
+# what a network of steps decides itself, and only one of a backbone has
+IDLE = {
+    "vxm": ("width",),
+    "transmorph": ("features", "slabs", "width"),
+    **dict.fromkeys(ARCHITECTURES, ("features", "slabs", "int_steps", "int_resolution", "precision")),
+}
 
 
 def build(config: TrainConfig, inshape) -> LoadableModel:
     """Network, losses and optimiser of a configuration.
 
-    With `bidir` the image losses of the two directions are halved.
+    With `bidir` the image losses of the two directions are halved; methods of inverse consistency, whose published λ
+    stand beside the sum of both, leave them whole.
 
     Args:
         config: the training's configuration.
         inshape: spatial size of the images.
     """
-    network, method = config.network, recipe(config.objective)
-    model = model_class(config)(tuple(inshape), **_network_arguments(network), **method.model_arguments())
-    model.compile(**_optimizers(config, method), **_losses(method, network, len(inshape)))
+    method, cls = recipe(config.objective), model_class(config)
+    if issubclass(cls, Registration):
+        model = cls(_step(config, inshape), tuple(inshape), direction=_direction(config), **method.model_arguments())
+    else:
+        model = cls(tuple(inshape), **_network_arguments(config.network), **method.model_arguments())
+    terms = {"terms": method.terms()} if method.terms() else {}
+    model.compile(**_optimizers(config, method), **_losses(config, method, len(inshape)), **terms)
     return model
 
 
@@ -51,19 +66,53 @@ def model_class(config: TrainConfig) -> type[LoadableModel]:
     Raises:
         ValueError: no such backbone or objective, a bad value, or the two do not go together.
     """
-    method = recipe(config.objective)
-    if config.network.arch not in MODELS:
-        raise ValueError(f"network.arch must be one of {', '.join(MODELS)}, got {config.network.arch!r}")
-    for name in ("features", "slabs") if config.network.arch == "transmorph" else ():
-        if getattr(config.network, name) != getattr(NetworkConfig(), name):
-            raise ValueError(f"network.{name} has no effect on network.arch transmorph")
-    if config.network.arch == "transmorph" and method.samples:
-        raise ValueError(f"objective {config.objective.name} samples velocities, which network.arch transmorph has not")
+    method, network = recipe(config.objective), config.network
+    if network.arch not in IDLE:
+        raise ValueError(f"network.arch must be one of {', '.join(IDLE)}, got {network.arch!r}")
+    for name in IDLE[network.arch]:
+        if getattr(network, name) != getattr(NetworkConfig(), name):
+            raise ValueError(f"network.{name} has no effect on network.arch {network.arch}")
+    if not network.width > 0:
+        raise ValueError(f"network.width must be positive, got {network.width}")
+    if method.samples and (network.arch != "vxm" or network.repeats > 1):
+        raise ValueError(
+            f"objective {config.objective.name} samples velocities, which network.arch {network.arch} has not"
+        )
+    if config.schedule.pre_registered and method.transforms:
+        raise ValueError(f"schedule.pre_registered has no effect on objective {config.objective.name}")
     if "variance_resolution" in method.options():
         check_resolution(method.variance_resolution)
     if "variance_pass" in method.options():
         check_variance_pass(method.variance_pass)
-    return MODELS[config.network.arch][method.model]
+    one_step = network.arch in MODELS and network.repeats == 1 and not method.transforms
+    models = MODELS[network.arch] if one_step else OF_STEPS
+    if method.model not in models:
+        raise ValueError(
+            f"objective {config.objective.name} has no form for network.arch {network.arch}"
+            + (f" with network.repeats {network.repeats}" if network.repeats > 1 else "")
+        )
+    return models[method.model]
+
+
+def both_directions(config: TrainConfig) -> bool:
+    """Whether pairs are registered in both directions, and their moving images are targets too."""
+    return config.network.bidir or recipe(config.objective).transforms
+
+
+def _direction(config: TrainConfig) -> str | None:
+    if not both_directions(config):
+        return None
+    return "inverse" if config.network.arch == "constricon" else "exchange"
+
+
+def _step(config: TrainConfig, inshape) -> Step:
+    network, ndims = config.network, len(inshape)
+    if network.arch in ARCHITECTURES:
+        step = ARCHITECTURES[network.arch](ndims, network.width)
+    else:
+        arguments = {**_network_arguments(network), "bidir": False}
+        step = as_step(MODELS[network.arch]["plain"]((None,) * ndims, **arguments))
+    return step if network.repeats == 1 else Repeated(step, network.repeats)
 
 
 def _network_arguments(network: NetworkConfig) -> dict:
@@ -81,16 +130,17 @@ def _network_arguments(network: NetworkConfig) -> dict:
 
 def int_steps(network: NetworkConfig) -> int:
     """Squarings of the configured network, the backbone's own where they are left open."""
-    return INT_STEPS[network.arch] if network.int_steps is None else network.int_steps
+    return INT_STEPS.get(network.arch, 0) if network.int_steps is None else network.int_steps
 
 
-def _losses(method: Recipe, network: NetworkConfig, ndims: int) -> dict:
-    images = 2 if network.bidir else 1
+def _losses(config: TrainConfig, method: Recipe, ndims: int) -> dict:
+    network, images = config.network, 2 if both_directions(config) else 1
     resolution = network.int_resolution if int_steps(network) > 0 else 1
     field_loss, weight = method.field_loss(resolution, ndims)
+    share = 1.0 if method.transforms else 1.0 / images
     return {
-        "loss": [*(method.image_loss().loss for _ in range(images)), field_loss.loss],
-        "loss_weights": [*([1.0 / images] * images), weight],
+        "loss": [*(method.image_loss().loss for _ in range(images)), field_loss and field_loss.loss],
+        "loss_weights": [*([share] * images), weight],
     }
 
 

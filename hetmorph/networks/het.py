@@ -3,6 +3,7 @@
 import keras
 
 from hetmorph.networks.base import store_config_args
+from hetmorph.networks.registration import Registration
 from hetmorph.networks.transmorph import TransMorph
 from hetmorph.networks.two_networks import TwoNetworks
 from hetmorph.networks.vxm import VxmDense
@@ -90,3 +91,50 @@ class HetTransMorph(_Het, TransMorph):
     Reference:
         Zhang et al., MICCAI 2024, arXiv:2312.00836.
     """
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class HetRegistration(TwoNetworks, Registration):
+    """`Registration`, of any step, with the variance network and the training of `HetVxmDense`.
+
+    Args:
+        step: from the two images to a transform, see `hetmorph.steps`.
+        inshape: spatial size of the images; None entries take any.
+        direction: as in `Registration`.
+        gamma, beta, snr, relative, foreground, warm_start, variance_features, log_variance_bounds, variance_pass,
+            variance_resolution: as in `HetVxmDense`.
+        kwargs: arguments of `Registration`.
+
+    Example:
+        >>> step = FieldStep(tall_unet((None, None)))
+        >>> model = HetRegistration(step, (None, None), "exchange")
+        >>> model.compile("adam", [MSE().loss, MSE().loss, None], terms=[GradientInverseConsistency(0.05)])
+
+    Reference:
+        Zhang et al., MICCAI 2024, arXiv:2312.00836.
+    """
+
+    @store_config_args
+    def __init__(
+        self,
+        step,
+        inshape,
+        direction=None,
+        gamma=0.5,
+        beta=0.5,
+        snr="paper",
+        relative="sample",
+        foreground=False,
+        warm_start=None,
+        variance_features=None,
+        log_variance_bounds=(-12.0, 2.0),
+        variance_pass="reuse",
+        variance_resolution=1,
+        **kwargs,
+    ):
+        objective = Heteroscedastic(gamma, beta, snr, relative, foreground)
+        check_variance_pass(variance_pass)
+        super().__init__(step, inshape, direction, **kwargs)
+        self._add_variance_network(
+            objective, variance_features, log_variance_bounds, variance_resolution, warm_start, variance_pass
+        )

@@ -159,7 +159,7 @@ class TwoNetworks:
         registered.read_variance = lambda view: self._log_variance(view, training)
         return play
 
-    def _displacement_loss(self, play: Play, training: bool) -> tf.Tensor:
+    def _displacement_loss(self, play: Play) -> tf.Tensor:
         registered, objective = play.registered, self.references.objective
         *image_weights, field_weight = self._sample_weights(play.sample_weight)
         weights = self._voxel_weights(registered)
@@ -184,7 +184,7 @@ class TwoNetworks:
             tracker.update_state(value * replicas())
         return loss
 
-    def _variance_loss(self, play: Play, training: bool) -> tf.Tensor:
+    def _variance_loss(self, play: Play) -> tf.Tensor:
         likelihood, registered = self.references.objective.variance_loss, play.registered
         of_samples = self._sample_weights(play.sample_weight)
         losses = [
@@ -223,7 +223,7 @@ class TwoNetworks:
 
     def _paper_losses(self):
         params = self.config.params
-        smoothness = Grad("l2", loss_mult=params["int_resolution"] if params["int_steps"] > 0 else 1).loss
+        smoothness = Grad("l2", loss_mult=params["int_resolution"] if params.get("int_steps", 0) > 0 else 1).loss
         if self.references.y_target is None:
             return [MSE().loss, smoothness], [1.0, 0.01]
         return [MSE().loss, MSE().loss, smoothness], [0.5, 0.5, 0.01]

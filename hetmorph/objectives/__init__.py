@@ -3,17 +3,27 @@
 from hetmorph.objectives.likelihoods import Heteroscedastic, JointLikelihood
 from hetmorph.objectives.recipes import RECIPES, Recipe, recipe
 from hetmorph.objectives.schedule import Phase, phase, warm_start_length
-from hetmorph.objectives.terms import Similarity, Smoothness, Term
+from hetmorph.objectives.terms import (
+    GradientInverseConsistency,
+    InverseConsistency,
+    Similarity,
+    Smoothness,
+    Term,
+    VelocityDiffusion,
+)
 
 __all__ = [
     "RECIPES",
+    "GradientInverseConsistency",
     "Heteroscedastic",
+    "InverseConsistency",
     "JointLikelihood",
     "Phase",
     "Recipe",
     "Similarity",
     "Smoothness",
     "Term",
+    "VelocityDiffusion",
     "phase",
     "recipe",
     "warm_start_length",

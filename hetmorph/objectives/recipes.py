@@ -4,8 +4,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hetmorph.losses import KL, MSE, NCC, AdaFrame, Grad, MutualInformation, SmoothPosterior
+from hetmorph.losses import KL, LNCC, MIND, MSE, NCC, AdaFrame, Grad, MutualInformation, SmoothPosterior, SquaredLNCC
 from hetmorph.objectives.likelihoods import Heteroscedastic, JointLikelihood
+from hetmorph.objectives.terms import GradientInverseConsistency, InverseConsistency, Term
 
 
 @dataclass(frozen=True)
@@ -16,17 +17,20 @@ class Recipe:
         smoothness: λ.
         model: kind of model that trains it; `hetmorph.networks.build` knows the class.
         samples: whether the velocity is a distribution that training samples from.
+        transforms: whether its terms look at the transforms of both directions as functions of points, which only a
+            model made of steps has.
     """
 
     smoothness: float = 0.01
     model: ClassVar[str] = "plain"
     samples: ClassVar[bool] = False
+    transforms: ClassVar[bool] = False
 
     def __post_init__(self):
         if not self.smoothness >= 0:
             raise ValueError(f"smoothness must be λ ≥ 0, got {self.smoothness!r}")
         # The parts know which of their numbers make sense: here they say so before any data are read.
-        self.image_loss(), self.field_loss(1.0, 2), self.model_arguments()
+        self.image_loss(), self.field_loss(1.0, 2), self.terms(), self.model_arguments()
 
     def image_loss(self):
         """Loss object of the fixed and the moved image."""
@@ -35,6 +39,10 @@ class Recipe:
     def field_loss(self, resolution: float, ndims: int) -> tuple:
         """Loss object of the predicted field, and its weight."""
         return Grad("l2", loss_mult=resolution), self.smoothness
+
+    def terms(self) -> list[Term]:
+        """What is minimised besides, see `hetmorph.objectives.Term`."""
+        return []
 
     def model_arguments(self) -> dict:
         """Constructor arguments of the model."""
@@ -214,6 +222,83 @@ class HetZ(Het):
         return SmoothPosterior(self.smoothness, self.alpha, resolution), 1.0
 
 
+@dataclass(frozen=True)
+class Diffusion(Recipe):
+    """A similarity of the user's choice and `λ‖∇u‖²` of the displacement.
+
+    Attributes:
+        similarity: one of `SIMILARITIES`.
+        window: "ncc": voxels a side of the window.
+        sigma: "lncc", "lncc2": standard deviation of the Gaussian window, voxels.
+    """
+
+    similarity: str = "lncc"
+    window: int = 9
+    sigma: float = 5.0
+
+    def image_loss(self):
+        if self.similarity not in SIMILARITIES:
+            raise ValueError(f"similarity must be one of {', '.join(SIMILARITIES)}, got {self.similarity!r}")
+        return SIMILARITIES[self.similarity](self)
+
+
+@dataclass(frozen=True)
+class Icon(Diffusion):
+    """A similarity in both directions, and λ times how far the two transforms are from undoing each other."""
+
+    smoothness: float = 1000.0
+    transforms: ClassVar[bool] = True
+
+    def field_loss(self, resolution: float, ndims: int) -> tuple:
+        return None, 0.0
+
+    def terms(self) -> list[Term]:
+        return [InverseConsistency(self.smoothness)]
+
+
+@dataclass(frozen=True)
+class GradIcon(Icon):
+    """The same with the gradient of that error, which leaves room for motion and still keeps maps from folding.
+
+    Attributes:
+        delta: length of its differences, as a share of the image.
+    """
+
+    smoothness: float = 1.5
+    delta: float = 1e-3
+
+    def terms(self) -> list[Term]:
+        return [GradientInverseConsistency(self.smoothness, self.delta)]
+
+
+@dataclass(frozen=True)
+class HetGradIcon(Weighted):
+    """The weights of "het" on the squared difference in both directions, made regular as "gradicon".
+
+    Attributes:
+        delta: as "gradicon" has it.
+    """
+
+    smoothness: float = 0.05
+    delta: float = 1e-3
+    transforms: ClassVar[bool] = True
+
+    def field_loss(self, resolution: float, ndims: int) -> tuple:
+        return None, 0.0
+
+    def terms(self) -> list[Term]:
+        return [GradientInverseConsistency(self.smoothness, self.delta)]
+
+
+# by the name that `--similarity` gives: a function of the recipe that holds its numbers
+SIMILARITIES = {
+    "mse": lambda recipe: MSE(),
+    "ncc": lambda recipe: NCC(win=recipe.window),
+    "lncc": lambda recipe: LNCC(recipe.sigma),
+    "lncc2": lambda recipe: SquaredLNCC(recipe.sigma),
+    "mind": lambda recipe: MIND(),
+}
+
 RECIPES: dict[str, type[Recipe]] = {
     "mse": Mse,
     "ncc": Ncc,
@@ -226,6 +311,10 @@ RECIPES: dict[str, type[Recipe]] = {
     "het": Het,
     "het-ncc": HetNcc,
     "het-z": HetZ,
+    "diffusion": Diffusion,
+    "icon": Icon,
+    "gradicon": GradIcon,
+    "het-gradicon": HetGradIcon,
 }
 
 
@@ -241,7 +330,9 @@ def recipe(options) -> Recipe:
     if options.name not in RECIPES:
         raise ValueError(f"objective.name must be one of {', '.join(RECIPES)}, got {options.name!r}")
     known = RECIPES[options.name].options()
-    for field in dataclasses.fields(options):
-        if field.name not in ("name", *known) and getattr(options, field.name) != field.default:
-            raise ValueError(f"objective.{field.name} has no effect on objective {options.name}")
-    return RECIPES[options.name](**{name: getattr(options, name) for name in known})
+    given = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    given = {name: value for name, value in given.items() if value != getattr(type(options), name)}
+    for name in given.keys() - {"name", *known}:
+        raise ValueError(f"objective.{name} has no effect on objective {options.name}")
+    # What is left out is the recipe's own.
+    return RECIPES[options.name](**{name: given[name] for name in known if name in given})

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import keras
 import tensorflow as tf
 
-from hetmorph.losses.serializable import LossMethod
+from hetmorph.losses.consistency import gradient_inverse_consistency, inverse_consistency, velocity_diffusion
+from hetmorph.losses.serializable import LossMethod, positive
+from hetmorph.ops.grid import spatial_shape
 
 if TYPE_CHECKING:
     from hetmorph.steps import Registered
@@ -84,3 +86,69 @@ class Smoothness(Similarity):
 
     def __call__(self, registered: Registered) -> tf.Tensor:
         return self.loss.loss(None, registered.field)
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class InverseConsistency(Term):
+    """How far the two directions are from undoing each other, see `hetmorph.losses.inverse_consistency`.
+
+    Args:
+        weight, name: as every term's.
+
+    Reference:
+        Greer et al., ICCV 2021, arXiv:2105.04459.
+    """
+
+    default_name = "inverse_consistency"
+
+    def __call__(self, registered: Registered) -> tf.Tensor:
+        return inverse_consistency(registered.forward, registered.backward, spatial_shape(registered.fixed))
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class GradientInverseConsistency(Term):
+    """The gradient of that error, see `hetmorph.losses.gradient_inverse_consistency`.
+
+    Args:
+        delta: length of a difference, as a share of the unit cube.
+        sparse: look at every second voxel along each axis.
+        weight, name: as every term's.
+
+    Reference:
+        Tian et al., CVPR 2023, arXiv:2206.05897.
+    """
+
+    default_name = "inverse_consistency"
+
+    def __init__(self, weight: float = 1.0, delta: float = 1e-3, sparse: bool = True, name: str | None = None):
+        super().__init__(weight, name)
+        self.delta, self.sparse = positive(delta, "delta"), sparse
+
+    def __call__(self, registered: Registered) -> tf.Tensor:
+        return gradient_inverse_consistency(
+            registered.forward,
+            registered.backward,
+            spatial_shape(registered.fixed),
+            delta=self.delta,
+            sparse=self.sparse,
+        )
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "delta": self.delta, "sparse": self.sparse}
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class VelocityDiffusion(Term):
+    """How rough the velocities of the forward transform are, see `hetmorph.losses.velocity_diffusion`.
+
+    Args:
+        weight, name: as every term's.
+
+    Reference:
+        Greer et al., MICCAI 2023, arXiv:2305.00087.
+    """
+
+    default_name = "diffusion"
+
+    def __call__(self, registered: Registered) -> tf.Tensor:
+        return velocity_diffusion(registered.forward)

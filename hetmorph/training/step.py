@@ -18,6 +18,7 @@ class Play:
     Attributes:
         x, y, sample_weight: the batch, as `keras.Model.fit` hands it on.
         y_pred: the model's outputs.
+        training: whether somebody is to move.
         registered: what else the losses of a model look at, as its `play` knows it.
     """
 
@@ -25,6 +26,7 @@ class Play:
     y: Any
     sample_weight: Any
     y_pred: Any
+    training: bool
     registered: Any = None
 
 
@@ -36,14 +38,14 @@ class Player:
     variables, such as those of displacement and noise variance, are two.
 
     Attributes:
-        loss: `(play, training) → scalar`, already divided by the number of replicas, see `global_mean`.
+        loss: `play → scalar`, already divided by the number of replicas, see `global_mean`.
         variables: what it moves.
         optimizer: what moves them.
         active: whether it moves in the phase that the training is in.
         anew: whether the images are registered once more before its turn, by networks that have just been moved.
     """
 
-    loss: Callable[[Play, bool], tf.Tensor]
+    loss: Callable[[Play], tf.Tensor]
     variables: Sequence[keras.Variable]
     optimizer: keras.optimizers.Optimizer
     active: bool = True
@@ -58,14 +60,16 @@ class Trained:
 
     def play(self, x, y, sample_weight, training: bool) -> Play:
         """Run the model on a batch."""
-        return Play(x, y, sample_weight, self(x, training=training))
+        return Play(x, y, sample_weight, self(x, training=training), training)
 
     def players(self) -> list[Player]:
         """Who is trained; by default all variables by the compiled loss."""
         return [Player(self._compiled_loss, self.trainable_variables, self.optimizer)]
 
-    def _compiled_loss(self, play: Play, training: bool) -> tf.Tensor:
-        loss = self._compute_loss(play.x, play.y, play.y_pred, play.sample_weight, training) + self.further_loss(play)
+    def _compiled_loss(self, play: Play) -> tf.Tensor:
+        loss = self._compute_loss(play.x, play.y, play.y_pred, play.sample_weight, play.training) + self.further_loss(
+            play
+        )
         self.note_loss(loss, play)
         return loss
 
@@ -87,15 +91,15 @@ class Trained:
         with contextlib.ExitStack() as stack:
             tapes = [stack.enter_context(tf.GradientTape()) for _ in together]
             play = self.play(*batch, training=True)
-            losses = [player.optimizer.scale_loss(player.loss(play, True)) for player in together]
+            losses = [player.optimizer.scale_loss(player.loss(play)) for player in together]
         if not first.active:
-            first.loss(play, True)  # it is what `fit` shows as "loss"
+            first.loss(play)  # it is what `fit` shows as "loss"
         for player, tape, loss in zip(together, tapes, losses, strict=True):
             _move(player, tape, loss)
         for player in (player for player in active if player.anew):
             again = self.play(*batch, training=True)
             with tf.GradientTape() as tape:
-                loss = player.optimizer.scale_loss(player.loss(again, True))
+                loss = player.optimizer.scale_loss(player.loss(again))
             _move(player, tape, loss)
         return self.compute_metrics(play.x, play.y, play.y_pred, play.sample_weight)
 
@@ -103,7 +107,7 @@ class Trained:
         """The losses of every player, and the metrics."""
         play = self.play(*keras.utils.unpack_x_y_sample_weight(data), training=False)
         for player in self.players():
-            player.loss(play, False)
+            player.loss(play)
         return self.compute_metrics(play.x, play.y, play.y_pred, play.sample_weight)
 
 

@@ -53,7 +53,7 @@ def _stream(moving, fixed, zeros):
 def test_variance_loss_leaves_no_gradient_on_the_displacement_network(images):
     model, x, y = model_and_views(images)
     with tf.GradientTape() as tape:
-        loss = model._variance_loss(model.play(x, y, None, training=True), True)
+        loss = model._variance_loss(model.play(x, y, None, training=True))
     assert all(g is None for g in tape.gradient(loss, model.displacement_variables))
 
 
@@ -71,14 +71,14 @@ def test_weight_leaves_no_gradient_on_the_variance_network(images):
     model, x, y = model_and_views(images)
     assert model.references.phase is Phase.JOINT
     with tf.GradientTape() as tape:
-        loss = model._displacement_loss(model.play(x, y, None, training=True), True)
+        loss = model._displacement_loss(model.play(x, y, None, training=True))
     assert all(g is None for g in tape.gradient(loss, model.variance_network.trainable_variables))
 
 
 def test_displacement_loss_equals_its_formula(images):
     moving, fixed = images
     model, x, y = model_and_views(images)
-    loss = model._displacement_loss(model.play(x, y, None, training=False), False)
+    loss = model._displacement_loss(model.play(x, y, None, training=False))
     everything = model.predict_all(moving, fixed)
     field = model.predict([moving, fixed], verbose=0)[1]
     smoothness = 2 * np.mean([np.mean(np.diff(field, axis=a) ** 2) for a in (1, 2)])  # loss_mult = int_resolution
@@ -153,7 +153,7 @@ def test_bidir_halves_both_directions(images):
     model.compile("sgd")
     assert model._loss_weights == [0.5, 0.5, 0.01]
     play = model.play((moving, fixed), None, None, training=False)
-    loss, views = model._displacement_loss(play, False), play.registered.views
+    loss, views = model._displacement_loss(play), play.registered.views
     forward, backward = views
     np.testing.assert_array_equal(backward.fixed, moving)  # h_φ(I_f∘φ⁻¹, I_m)
     np.testing.assert_array_equal(backward.moving, fixed)

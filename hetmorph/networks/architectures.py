@@ -1,0 +1,78 @@
+"""Published networks of several steps, and the networks of one step as steps."""
+
+import keras
+
+from hetmorph.networks.base import RegistrationModel
+from hetmorph.networks.tall_unet import FEATURES, MATRIX_FEATURES, affine_network, tall_unet
+from hetmorph.steps import AffineStep, AtResolution, Consistent, FieldStep, Step, Then, VelocityStep
+
+
+def gradicon(ndims: int, width: float = 1.0, channels: int = 1) -> Step:
+    """Four tall U-Nets: at a quarter, half and the whole resolution, and once more at the whole.
+
+    Args:
+        ndims: spatial axes of the images.
+        width: features, as a multiple of the published ones.
+        channels: of each image.
+
+    Reference:
+        Tian et al., GradICON, CVPR 2023, arXiv:2206.05897.
+    """
+
+    def field(name: str) -> FieldStep:
+        return FieldStep(_tall_unet(ndims, width, channels, name))
+
+    coarse = AtResolution(Then([AtResolution(field("quarter"), 2), field("half")]), 2)
+    return Then([coarse, field("whole"), field("refined")])
+
+
+def constricon(ndims: int, width: float = 1.0, channels: int = 1) -> Step:
+    """Two affine steps, then two velocities: exchanging the images inverts the whole by its structure.
+
+    Args:
+        ndims: spatial axes of the images.
+        width: features, as a multiple of the published ones.
+        channels: of each image.
+
+    Reference:
+        Greer et al., Inverse consistency by construction for multistep deep registration, MICCAI 2023,
+        arXiv:2305.00087.
+    """
+    features = _widened(MATRIX_FEATURES, width)
+    affine = [
+        AffineStep(
+            affine_network((None,) * ndims, features, src_feats=channels, trg_feats=channels, name=f"affine_{i}")
+        )
+        for i in range(2)
+    ]
+    velocity = [VelocityStep(_tall_unet(ndims, width, channels, f"velocity_{i}")) for i in range(2)]
+    first, *others = [Consistent(step) for step in reversed(affine + velocity)]
+    whole = first
+    for step in others:
+        whole = TwoStepConsistent(step, whole)
+    return whole
+
+
+ARCHITECTURES = {"gradicon": gradicon, "constricon": constricon}
+
+
+def _tall_unet(ndims: int, width: float, channels: int, name: str) -> keras.Model:
+    features = [_widened(part, width) for part in FEATURES]
+    return tall_unet((None,) * ndims, features, channels, channels, name)
+
+
+def _widened(features, width: float) -> list[int]:
+    return [max(1, round(width * count)) for count in features]
+
+
+def as_step(model: RegistrationModel) -> Step:
+    """The network of a model of one step, such as `VxmDense`, as a step that others can be combined with.
+
+    Args:
+        model: a `VxmDense` or `TransMorph` of two images.
+    """
+    arguments = model.config.params
+    if arguments["int_steps"] == 0:
+        return FieldStep(model.get_registration_model())
+    velocity = keras.Model(model.inputs, model.references.preint_flow)
+    return VelocityStep(velocity, arguments["int_steps"], arguments["int_resolution"])
