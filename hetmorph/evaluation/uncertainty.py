@@ -12,10 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hetmorph.evaluation.predictor import Prediction
-from hetmorph.metrics import calibration
-from hetmorph.metrics.calibration import Sparsification
-from hetmorph.metrics.ranking import pearson, spearman
-from hetmorph.metrics.reliability import (
+from hetmorph.metrics.calibration import (
     calibration_error,
     coverage,
     from_sums,
@@ -23,6 +20,7 @@ from hetmorph.metrics.reliability import (
     reliability_curve,
     standardised,
 )
+from hetmorph.metrics.ranking import Sparsification, area, pearson, sparsification, spearman
 
 REGIONS = ("", "_foreground")  # ending of the column: the whole image, or the voxels of the mask
 CALIBRATION = ("coverage1", "coverage2", "z_mean", "z_sd", "z_normal_distance", "sigma_ece")
@@ -66,9 +64,9 @@ def judge(pair, prediction: Prediction, foreground: np.ndarray) -> Judgement:
     scores, curves, sums = {}, {}, {}
     for region, mask in zip(REGIONS, (None, foreground), strict=True):
         for name, error in errors.items():
-            curve = calibration.sparsification(error, prediction.log_variance, mask)
+            curve = sparsification(error, prediction.log_variance, mask)
             column = "ause" if name == "residual" else f"ause_{name}"
-            scores[f"{column}{region}"] = calibration.area(curve)
+            scores[f"{column}{region}"] = area(curve)
             curves |= {} if curve is None else {f"{name}{region}": curve}
         z = standardised(residual, sigma, mask)
         curve = reliability_curve(residual, sigma, mask)

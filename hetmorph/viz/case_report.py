@@ -16,11 +16,11 @@ from hetmorph.io.atomic import write_text
 from hetmorph.version import __version__
 from hetmorph.viz import case_pictures as pictures
 from hetmorph.viz import html
+from hetmorph.viz.case import ReportedCase, report_on
 from hetmorph.viz.html import Html, element
-from hetmorph.viz.reported import ReportedCase, report_on
 from hetmorph.viz.scores import better, change, every_score, number, score_table
 from hetmorph.viz.verdict import WORDS, promise
-from hetmorph.viz.views import View, view_of
+from hetmorph.viz.view import View, view_of
 
 
 def case_report(

@@ -10,11 +10,11 @@ from hetmorph.evaluation import Curves, summarise
 from hetmorph.evaluation.summary import BLOCKS
 from hetmorph.evaluation.table import columns, explained, structure_heading
 from hetmorph.io.atomic import write_text
-from hetmorph.metrics.calibration import area
+from hetmorph.metrics.ranking import area
 from hetmorph.version import __version__
 from hetmorph.viz import html
 from hetmorph.viz.charts import distribution, sparsification_chart
-from hetmorph.viz.curves import UNITS
+from hetmorph.viz.figures import UNITS
 from hetmorph.viz.html import Html, element
 from hetmorph.viz.scores import as_numbers, number, ranking_metric, worst_first
 from hetmorph.viz.verdict import WORDS

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tensorflow.python.util import deprecation
 
-from hetmorph.cli.messages import line_of
 from hetmorph.cli.main import cli
+from hetmorph.cli.messages import line_of
 from hetmorph.cli.models import find_model
 from tests.cli.conftest import arrays
 
