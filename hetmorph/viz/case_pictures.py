@@ -9,7 +9,7 @@ from hetmorph.evaluation.table import FEW, structure_heading
 from hetmorph.metrics.ranking import area, sparsification
 from hetmorph.viz.case import ReportedCase, finite, structure_colours
 from hetmorph.viz.charts import sparsification_chart
-from hetmorph.viz.html import Html, element
+from hetmorph.viz.html import Html, element, section
 from hetmorph.viz.rasters import Scale, spread
 from hetmorph.viz.sheet import Sheet, rounded
 from hetmorph.viz.view import View
@@ -255,14 +255,8 @@ def _legend(case: ReportedCase) -> Html:
 
 
 def _section(name: str, title: str, rows: list[list], note: str, charts: list | None = None) -> Html:
-    return element(
-        "section",
-        element("h2", title),
-        element("p", note, class_="note") if note else None,
-        [element("div", row, class_="plates") for row in rows if row],
-        element("div", charts, class_="charts") if charts else None,
-        id=name,
-    )
+    drawn = [element("div", row, class_="plates") for row in rows if row]
+    return section(name, title, drawn, element("div", charts, class_="charts") if charts else None, note=note)
 
 
 def _choice(name: str, legend: str, options: list[tuple[str, str]]) -> Html:
