@@ -24,7 +24,7 @@ from hetmorph.data.transforms import (
     displacement_of,
 )
 from hetmorph.evaluation.cases import foreground
-from hetmorph.evaluation.maps import agreement
+from hetmorph.evaluation.uncertainty import agreement
 from hetmorph.io import replacing
 from hetmorph.io.geometry import grid_points
 from hetmorph.metrics.ranking import Sparsification, aurc, sparsification
