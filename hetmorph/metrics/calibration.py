@@ -103,7 +103,12 @@ def reliability_curve(residual, sigma, mask=None, bins: int = BINS) -> Reliabili
 
 
 def binned(residual, sigma, edges) -> Reliability:
-    """The curve between given inner edges of σ, ascending; below the first and above the last are bins as well."""
+    """The curve between given edges of σ; below the first and above the last are bins as well.
+
+    Args:
+        residual, sigma: flat, one of each voxel, as `standardised` takes them.
+        edges: inner edges of the bins, ascending, in the unit of σ.
+    """
     place = np.searchsorted(edges, sigma, side="right")
     counts, squares, errors = (
         np.bincount(place, weights, len(edges) + 1) for weights in (None, np.square(sigma), np.square(residual))
@@ -112,7 +117,12 @@ def binned(residual, sigma, edges) -> Reliability:
 
 
 def from_sums(count, sigma_squares, residual_squares) -> Reliability:
-    """The curve from sums over the voxels of each bin: their number, σ² and r²."""
+    """The curve from sums over the voxels of each bin.
+
+    Args:
+        count: number of voxels.
+        sigma_squares, residual_squares: sums of σ² and of r².
+    """
     filled = np.asarray(count) > 0
     count = np.asarray(count)[filled]
     predicted, observed = (np.sqrt(np.asarray(x)[filled] / count) for x in (sigma_squares, residual_squares))

@@ -58,7 +58,11 @@ def binary_mask(mask, name: str = "mask") -> np.ndarray:
 
 
 def binary_pair(a, b) -> tuple[np.ndarray, np.ndarray]:
-    """Two masks as booleans of the same shape; ValueError otherwise."""
+    """Two masks as booleans of the same shape; ValueError otherwise.
+
+    Args:
+        a, b: arrays of False/True or 0/1.
+    """
     a, b = binary_mask(a, "first mask"), binary_mask(b, "second mask")
     if a.shape != b.shape:
         raise ValueError(f"masks must have the same shape, got {a.shape} and {b.shape}")
