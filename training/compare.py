@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone without `pip install -e .`
 
-from hetmorph.cli.quiet import import_tensorflow  # noqa: E402, I001
+from hetmorph.cli.messages import import_tensorflow  # noqa: E402, I001
 
 import_tensorflow()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone without `pip install -e .`
 
-from hetmorph.cli.forward import run  # noqa: E402
+from hetmorph.cli.parsers import run  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(run("evaluate", sys.argv[1:], "evaluate.py"))

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone without `pip install -e .`
 
-from hetmorph.cli.quiet import import_tensorflow  # noqa: E402, I001
+from hetmorph.cli.messages import exit_status, import_tensorflow  # noqa: E402, I001
 
 import_tensorflow()
 
@@ -28,9 +28,8 @@ import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 from hetmorph import data, evaluation, uncertainty, viz  # noqa: E402
-from hetmorph.cli import evaluate  # noqa: E402
-from hetmorph.cli.calibrations import identity  # noqa: E402
-from hetmorph.cli.models import find_model  # noqa: E402
+from hetmorph.cli import evaluate, parsers  # noqa: E402
+from hetmorph.cli.models import find_model, identity  # noqa: E402
 from hetmorph.evaluation import known_truth  # noqa: E402
 from hetmorph.io.atomic import write_text  # noqa: E402
 from hetmorph.uncertainty.calibrate import by_patient, covered, limits, scored  # noqa: E402
@@ -42,48 +41,7 @@ BEST = "best"
 
 
 def arguments(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--data", required=True, help=f"data set: {', '.join(data.datasets())}; or a table of pairs, pairs.csv")
-    add("--data-dir", type=Path, help="its folder (default: environment variable HETMORPH_DATA)")
-    add("--model", required=True, help="a .keras file, a SavedModel folder, the name of a shipped model, or a program")
-    add("--out", required=True, type=Path, help="folder for the results")
-    add(
-        "--estimates",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help=f"{', '.join(uncertainty.estimate_names())} (default: those that the model can give)",
-    )
-    add(
-        "--ensemble",
-        nargs="+",
-        default=[],
-        metavar="MODEL",
-        help="further models, of the estimate ensemble; of --passes too",
-    )
-    add("--draws", type=int, default=50, help="registrations of an estimate that draws (default: 50)")
-    add("--kinds", nargs="+", default=evaluation.KINDS, choices=evaluation.KINDS, help="of transforms (default: all)")
-    add(
-        "--region",
-        default="foreground",
-        choices=known_truth.REGIONS,
-        help="voxels that count: where an image is not 0, or where the fixed one is labelled (default: foreground)",
-    )
-    add("--every", type=int, default=1, metavar="K", help="take every K-th pair of a split (default: 1)")
-    add("--coverage", type=float, default=0.9, help="share of the voxels the bound is to hold (default: 0.9)")
-    add("--tolerance", type=float, default=2.0, help="mean error above which a case is bad, voxels (default: 2)")
-    add("--split-file", type=Path, help="splits.json of a training run (default: the one beside --model)")
-    add("--crop", help="how the images are cut (default: as the model's run)")
-    add("--size", type=int, nargs="+", metavar="N", help="voxels along each axis (default: likewise)")
-    add("--noise", type=float, help="mean level of Rician noise added after warping (default: likewise, or none)")
-    add("--rounds", type=int, help="sets of subjects: how often each is moving and fixed")
-    add("--passes", type=int, default=1, help="how often a .keras model is applied to what it has moved (default: 1)")
-    add("--skip-bad", action="store_true", help="go on without the cases whose files are bad")
-    add("--seed", type=int, default=0, help="of transforms, draws and noise (default: 0)")
-    # What `hetmorph evaluate`, whose functions read the run, asks of its command line besides.
-    parser.set_defaults(known_warp=None, split="val")
-    return parser.parse_args(argv)
+    return parsers.uncertainty(__doc__).parse_args(argv)
 
 
 def load_pairs(args: argparse.Namespace) -> tuple[dict[str, list], dict]:
@@ -234,18 +192,12 @@ def run(args: argparse.Namespace) -> str:
         args.coverage,
         args.out / "uncertainty.png",
     )
-    return text
+    return f"{text}\n\nwrote uncertainty.md, uncertainty.png, calibration.json and tables in {args.out}"
 
 
 def main(argv=None) -> int:
     args = arguments(argv)
-    try:
-        print(run(args))
-    except (data.DataError, ValueError, OSError, ImportError) as error:
-        print(f"uncertainty.py: error: {error}", file=sys.stderr)
-        return 2
-    print(f"\nwrote uncertainty.md, uncertainty.png, calibration.json and tables in {args.out}")
-    return 0
+    return exit_status("uncertainty.py", lambda: print(run(args)))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from hetmorph.cli.errors import line_of
-from hetmorph.cli.job import Job, Settings
+from hetmorph.cli.messages import line_of
 from hetmorph.cli.models import described, find_model
+from hetmorph.cli.register_job import Job, Settings
 from hetmorph.io.atomic import write_text
 from hetmorph.io.sidecar import sha256_of
 

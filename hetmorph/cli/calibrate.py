@@ -1,18 +1,17 @@
-"""`hetmorph calibrate`: what its options (`calibrate_options`) ask for."""
+"""`hetmorph calibrate`: what its options (`parsers.calibrate`) ask for."""
 
 import argparse
 import collections
-import sys
 
 import numpy as np
 from tqdm import tqdm
 
-from hetmorph import data, evaluation, serving, uncertainty
+from hetmorph import data, evaluation, uncertainty
 from hetmorph.cli import evaluate
-from hetmorph.cli.calibrate_options import parser
-from hetmorph.cli.calibrations import identity
-from hetmorph.cli.models import find_model, load_model
-from hetmorph.cli.names import CALIBRATED
+from hetmorph.cli.messages import exit_status
+from hetmorph.cli.models import find_model, identity, load_model
+from hetmorph.cli.options import CALIBRATED
+from hetmorph.cli.parsers import calibrate as parser
 
 
 def arguments(argv=None, prog: str = "hetmorph calibrate") -> argparse.Namespace:
@@ -90,12 +89,7 @@ def run(args: argparse.Namespace) -> str:
 
 def main(argv=None, prog: str = "hetmorph calibrate") -> int:
     args = arguments(argv, prog)
-    try:
-        print(run(args))
-    except (data.DataError, serving.ServingError, ValueError, OSError, ImportError) as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(prog, lambda: print(run(args)))
 
 
 def _predicts(predictor, pair: data.Pair) -> bool:

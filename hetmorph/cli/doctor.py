@@ -10,9 +10,9 @@ import time
 
 import click
 
+from hetmorph.cli.messages import import_tensorflow
 from hetmorph.cli.models import SHIPPED, find_model, model_folders
 from hetmorph.cli.options import dry_run
-from hetmorph.cli.quiet import import_tensorflow
 from hetmorph.version import __version__
 
 _PACKAGES = ("tensorflow", "keras", "voxelmorph", "neurite", "numpy", "scipy", "nibabel", "h5py", "click")

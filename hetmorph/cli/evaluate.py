@@ -1,4 +1,4 @@
-"""`hetmorph evaluate`: what its options (`evaluate_options`) ask for."""
+"""`hetmorph evaluate`: what its options (`parsers.evaluate`) ask for."""
 
 import argparse
 import dataclasses
@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hetmorph import config, data, evaluation, serving, uncertainty, viz
-from hetmorph.cli.calibrations import beside, calibration_of
-from hetmorph.cli.evaluate_options import parser
-from hetmorph.cli.models import find_model, load_model, optimised
+from hetmorph import config, data, evaluation, uncertainty, viz
+from hetmorph.cli.messages import exit_status
+from hetmorph.cli.models import beside, calibration_of, find_model, load_model, optimised
+from hetmorph.cli.parsers import evaluate as parser
 
 # Options of data.load that a training's configuration holds under the same name.
 FROM_RUN = ("crop", "size", "noise", "known_warp", "rounds")
@@ -232,13 +232,13 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
 
 def main(argv=None, prog: str = "evaluate.py") -> int:
     args = arguments(argv, prog)
-    try:
-        done = run(args)
-    except (data.DataError, serving.ServingError, ValueError, OSError, ImportError) as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(prog, lambda: tell(args, run(args)))
+
+
+def tell(args: argparse.Namespace, done: tuple[dict, list[Path]] | None) -> None:
+    """The table, and where everything is; nothing of a dry run."""
     if done is None:
-        return 0
+        return
     summary, written = done
     print(evaluation.markdown(summary))
     if summary["skipped"]:
@@ -246,4 +246,3 @@ def main(argv=None, prog: str = "evaluate.py") -> int:
     print(f"wrote {', '.join(str(path.relative_to(args.out)) for path in written)} in {args.out}")
     if args.uncertainty:
         print(f"maps of {', '.join(args.uncertainty)} in {args.out / 'maps'}")
-    return 0

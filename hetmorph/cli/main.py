@@ -7,16 +7,12 @@ import sys
 
 import click
 
-from hetmorph.cli.apply import apply
+from hetmorph.cli.apply import apply, jacobian
 from hetmorph.cli.doctor import doctor
-from hetmorph.cli.errors import line_of
-from hetmorph.cli.export import export
-from hetmorph.cli.forward import calibrate, evaluate, train
-from hetmorph.cli.jacobian import jacobian
-from hetmorph.cli.register import register
-from hetmorph.cli.report import report
-from hetmorph.cli.serve_check import serve_check
-from hetmorph.cli.uncertainty import uncertainty
+from hetmorph.cli.export import export, serve_check
+from hetmorph.cli.messages import line_of
+from hetmorph.cli.parsers import VERBS
+from hetmorph.cli.register import register, report, uncertainty
 from hetmorph.version import __version__
 
 
@@ -61,5 +57,5 @@ def cli(debug: bool) -> None:
     """
 
 
-for verb in (register, apply, jacobian, uncertainty, train, evaluate, calibrate, report, export, serve_check, doctor):
+for verb in (register, apply, jacobian, uncertainty, *VERBS, report, export, serve_check, doctor):
     cli.add_command(verb)

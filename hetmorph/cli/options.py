@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options that several verbs share, and the names that their helps list."""
 
 from __future__ import annotations
 
@@ -9,6 +9,26 @@ from pathlib import Path
 import click
 
 from hetmorph.cli.models import INSTANCE_LAMBDA, INSTANCE_LAMBDA_SQUARES, SHIPPED
+
+# As the registries have them: to ask those would import TensorFlow.
+DATASETS = ("acdc", "camus", "echo", "hippocampus", "oasis2d", "oasis2d-tissue", "phantom", "sunnybrook")
+CROPS = ("paper", "center", "none", "aspect")
+OBJECTIVES = (
+    *("mse", "ncc", "mi", "nll", "beta-nll", "adaframe", "adareg"),
+    *("vxm-diff", "het", "het-ncc", "het-z"),
+    *("diffusion", "icon", "gradicon", "het-gradicon"),
+)
+PROGRAMS = ("undeformed", "demons", "bspline", "ants-syn", "ants-syn-mse", "ants-syn-tuned")
+CONVENTIONS = ("hetmorph", "official")
+_FAMILIES = ("translation", "shear", "scale", "rotation", "affine", "bspline", "smooth-bspline", "composition")
+ESTIMATES = (
+    *("equivariance", "variance", "posterior", "dropout", "ensemble", "noise", "residual", "dissimilarity"),
+    *(f"equivariance-{family}" for family in _FAMILIES),
+)
+CALIBRATED = ("equivariance", "dissimilarity", "residual", "variance")  # what calibrate combines unless told
+KINDS = ("translation", "affine", "bspline", "composition")
+REGIONS = ("foreground", "labels")
+WINDOWS = (15, 7)  # of `instance.window_of`, in 2-D and in 3-D
 
 FILE = click.Path(path_type=Path)
 
@@ -43,6 +63,31 @@ def _odd_or_none(ctx: click.Context, parameter: click.Parameter, value: int | No
         return None if value is None else odd_or_none(value)
     except argparse.ArgumentTypeError as error:
         raise click.BadParameter(str(error)) from error
+
+
+# Of the optimisation of a pair, by flag: metavar and help.
+INSTANCE = {
+    "--instance-optimise": (
+        "N",
+        "Go on from the model's answer on the pair alone: a velocity, by up to N iterations (L-BFGS) at each of up to "
+        "three resolutions, coarse to fine, on local correlation.",
+    ),
+    "--instance-window": (
+        "W",
+        f"... in windows of W voxels a side (default: {WINDOWS[0]} in 2-D, {WINDOWS[1]} in 3-D; a quarter of an axis "
+        "at most); 0: on mean squares instead.",
+    ),
+    "--instance-lambda": (
+        "λ",
+        f"... with this weight of smoothness (default: {INSTANCE_LAMBDA:g}; of mean squares "
+        f"{INSTANCE_LAMBDA_SQUARES:g}).",
+    ),
+}
+
+
+def _instance(flag: str, **how) -> Callable:
+    metavar, text = INSTANCE[flag]
+    return click.option(flag, metavar=metavar, help=text, **how)
 
 
 FORMATS = click.Choice(("nifti", "itk", "learn2reg", "voxelmorph"))  # of hetmorph.io, which a help need not import
@@ -93,27 +138,9 @@ model_options = combined(
         help="Region of interest in the fixed image, not 0: the model sees the box round it. Outside the box, u is "
         "that of its nearest voxel.",
     ),
-    click.option(
-        "--instance-optimise",
-        type=click.IntRange(1),
-        metavar="N",
-        help="Go on from the model's answer on this pair alone: a velocity, by up to N iterations (L-BFGS) at "
-        "each of up to three resolutions, coarse to fine, on local correlation.",
-    ),
-    click.option(
-        "--instance-window",
-        type=click.IntRange(0),
-        callback=_odd_or_none,
-        metavar="W",
-        help="... in windows of W voxels a side (default: 9 in 2-D, 7 in 3-D; a quarter of an axis at most); 0: on "
-        "mean squares instead.",
-    ),
-    click.option(
-        "--instance-lambda",
-        type=click.FloatRange(0),
-        help=f"... with this weight of smoothness (default: {INSTANCE_LAMBDA:g}; of mean squares "
-        f"{INSTANCE_LAMBDA_SQUARES:g}).",
-    ),
+    _instance("--instance-optimise", type=click.IntRange(1)),
+    _instance("--instance-window", type=click.IntRange(0), callback=_odd_or_none),
+    _instance("--instance-lambda", type=click.FloatRange(0)),
 )
 
 estimate_options = combined(

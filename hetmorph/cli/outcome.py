@@ -13,7 +13,7 @@ import numpy as np
 from hetmorph.instance import RefinementWarning, window_of
 from hetmorph.io import Image, matched_grid, resample
 from hetmorph.metrics import dice
-from hetmorph.ops.correlation import local_correlation
+from hetmorph.ops.windows import local_correlation
 from hetmorph.registration import Registration, jacobian
 
 _MANY_FOLDS = 0.1  # percent of the voxels

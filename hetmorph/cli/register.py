@@ -1,4 +1,4 @@
-"""`hetmorph register`: one pair, one sequence, or a table of pairs."""
+"""`hetmorph register`: one pair, one sequence, or a table of pairs; `report` and `uncertainty` of one pair."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from hetmorph.cli.messages import Verb
 from hetmorph.cli.options import FILE, FORMATS, calibration, dry_run, estimate_options, inverse_tolerance, model_options
-from hetmorph.cli.quiet import Verb
 
 
 @click.command(
@@ -101,7 +101,7 @@ def register(command: list[str], dry_run: bool, **options) -> int:
     (docs/files.md). Beside each result a .json says where it comes from.
     """
     from hetmorph.cli import batch
-    from hetmorph.cli.job import RESULTS, Job, Settings
+    from hetmorph.cli.register_job import RESULTS, Job, Settings
 
     named = {name: options.pop(name) for name in RESULTS}
     settings = Settings(**{name: options.pop(name) for name in Settings.__dataclass_fields__})
@@ -125,7 +125,7 @@ def register(command: list[str], dry_run: bool, **options) -> int:
     if bids is not None:
         outputs = _bids(bids, moving, labels) | outputs
     if settings.reference is not None and labels is not None and outputs:
-        from hetmorph.cli.job import default_curve
+        from hetmorph.cli.register_job import default_curve
 
         curve = curve or default_curve(next(iter(outputs.values())))
     job = Job(moving, fixed, labels, mask, outputs, curve, report, labels_fixed, initial)
@@ -133,6 +133,56 @@ def register(command: list[str], dry_run: bool, **options) -> int:
     if bids is not None and not dry_run:
         _describe(bids)
     return status
+
+
+@click.command(
+    cls=Verb, epilog="\b\nExample:\n  hetmorph report --moving m.nii.gz --fixed f.nii.gz --out report.html --draws 20"
+)
+@click.option("--moving", required=True, type=FILE, help="Image to be moved; formats as for register.")
+@click.option("--fixed", required=True, type=FILE, help="Image it is moved onto.")
+@click.option("--out", required=True, type=FILE, help="Write: the page, .html, one file that loads nothing.")
+@click.option("--labels-moving", type=FILE, help="Labels of the moving image; with those of the fixed one, for scores.")
+@click.option("--labels-fixed", type=FILE, help="Labels of the fixed image.")
+@model_options
+@estimate_options
+@calibration
+@dry_run
+@click.pass_obj
+def report(command: list[str], moving, fixed, out, labels_moving, labels_fixed, dry_run: bool, **options) -> int:
+    """Register a pair and write a page on it: verdict, images, deformation, uncertainty, scores; nothing else.
+
+    Direction and frame: u in moved(x) = moving(x + u(x)), on the grid that the model saw, in the world of the fixed
+    image. Units stand beside each picture. For a page on all cases of a data set: hetmorph evaluate --report.
+    """
+    from hetmorph.cli.register_job import Job, Settings
+
+    mask = options.pop("mask")
+    job = Job(moving, fixed, labels_moving, mask, report=out, labels_fixed=labels_fixed, result_option="--out")
+    return run(job, Settings(**options), command, dry_run)
+
+
+@click.command(
+    cls=Verb, epilog="\b\nExample:\n  hetmorph uncertainty --moving m.nii.gz --fixed f.nii.gz --out u.nii.gz"
+)
+@click.option("--moving", required=True, type=FILE, help="Image to be moved; formats as for register.")
+@click.option("--fixed", required=True, type=FILE, help="Image it is moved onto.")
+@click.option("--out", required=True, type=FILE, help="Write: the map, .nii.gz as a rule.")
+@model_options
+@estimate_options
+@dry_run
+@click.pass_obj
+def uncertainty(command: list[str], moving, fixed, out, dry_run: bool, **options) -> int:
+    """Map of the uncertainty of a registration, without its results.
+
+    Direction and frame: the uncertainty of u in moved(x) = moving(x + u(x)), at each voxel x of the fixed image, on its
+    grid. Unit: millimetres, the root of the trace of the covariance; NaN where it is not known. What the estimates can
+    and cannot see: docs/uncertainty.md.
+    """
+    from hetmorph.cli.register_job import Job, Settings
+
+    mask = options.pop("mask")
+    job = Job(moving, fixed, mask=mask, outputs={"uncertainty": out}, result_option="--out")
+    return run(job, Settings(**options), command, dry_run)
 
 
 def run(job, settings, command: list[str], dry_run: bool) -> int:

@@ -1,8 +1,10 @@
-"""`hetmorph train`: what its options (`train_options`) ask for."""
+"""`hetmorph train`: what its options (`parsers.train`) ask for."""
 
 import argparse
 import csv
 import dataclasses
+import functools
+import operator
 import re
 import sys
 import warnings
@@ -13,8 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from hetmorph import callbacks, config, data, evaluation, objectives, serving, viz
+from hetmorph.cli.messages import exit_status
 from hetmorph.cli.models import find_model
-from hetmorph.cli.train_options import parser
+from hetmorph.cli.parsers import FLAGS
+from hetmorph.cli.parsers import train as parser
 from hetmorph.config import DataConfig, TrainConfig
 from hetmorph.networks import MultiPass
 from hetmorph.networks.build import both_directions, build, int_steps, model_class
@@ -23,22 +27,14 @@ from hetmorph.networks.build import both_directions, build, int_steps, model_cla
 def configuration(args: argparse.Namespace) -> TrainConfig:
     """Defaults, overridden by --config, overridden by flags."""
     values = config.to_dict(config.load(args.config) if args.config else TrainConfig())
-    given = {name: value for name, value in vars(args).items() if "." in name and value is not None}
-    for name, value in given.items():
-        section, key = name.split(".")
-        values[section][key] = value
+    given = {place: value for place, *_ in FLAGS.values() if (value := getattr(args, place)) is not None}
+    for place, value in given.items():
+        *section, key = place.split(".")
+        functools.reduce(operator.getitem, section, values)[key] = value
     if args.epochs is not None:
         if "schedule.steps" in given:
             raise ValueError("--steps and --epochs both say how long to train; give one of them")
         values["schedule"]["steps"] = args.epochs * values["schedule"]["steps_per_epoch"]
-    for section, key, flag in (("network", "bidir", args.bidir), ("data", "skip_bad", args.skip_bad)):
-        values[section][key] = flag or values[section][key]
-    if args.size is not None:
-        values["data"]["size"] = args.size
-    if args.no_augment:
-        values["data"]["augment"] = False
-    if args.seed is not None:
-        values["seed"] = args.seed
     settings = config.from_dict(values)
     _refuse_idle(given, settings.objective.name)
     model_class(settings)  # says now, before any data are read, what does not go together
@@ -247,17 +243,15 @@ def _report_skipped(loaded: data.LoadedSet) -> None:
 
 
 def main(argv=None, prog: str = "train.py") -> int:
-    args = parser(prog).parse_args(argv)
-    try:
-        settings = configuration(args)
-        out = args.out or Path("runs") / f"{Path(settings.data.name).stem}-{settings.objective.name}"
-        if args.dry_run:
-            print(preview(settings, out, args.resume))
-            return 0
-        model = train(settings, out, args.resume)
-        finish(model, settings, out)
-    except (data.DataError, ValueError, OSError) as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(prog, functools.partial(run, parser(prog).parse_args(argv)))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, evaluate, draw and export, or say what would be done."""
+    settings = configuration(args)
+    out = args.out or Path("runs") / f"{Path(settings.data.name).stem}-{settings.objective.name}"
+    if args.dry_run:
+        print(preview(settings, out, args.resume))
+        return
+    finish(train(settings, out, args.resume), settings, out)
     print(f"wrote {out}: model.keras, summary.json, cases.csv, report.png, saved_model/1")
-    return 0

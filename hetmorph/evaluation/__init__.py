@@ -5,8 +5,8 @@ from hetmorph.evaluation.cases import CONVENTIONS, evaluate, evaluate_each, eval
 from hetmorph.evaluation.classical import PROGRAMS
 from hetmorph.evaluation.known_truth import KINDS, Case, known_pair, measure
 from hetmorph.evaluation.paired import compare, compare_runs, over_seeds, read_cases
-from hetmorph.evaluation.partial import Partial, fingerprint
 from hetmorph.evaluation.predictor import Prediction, Predictor, RegistrationFailed, load
+from hetmorph.evaluation.resume import Partial, fingerprint
 from hetmorph.evaluation.slices import SliceBySlice, for_cases
 from hetmorph.evaluation.summary import pick_cases, summarise, write_cases, write_summary
 from hetmorph.evaluation.table import markdown

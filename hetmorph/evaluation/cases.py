@@ -22,9 +22,8 @@ import numpy as np
 from tqdm import tqdm
 
 from hetmorph.evaluation import uncertainty
-from hetmorph.evaluation.maps import map_scores
 from hetmorph.evaluation.predictor import Prediction, RegistrationFailed
-from hetmorph.evaluation.uncertainty import Curves, Judgement
+from hetmorph.evaluation.uncertainty import Curves, Judgement, map_scores
 from hetmorph.metrics import deformation, overlap, surface
 from hetmorph.ops.warp import warp
 
@@ -64,7 +63,7 @@ def evaluate(
         main: the structure that surface distances refer to; None where there are no labels.
         curves: collects sparsification and calibration of σ_I over the pairs, for a model that predicts it.
         maps: estimates of uncertainty by name, functions of a pair that return an `uncertainty.UncertaintyMap`; each
-            adds the columns `registered_<name>_…` of `evaluation.maps`. Left out of pairs that could not be registered.
+            adds the columns `registered_<name>_…` of `map_columns`. Left out of pairs that could not be registered.
         judge: function of a pair that returns a verdict and the mean bound of the error, voxels: columns `verdict` and
             `registered_bound_mean`. What could not be registered is rejected; "review" where the judge could not.
 

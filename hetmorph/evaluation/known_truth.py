@@ -24,11 +24,10 @@ from hetmorph.data.transforms import (
     displacement_of,
 )
 from hetmorph.evaluation.cases import foreground
-from hetmorph.evaluation.maps import agreement
+from hetmorph.evaluation.uncertainty import agreement
 from hetmorph.io import replacing
 from hetmorph.io.geometry import grid_points
-from hetmorph.metrics.calibration import Sparsification, sparsification
-from hetmorph.metrics.ranking import aurc
+from hetmorph.metrics.ranking import Sparsification, aurc, sparsification
 from hetmorph.transforms.sampling import inside
 
 KINDS = ("translation", "affine", "bspline", "composition")

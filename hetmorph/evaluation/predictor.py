@@ -99,6 +99,11 @@ class Predictor:
         images = self._tensors(moving, fixed)
         return np.asarray(self._fields(*images) if seed is None else self._drawn(*images, seed), np.float32)
 
+    def checked(self, moving, fixed) -> tuple[np.ndarray, np.ndarray]:
+        """Two images in float32 as the model takes them, `[*S]` or `[*S, C]`; errors as for one pair."""
+        pair = (image.numpy()[0] for image in self._tensors([moving], [fixed]))
+        return tuple(image[..., 0] if count == 1 else image for image, count in zip(pair, self.channels, strict=True))
+
     def _tensors(self, moving, fixed) -> tuple[tf.Tensor, tf.Tensor]:
         pairs = zip((moving, fixed), ("moving", "fixed"), self.channels, strict=True)
         moving, fixed = (self._checked(*one) for one in pairs)

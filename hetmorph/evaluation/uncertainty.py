@@ -1,4 +1,4 @@
-"""How well the predicted uncertainty of a pair tells its errors, and the same over many pairs.
+"""How well uncertainty tells the errors of a pair: what a model predicts, over many pairs too, and maps of estimates.
 
 Two errors are asked about. The *residual* fixed − moved, of which σ_I claims to be the standard deviation: its order
 (sparsification, AUSE) and its size (coverage, standardised residual, reliability). And, where the true displacement is
@@ -12,10 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hetmorph.evaluation.predictor import Prediction
-from hetmorph.metrics import calibration
-from hetmorph.metrics.calibration import Sparsification
-from hetmorph.metrics.ranking import pearson, spearman
-from hetmorph.metrics.reliability import (
+from hetmorph.metrics.calibration import (
     calibration_error,
     coverage,
     from_sums,
@@ -23,12 +20,15 @@ from hetmorph.metrics.reliability import (
     reliability_curve,
     standardised,
 )
+from hetmorph.metrics.ranking import Sparsification, area, naurc, pearson, sparsification, spearman
 
 REGIONS = ("", "_foreground")  # ending of the column: the whole image, or the voxels of the mask
 CALIBRATION = ("coverage1", "coverage2", "z_mean", "z_sd", "z_normal_distance", "sigma_ece")
 RESIDUAL = tuple(f"{name}{region}" for region in REGIONS for name in ("ause", *CALIBRATION))
 DISPLACEMENT = tuple(f"ause_displacement{region}" for region in REGIONS)
 NOISE = tuple(f"{name}{region}" for region in REGIONS for name in ("sigma_correlation", "sigma_rank_correlation"))
+SIZE = ("mean", "mean_mm", "valid_share", "seconds")  # columns of a map of uncertainty
+TRUTH = ("pearson", "spearman", "naurc")  # those where the true error is known
 
 # Bins common to all pairs, so that they add up. The outermost take whatever lies beyond.
 SIGMA_EDGES = np.geomspace(1e-3, 1.0, 31)
@@ -66,9 +66,9 @@ def judge(pair, prediction: Prediction, foreground: np.ndarray) -> Judgement:
     scores, curves, sums = {}, {}, {}
     for region, mask in zip(REGIONS, (None, foreground), strict=True):
         for name, error in errors.items():
-            curve = calibration.sparsification(error, prediction.log_variance, mask)
+            curve = sparsification(error, prediction.log_variance, mask)
             column = "ause" if name == "residual" else f"ause_{name}"
-            scores[f"{column}{region}"] = calibration.area(curve)
+            scores[f"{column}{region}"] = area(curve)
             curves |= {} if curve is None else {f"{name}{region}": curve}
         z = standardised(residual, sigma, mask)
         curve = reliability_curve(residual, sigma, mask)
@@ -149,6 +149,43 @@ class Curves:
         )
 
 
+def map_columns(name: str, unit: str, truth: bool) -> tuple[str, ...]:
+    """Names of the columns of one map: millimetres of a displacement only, agreement where the truth is known."""
+    size = SIZE if unit == "voxels" else tuple(one for one in SIZE if not one.endswith("_mm"))
+    return tuple(f"{name}_{column}" for column in (*size, *(TRUTH if truth else ())))
+
+
+def map_scores(name: str, result, error: np.ndarray | None, mask: np.ndarray, spacing) -> dict[str, float]:
+    """Size of a map, and how well it ranks the true error, over the voxels of a mask in which it is valid.
+
+    Args:
+        name: begins the columns.
+        result: anything with `std` `[*S]`, `valid` `[*S]`, `unit`, `std_mm(spacing)` and `seconds`, as
+            `hetmorph.uncertainty.UncertaintyMap` has them.
+        error: `[*S]` length of the displacement's true error, voxels; None where it is not known.
+        mask: `[*S]` booleans.
+        spacing: millimetres per array axis.
+
+    Returns:
+        The columns of `map_columns`; NaN where no voxel is left.
+    """
+    region = mask & result.valid
+    values = {"mean": _mean(result.std[region]), "valid_share": _mean(result.valid[mask]), "seconds": result.seconds}
+    if result.unit == "voxels":
+        values["mean_mm"] = _mean(result.std_mm(spacing)[region])
+    if error is not None:
+        values |= agreement(error, result.std, region)
+    columns = map_columns(name, result.unit, error is not None)
+    return {column: values[column.removeprefix(f"{name}_")] for column in columns}
+
+
+def agreement(error: np.ndarray, std: np.ndarray, region: np.ndarray) -> dict[str, float]:
+    """Correlations of a map with the true error, and nAURC, over the voxels of a region."""
+    error, std = error[region], std[region]
+    scores = (metric(error, std) for metric in (pearson, spearman, naurc))
+    return dict(zip(TRUTH, scores, strict=True))
+
+
 def _calibration(z: np.ndarray, curve) -> tuple[float, ...]:
     mean, deviation = (float(z.mean()), float(z.std())) if z.size else (math.nan, math.nan)
     return (
@@ -201,3 +238,7 @@ def _accumulate(groups: dict, name: str, values: Mapping[str, np.ndarray]) -> No
 
 def _plain(groups: Mapping[str, Mapping[str, np.ndarray]]) -> dict:
     return {name: {key: np.asarray(x).tolist() for key, x in sums.items()} for name, sums in groups.items()}
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(np.mean(values)) if values.size else math.nan

@@ -7,7 +7,7 @@ import tensorflow as tf
 from hetmorph.losses import Grad
 from hetmorph.losses.voxelwise import voxelwise_loss
 from hetmorph.ops import fields
-from hetmorph.ops.correlation import local_correlation
+from hetmorph.ops.windows import local_correlation
 
 _WINDOW = {2: 15, 3: 7}
 _OF_AXIS = 4  # a window takes at most this part of an axis: stacks have few slices

@@ -70,7 +70,7 @@ class Field(Problem):
         self._reached = tf.Variable(zeros, trainable=False)
         self._spread = [separable.bell(size, _SPREAD, mean=False) for size in self._coarse]
         self._finer = [
-            None if k == 1 else separable.sample(np.arange(size) / k, coarse)
+            None if k == 1 else separable.hats(np.arange(size) / k, coarse)
             for size, k, coarse in zip(shape, self.factors, self._coarse, strict=True)
         ]
 
@@ -93,7 +93,7 @@ class Field(Problem):
             step: voxels of that grid from one voxel of this one to the next, for each axis.
         """
         old = velocity.shape[1:-1]
-        matrices = [separable.sample(np.arange(n) * k, m) for n, k, m in zip(self._coarse, step, old, strict=True)]
+        matrices = [separable.hats(np.arange(n) * k, m) for n, k, m in zip(self._coarse, step, old, strict=True)]
         return separable.multiply(velocity, matrices) / tf.constant(step, tf.float32)
 
     def displacement(self, moving, fixed, start):

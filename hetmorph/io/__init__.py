@@ -3,7 +3,7 @@
 from hetmorph.io.apply import warp_image, warp_labels
 from hetmorph.io.atomic import replacing
 from hetmorph.io.bids import bids_names, describe_dataset
-from hetmorph.io.chain import Chain, read_chain
+from hetmorph.io.chain import Chain, Inverse, inverse, read_chain
 from hetmorph.io.geometry import (
     Grid,
     convert_displacement,
@@ -13,7 +13,6 @@ from hetmorph.io.geometry import (
     through_plane,
 )
 from hetmorph.io.images import DataError, DataWarning, Image, matched_grid, read_image, write_image
-from hetmorph.io.inverse import Inverse, inverse
 from hetmorph.io.points import Points, read_points, transform_points, write_points
 from hetmorph.io.sidecar import provenance, sidecar_of, write_sidecar
 from hetmorph.io.transforms import FORMATS, Transform, convert, read_transform, write_transform

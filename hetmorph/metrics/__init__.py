@@ -4,12 +4,11 @@ An undefined score is NaN (an empty structure has no surface); bad input (NaN, s
 is an error.
 """
 
-from hetmorph.metrics import calibration, deformation, overlap, surface
-from hetmorph.metrics.calibration import ause, sparsification
+from hetmorph.metrics import calibration, deformation, overlap, ranking, surface
+from hetmorph.metrics.calibration import calibration_error, coverage, normal_distance, reliability_curve, standardised
 from hetmorph.metrics.deformation import endpoint_error, folds_percent, sdlogj
 from hetmorph.metrics.overlap import dice
-from hetmorph.metrics.ranking import aurc, naurc, pearson, spearman
-from hetmorph.metrics.reliability import calibration_error, coverage, normal_distance, reliability_curve, standardised
+from hetmorph.metrics.ranking import aurc, ause, naurc, pearson, sparsification, spearman
 from hetmorph.metrics.surface import asd, assd, hausdorff, hausdorff95, surface_distances
 
 __all__ = [
@@ -30,6 +29,7 @@ __all__ = [
     "normal_distance",
     "overlap",
     "pearson",
+    "ranking",
     "reliability_curve",
     "sdlogj",
     "sparsification",

@@ -1,15 +1,88 @@
-"""Does a map of uncertainty point at the errors? Correlations, and the area under the risk–coverage curve.
+"""Does a map of uncertainty point at the errors? Sparsification, correlations, and areas under curves.
 
-The risk–coverage curve is the sparsification curve of `metrics.calibration` read the other way round: the mean error of
-the voxels that are kept, against the share of them. Errors here are lengths (voxels), not squares.
+The risk–coverage curve is the sparsification curve read the other way round: the mean error of the voxels that are
+kept, against the share of them. Its errors are lengths (voxels), those of `ause` squares.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from hetmorph.metrics.calibration import sparsification
+
+class Sparsification(NamedTuple):
+    """Curves over the removed fraction, all of the same length.
+
+    Attributes:
+        fraction: removed part of the voxels, 0 … (steps − 1)/steps.
+        curve: mean squared error of the voxels left after removing the most uncertain.
+        oracle: the same after removing those of largest error: no ranking does better.
+    """
+
+    fraction: np.ndarray
+    curve: np.ndarray
+    oracle: np.ndarray
+
+
+def sparsification(sq_error, uncertainty, mask=None, steps: int = 50) -> Sparsification | None:
+    """Mean squared error left after removing the most uncertain 0, 1/steps, 2/steps … of the voxels.
+
+    Voxels of equal uncertainty are removed in no particular order: the curve is the expectation over all
+    orders, so a constant map gives a flat curve and the order of the voxels in memory is immaterial.
+
+    Args:
+        sq_error: `[*S]`, squared error, not negative.
+        uncertainty: `[*S]`; only its order matters, so σ, σ² and log σ² give the same curve.
+        mask: `[*S]` booleans, voxels that take part. None takes all.
+        steps: number of points on the curve; 50 removes 0, 2, … 98 %.
+
+    Returns:
+        The curves, or None when the mask is empty.
+
+    Raises:
+        ValueError: shapes differ, values that are not finite, negative errors, or steps < 2.
+
+    Reference:
+        Ilg et al., ECCV 2018, doi:10.1007/978-3-030-01234-2_40.
+    """
+    error, uncertainty = compared(sq_error, uncertainty, mask, "squared error and uncertainty")
+    if (error < 0).any():
+        raise ValueError(f"squared error cannot be negative, got {error.min()}")
+    if steps < 2:
+        raise ValueError(f"steps must be at least 2, got {steps}")
+    if not error.size:
+        return None
+    kept = error.size - np.arange(steps) * error.size // steps
+    by_uncertainty = _average_ties(error, uncertainty)
+    return Sparsification(
+        fraction=np.arange(steps) / steps,
+        curve=np.cumsum(by_uncertainty)[kept - 1] / kept,
+        oracle=np.cumsum(np.sort(error))[kept - 1] / kept,
+    )
+
+
+def ause(sq_error, uncertainty, mask=None, steps: int = 50) -> float:
+    """Area under the sparsification error: between the sparsification curve and its oracle.
+
+    In units of the squared error (not normalised), by the trapezoidal rule over the removed fraction. 0 is a
+    perfect ranking; a constant map scores what removing voxels at random would. NaN when the mask is empty.
+
+    Arguments and errors as `sparsification`.
+    """
+    return area(sparsification(sq_error, uncertainty, mask, steps))
+
+
+def area(curves: Sparsification | None) -> float:
+    """The area that `ause` reports, of curves already at hand; NaN for None.
+
+    Args:
+        curves: of `sparsification`.
+    """
+    if curves is None:
+        return float("nan")
+    gap = np.abs(curves.curve - curves.oracle)
+    return float(np.sum(np.diff(curves.fraction) * (gap[1:] + gap[:-1]) / 2))
 
 
 def pearson(a, b, mask=None) -> float:
@@ -22,7 +95,7 @@ def pearson(a, b, mask=None) -> float:
     Raises:
         ValueError: shapes differ, or values that are not finite.
     """
-    a, b = _checked(a, b, mask)
+    a, b = compared(a, b, mask, "maps")
     if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
     return float(np.corrcoef(a, b)[0, 1])
@@ -30,7 +103,7 @@ def pearson(a, b, mask=None) -> float:
 
 def spearman(a, b, mask=None) -> float:
     """Spearman's rank correlation, ties at their mean rank. Arguments and errors as `pearson`."""
-    return pearson(*(stats.rankdata(one) for one in _checked(a, b, mask)))
+    return pearson(*(stats.rankdata(one) for one in compared(a, b, mask, "maps")))
 
 
 def aurc(error, uncertainty, mask=None) -> float:
@@ -79,13 +152,31 @@ def _areas(error, uncertainty, mask) -> tuple[float, float, float]:
     return float(curves.curve.mean()), float(curves.oracle.mean()), float(curves.curve[0])
 
 
-def _checked(a, b, mask) -> tuple[np.ndarray, np.ndarray]:
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.shape != b.shape or (mask is not None and np.shape(mask) != a.shape):
-        shapes = [np.shape(one) for one in (a, b, mask) if one is not None]
-        raise ValueError(f"maps and mask must have the same shape, got {shapes}")
+def compared(one, other, mask, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Two maps `[*S]` as float64, the voxels of a mask alone, flat.
+
+    Args:
+        one, other: the maps.
+        mask: `[*S]` booleans; None takes all voxels.
+        what: what to call the two in an error.
+
+    Raises:
+        ValueError: shapes differ, or values that are not finite.
+    """
+    one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+    if one.shape != other.shape:
+        raise ValueError(f"{what} must have the same shape, got {one.shape} and {other.shape}")
     if mask is not None:
-        a, b = a[np.asarray(mask, bool)], b[np.asarray(mask, bool)]
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        raise ValueError("maps must be finite where they are compared, got NaN or infinity")
-    return a.ravel(), b.ravel()
+        mask = np.asarray(mask, bool)
+        if mask.shape != one.shape:
+            raise ValueError(f"{what} must have the same shape as the mask, got {one.shape} and {mask.shape}")
+        one, other = one[mask], other[mask]
+    if not (np.isfinite(one).all() and np.isfinite(other).all()):
+        raise ValueError(f"{what} must be finite, got NaN or infinity")
+    return one.ravel(), other.ravel()
+
+
+def _average_ties(error: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
+    """Errors from the most certain to the most uncertain voxel, averaged over voxels of equal uncertainty."""
+    _, group, size = np.unique(uncertainty, return_inverse=True, return_counts=True)
+    return np.repeat(np.bincount(group.ravel(), weights=error) / size, size)

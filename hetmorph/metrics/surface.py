@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from hetmorph.metrics.masks import binary_pair
+from hetmorph.metrics.overlap import binary_pair
 
 
 def surface_distances(a, b, spacing: Sequence[float] | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ Fields are `[B, *S, N]`, in voxels of their own grid, axes in array order; u pul
 
 import tensorflow as tf
 
+from hetmorph.ops import separable
 from hetmorph.ops.grid import displaced_grid, spatial_shape
 from hetmorph.ops.warp import METHODS, warp
 
@@ -68,7 +69,7 @@ def resized_shape(shape: list, factor: float) -> list:
 
     Args:
         shape: spatial sizes: integers, None or scalar tensors.
-        factor: as of `resize`.
+        factor: of `resize`: new voxels for each old one.
     """
     rounding = 1e-6  # 48 * (2 / 3) must not fall below the integer it stands for
 
@@ -96,21 +97,12 @@ def resize(image, factor: float, method: str = "linear") -> tf.Tensor:
     if factor == 1:
         return image
     old, new = spatial_shape(image), resized_shape(spatial_shape(image), factor)
-    for axis, (n_old, n_new) in enumerate(zip(old, new, strict=True), start=1):
-        position = tf.linspace(0.0, tf.cast(n_old - 1, tf.float32), n_new)
-        if method == "nearest":
-            image = tf.gather(image, tf.cast(tf.round(position), tf.int32), axis=axis)
-        else:
-            image = _interpolate_axis(image, position, n_old, axis)
+    positions = [tf.linspace(0.0, tf.cast(last - 1, tf.float32), count) for last, count in zip(old, new, strict=True)]
+    if method == "linear":
+        return separable.multiply(image, [separable.hats(x, size) for x, size in zip(positions, old, strict=True)])
+    for axis, position in enumerate(positions, start=1):
+        image = tf.gather(image, tf.cast(tf.round(position), tf.int32), axis=axis)
     return image
-
-
-def _interpolate_axis(image: tf.Tensor, position: tf.Tensor, size, axis: int) -> tf.Tensor:
-    nodes = tf.cast(tf.range(size), tf.float32)
-    matrix = tf.nn.relu(1.0 - tf.abs(position[:, None] - nodes[None, :]))  # hat functions: [new, old]
-    letters = "bxyzc"[: image.shape.rank - 1] + "c"
-    target = letters.replace(letters[axis], "n")
-    return tf.einsum(f"n{letters[axis]},{letters}->{target}", tf.cast(matrix, image.dtype), image)
 
 
 def gradient(field) -> list[tf.Tensor]:

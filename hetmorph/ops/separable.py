@@ -9,31 +9,20 @@ import numpy as np
 import tensorflow as tf
 
 
-def multiply(image, matrices: Sequence[np.ndarray | None]) -> tf.Tensor:
+def multiply(image, matrices: Sequence[np.ndarray | tf.Tensor | None]) -> tf.Tensor:
     """Each spatial axis of an image multiplied by a matrix of its own.
 
     Args:
         image: `[B, *S, C]`.
-        matrices: for each axis `[new, old]`, or None to leave it.
+        matrices: for each axis `[new, old]`, or None to leave the axis as it is.
     """
     image = tf.convert_to_tensor(image)
     letters = "bxyzc"[: image.shape.rank - 1] + "c"
     for letter, matrix in zip(letters[1:], matrices, strict=False):
         if matrix is not None:
             target = letters.replace(letter, "n")
-            image = tf.einsum(f"n{letter},{letters}->{target}", tf.constant(matrix, image.dtype), image)
+            image = tf.einsum(f"n{letter},{letters}->{target}", tf.cast(matrix, image.dtype), image)
     return image
-
-
-def box(size: int, width: int) -> np.ndarray:
-    """Mean of the window `width` voxels wide, as far as it lies in the image, `[size, size]`.
-
-    Args:
-        size: voxels along the axis.
-        width: odd.
-    """
-    inside = np.abs(_differences(size)) <= width // 2
-    return inside / inside.sum(1, keepdims=True)
 
 
 def bell(size: int, scale: float, mean: bool = True) -> np.ndarray:
@@ -44,19 +33,20 @@ def bell(size: int, scale: float, mean: bool = True) -> np.ndarray:
         scale: standard deviation, voxels.
         mean: make it a mean, at the border of fewer voxels; else it is symmetric, and loses at the border.
     """
-    weights = np.exp(-0.5 * (_differences(size) / scale) ** 2)
+    weights = np.exp(-0.5 * ((np.arange(size)[:, None] - np.arange(size)) / scale) ** 2)
     return weights / (weights.sum(1, keepdims=True) if mean else weights.sum(1).max())
 
 
-def sample(positions: np.ndarray, size: int) -> np.ndarray:
-    """Linear interpolation at positions, beyond the ends as at the ends, `[positions, size]`.
+def hats(positions, size) -> tf.Tensor:
+    """Linear interpolation at positions, beyond the ends as at the ends, `[positions, size]` float32.
 
     Args:
-        positions: voxels of the axis.
-        size: voxels along the axis.
+        positions: voxels of the axis, not whole as a rule.
+        size: voxels along the axis; an integer or a scalar tensor.
     """
-    clipped = np.clip(positions, 0, size - 1)
-    return np.maximum(0.0, 1.0 - np.abs(clipped[:, None] - np.arange(size)))
+    last = tf.cast(size - 1, tf.float32)
+    clipped = tf.clip_by_value(tf.cast(positions, tf.float32), 0.0, last)
+    return tf.nn.relu(1.0 - tf.abs(clipped[:, None] - tf.range(tf.cast(size, tf.float32))))
 
 
 def shrink(image, factors: Sequence[int]) -> tf.Tensor:
@@ -69,7 +59,3 @@ def shrink(image, factors: Sequence[int]) -> tf.Tensor:
     sizes = image.shape[1:-1]
     matrices = [None if k == 1 else bell(size, k / 2)[::k] for size, k in zip(sizes, factors, strict=True)]
     return multiply(image, matrices)
-
-
-def _differences(size: int) -> np.ndarray:
-    return np.arange(size)[:, None] - np.arange(size)

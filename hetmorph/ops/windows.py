@@ -1,10 +1,12 @@
-"""Sums over a window round each voxel."""
+"""Windows round each voxel: their sums, their means, and the local correlation of two images."""
 
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from hetmorph.ops import xla
+
+_FLOOR = 3e-3
 
 
 def box_sum(image, sides: Sequence[int]) -> tf.Tensor:
@@ -30,6 +32,59 @@ def box_sum(image, sides: Sequence[int]) -> tf.Tensor:
         return xla.run(_boxes, values, sides=sides, ahead=False), gradient
 
     return apply(tf.convert_to_tensor(image))
+
+
+def box_mean(image, sides: Sequence[int]) -> tf.Tensor:
+    """Mean over a box round each voxel, as far as it lies in the image.
+
+    Args:
+        image: `[B, *S, C]`, floating.
+        sides: voxels along each spatial axis, as `box_sum` takes them.
+
+    Returns:
+        The same shape.
+    """
+    image = tf.convert_to_tensor(image)
+    return box_sum(image, sides) / box_sum(tf.ones_like(image[:1, ..., :1]), sides)
+
+
+def local_correlation(fixed, moved, sides: Sequence[int]) -> tf.Tensor:
+    """Squared correlation coefficient of two images in a window round each voxel, `[B, *S, C]`, 0 to 1.
+
+    (cov + √(εδ))² / ((var + ε)(var + δ)), where ε and δ are 0.003 of the variances of the whole images: noise in a
+    window that holds nothing else hardly counts, equal images have 1 everywhere, and intensities may have any unit. At
+    the border the window ends with the image. `losses.NCC` is VoxelMorph's form of it, whose windows meet zeros there
+    and whose ε is a number.
+
+    Args:
+        fixed, moved: `[B, *S, C]`; gradients reach both.
+        sides: voxels of the window along each axis.
+
+    Reference:
+        Avants et al., Medical Image Analysis 2008, doi:10.1016/j.media.2007.06.004.
+    """
+    fixed, moved = _centred(fixed), _centred(moved)
+    # By themselves: the fixed image is a constant, of which no gradient is asked for.
+    mean_f, square_f = tf.split(box_mean(tf.concat([fixed, fixed**2], -1), sides), 2, axis=-1)
+    mean_m, square_m, product = tf.split(box_mean(tf.concat([moved, moved**2, fixed * moved], -1), sides), 3, axis=-1)
+    covariance = product - mean_f * mean_m
+    floor_f, floor_m = _floor(fixed), _floor(moved)
+    variance_f, variance_m = tf.nn.relu(square_f - mean_f**2), tf.nn.relu(square_m - mean_m**2)
+    raised = covariance + tf.sqrt(floor_f * floor_m)
+    return raised**2 / ((variance_f + floor_f) * (variance_m + floor_m) + 1e-20)
+
+
+def _centred(image) -> tf.Tensor:
+    """Without the mean, which would cost digits when squared."""
+    image = tf.convert_to_tensor(image)
+    axes = list(range(1, image.shape.rank - 1))
+    return image - tf.stop_gradient(tf.reduce_mean(image, axes, keepdims=True))
+
+
+def _floor(centred: tf.Tensor) -> tf.Tensor:
+    """What is added to the variances of an image."""
+    axes = list(range(1, centred.shape.rank - 1))
+    return _FLOOR * tf.stop_gradient(tf.reduce_mean(centred**2, axes, keepdims=True))
 
 
 def _boxes(image: tf.Tensor, sides: tuple[int, ...], ahead: bool) -> tf.Tensor:

@@ -1,8 +1,15 @@
 """Images with headers in, images with headers out: one pair, a stack by a 2-D model, a sequence."""
 
-from hetmorph.registration.motion import curve, draw_curve, strains, volumes_ml, write_curve
 from hetmorph.registration.pair import Registration, jacobian, model_pair, register
-from hetmorph.registration.sequence import reference_frame, register_sequence
+from hetmorph.registration.sequence import (
+    curve,
+    draw_curve,
+    reference_frame,
+    register_sequence,
+    strains,
+    volumes_ml,
+    write_curve,
+)
 
 __all__ = [
     "Registration",

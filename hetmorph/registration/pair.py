@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -281,10 +281,7 @@ def _uncertainty(estimate: Callable, predictor: Predictor, seen, grid: Grid, fix
     """`map` and `uncertainty_mm` of a registration."""
     if slices:
         parts = [estimate(predictor, *pair) for pair in zip(*np.moveaxis(seen, -1, 1), strict=True)]
-        std, valid = (np.stack([getattr(part, name) for part in parts], -1) for name in ("std", "valid"))
-        alone = dict.fromkeys(("count", "mean", "covariance", "intrinsic", "jitter"))
-        variances = from_slices([part.variances for part in parts])
-        whole = replace(parts[0], std=std, valid=valid, variances=variances, **alone)
+        whole = parts[0].stacked(parts)
     else:
         whole = estimate(predictor, *seen)
     oblique = grid.ndim == 3 and grid.sheared and not slices

@@ -13,6 +13,7 @@ from hetmorph.data.transforms import (
 from hetmorph.uncertainty.calibrate import calibrate, calibrated_estimates, divide
 from hetmorph.uncertainty.combination import Combination, best_combination
 from hetmorph.uncertainty.conformal import FLAGS, Bound, Calibration, Triage, risk_coverage
+from hetmorph.uncertainty.draws import Moments
 from hetmorph.uncertainty.equivariance import equivariance_uncertainty
 from hetmorph.uncertainty.estimates import ESTIMATES, estimate, estimate_names, estimates_for, pair_estimates
 from hetmorph.uncertainty.intensity import dissimilarity_uncertainty, residual_uncertainty, variance_uncertainty
@@ -23,7 +24,6 @@ from hetmorph.uncertainty.repeated import (
     posterior_uncertainty,
 )
 from hetmorph.uncertainty.result import UncertaintyMap
-from hetmorph.uncertainty.streaming import Moments
 
 __all__ = [
     "BSpline",

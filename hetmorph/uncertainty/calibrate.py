@@ -12,7 +12,7 @@ from hetmorph.evaluation.known_truth import Case
 from hetmorph.uncertainty.combination import Combination, best_combination
 from hetmorph.uncertainty.conformal import Bound, Calibration, Triage, least_patients
 from hetmorph.uncertainty.estimates import pair_estimates
-from hetmorph.uncertainty.result import UncertaintyMap, stacked
+from hetmorph.uncertainty.result import UncertaintyMap
 
 CHOOSE = 1 / 3  # share of the patients that choose the combination
 
@@ -108,7 +108,7 @@ def calibrated_estimates(
     def taken(name, pair):
         if not calibration.of_slices(pair.fixed.ndim):
             return estimates[name](pair)
-        return stacked([estimates[name](part) for part in pair.slices()])
+        return UncertaintyMap.stacked([estimates[name](part) for part in pair.slices()])
 
     return {name: functools.partial(taken, name) for name in estimates}
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from hetmorph.io.atomic import write_text
-from hetmorph.metrics.calibration import sparsification
+from hetmorph.metrics.ranking import sparsification
 from hetmorph.uncertainty.combination import Combination
 
 FLAGS = ("accept", "review", "reject")

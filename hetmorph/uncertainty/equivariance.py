@@ -19,9 +19,8 @@ from hetmorph.io.geometry import grid_points
 from hetmorph.ops.warp import warp
 from hetmorph.ops.xla import compiled_kernels
 from hetmorph.transforms.sampling import inside
-from hetmorph.uncertainty.passes import batch_size, checked_pair, finite
+from hetmorph.uncertainty.draws import Moments, batch_size, finite
 from hetmorph.uncertainty.result import UncertaintyMap, from_moments
-from hetmorph.uncertainty.streaming import Moments
 
 LEAST_KEPT = 0.5  # share of the transforms that must leave a voxel inside
 
@@ -75,7 +74,7 @@ def equivariance_uncertainty(
     """
     start = time.perf_counter()
     predictor = wrap(model)
-    moving, fixed = checked_pair(moving, fixed)
+    moving, fixed = predictor.checked(moving, fixed)
     if n < 2 or samples < 1:
         raise ValueError(f"expected n of at least 2 transforms and samples of at least 1, got {n} and {samples}")
     draws = _Draws(predictor, moving, fixed, family(transforms), n, batch, seed, samples)

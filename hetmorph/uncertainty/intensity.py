@@ -6,7 +6,6 @@ import numpy as np
 from scipy import ndimage
 
 from hetmorph.evaluation import wrap
-from hetmorph.uncertainty.passes import checked_pair
 from hetmorph.uncertainty.result import INTENSITY, NO_UNIT, UncertaintyMap
 
 _FLAT = 1e-8  # product of the variances of two images in [0, 1] below which they are flat
@@ -80,8 +79,7 @@ def _correlation(one, other, scale: float) -> np.ndarray:
 
 def _map(name: str, model, moving, fixed, values, unit: str = INTENSITY) -> UncertaintyMap:
     start = time.perf_counter()
-    moving, fixed = checked_pair(moving, fixed)
-    std = values(wrap(model)(moving, fixed), fixed).astype(np.float32)
+    std = values(wrap(model)(moving, fixed), np.asarray(fixed, np.float32)).astype(np.float32)
     if not np.isfinite(std).all():
         raise ValueError(f"{name}: the model answered with NaN or infinity")
     return UncertaintyMap(

@@ -7,9 +7,8 @@ import numpy as np
 from tqdm import tqdm
 
 from hetmorph.evaluation import wrap
-from hetmorph.uncertainty.passes import batch_size, checked_pair, finite
+from hetmorph.uncertainty.draws import Moments, batch_size, finite
 from hetmorph.uncertainty.result import UncertaintyMap, from_moments
-from hetmorph.uncertainty.streaming import Moments
 
 MISSING = {
     "dropout": "this network has no dropout; TransMorph has (drop_path above 0), VxmDense has not",
@@ -61,16 +60,17 @@ def noise_uncertainty(model, moving, fixed, level: float = 0.02, **options) -> U
     """
     if not 0 < level < np.inf:
         raise ValueError(f"the level of the noise must be positive, got {level}")
-    moving, fixed = checked_pair(moving, fixed)
+    predictor = wrap(model)
+    moving, fixed = predictor.checked(moving, fixed)
 
-    def answers(predictor, count, seed):
+    def answers(count, seed):
         rng = np.random.default_rng(seed)
         images = [
             np.clip(image + level * rng.standard_normal((count, *image.shape)), 0, 1) for image in (moving, fixed)
         ]
         return predictor.displacements(*images)
 
-    return _drawn("noise", model, moving.shape, answers, **options)
+    return _drawn("noise", moving.shape, answers, **options)
 
 
 def ensemble_uncertainty(
@@ -89,13 +89,12 @@ def ensemble_uncertainty(
         Lakshminarayanan et al., NeurIPS 2017, arXiv:1612.01474.
     """
     start = time.perf_counter()
-    moving, fixed = checked_pair(moving, fixed)
     models = list(models) if isinstance(models, Iterable) and not isinstance(models, str) else [models]
     if len(models) < 2:
         raise ValueError(f"an ensemble needs at least 2 models, got {len(models)}")
-    moments = Moments(moving.shape, covariance)
+    moments = Moments(np.shape(moving), covariance)
     for model in tqdm(models, desc="ensemble", unit="pass", disable=not progress):
-        moments.add(finite(wrap(model).displacements(moving[None], fixed[None]))[0])
+        moments.add(finite(wrap(model).displacements([moving], [fixed]))[0])
     count = len(models)
     return from_moments(moments, "ensemble", count, time.perf_counter() - start, moments.count > 1, count)
 
@@ -106,26 +105,26 @@ def _sampled(source: str, model, moving, fixed, **options) -> UncertaintyMap:
         raise ValueError(MISSING[source])
     if len(predictor.random) > 1:
         raise ValueError(f"this network draws {' and '.join(sorted(predictor.random))}, which cannot be told apart")
-    moving, fixed = checked_pair(moving, fixed)
+    moving, fixed = predictor.checked(moving, fixed)
 
-    def answers(predictor, count, seed):
+    def answers(count, seed):
         images = [np.broadcast_to(image, (count, *image.shape)) for image in (moving, fixed)]
         return predictor.displacements(*images, seed=seed)
 
-    return _drawn(source, predictor, moving.shape, answers, **options)
+    return _drawn(source, moving.shape, answers, **options)
 
 
-def _drawn(name, model, shape, answers, n=50, batch=None, seed=0, covariance=True, progress=True) -> UncertaintyMap:
-    """Spread of n displacements that `answers(predictor, count, seed)` draws, some at a time."""
+def _drawn(name, shape, answers, n=50, batch=None, seed=0, covariance=True, progress=True) -> UncertaintyMap:
+    """Spread of n displacements that `answers(count, seed)` draws, some at a time."""
     start = time.perf_counter()
     if n < 2:
         raise ValueError(f"expected n of at least 2 draws, got {n}")
-    predictor, batch, moments = wrap(model), batch_size(batch, shape), Moments(shape, covariance)
+    batch, moments = batch_size(batch, shape), Moments(shape, covariance)
     with tqdm(total=n, desc=name, unit="pass", disable=not progress) as bar:
         for first in range(0, n, batch):
             count = min(batch, n - first)
             own = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
-            for displacement in finite(answers(predictor, count, own)):
+            for displacement in finite(answers(count, own)):
                 moments.add(displacement)
             bar.update(count)
     return from_moments(moments, name, n, time.perf_counter() - start, moments.count > 1, n)

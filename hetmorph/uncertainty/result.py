@@ -1,5 +1,7 @@
 """What every estimate of uncertainty returns: a map of standard deviations, and what else it knows."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -46,6 +48,18 @@ class UncertaintyMap:
     intrinsic: np.ndarray | None = None
     jitter: np.ndarray | None = None
 
+    @classmethod
+    def stacked(cls, slices: Sequence[UncertaintyMap]) -> UncertaintyMap:
+        """The maps of slices as that of the stack, whose last axis goes through them; without what is of the draws.
+
+        Args:
+            slices: maps of one kind and size.
+        """
+        std, valid = (np.stack([getattr(one, name) for one in slices], -1) for name in ("std", "valid"))
+        variances = None if slices[0].variances is None else from_slices([one.variances for one in slices])
+        alone = dict.fromkeys(("count", "mean", "covariance", "intrinsic", "jitter"))
+        return replace(slices[0], std=std, valid=valid, variances=variances, **alone)
+
     @property
     def valid_share(self) -> float:
         """Share of the voxels that are valid."""
@@ -89,18 +103,6 @@ class UncertaintyMap:
         values = self.std_mm(spacing) if in_mm else self.std
         description = f"{self.name} std, {'mm' if in_mm else self.unit}"
         write_image(path, values, _grid(values.shape, spacing), np.float32, description)
-
-
-def stacked(slices: Sequence[UncertaintyMap]) -> UncertaintyMap:
-    """The maps of slices as that of the stack, whose last axis goes through them; without what is of the draws.
-
-    Args:
-        slices: maps of one kind and size.
-    """
-    std, valid = (np.stack([getattr(one, name) for one in slices], -1) for name in ("std", "valid"))
-    variances = None if slices[0].variances is None else from_slices([one.variances for one in slices])
-    alone = dict.fromkeys(("count", "mean", "covariance", "intrinsic", "jitter"))
-    return replace(slices[0], std=std, valid=valid, variances=variances, **alone)
 
 
 def _grid(shape: tuple[int, ...], spacing) -> Grid:

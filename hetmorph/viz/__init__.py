@@ -2,11 +2,9 @@
 
 from hetmorph.viz.case_report import case_report
 from hetmorph.viz.cohort_report import cohort_report
-from hetmorph.viz.curves import calibration_figure, sparsification_figure
-from hetmorph.viz.figures import summary_figure
-from hetmorph.viz.report import write_reports
-from hetmorph.viz.results import write_results
-from hetmorph.viz.uncertainty import known_truth_figure
+from hetmorph.viz.evaluation_files import write_reports, write_results
+from hetmorph.viz.figures import calibration_figure, known_truth_figure, sparsification_figure
+from hetmorph.viz.summary_figure import summary_figure
 from hetmorph.viz.verdict import Verdict, verdict
 
 __all__ = [

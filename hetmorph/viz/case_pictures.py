@@ -1,20 +1,18 @@
 """The pictures in the report of a case, section by section."""
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from hetmorph.evaluation.cases import foreground
 from hetmorph.evaluation.table import FEW, structure_heading
-from hetmorph.metrics.calibration import area, sparsification
+from hetmorph.metrics.ranking import area, sparsification
+from hetmorph.viz.case import ReportedCase, finite, structure_colours
 from hetmorph.viz.charts import sparsification_chart
-from hetmorph.viz.html import Html, element
-from hetmorph.viz.panels import structure_colours
-from hetmorph.viz.plates import Sheet, rounded
+from hetmorph.viz.html import Html, element, section
 from hetmorph.viz.rasters import Scale, spread
-from hetmorph.viz.reported import ReportedCase, finite
-from hetmorph.viz.views import View
+from hetmorph.viz.sheet import Sheet, rounded
+from hetmorph.viz.view import View
 
 ON_FIXED = "fixed grid"
 MEANINGS = {  # of a map, by its unit
@@ -233,9 +231,7 @@ def _sparsification(case: ReportedCase, sigma, error) -> list[Html]:
 
 
 def _dice(case: ReportedCase, block: str) -> str:
-    names = [*case.labels] if len(case.labels) <= FEW else [case.main, "mean"]
-    scores = {structure_heading(name): case.row.get(f"{block}_dice_{name}", math.nan) for name in names}
-    return " ".join(["Dice", *(f"{name} {score:.3f}" for name, score in scores.items() if math.isfinite(score))])
+    return " ".join(["Dice", *(f"{name} {score:.3f}" for name, score in case.dices(block).items())])
 
 
 def _outlines(case: ReportedCase, sheet: Sheet, masks: Mapping[str, np.ndarray], index: int) -> list[Html]:
@@ -259,14 +255,8 @@ def _legend(case: ReportedCase) -> Html:
 
 
 def _section(name: str, title: str, rows: list[list], note: str, charts: list | None = None) -> Html:
-    return element(
-        "section",
-        element("h2", title),
-        element("p", note, class_="note") if note else None,
-        [element("div", row, class_="plates") for row in rows if row],
-        element("div", charts, class_="charts") if charts else None,
-        id=name,
-    )
+    drawn = [element("div", row, class_="plates") for row in rows if row]
+    return section(name, title, drawn, element("div", charts, class_="charts") if charts else None, note=note)
 
 
 def _choice(name: str, legend: str, options: list[tuple[str, str]]) -> Html:

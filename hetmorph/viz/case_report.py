@@ -13,14 +13,13 @@ from hetmorph.evaluation import Prediction
 from hetmorph.evaluation.cases import NO_LABELS, foreground
 from hetmorph.evaluation.table import structure_heading
 from hetmorph.io.atomic import write_text
-from hetmorph.version import __version__
 from hetmorph.viz import case_pictures as pictures
 from hetmorph.viz import html
+from hetmorph.viz.case import ReportedCase, report_on
 from hetmorph.viz.html import Html, element
-from hetmorph.viz.reported import ReportedCase, report_on
 from hetmorph.viz.scores import better, change, every_score, number, score_table
 from hetmorph.viz.verdict import WORDS, promise
-from hetmorph.viz.views import View, view_of
+from hetmorph.viz.view import View, view_of
 
 
 def case_report(
@@ -111,8 +110,7 @@ def _top(case: ReportedCase, home: str | None) -> Html:
     facts += [("voxel", f"{' × '.join(f'{s:.3g}' for s in pair.spacing)} mm" if pair.in_mm else "of unknown size")]
     line = " · ".join(f"{name} {value}" for name, value in facts if value not in (None, ""))
     back = element("a", "← all cases", href=f"./{quote(home)}", class_="back") if home else None
-    button = element("button", "light / dark", id="theme", type="button", hidden=True)
-    return element("header", back, button, element("h1", pair.case_id), element("p", line), class_="top")
+    return html.header(pair.case_id, line, back)
 
 
 def _verdict(case: ReportedCase, calibration) -> Html:
@@ -159,9 +157,7 @@ def _glance(case: ReportedCase) -> Html:
         tiles.append(("longest displacement", [number(float(case.length.max()), 1, 1), f" {case.unit}"]))
     if math.isfinite(case.verdict.score):
         tiles.append(("mean bound of the error", [number(case.verdict.score, 1, 2), " voxels"]))
-    return element(
-        "dl", [element("div", element("dt", name), element("dd", value)) for name, value in tiles], class_="tiles"
-    )
+    return html.tiles(tiles)
 
 
 def _slices(view: View) -> Html | None:
@@ -185,15 +181,9 @@ def _slices(view: View) -> Html | None:
 
 
 def _scores(case: ReportedCase) -> Html:
-    table = element("div", score_table(case.row, case.main), class_="wide")
-    return element(
-        "section",
-        element("h2", "Scores"),
-        element("p", "Each beside that of the undeformed pair; px are voxels of the fixed grid.", class_="note"),
-        table,
-        every_score(case.row),
-        id="scores",
-    )
+    scores = element("div", score_table(case.row, case.main), class_="wide")
+    note = "Each beside that of the undeformed pair; px are voxels of the fixed grid."
+    return html.section("scores", "Scores", scores, every_score(case.row), note=note)
 
 
 def _frames(case: ReportedCase, view: View) -> Html:
@@ -216,23 +206,18 @@ def _frames(case: ReportedCase, view: View) -> Html:
             f"{len(view.slices)} of {view.shape[view.through]} slices are shown (indices "
             f"{', '.join(map(str, view.slices))}), through its labels or foreground; numbers are of the whole volume."
         )
-    return element("section", element("h2", "How to read this"), [element("p", one) for one in lines_of], id="frames")
+    return html.section("frames", "How to read this", [element("p", one) for one in lines_of])
 
 
 def _source(case: ReportedCase, calibration, about: Mapping) -> Html:
-    facts = {"hetmorph": __version__} | dict(about)
-    facts |= {
+    facts = dict(about) | {
         f"map {name}": f"{one.passes} registrations, valid in {one.valid_share:.1%} of the voxels"
         for name, one in case.maps.items()
     }
     if calibration is not None:
         listed = {key: ", ".join(map(str, v)) if isinstance(v, list) else v for key, v in calibration.about.items()}
         facts |= {f"calibration, {key}": value for key, value in listed.items()}
-    rows = [element("tr", element("th", key, scope="row"), element("td", str(value))) for key, value in facts.items()]
-    note = "For research. No medical device, and no substitute for looking at the images."
-    return element(
-        "section", element("h2", "Where this comes from"), element("table", rows), element("p", note), id="source"
-    )
+    return html.source(facts, "For research. No medical device, and no substitute for looking at the images.")
 
 
 def _cursor(view: View) -> dict:

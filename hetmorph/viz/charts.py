@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hetmorph.metrics.calibration import Sparsification
+from hetmorph.metrics.ranking import Sparsification
 from hetmorph.viz.html import Html, element
 
 WIDTH, HEIGHT = 440, 300

@@ -10,12 +10,11 @@ from hetmorph.evaluation import Curves, summarise
 from hetmorph.evaluation.summary import BLOCKS
 from hetmorph.evaluation.table import columns, explained, structure_heading
 from hetmorph.io.atomic import write_text
-from hetmorph.metrics.calibration import area
-from hetmorph.version import __version__
+from hetmorph.metrics.ranking import area
 from hetmorph.viz import html
 from hetmorph.viz.charts import distribution, sparsification_chart
-from hetmorph.viz.curves import UNITS
-from hetmorph.viz.html import Html, element
+from hetmorph.viz.figures import UNITS
+from hetmorph.viz.html import Html, element, section
 from hetmorph.viz.scores import as_numbers, number, ranking_metric, worst_first
 from hetmorph.viz.verdict import WORDS
 
@@ -79,13 +78,12 @@ def cohort_report(
         _worst(rows, links, main),
         _distributions(rows, main),
         _sparsification(curves),
-        _source(convention, about or {}),
+        html.source({"convention": convention, **(about or {})}, "For research. No medical device."),
     ]
     patients = summary["per_patient"]["n_patients"]
     counts = f"{summary['n_failed']} failed · {summary['n_unscored']} not scored"
     line = f"{len(rows)} cases of {patients} patients · {counts}"
-    button = element("button", "light / dark", id="theme", type="button", hidden=True)
-    top = element("header", button, element("h1", title), element("p", line), class_="top")
+    top = html.header(title, line)
     write_text(path, html.page(title, top, element("main", sections)))
     return Path(path)
 
@@ -98,9 +96,8 @@ def _overview(summary: dict) -> Html:
         counts = {flag: flags.get(flag, 0) for flag in ("accept", "review", "reject")}
         tiles += [(element("span", WORDS[flag], class_=f"flag {flag}"), count) for flag, count in counts.items()]
         tiles.append(("without verdict", summary["n_cases"] - sum(counts.values())))
-    body = element("dl", [element("div", element("dt", name), element("dd", n)) for name, n in tiles], class_="tiles")
     note = None if flags else "No verdicts: no calibration was given."
-    return element("section", body, note and element("p", note, class_="note verdict none"), id="verdict")
+    return element("section", html.tiles(tiles), note and element("p", note, class_="note verdict none"), id="verdict")
 
 
 def _left_out(rows: Sequence[Mapping], links: Mapping[str, str], column: str, title: str, note: str) -> Html | None:
@@ -119,8 +116,7 @@ def _left_out(rows: Sequence[Mapping], links: Mapping[str, str], column: str, ti
     listed = element("ul", items)
     if count > FEW_LISTED:
         listed = element("details", element("summary", "Which"), listed)
-    head = element("h2", f"{title} ({count})")
-    return element("section", head, element("p", note, class_="note"), listed, id=column)
+    return section(column, f"{title} ({count})", listed, note=note)
 
 
 def _worst(rows: Sequence[Mapping], links: Mapping[str, str], main: str | None) -> Html:
@@ -145,7 +141,7 @@ def _worst(rows: Sequence[Mapping], links: Mapping[str, str], main: str | None) 
         f"Sorted by {ranked[1]}, the worst first" if ranked else "In the order of the evaluation: nothing ranks them"
     )
     note = f"{order}; cases without that score come last. Undeformed → registered; px are voxels of the fixed grid."
-    return _table_section("cases", "Cases", note, table)
+    return section("cases", "Cases", element("div", table, class_="wide"), note=note)
 
 
 def _row(place: int, row: Mapping, shown: list, links: Mapping[str, str], judged: bool) -> Html:
@@ -174,59 +170,43 @@ def _distributions(rows: Sequence[Mapping], main: str | None) -> Html:
         if any(groups.values()):
             note = "a dot a case; box: quartiles and median; line: least to largest"
             charts.append(distribution(heading, note, heading, groups))
-    body = element("div", charts, class_="charts") if charts else element("p", "No score is defined.", class_="note")
-    return element("section", element("h2", "Distributions"), body, id="distributions")
+    note = None if charts else "No score is defined."
+    return section(
+        "distributions", "Distributions", element("div", charts, class_="charts") if charts else None, note=note
+    )
 
 
 def _sparsification(curves: Curves | None) -> Html:
-    title = element("h2", "Sparsification")
+    name = ("sparsification", "Sparsification")
     if not curves:
-        note = "No sparsification: it needs a model that predicts σ_I."
-        return element("section", title, element("p", note, class_="note"), id="sparsification")
+        return section(*name, note="No sparsification: it needs a model that predicts σ_I.")
     charts = []
-    for name, sums in curves.sparsification.items():
-        mean = curves.mean(name)
-        heading = f"{name.replace('_', ', ')}: area to the oracle {area(mean):.2g}"
+    for curve, sums in curves.sparsification.items():
+        mean = curves.mean(curve)
+        heading = f"{curve.replace('_', ', ')}: area to the oracle {area(mean):.2g}"
         note = f"mean of {int(sums['pairs'])} cases; error left after removing voxels"
-        unit = UNITS[name.split("_")[0]]
+        unit = UNITS[curve.split("_")[0]]
         charts.append(sparsification_chart(heading, note, unit, {"most uncertain by σ_I": mean}))
-    return element("section", title, element("div", charts, class_="charts"), id="sparsification")
+    return section(*name, element("div", charts, class_="charts"))
 
 
 def _means(summary: dict) -> Html:
-    body = []
+    rows = []
     for metric, heading, factor, decimals in columns(summary):
         cells = [_mean(summary[block], metric, factor, decimals) for block in BLOCKS]
         if any(cells):
-            counts = [summary["n"][block].get(metric, 0) for block in BLOCKS]
-            cells = [element("td", cell) for cell in (*cells, max(counts))]
-            body.append(element("tr", element("th", heading, scope="row"), cells))
-    head = element("tr", [element("th", text, scope="col") for text in ("score", "undeformed", "registered", "cases")])
-    table = element("table", element("thead", head), element("tbody", body), class_="scores")
+            rows.append((heading, *cells, max(summary["n"][block].get(metric, 0) for block in BLOCKS)))
+    means = html.table(rows, ("score", "undeformed", "registered", "cases"), "scores")
     note = f"Over cases, ± standard deviation; convention {summary['convention']}."
     words = [element("li", line) for line in explained(heading for _, heading, *_ in columns(summary))]
     told = element("details", element("summary", "What the abbreviations mean"), element("ul", words))
-    return _table_section("means", "Means", note, table, told)
-
-
-def _table_section(name: str, title: str, note: str, table: Html, below: Html | None = None) -> Html:
-    wide = element("div", table, class_="wide")
-    return element("section", element("h2", title), element("p", note, class_="note"), wide, below, id=name)
+    return section("means", "Means", element("div", means, class_="wide"), told, note=note)
 
 
 def _mean(block: Mapping, metric: str, factor: float, decimals: int) -> list | str:
     if block.get(metric) is None:
         return ""
     return [number(block[metric], factor, decimals), " ± ", number(block[f"{metric}_std"], factor, decimals)]
-
-
-def _source(convention: str, about: Mapping) -> Html:
-    facts = {"hetmorph": __version__, "convention": convention} | dict(about)
-    rows = [element("tr", element("th", key, scope="row"), element("td", str(value))) for key, value in facts.items()]
-    note = "For research. No medical device."
-    return element(
-        "section", element("h2", "Where this comes from"), element("table", rows), element("p", note), id="source"
-    )
 
 
 def _shown(rows: Sequence[Mapping], main: str | None) -> list[tuple[str, str, int, int]]:

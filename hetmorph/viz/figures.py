@@ -1,167 +1,170 @@
-"""The picture of a run: its median and its worst case."""
+"""Figures of the uncertainty over all pairs of an evaluation, and of its maps where the truth is known."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from hetmorph.evaluation.cases import NO_LABELS, identity
-from hetmorph.evaluation.predictor import Prediction, RegistrationFailed
-from hetmorph.evaluation.summary import pick_cases
-from hetmorph.evaluation.table import FEW, structure_heading
-from hetmorph.viz import panels
-from hetmorph.viz.files import save as _save
-from hetmorph.viz.rasters import spread
-from hetmorph.viz.slices import Shown, show
+from hetmorph.evaluation.uncertainty import Curves
+from hetmorph.io import replacing
+from hetmorph.metrics.ranking import Sparsification, area
+
+BLUE, GREEN, GREY = "#1f77b4", "#2a9d8f", "0.5"
+UNITS = {"residual": "mean squared residual, intensity²", "displacement": "mean squared displacement error, px²"}
+FLAG_COLOURS = {"accept": GREEN, "review": "#ffb703", "reject": "#ef476f"}
 
 
-def summary_figure(
-    predictor: Callable[..., Prediction],
-    pairs: Sequence,
-    rows: Sequence[dict],
-    path,
-    convention: str = "hetmorph",
-    labels: Mapping[str, int] = NO_LABELS,
-    main: str | None = None,
-) -> Path:
-    """Draw the median and the worst case by the main structure's Dice into an image file.
+def save(figure, path) -> Path:
+    """Write a matplotlib figure, complete or not at all, and return the path; missing folders are made."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    Per case: moving, fixed, moved, difference before and after; deformed grid, σ_I, weight, labels before and
-    after. Differences, σ_I and weights share one scale over both cases. A volume shows the slice of its last axis
-    through the middle of the main structure. Without any scored case the first pair is shown.
+    FigureCanvasAgg(figure)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110)
+    return Path(path)
+
+
+def sparsification_figure(curves: Curves, path) -> Path:
+    """Draw the mean sparsification curves, a panel an error and region: by uncertainty, the oracle, at random.
 
     Args:
-        predictor: called as `predictor(moving, fixed)`.
-        pairs: `hetmorph.data.Pair` objects, 2-D or 3-D.
-        rows: rows of `evaluation.evaluate` for the same pairs in the same order.
+        curves: of `evaluation.evaluate`, not empty.
         path: file to write; the ending says the format (.png, .pdf, .svg).
-        convention: as the rows were made with, for the outlines of the warped labels.
-        labels: label value of each structure.
-        main: the structure that ranks the cases.
 
     Returns:
         The path written.
 
     Raises:
-        ValueError: no pairs, or pairs and rows of different number.
+        ValueError: no curves.
     """
-    if not pairs or len(pairs) != len(rows):
-        raise ValueError(f"expected one row per pair and at least one, got {len(pairs)} pairs, {len(rows)} rows")
-    chosen = pick_cases(rows, f"registered_dice_{main}") or {"first": 0}
-    shown = [
-        show(name, pairs[i], rows[i], _prediction(predictor, pairs[i]), convention, labels, main)
-        for name, i in chosen.items()
-    ]
-    return _save(_figure(shown, labels, main), Path(path))
-
-
-def _prediction(predictor: Callable[..., Prediction], pair) -> Prediction:
-    """A pair without registration is shown undeformed."""
-    try:
-        return predictor(pair.moving, pair.fixed)
-    except RegistrationFailed:
-        return identity(pair)
-
-
-def _figure(shown: Sequence[Shown], labels: Mapping[str, int], main: str | None):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(15, 6.4 * len(shown)), layout="constrained")
-    limits = _limits(shown)
-    blocks = np.atleast_1d(figure.subfigures(len(shown), 1, hspace=0.03))
-    for block, case in zip(blocks, shown, strict=True):
-        block.suptitle(_title(case, main), fontsize=12, fontweight="bold")
-        axes = block.subplots(2, 5)
-        _draw_images(axes[0], case, limits)
-        _draw_maps(axes[1, :3], case, limits)
-        _draw_labels(axes[1, 3:], case, labels, main)
-    return figure
+    _check(curves)
+    names = [*curves.sparsification]
+    figure = Figure(figsize=(4.6 * len(names), 4), layout="constrained")
+    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+        mean, pairs = curves.mean(name), int(curves.sparsification[name]["pairs"])
+        axes.fill_between(mean.fraction, mean.oracle, mean.curve, color=BLUE, alpha=0.12)
+        axes.plot(mean.fraction, mean.curve, color=BLUE, label="most uncertain by σ_I")
+        axes.plot(mean.fraction, mean.oracle, color=GREEN, label="largest errors (oracle)")
+        axes.axhline(mean.curve[0], color=GREY, linestyle="dashed", label="at random")
+        axes.set(xlim=(0, 1), ylim=(0, None), xlabel="removed fraction of the voxels", ylabel=UNITS[name.split("_")[0]])
+        axes.set_title(f"{name.replace('_', ', ')}: area {area(mean):.2g}, {pairs} pairs", fontsize=10)
+    axes.legend(fontsize=8)
+    return save(figure, path)
 
 
-def _draw_images(axes, case: Shown, limits: dict) -> None:
-    panels.picture(axes[0], case.moving, "moving", case.spacing)
-    panels.picture(axes[1], case.fixed, "fixed", case.spacing)
-    panels.picture(axes[2], case.moved, "moved", case.spacing)
-    before, after = case.fixed - case.moving, case.fixed - case.moved
-    panels.picture(axes[3], before, "difference before", case.spacing, limits["difference"], "RdBu_r")
-    shown = panels.picture(axes[4], after, "difference after", case.spacing, limits["difference"], "RdBu_r")
-    _colour_bar(shown, axes[3:], "fixed − moving or moved, intensity")
+def calibration_figure(curves: Curves, path) -> Path:
+    """Draw the calibration of σ_I over all voxels, a row a region: reliability, and histogram of r/σ.
 
+    Arguments, result and errors as `sparsification_figure`.
+    """
+    from matplotlib.figure import Figure
 
-def _draw_maps(axes, case: Shown, limits: dict) -> None:
-    title = f"grid x + u(x), |u| ≤ {case.longest:.1f} px"
-    panels.grid(axes[0], case.moving, case.displacement, title, case.spacing, folds=case.folds)
-    if case.sigma is None:
-        panels.blank(axes[1], "σ_I", "the model gives\nno variance")
-    else:
-        shown = panels.picture(axes[1], case.sigma, "σ_I", case.spacing, limits["sigma"], "viridis")
-        _colour_bar(shown, axes[1], "intensity")
-    if case.weight is None:
-        panels.blank(axes[2], "weight", "the model gives\nno weight")
-    else:
-        shown = panels.picture(axes[2], case.weight, "weight", case.spacing, limits["weight"], "magma")
-        _colour_bar(shown, axes[2], "relative, no unit")
-
-
-def _draw_labels(axes, case: Shown, labels: Mapping[str, int], main: str | None) -> None:
-    if case.truth is None:
-        for panel, when in zip(axes, ("before", "after"), strict=True):
-            panels.blank(panel, f"labels {when}", "no labels")
-        return
-    for panel, masks, block, when in (
-        (axes[0], case.before, "undeformed", "before"),
-        (axes[1], case.after, "registered", "after"),
+    _check(curves)
+    regions = {name: values for name, values in curves.calibration().items() if values["voxels"]}
+    figure = Figure(figsize=(10, 4.2 * len(regions)), layout="constrained")
+    for axes, (name, values) in zip(
+        np.reshape(figure.subplots(len(regions), 2), (-1, 2)), regions.items(), strict=True
     ):
-        title = _scores(case.row, block, when, labels, main)
-        panels.contours(panel, case.fixed, [*case.truth.values()], [*masks.values()], title, case.spacing)
-    _legend(axes[1], labels)
+        _draw_reliability(axes[0], name, values)
+        _draw_histogram(axes[1], name, values)
+    return save(figure, path)
 
 
-def _legend(axes, labels: Mapping[str, int]) -> None:
-    from matplotlib.lines import Line2D
-
-    # Of many structures the outlines are told apart by their place; a legend would hide them.
-    colours = zip(labels, panels.structure_colours(len(labels)), strict=True) if len(labels) <= FEW else ()
-    handles = [Line2D([], [], color=colour, label=structure_heading(name)) for name, colour in colours]
-    handles.append(Line2D([], [], color="white", linestyle="dotted", label="truth"))
-    axes.legend(handles=handles, loc="lower right", fontsize=7, facecolor="0.25", labelcolor="white", framealpha=0.8)
-
-
-def _limits(shown: Sequence[Shown]) -> dict[str, tuple[float, float]]:
-    """Colour limits over all the cases shown, between percentiles so that single voxels do not flatten the rest."""
-    difference = spread([case.fixed - case.moving for case in shown], 0.25, 99.75)
-    largest = max(map(abs, difference))
-    return {
-        "difference": (-largest, largest),
-        "sigma": (0.0, spread([case.sigma for case in shown], 0, 99.5)[1]),
-        "weight": spread([case.weight for case in shown], 0.5, 99.5),
-    }
+def _draw_reliability(axes, name: str, values: dict) -> None:
+    predicted, observed, count = (np.array(values["reliability"][key]) for key in ("predicted", "observed", "count"))
+    ends = min(predicted.min(), observed[observed > 0].min(initial=1)), max(predicted.max(), observed.max())
+    axes.plot(ends, ends, color=GREY, linestyle="dashed", label="calibrated")
+    axes.plot(predicted, observed, color=BLUE, linewidth=1)
+    axes.scatter(predicted, observed, s=4 + 80 * count / count.max(), color=BLUE, label="voxels of like σ_I")
+    axes.set(
+        xscale="log", yscale="log", xlabel="predicted σ_I, intensity", ylabel="root mean square residual, intensity"
+    )
+    axes.set_title(f"{name}: expected calibration error {values['sigma_ece']:.2g}", fontsize=10)
+    axes.legend(fontsize=8)
 
 
-def _title(case: Shown, main: str | None) -> str:
-    row = case.row
-    title = f"{case.name} case: {row['case_id']}"
-    if row.get("group"):
-        title += f" ({row['group']})"
-    if case.index is not None:
-        title += f" · slice {case.index}"
-    if f"registered_dice_{main}" in row:
-        dice = [row[f"{block}_dice_{main}"] for block in ("undeformed", "registered")]
-        title += f" · Dice {structure_heading(main)} {dice[0]:.3f} → {dice[1]:.3f}"
-        title += f" · HD {row['undeformed_hd_px']:.1f} → {row['registered_hd_px']:.1f} px"
-    return f"{title} · folds {row['registered_folds_percent']:.2f} %"
+def _draw_histogram(axes, name: str, values: dict) -> None:
+    edges, count = np.array(values["histogram"]["edges"]), np.array(values["histogram"]["count"])
+    width = np.diff(edges)
+    # The first and last count lie beyond the edges.
+    axes.stairs(count[1:-1] / (count.sum() * width), edges, fill=True, color=BLUE, alpha=0.35, label="r / σ_I")
+    axes.plot(edges, np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi), color=GREY, linestyle="dashed", label="N(0, 1)")
+    axes.set(xlim=(edges[0], edges[-1]), xlabel="standardised residual", ylabel="density")
+    axes.set_title(
+        f"{name}: mean {values['z_mean']:.2f}, sd {values['z_sd']:.2f}\n"
+        f"within σ {100 * values['coverage1']:.1f} % (68.3), 2σ {100 * values['coverage2']:.1f} % (95.4)",
+        fontsize=10,
+    )
+    axes.legend(fontsize=8)
 
 
-def _scores(row: dict, block: str, when: str, labels: Mapping[str, int], main: str | None) -> str:
-    names = [*labels] if len(labels) <= FEW else [main, "mean"]
-    scores = {structure_heading(name): row[f"{block}_dice_{name}"] for name in names}
-    # A structure that is in only one of the images, or in none, has no score.
-    shown = [f"{name} {score:.2f}" for name, score in scores.items() if np.isfinite(score)]
-    return " ".join([f"labels {when}:", *shown])
+def known_truth_figure(
+    curves: Mapping[str, Sparsification],
+    risk: tuple[np.ndarray, np.ndarray],
+    flags: Sequence[str],
+    coverage: Mapping[str, float],
+    stated: float,
+    path,
+) -> Path:
+    """Draw three panels: how each map ranks voxels, how the best ranks cases, how often its bound holds.
+
+    Args:
+        curves: by map, error left after removing the most uncertain voxels, in units of the mean error.
+        risk: share of the cases kept, the most certain first, and their mean error, voxels.
+        flags: "accept", "review" or "reject" of the cases, the most certain first.
+        coverage: by patient, share of the voxels within the bound; empty where there is no bound.
+        stated: coverage that the bound promises.
+        path: file to write.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: no curves.
+    """
+    from matplotlib.figure import Figure
+
+    if not curves:
+        raise ValueError("expected the curve of at least one map, got none")
+    figure = Figure(figsize=(16, 4.6), layout="constrained")
+    axes = figure.subplots(1, 3)
+    _draw_curves(axes[0], curves)
+    _draw_risk(axes[1], *risk, flags)
+    _draw_coverage(axes[2], coverage, stated)
+    return save(figure, path)
 
 
-def _colour_bar(shown, axes, label: str) -> None:
-    axes_list = np.atleast_1d(axes)
-    bar = axes_list[0].figure.colorbar(shown, ax=[*axes_list], shrink=0.75, pad=0.02, fraction=0.05)
-    bar.ax.tick_params(labelsize=7)
-    bar.set_label(label, fontsize=8)
+def _draw_curves(axes, curves: Mapping[str, Sparsification]) -> None:
+    for name, curve in curves.items():
+        axes.plot(curve.fraction, curve.curve, label=name, linewidth=1.4)
+    axes.plot(curve.fraction, curve.oracle, color=GREEN, linestyle="dotted", label="largest errors (oracle)")
+    axes.axhline(1, color=GREY, linestyle="dashed", label="at random")
+    axes.set(xlim=(0, 1), ylim=(0, None), xlabel="removed fraction of the voxels", ylabel="error left / mean error")
+    axes.set_title("voxels: the most uncertain removed", fontsize=10)
+    axes.legend(fontsize=7)
+
+
+def _draw_risk(axes, share: np.ndarray, error: np.ndarray, flags: Sequence[str]) -> None:
+    axes.plot(share, error, color=BLUE, linewidth=1)
+    for flag, colour in FLAG_COLOURS.items():
+        own = np.array([one == flag for one in flags])
+        axes.scatter(share[own], error[own], s=14, color=colour, label=f"{flag}: {own.sum()}", zorder=3)
+    axes.set(xlim=(0, 1.02), ylim=(0, None), xlabel="kept fraction of the cases", ylabel="mean error of those, px")
+    axes.set_title("cases: the most certain kept", fontsize=10)
+    axes.legend(fontsize=8)
+
+
+def _draw_coverage(axes, coverage: Mapping[str, float], stated: float) -> None:
+    axes.bar(range(len(coverage)), list(coverage.values()), color=BLUE, alpha=0.6)
+    axes.axhline(stated, color=GREY, linestyle="dashed", label=f"stated: {stated:.0%}")
+    axes.set_xticks(range(len(coverage)), list(coverage), rotation=90, fontsize=7)
+    axes.set(ylim=(0, 1.02), ylabel="voxels within the bound")
+    axes.set_title("patients: coverage of the conformal bound", fontsize=10)
+    axes.legend(fontsize=8)
+
+
+def _check(curves: Curves) -> None:
+    if not curves:
+        raise ValueError("expected curves of at least one pair with a predicted variance, got none")

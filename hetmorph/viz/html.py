@@ -37,6 +37,62 @@ def join(children) -> Html:
     return Html("".join(_child(child) for child in children))
 
 
+def section(name: str, title: str, *children, note=None) -> Html:
+    """A part of a page under a heading.
+
+    Args:
+        name: of the part, for links and style.
+        title: the heading.
+        children: what is below it.
+        note: a remark between the two; None or "" for none.
+    """
+    remark = element("p", note, class_="note") if note else None
+    return element("section", element("h2", title), remark, children, id=name)
+
+
+def table(rows, head=(), class_: str | None = None) -> Html:
+    """A table.
+
+    Args:
+        rows: sequences of cells, the first of which is the row's heading.
+        head: headings of the columns; none for a list of facts.
+        class_: for the style.
+    """
+    top = element("thead", element("tr", [element("th", text, scope="col") for text in head])) if head else None
+    lines = [
+        element("tr", element("th", name, scope="row"), [element("td", cell) for cell in cells])
+        for name, *cells in rows
+    ]
+    return element("table", top, element("tbody", lines), class_=class_)
+
+
+def tiles(numbers) -> Html:
+    """Numbers that are asked for first, each under its name.
+
+    Args:
+        numbers: pairs of name and value.
+    """
+    pairs = [element("div", element("dt", name), element("dd", value)) for name, value in numbers]
+    return element("dl", pairs, class_="tiles")
+
+
+def header(title: str, line: str, back: Html | None = None) -> Html:
+    """The top of a page: its title, a line below it, and perhaps a link to the page above."""
+    button = element("button", "light / dark", id="theme", type="button", hidden=True)
+    return element("header", back, button, element("h1", title), element("p", line), class_="top")
+
+
+def source(facts, note: str) -> Html:
+    """Where a page comes from.
+
+    Args:
+        facts: values by name, besides the version.
+        note: what the page is not for.
+    """
+    rows = [(name, str(value)) for name, value in {"hetmorph": __version__, **facts}.items()]
+    return section("source", "Where this comes from", table(rows), element("p", note))
+
+
 def page(title: str, *body, data: dict | None = None) -> str:
     """A whole document without reference to any other: its style and script are inside.
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from hetmorph.evaluation.summary import BLOCKS, summarise
 from hetmorph.evaluation.table import columns, structure_heading
-from hetmorph.viz.html import Html, element
+from hetmorph.viz.html import Html, element, table
 
 TEXTS = ("case_id", "patient", "slice_index", "group", "failed", "unscored", "verdict")
 HIGHER_IS_BETTER = ("dice",)
@@ -52,35 +52,22 @@ def change(word: str) -> Html | None:
 def score_table(row: Mapping, main: str | None) -> Html:
     """The scores of one case, undeformed beside registered."""
     own = {block: _block(row, block) for block in BLOCKS}
-    shown = [
-        (heading, metric, *(number(own[block].get(metric), factor, decimals, "") for block in BLOCKS))
-        for metric, heading, factor, decimals in columns(summarise([row], main=main))
-        if any(math.isfinite(own[block].get(metric, math.nan)) for block in BLOCKS)
-    ]
-    body = [
-        element(
-            "tr",
-            element("th", heading, scope="row"),
-            element("td", before),
-            element("td", after),
-            element("td", change(better(metric, *(own[block].get(metric, math.nan) for block in BLOCKS)))),
-        )
-        for heading, metric, before, after in shown
-    ]
-    head = element("tr", [element("th", text, scope="col") for text in ("score", "undeformed", "registered", "change")])
-    return element("table", element("thead", head), element("tbody", body), class_="scores")
+    rows = []
+    for metric, heading, factor, decimals in columns(summarise([row], main=main)):
+        pair = [own[block].get(metric, math.nan) for block in BLOCKS]
+        if any(map(math.isfinite, pair)):
+            shown = [number(score, factor, decimals, "") for score in pair]
+            rows.append((heading, *shown, change(better(metric, *pair))))
+    return table(rows, ("score", "undeformed", "registered", "change"), "scores")
 
 
 def every_score(row: Mapping) -> Html:
     """All columns of a row as they stand in `cases.csv`, to be unfolded."""
     own = {block: _block(row, block) for block in BLOCKS}
-    body = [
-        element("tr", element("th", metric, scope="row"), [element("td", _digits(own[b].get(metric))) for b in BLOCKS])
-        for metric in dict.fromkeys(metric for block in BLOCKS for metric in own[block])
-    ]
-    head = element("tr", [element("th", text, scope="col") for text in ("column of cases.csv", *BLOCKS)])
-    table = element("table", element("thead", head), element("tbody", body), class_="scores raw")
-    return element("details", element("summary", "Every score, all digits"), table)
+    metrics = dict.fromkeys(metric for block in BLOCKS for metric in own[block])
+    rows = [(metric, *(_digits(own[block].get(metric)) for block in BLOCKS)) for metric in metrics]
+    scores = table(rows, ("column of cases.csv", *BLOCKS), "scores raw")
+    return element("details", element("summary", "Every score, all digits"), scores)
 
 
 def ranking_metric(rows: Sequence[Mapping], main: str | None) -> tuple[str, str] | None:
@@ -110,11 +97,8 @@ def _block(row: Mapping, block: str) -> dict[str, float]:
 
 
 def _digits(value: float | None) -> Html | str:
-    return (
-        ""
-        if value is None or not math.isfinite(value)
-        else element("data", repr(float(value)), value=repr(float(value)))
-    )
+    known = value is not None and math.isfinite(value)
+    return element("data", repr(float(value)), value=repr(float(value))) if known else ""
 
 
 def _as_number(key: str, value) -> float:

@@ -21,8 +21,8 @@ SCRIPTS = {"compare": compare, "uncertainty.py": uncertainty}
 SHOWN_BY = {"data": {"train", "evaluate"}}
 GROUP = {"--help", "--debug"}
 # Messages on combinations of options that `register` alone has, in what the other verbs share with it.
-OF_REGISTER = {("job", "Job"), ("job", "_result"), ("job", "Settings"), ("job", "_transform")}
-OF_REGISTER |= {("calibrations", "calibration_of"), ("options", "calibration")}
+OF_REGISTER = {("register_job", name) for name in ("Job", "_result", "Settings", "_transform")}
+OF_REGISTER |= {("models", "calibration_of"), ("options", "calibration")}
 OTHERS = {"serving/deploy.py"}  # flags of tensorflow_model_server and docker
 
 
@@ -114,9 +114,10 @@ def shown_by():
     trees = {path.stem: ast.parse(path.read_text()) for path in (ROOT / "hetmorph" / "cli").glob("*.py")}
     parts = {name: units(tree) for name, tree in trees.items()}
     result = {}
-    for verb in cli.commands:
-        home = verb.replace("-", "_")
-        todo = [(module, name) for module in (home, "main") for name in parts[module]]
+    for verb, command in cli.commands.items():
+        home = verb if verb in parts else command.callback.__module__.rpartition(".")[2]
+        shared = {other.replace("-", "_") for other in cli.commands if other != verb}  # what its file also holds
+        todo = [(module, name) for module in (home, "main") for name in parts[module] if name not in shared]
         while todo:
             place = module, name = todo.pop()
             if name in parts.get(module, {}) and verb not in result.setdefault(place, set()):
@@ -181,5 +182,5 @@ def test_a_flag_of_another_verb_is_found():
     assert found == ["module.py:4: --mask is no option of train"]
     assert [line.split(":")[1] for line in wrong("module.py", tree, {"train", "register"})] == ["2", "3", "4"]
     assert [line.split(":")[1] for line in wrong("module.py", tree, None)] == ["2", "3", "4"]
-    assert shown_by()["errors", "line_of"] == set(cli.commands)
+    assert shown_by()["messages", "line_of"] == set(cli.commands)
     assert shown_by()["options", "model_options"] == {"register", "report", "uncertainty"}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from tensorflow.python.util import deprecation
 
-from hetmorph.cli.errors import line_of
 from hetmorph.cli.main import cli
+from hetmorph.cli.messages import line_of
 from hetmorph.cli.models import find_model
 from tests.cli.conftest import arrays
 
@@ -224,8 +224,10 @@ def test_onednn_is_on_unless_somebody_chose(chosen):
 
 def test_the_names_in_helps_are_those_that_there_are():
     from hetmorph import data, evaluation, objectives, uncertainty
-    from hetmorph.cli import names
+    from hetmorph.cli import options
+    from hetmorph.instance import window_of
 
-    assert tuple(data.datasets()) == names.DATASETS and names.CROPS == data.CROPS
-    assert tuple(objectives.RECIPES) == names.OBJECTIVES and tuple(evaluation.PROGRAMS) == names.PROGRAMS
-    assert names.CONVENTIONS == evaluation.CONVENTIONS and tuple(uncertainty.estimate_names()) == names.ESTIMATES
+    assert tuple(data.datasets()) == options.DATASETS and options.CROPS == data.CROPS
+    assert tuple(objectives.RECIPES) == options.OBJECTIVES and tuple(evaluation.PROGRAMS) == options.PROGRAMS
+    assert options.CONVENTIONS == evaluation.CONVENTIONS and tuple(uncertainty.estimate_names()) == options.ESTIMATES
+    assert [window_of([500] * ndims)[0] for ndims in (2, 3)] == [*options.WINDOWS]

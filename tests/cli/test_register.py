@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hetmorph.cli.job import Settings, _transform
+from hetmorph.cli.register_job import Settings, _transform
 from hetmorph.io import Grid, Inverse, Transform, read_image, read_transform, write_image, write_transform
 from hetmorph.metrics import dice
 from tests import anatomy

@@ -9,7 +9,7 @@ from hetmorph.evaluation import Curves, Prediction
 from hetmorph.evaluation.cases import foreground
 from hetmorph.evaluation.uncertainty import CALIBRATION, DISPLACEMENT, judge
 from hetmorph.metrics import ause, reliability_curve, sparsification, standardised
-from hetmorph.metrics.reliability import calibration_error
+from hetmorph.metrics.calibration import calibration_error
 from tests.evaluation.fakes import constant, evaluate, evaluate_pair, pair, shifted_pair
 
 SHAPE = (32, 32)

@@ -1,9 +1,11 @@
+"""Windows round each voxel and local correlation in them, against SciPy and loops in numpy."""
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import ndimage
 
-from hetmorph.ops.windows import box_sum
+from hetmorph.ops.windows import box_mean, box_sum, local_correlation
 from hetmorph.ops.xla import compiled_kernels
 
 SIZES = [((2, 20, 1), (7,)), ((2, 13, 17, 2), (5, 4)), ((1, 5, 6, 1), (9, 15)), ((1, 9, 8, 7, 2), (9, 3, 2))]
@@ -33,3 +35,46 @@ def test_sizes_may_be_unknown(rng):
     image = rng.normal(size=(1, 9, 8, 1)).astype("float32")
     traced = tf.function(lambda x: box_sum(x, (5, 3)), input_signature=[tf.TensorSpec([None, None, None, 1])])
     np.testing.assert_allclose(traced(image), box_sum(image, (5, 3)), atol=1e-6)
+
+
+def test_a_mean_ends_with_the_image(rng):
+    image = rng.normal(size=(2, 6, 5, 1)).astype("float32")
+    means = box_mean(image, (3, 5)).numpy()
+    np.testing.assert_allclose(means[1, 0, 0, 0], image[1, :2, :3].mean(), atol=1e-6)
+    np.testing.assert_allclose(means[0, 3, 2, 0], image[0, 2:5].mean(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "window"), [((9, 7), (5, 3)), ((6, 5, 4), (3, 3, 1))])
+def test_local_correlation_is_that_of_each_window(rng, shape, window):
+    fixed, moved = (rng.random((1, *shape, 1)).astype(np.float32) for _ in range(2))
+    ours = local_correlation(fixed, moved, window).numpy()[0, ..., 0]
+    for voxel in np.ndindex(shape):
+        part = tuple(slice(max(0, x - w // 2), x + w // 2 + 1) for x, w in zip(voxel, window, strict=True))
+        a, b = (image[0, ..., 0][part].ravel().astype(float) for image in (fixed, moved))
+        floors = [3e-3 * image.var() for image in (fixed, moved)]
+        variances = [x.var() + floor for x, floor in zip((a, b), floors, strict=True)]
+        covariance = np.mean((a - a.mean()) * (b - b.mean()))
+        expected = (covariance + np.prod(floors) ** 0.5) ** 2 / np.prod(variances)
+        assert ours[voxel] == pytest.approx(expected, abs=1e-3)
+
+
+def test_equal_images_correlate_wherever_they_are_flat(rng):
+    image = rng.random((1, 12, 12, 1)).astype(np.float32)
+    image[:, :6] = 0.5
+    np.testing.assert_allclose(local_correlation(image, image, (5, 5)), 1, atol=1e-6)
+
+
+def test_it_does_not_depend_on_brightness_and_contrast_and_is_0_on_nothing(rng):
+    image = rng.random((1, 12, 12, 1)).astype(np.float32)
+    np.testing.assert_allclose(local_correlation(image, 7 - 300 * image, (5, 5)), 1, atol=0.05)
+    assert not local_correlation(image, np.ones_like(image), (5, 5)).numpy().any()
+
+
+@pytest.mark.parametrize("sides", [(5, 5), (9, 3)])
+def test_local_correlation_is_never_above_1_however_far_from_zero_the_images_lie(rng, sides):
+    """And the same there as near zero, which differences of large squares would not be."""
+    fixed, moved = (rng.random((1, 24, 20, 1)).astype(np.float32) for _ in range(2))
+    near = local_correlation(fixed, moved, sides).numpy()
+    far = local_correlation(fixed + 1000, moved + 1000, sides).numpy()
+    assert near.min() >= 0 and max(near.max(), far.max()) <= 1 + 1e-6
+    np.testing.assert_allclose(far, near, atol=0.02)

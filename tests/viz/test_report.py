@@ -10,7 +10,7 @@ from hetmorph.data import LoadedSet
 from hetmorph.evaluation import RegistrationFailed
 from hetmorph.uncertainty import Bound, Calibration, Combination, Triage
 from hetmorph.viz import write_reports
-from hetmorph.viz.report import file_names
+from hetmorph.viz.evaluation_files import file_names
 from tests.evaluation.fakes import HEART, constant, evaluate, heart, pair, shifted_pair
 from tests.viz.pages import Page, assert_self_contained, displacement_map, hostile
 

@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from hetmorph.viz.views import MOST_SLICES, view_of
+from hetmorph.viz.view import MOST_SLICES, view_of
 
 
 def points(path):

@@ -49,7 +49,7 @@ def test_a_damaged_file_is_named(tmp_path, text):
 
 def test_writes_now_and_then(known, tmp_path, monkeypatch):
     clock = iter([0.0, 1.0, 12.0, 12.0, 13.0])
-    monkeypatch.setattr("hetmorph.evaluation.partial.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("hetmorph.evaluation.resume.time.monotonic", lambda: next(clock))
     partial = Partial(tmp_path / "p.json", SETTINGS)
     partial.write(*known)
     assert not partial.path.exists()

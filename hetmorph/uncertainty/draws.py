@@ -1,8 +1,13 @@
-"""Mean and covariance of vectors that arrive one field after the other: memory does not grow with their number."""
+"""What estimates that register many times share: how many pairs go through the model together, and running moments.
+
+Mean and covariance are of vectors that arrive one field after the other: memory does not grow with their number.
+"""
 
 import itertools
 
 import numpy as np
+
+VOXELS_TOGETHER = 8 * 128 * 128
 
 
 class Moments:
@@ -56,3 +61,19 @@ class Moments:
     def entries(self) -> np.ndarray:
         """Entries of the covariance named in `pairs`, `[pairs, *S]`, divisor n − 1; 0 where fewer than 2 took part."""
         return self._sums / np.maximum(self.count - 1, 1)
+
+
+def batch_size(batch: int | None, shape) -> int:
+    """The batch asked for, or what keeps the voxels of a batch below a bound."""
+    if batch is None:
+        return max(1, VOXELS_TOGETHER // int(np.prod(shape)))
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    return batch
+
+
+def finite(displacements: np.ndarray) -> np.ndarray:
+    """The displacements, which are refused if any is NaN or infinite."""
+    if not np.isfinite(displacements).all():
+        raise ValueError("the model answered with a displacement that holds NaN or infinity")
+    return displacements

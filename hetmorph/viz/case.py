@@ -1,6 +1,7 @@
 """One registration with everything that a report on it needs of all its voxels."""
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,11 +9,16 @@ import numpy as np
 
 from hetmorph.data import Pair
 from hetmorph.evaluation import Prediction, RegistrationFailed, evaluate_pair
-from hetmorph.evaluation.cases import warp_labels
+from hetmorph.evaluation.cases import NO_LABELS, warp_labels
+from hetmorph.evaluation.table import FEW, structure_heading
 from hetmorph.ops.fields import jacobian_determinant
 from hetmorph.viz.rasters import Scale, spread
 from hetmorph.viz.scores import as_numbers
 from hetmorph.viz.verdict import Verdict, verdict
+
+NO_MAPS: Mapping = {}
+# RV, myocardium, LV: told apart also by the colour-blind
+STRUCTURE_COLOURS = ("#4cc9f0", "#ffb703", "#ef476f")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +77,20 @@ class ReportedCase:
             sigma = np.exp(0.5 * np.float64(self.prediction.log_variance))
         return sigma if finite(sigma) and sigma.min() > 0 else None
 
+    def dices(self, block: str) -> dict[str, float]:
+        """Dice of each structure, or of many the main one and their mean, by what it is called; defined ones only.
 
-def report_on(pair, prediction, row, maps, calibration, convention, labels, main) -> ReportedCase:
+        Args:
+            block: "undeformed" or "registered".
+        """
+        names = [*self.labels] if len(self.labels) <= FEW else [self.main, "mean"]
+        scores = {structure_heading(name): self.row.get(f"{block}_dice_{name}", math.nan) for name in names}
+        return {name: score for name, score in scores.items() if math.isfinite(score)}
+
+
+def report_on(
+    pair, prediction, row, maps=NO_MAPS, calibration=None, convention="hetmorph", labels=NO_LABELS, main=None
+) -> ReportedCase:
     """Everything about one case; arguments and errors as `case_report`."""
     for name, one in maps.items():
         if one.std.shape != pair.fixed.shape:
@@ -95,6 +113,16 @@ def report_on(pair, prediction, row, maps, calibration, convention, labels, main
             )
     said = Verdict("reject", "Nothing was registered.") if prediction is None else verdict(pair, maps, calibration)
     return ReportedCase(pair, prediction, row, maps, said, determinant, labels, *masks, after, main)
+
+
+def structure_colours(count: int) -> list[str]:
+    """A colour for each of so many structures; beyond twenty they repeat."""
+    if count <= len(STRUCTURE_COLOURS):
+        return [*STRUCTURE_COLOURS[:count]]
+    from matplotlib import colormaps, colors
+
+    palette = [colors.to_hex(colour) for colour in colormaps["tab20"].colors]
+    return [palette[i % len(palette)] for i in range(count)]
 
 
 def finite(values) -> bool:

@@ -12,9 +12,8 @@ import click
 import numpy as np
 
 from hetmorph import registration, viz
-from hetmorph.cli.calibrations import calibration_of
 from hetmorph.cli.files import IMAGES, PICTURES, check_files, stored_type, summary, transform_endings
-from hetmorph.cli.models import check_instance, described, find_model, load_model, optimised
+from hetmorph.cli.models import calibration_of, check_instance, described, find_model, load_model, optimised
 from hetmorph.cli.outcome import Outcome, doubts_of_refinement, mean_line
 from hetmorph.data import Pair
 from hetmorph.evaluation import Predictor

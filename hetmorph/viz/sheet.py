@@ -7,7 +7,7 @@ import numpy as np
 
 from hetmorph.viz.html import Html, element, join
 from hetmorph.viz.rasters import Scale, reduced
-from hetmorph.viz.views import View
+from hetmorph.viz.view import View
 
 BARS_MM = (1, 2, 5, 10, 20, 50, 100)
 BAR_SHARE = 0.35  # of the width that the bar of length takes at most
