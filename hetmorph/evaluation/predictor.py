@@ -99,6 +99,13 @@ class Predictor:
         images = self._tensors(moving, fixed)
         return np.asarray(self._fields(*images) if seed is None else self._drawn(*images, seed), np.float32)
 
+    def backward(self, moving, fixed) -> np.ndarray | None:
+        """The other direction of one pair: the displacement on the grid of the moving image, `[*S, N]` voxels.
+
+        None for a model that registers in one direction.
+        """
+        return None
+
     def checked(self, moving, fixed) -> tuple[np.ndarray, np.ndarray]:
         """Two images in float32 as the model takes them, `[*S]` or `[*S, C]`; errors as for one pair."""
         pair = (image.numpy()[0] for image in self._tensors([moving], [fixed]))
@@ -167,6 +174,12 @@ class ModelPredictor(Predictor):
     def _fields(self, moving, fixed):
         return self._graph(moving, "displacement")(moving, fixed)
 
+    def backward(self, moving, fixed) -> np.ndarray | None:
+        if getattr(self.model.references, "y_target", None) is None:
+            return None
+        images = self._tensors([moving], [fixed])
+        return self._graph(images[0], "backward")(*images).numpy()[0]
+
     def _drawn(self, moving, fixed, seed):
         graph = self._graph(moving, "drawn")
         with _seeded(self._model_for(moving), seed):
@@ -193,18 +206,30 @@ def _graph_of(model, which: str, shape):
     """A model as a graph function of moving and fixed; `predict` costs ten times the network on one pair.
 
     Args:
-        which: "all" it says, the "displacement" alone, or that "drawn" with its random layers.
+        which: "all" of `NAMES` that it says, the "displacement" alone or "backward", or that "drawn" with its random
+            layers.
         shape: spatial sizes; the batch is left open, so that each size of it is not traced anew.
     """
-    references = model.references
-    if which != "all":
-        part = keras.Model(model.inputs, references.pos_flow)
-    elif hasattr(references, "full_model"):
-        part = references.full_model
-    else:
-        part = keras.Model(model.inputs, {"displacement": references.pos_flow, "moved": references.y_source})
+    answer = whole_answer(model)
+    wanted = {name: x for name, x in answer.items() if name in NAMES} if which == "all" else answer[_FIELDS[which]]
+    part = keras.Model(model.inputs, wanted)
     signature = [tf.TensorSpec([None, *shape, image.shape[-1]], tf.float32) for image in model.inputs]
     return tf.function(lambda *images: part([*images], training=which == "drawn"), input_signature=signature)
+
+
+_FIELDS = {"displacement": "displacement", "drawn": "displacement", "backward": "backward"}
+
+
+def whole_answer(model) -> dict[str, keras.KerasTensor]:
+    """All that a registration model says of its inputs: what a `Prediction` holds, and "backward", if it registers in
+    both directions, the displacement on the grid of the moving image."""
+    references = model.references
+    answer = {"displacement": references.pos_flow, "moved": references.y_source}
+    if hasattr(references, "full_model"):
+        answer = dict(references.full_model(model.inputs))
+    if getattr(references, "y_target", None) is not None:
+        answer["backward"] = references.neg_flow
+    return answer
 
 
 def _random_layers(model) -> dict[str, list]:
@@ -257,7 +282,7 @@ class SavedModelPredictor(Predictor):
     # One graph for both signatures: TensorFlow then runs the registration inside them once, not twice.
     @tf.function(reduce_retracing=True)
     def _run(self, moving, fixed):
-        results = dict(self.signatures["register"](moving=moving, fixed=fixed))
+        results = dict(self.signatures["register"](moving=moving, fixed=fixed))  # what is not asked for is not run
         if "variance" in self.signatures:
             results |= self.signatures["variance"](moving=moving, fixed=fixed)
         return {name: results[name] for name in NAMES if name in results}
@@ -265,6 +290,15 @@ class SavedModelPredictor(Predictor):
     @tf.function(reduce_retracing=True)
     def _fields(self, moving, fixed):
         return self.signatures["register"](moving=moving, fixed=fixed)["displacement"]
+
+    def backward(self, moving, fixed) -> np.ndarray | None:
+        if "backward" not in self.signatures["register"].structured_outputs:
+            return None
+        return self._backward(*self._tensors([moving], [fixed])).numpy()[0]
+
+    @tf.function(reduce_retracing=True)
+    def _backward(self, moving, fixed):
+        return self.signatures["register"](moving=moving, fixed=fixed)["backward"]
 
 
 def load(path, threads: int | None = None, passes: int = 1) -> Predictor:

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from hetmorph.evaluation.predictor import NAMES
+from hetmorph.evaluation.predictor import whole_answer
 from hetmorph.networks import VxmDense
 from hetmorph.ops.warp import warp
 from hetmorph.serving.protos import tensorflow_serving
@@ -30,7 +30,8 @@ def export_savedmodel(
     Batch and spatial sizes are free. Images are `[B, *S, C]` float32 in [0, 1]; a displacement is `[B, *S, N]` in
     voxels on the grid of the fixed image and pulls: moved(x) = moving(x + u(x)). Signatures:
 
-    - `register`: `moving`, `fixed` → `displacement`, `moved`.
+    - `register`: `moving`, `fixed` → `displacement`, `moved`, and of a model that registers in both directions
+      `backward`, the displacement on the grid of the moving image that takes the fixed image to it.
     - `serving_default`: the same. For a VxmDense, inputs and outputs have the names that its export under Keras 2
       had (`vxm_dense_source_input`, … → `vxm_dense_transformer`, …), so that existing clients go on working.
     - `variance`, of a model with a variance network: `moving`, `fixed` → `displacement`, `moved`, `log_variance`
@@ -117,29 +118,25 @@ def _has_input_model(model: keras.Model) -> bool:
 
 
 def _signatures(model: keras.Model) -> dict[str, Callable]:
-    pos_flow, y_source = model.references.pos_flow, model.references.y_source
+    answer, ndims = whole_answer(model), model.references.pos_flow.shape[-1]
     names = [tensor.name for tensor in model.inputs]
     if not _has_input_model(model):
         names[:2] = ["moving", "fixed"]
-    register = _endpoint(keras.Model(model.inputs, {"displacement": pos_flow, "moved": y_source}), names)
+    of_register = {name: x for name, x in answer.items() if name in ("displacement", "moved", "backward")}
+    register = _endpoint(keras.Model(model.inputs, of_register), names)
     signatures = {
         "serving_default": register,
         "register": register,
-        "warp": _warp_endpoint(pos_flow.shape[-1], "linear"),
-        "warp_nearest": _warp_endpoint(pos_flow.shape[-1], "nearest"),
+        "warp": _warp_endpoint(ndims, "linear"),
+        "warp_nearest": _warp_endpoint(ndims, "nearest"),
     }
     if hasattr(model.references, "full_model"):
-        signatures["variance"] = _endpoint(_variance_model(model), names)
+        signatures["variance"] = _endpoint(keras.Model(model.inputs, answer), names)
     elif isinstance(model, VxmDense):
         outputs = dict(zip(model.output_keys, model.outputs, strict=True))
         own_names = [tensor.name for tensor in model.inputs]
         signatures["serving_default"] = _endpoint(keras.Model(model.inputs, outputs), own_names)
     return signatures
-
-
-def _variance_model(model: keras.Model) -> keras.Model:
-    outputs = model.references.full_model(model.inputs)
-    return keras.Model(model.inputs, {name: outputs[name] for name in NAMES})
 
 
 def _endpoint(model: keras.Model, names: list[str]) -> Callable:
