@@ -2,6 +2,7 @@
 
 from hetmorph.steps.base import Step, displacement_on, moved_by
 from hetmorph.steps.combined import AtResolution, Consistent, Repeated, Then
+from hetmorph.steps.consistent import TwoStepConsistent
 from hetmorph.steps.networks import AffineStep, FieldStep, NetworkStep, VelocityStep
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Repeated",
     "Step",
     "Then",
+    "TwoStepConsistent",
     "VelocityStep",
     "displacement_on",
     "moved_by",

@@ -29,6 +29,14 @@ class Step(keras.layers.Layer):
         """
         raise NotImplementedError
 
+    def both(self, moving, fixed, training=None) -> tuple[Transform, Transform]:
+        """The transforms of (moving, fixed) and of (fixed, moving).
+
+        Args:
+            moving, fixed, training: as of `transform`.
+        """
+        return self.transform(moving, fixed, training=training), self.transform(fixed, moving, training=training)
+
     def call(self, moving, fixed, training=None):
         """Displacement `[B, *S, N]`, voxels of the fixed image."""
         moving, fixed = (tf.cast(image, tf.float32) for image in (moving, fixed))
