@@ -6,7 +6,7 @@ is an error.
 
 from hetmorph.metrics import calibration, deformation, overlap, surface
 from hetmorph.metrics.calibration import ause, sparsification
-from hetmorph.metrics.deformation import endpoint_error, folds_percent, sdlogj
+from hetmorph.metrics.deformation import endpoint_error, flips, folds_percent, sdlogj
 from hetmorph.metrics.overlap import dice
 from hetmorph.metrics.ranking import aurc, naurc, pearson, spearman
 from hetmorph.metrics.reliability import calibration_error, coverage, normal_distance, reliability_curve, standardised
@@ -23,6 +23,7 @@ __all__ = [
     "deformation",
     "dice",
     "endpoint_error",
+    "flips",
     "folds_percent",
     "hausdorff",
     "hausdorff95",
