@@ -29,6 +29,7 @@ from hetmorph.layers.hyper import (
 )
 from hetmorph.layers.neurite import CovStream, LocalParamWithInput, MeanStream
 from hetmorph.layers.points import PointTransformer, ValueAtLocation
+from hetmorph.layers.residual import DoubledResidual, HalvedResidual, UnitCubeToVoxels
 from hetmorph.layers.sampling import SampleNormalLogVar
 from hetmorph.layers.slabs import Slabs
 from hetmorph.layers.spatial import (
@@ -51,7 +52,9 @@ __all__ = [
     "Conv3D",
     "CovStream",
     "CropToReference",
+    "DoubledResidual",
     "DropPath",
+    "HalvedResidual",
     "HyperConv1D",
     "HyperConv1DFromDense",
     "HyperConv2D",
@@ -83,6 +86,7 @@ __all__ = [
     "SoftmaxLabels",
     "SpatialTransformer",
     "SwinBlock",
+    "UnitCubeToVoxels",
     "UpsampleConv1D",
     "UpsampleConv2D",
     "UpsampleConv3D",

@@ -11,6 +11,7 @@ from hetmorph.networks.nll import NllTransMorph, NllVxmDense
 from hetmorph.networks.registration import Registration, velocity_network
 from hetmorph.networks.semisupervised import VxmDenseSemiSupervisedPointCloud, VxmDenseSemiSupervisedSeg
 from hetmorph.networks.synth import SynthStrip, labels_to_image
+from hetmorph.networks.tall_unet import affine_network, tall_unet
 from hetmorph.networks.template import ConditionalTemplateCreation, TemplateCreation
 from hetmorph.networks.transmorph import TransMorph
 from hetmorph.networks.two_networks import TwoNetworks
@@ -41,7 +42,9 @@ __all__ = [
     "VxmDense",
     "VxmDenseSemiSupervisedPointCloud",
     "VxmDenseSemiSupervisedSeg",
+    "affine_network",
     "default_unet_features",
     "labels_to_image",
+    "tall_unet",
     "velocity_network",
 ]

@@ -4,7 +4,7 @@ import keras
 
 from hetmorph.networks.base import RegistrationModel
 from hetmorph.networks.tall_unet import FEATURES, MATRIX_FEATURES, affine_network, tall_unet
-from hetmorph.steps import AffineStep, AtResolution, Consistent, FieldStep, Step, Then, VelocityStep
+from hetmorph.steps import AffineStep, AtResolution, Consistent, FieldStep, Step, Then, TwoStepConsistent, VelocityStep
 
 
 def gradicon(ndims: int, width: float = 1.0, channels: int = 1) -> Step:
@@ -22,7 +22,8 @@ def gradicon(ndims: int, width: float = 1.0, channels: int = 1) -> Step:
     def field(name: str) -> FieldStep:
         return FieldStep(_tall_unet(ndims, width, channels, name))
 
-    coarse = AtResolution(Then([AtResolution(field("quarter"), 2), field("half")]), 2)
+    coarsest = AtResolution(field("quarter"), corners=True)
+    coarse = AtResolution(Then([coarsest, field("half")]), corners=True)
     return Then([coarse, field("whole"), field("refined")])
 
 

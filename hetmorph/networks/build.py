@@ -52,7 +52,12 @@ def build(config: TrainConfig, inshape) -> LoadableModel:
     """
     method, cls = recipe(config.objective), model_class(config)
     if issubclass(cls, Registration):
-        model = cls(_step(config, inshape), tuple(inshape), direction=_direction(config), **method.model_arguments())
+        model = cls(
+            _step(config, inshape),
+            tuple(inshape),
+            direction="exchange" if both_directions(config) else None,
+            **method.model_arguments(),
+        )
     else:
         model = cls(tuple(inshape), **_network_arguments(config.network), **method.model_arguments())
     terms = {"terms": method.terms()} if method.terms() else {}
@@ -97,12 +102,6 @@ def model_class(config: TrainConfig) -> type[LoadableModel]:
 def both_directions(config: TrainConfig) -> bool:
     """Whether pairs are registered in both directions, and their moving images are targets too."""
     return config.network.bidir or recipe(config.objective).transforms
-
-
-def _direction(config: TrainConfig) -> str | None:
-    if not both_directions(config):
-        return None
-    return "inverse" if config.network.arch == "constricon" else "exchange"
 
 
 def _step(config: TrainConfig, inshape) -> Step:

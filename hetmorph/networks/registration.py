@@ -16,8 +16,9 @@ class Registration(RegistrationModel):
     Args:
         step: from the two images to a transform, see `hetmorph.steps`.
         inshape: spatial size of the images; None entries take any.
-        direction: also register the other way round: "exchange", by the same step with the images exchanged; "inverse",
-            by the inverse of its transform, of steps that have one; None registers one way.
+        direction: also register the other way round: "exchange", by the same step with the images exchanged, which
+            steps that are consistent by construction know without asking their networks again; "inverse", by the inverse
+            of its transform, of steps that have one; None registers one way.
         src_feats, trg_feats: image channels.
         fill_value: value outside the image; None repeats the edge.
         name: name of the model, and prefix of its layers' names.
@@ -59,7 +60,7 @@ class Registration(RegistrationModel):
         # By the step itself: its transforms are functions of points, of which the functional model has samples only.
         arguments = self.config.params
         moving, fixed = (tf.cast(image, tf.float32) for image in tf.nest.flatten(inputs))
-        forward, backward = self.step.both(moving, fixed, arguments["direction"], training)
+        forward, backward = self.step.directions(moving, fixed, arguments["direction"], training)
         registered = Registered(moving, fixed, forward, backward, fill_value=arguments["fill_value"])
         backward = [] if backward is None else [registered.moved_back]
         return registered, [registered.moved, *backward, registered.displacement]

@@ -57,11 +57,22 @@ def pad_to_multiple(tensor: tf.Tensor, multiple: int) -> tf.Tensor:
         multiple: voxels.
     """
     sizes = spatial_shape(tensor)
-    after = [(-size) % multiple for size in sizes]
+    return pad(tensor, 0, [(-size) % multiple for size in sizes])
+
+
+def pad(tensor: tf.Tensor, before, after) -> tf.Tensor:
+    """Zeros round the spatial axes of a `[B, *S, C]` tensor.
+
+    Args:
+        tensor: any channels.
+        before, after: voxels at the start and the end of each axis, one number or one for each.
+    """
+    sizes = spatial_shape(tensor)
+    before, after = ([x] * len(sizes) if isinstance(x, int) else x for x in (before, after))
     # Not tf.pad: TensorFlow up to 2.21 at least drops its operation in front of a 3-D convolution with oneDNN.
-    paddings = tf.convert_to_tensor([[0, 0], *[[0, a] for a in after], [0, 0]])
+    paddings = tf.convert_to_tensor([[0, 0], *map(list, zip(before, after, strict=True)), [0, 0]])
     padded = tf.raw_ops.PadV2(input=tensor, paddings=paddings, constant_values=tf.zeros([], tensor.dtype))
-    known = [None if tf.is_tensor(size) else size + more for size, more in zip(sizes, after, strict=True)]
+    known = [None if tf.is_tensor(n) else n + a + b for n, a, b in zip(sizes, before, after, strict=True)]
     padded.set_shape([tensor.shape[0], *known, tensor.shape[-1]])
     return padded
 
@@ -75,3 +86,16 @@ def crop_to(tensor: tf.Tensor, shape: list) -> tf.Tensor:
     """
     window = tuple(slice(0, size) for size in shape)
     return tensor[(slice(None), *window)]
+
+
+def block_mean(image: tf.Tensor, factor: int) -> tf.Tensor:
+    """Mean of each block of `factor` voxels along each axis, `[B, *⌈S / factor⌉, C]`.
+
+    Args:
+        image: `[B, *S, C]`, floating.
+        factor: voxels. What does not fill a block at the end of an axis is averaged alone.
+    """
+    values = tf.cast(image, tf.float32) if image.dtype == tf.float16 else image  # for volumes there is no other kernel
+    # The layout is spelt out because the eager gradient in 3-D fails without.
+    layout = ("NWC", "NHWC", "NDHWC")[image.shape.rank - 3]
+    return tf.cast(tf.nn.avg_pool(values, factor, factor, "SAME", layout), image.dtype)

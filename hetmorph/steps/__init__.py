@@ -2,6 +2,7 @@
 
 from hetmorph.steps.base import DIRECTIONS, Step, check_direction, displacement_on, moved_by
 from hetmorph.steps.combined import AtResolution, Consistent, Repeated, Then
+from hetmorph.steps.consistent import TwoStepConsistent
 from hetmorph.steps.networks import AffineStep, FieldStep, NetworkStep, VelocityStep
 from hetmorph.steps.registered import Registered, View
 
@@ -16,6 +17,7 @@ __all__ = [
     "Repeated",
     "Step",
     "Then",
+    "TwoStepConsistent",
     "VelocityStep",
     "View",
     "check_direction",

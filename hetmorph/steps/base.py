@@ -41,24 +41,30 @@ class Step(keras.layers.Layer):
         """
         raise NotImplementedError
 
-    def both(self, moving, fixed, direction: str | None, training=None) -> tuple[Transform, Transform | None]:
+    def both(self, moving, fixed, training=None) -> tuple[Transform, Transform]:
+        """The transforms of (moving, fixed) and of (fixed, moving).
+
+        Args:
+            moving, fixed, training: as of `transform`.
+        """
+        return self.transform(moving, fixed, training=training), self.transform(fixed, moving, training=training)
+
+    def directions(self, moving, fixed, direction: str | None, training=None) -> tuple[Transform, Transform | None]:
         """The transforms of two images, forward and backward.
 
         Args:
-            moving, fixed: `[B, *S, C]`, intensities in [0, 1].
-            direction: where the backward transform comes from: "exchange", a second pass with the images exchanged;
-                "inverse", the inverse of the forward transform; None for no backward transform.
-            training: as Keras layers know it.
+            moving, fixed, training: as of `transform`.
+            direction: where the backward transform comes from: "exchange", the images exchanged, see `both`; "inverse",
+                the inverse of the forward transform; None for no backward transform.
         """
+        if check_direction(direction) == "exchange":
+            return self.both(moving, fixed, training=training)
         forward = self.transform(moving, fixed, training=training)
-        if check_direction(direction) is None:
-            return forward, None
-        exchanged = direction == "exchange"
-        return forward, self.transform(fixed, moving, training=training) if exchanged else forward.inverse()
+        return forward, forward.inverse() if direction == "inverse" else None
 
     def call(self, moving, fixed, direction=None, training=None):
         moving, fixed = (tf.cast(image, tf.float32) for image in (moving, fixed))
-        forward, backward = self.both(moving, fixed, direction, training)
+        forward, backward = self.directions(moving, fixed, direction, training)
         displacement = displacement_on(forward, fixed)
         return displacement if backward is None else (displacement, displacement_on(backward, moving))
 

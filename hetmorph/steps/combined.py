@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hetmorph.ops.grid import block_mean, spatial_shape
 from hetmorph.steps.base import Step, moved_by
 from hetmorph.transforms import Affine, Composition, Transform, in_frame
 
@@ -112,27 +113,36 @@ class AtResolution(_Around):
     Args:
         step: the step.
         factor: voxels along each side of a block. What does not fill a block at the end of an axis is averaged alone.
+        corners: take the first and the last voxel of the small images to lie on those of the images, as the networks
+            of the GradICON family were trained, instead of each voxel in the middle of its block.
     """
 
-    def __init__(self, step: Step, factor: int = 2, **kwargs):
+    def __init__(self, step: Step, factor: int = 2, corners: bool = False, **kwargs):
         super().__init__(step, **kwargs)
         if factor < 1 or int(factor) != factor:
             raise ValueError(f"expected a whole factor >= 1, received {factor}")
-        self.factor = int(factor)
+        self.factor, self.corners = int(factor), corners
 
     def transform(self, moving, fixed, training=None) -> Transform:
-        small = self.step.transform(self._blocks(moving), self._blocks(fixed), training=training)
-        # The middle of block i lies at voxel factor·i + (factor − 1)/2.
-        ndims = moving.shape.rank - 2
-        to_voxels = Affine(self.factor * np.eye(ndims), np.full(ndims, (self.factor - 1) / 2))
-        return in_frame(small, to_voxels)
+        small = [block_mean(image, self.factor) for image in (moving, fixed)]
+        return in_frame(self.step.transform(*small, training=training), self._to_voxels(small[1], fixed))
 
-    def _blocks(self, image):
-        sides = [self.factor] * (image.shape.rank - 2)
-        return tf.nn.avg_pool(image, sides, sides, "SAME")
+    def both(self, moving, fixed, training=None) -> tuple[Transform, Transform]:
+        small = [block_mean(image, self.factor) for image in (moving, fixed)]
+        there, back = self.step.both(*small, training=training)
+        return in_frame(there, self._to_voxels(small[1], fixed)), in_frame(back, self._to_voxels(small[0], moving))
+
+    def _to_voxels(self, small, image) -> Affine:
+        """From voxels of the small image to those of the image."""
+        if self.corners:
+            ends = [tf.cast(tf.stack(spatial_shape(x)), tf.float32) - 1 for x in (image, small)]
+            return Affine(tf.linalg.diag(ends[0] / tf.maximum(ends[1], 1.0)), tf.zeros_like(ends[0]))
+        # The middle of block i lies at voxel factor·i + (factor − 1)/2.
+        ndims = image.shape.rank - 2
+        return Affine(self.factor * np.eye(ndims), np.full(ndims, (self.factor - 1) / 2))
 
     def get_config(self):
-        return {**super().get_config(), "factor": self.factor}
+        return {**super().get_config(), "factor": self.factor, "corners": self.corners}
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -159,6 +169,24 @@ class Consistent(_Around):
             )
 
     def transform(self, moving, fixed, training=None) -> Transform:
+        return self.step.exponential(self._generator(moving, fixed, training), fixed)
+
+    def both(self, moving, fixed, training=None) -> tuple[Transform, Transform]:
+        """The transforms of (moving, fixed) and (fixed, moving), of which the network is asked once."""
+        return self._powers(moving, fixed, training, 1.0)
+
+    def root(self, moving, fixed, training=None) -> tuple[Transform, Transform]:
+        """What leads half the way, in both directions: r∘r is the transform.
+
+        Args:
+            moving, fixed, training: as of `transform`.
+        """
+        return self._powers(moving, fixed, training, 0.5)
+
+    def _powers(self, moving, fixed, training, exponent: float) -> tuple[Transform, Transform]:
+        generator = exponent * self._generator(moving, fixed, training)
+        return self.step.exponential(generator, fixed), self.step.exponential(-generator, moving)
+
+    def _generator(self, moving, fixed, training):
         there = self.step.generator(moving, fixed, training)
-        back = self.step.generator(fixed, moving, training)
-        return self.step.exponential((there - back) / 2, fixed)
+        return (there - self.step.generator(fixed, moving, training)) / 2

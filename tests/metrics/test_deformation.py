@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hetmorph.metrics import endpoint_error, folds_percent, sdlogj
+from hetmorph.metrics import endpoint_error, flips, folds_percent, sdlogj
+from hetmorph.metrics.deformation import fold_mask
 
 
 def grid(shape):
@@ -104,3 +105,16 @@ def test_endpoint_error_is_the_length_of_the_difference():
     assert np.isnan(endpoint_error(u, truth, np.zeros((4, 4))))
     with pytest.raises(ValueError, match="same shape"):
         endpoint_error(u, np.zeros((5, 4, 2)))
+
+
+@pytest.mark.parametrize("shape", [(9,), (8, 9), (5, 6, 7)])
+def test_flips_count_cells(shape):
+    ndims, cells = len(shape), int(np.prod([n - 1 for n in shape]))
+    assert flips(np.zeros((*shape, ndims))) == 0
+    mirrored = np.eye(ndims)
+    mirrored[0, 0] = -1
+    assert flips(linear_field(shape, mirrored)) == cells
+    u = np.zeros((*shape, ndims))
+    u[..., 0] = 0.8 * (-1.0) ** grid(shape)[..., 0]  # every second pair of neighbours pass each other
+    assert not fold_mask(u)[1:-1].any()
+    assert flips(u) == shape[0] // 2 * cells // (shape[0] - 1)
