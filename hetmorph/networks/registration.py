@@ -17,8 +17,8 @@ class Registration(RegistrationModel):
         step: from the two images to a transform, see `hetmorph.steps`.
         inshape: spatial size of the images; None entries take any.
         direction: also register the other way round: "exchange", by the same step with the images exchanged, which
-            steps that are consistent by construction know without asking their networks again; "inverse", by the inverse
-            of its transform, of steps that have one; None registers one way.
+            steps that are consistent by construction know without asking their networks again; "inverse", by the
+            inverse of its transform, of steps that have one; None registers one way.
         src_feats, trg_feats: image channels.
         fill_value: value outside the image; None repeats the edge.
         name: name of the model, and prefix of its layers' names.
