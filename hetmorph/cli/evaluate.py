@@ -88,7 +88,7 @@ def warn_of_known_patients(args: argparse.Namespace, cases: Sequence[data.Case])
 
 
 def score(
-    predictor, loaded, partial, convention: str, resume: bool, maps: dict, judge=None
+    predictor, loaded, partial, convention: str, resume: bool, maps: dict, judge=None, inverse: bool = False
 ) -> tuple[list[dict], evaluation.Curves]:
     """The rows of all pairs in their order; those of a stopped evaluation are kept."""
     if partial.path.exists() and not resume:
@@ -99,6 +99,7 @@ def score(
         print(f"{len(done)} of {len(loaded.pairs)} cases are done")
     pending = [number for number, case in enumerate(loaded.cases) if case.case_id not in done]
     asked = {"labels": loaded.labels, "main": loaded.main, "curves": curves, "maps": maps, "judge": judge}
+    asked["inverse"] = inverse
     try:
         for row in evaluation.evaluate_each(predictor, data.subset(loaded.pairs, pending), convention, **asked):
             rows.append(row)
@@ -208,6 +209,8 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         "instance": args.instance_optimise and [args.instance_optimise, args.instance_window, args.instance_lambda],
         "skip_bad": args.skip_bad,
     }
+    if args.inverse_error:
+        decides |= {"inverse_error": True}
     if args.uncertainty:
         about |= {"uncertainty": args.uncertainty, "draws": args.draws}
         decides |= about | {"ensemble": [evaluation.fingerprint(path) for path in args.ensemble]}
@@ -217,7 +220,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     partial = evaluation.Partial(args.out / "cases.partial.json", decides)
     maps = saving(estimates, args.out / "maps")
     judged = None if calibration is None else judge(judging, calibration)
-    rows, curves = score(predictor, loaded, partial, args.convention, args.resume, maps, judged)
+    rows, curves = score(predictor, loaded, partial, args.convention, args.resume, maps, judged, args.inverse_error)
     if curves:
         about["calibration"] = curves.calibration()
     summary = evaluation.summarise(rows, args.convention, loaded.main, **about, skipped=loaded.skipped_entries)

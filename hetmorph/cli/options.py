@@ -16,7 +16,7 @@ CROPS = ("paper", "center", "none", "aspect")
 OBJECTIVES = (
     *("mse", "ncc", "mi", "nll", "beta-nll", "adaframe", "adareg"),
     *("vxm-diff", "het", "het-ncc", "het-z"),
-    *("diffusion", "icon", "gradicon", "het-gradicon"),
+    *("diffusion", "velocity-diffusion", "icon", "gradicon", "het-gradicon"),
 )
 PROGRAMS = ("undeformed", "demons", "bspline", "ants-syn", "ants-syn-mse", "ants-syn-tuned")
 CONVENTIONS = ("hetmorph", "official")

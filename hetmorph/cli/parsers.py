@@ -58,10 +58,14 @@ FLAGS = {
     "--lambda": (
         "objective.smoothness",
         float,
-        "weight λ of the velocity's squared gradient (default: 0.01), or of the inverse consistency (default: 1000 of "
-        "icon, 1.5 of gradicon)",
+        "weight λ of the velocity's squared gradient (default: 0.01; velocity-diffusion 5), or of the inverse "
+        "consistency (default: 1000 of icon, 1.5 of gradicon)",
     ),
-    "--similarity": ("objective.similarity", str, "diffusion, icon, gradicon: mse, ncc, lncc, lncc2 or mind"),
+    "--similarity": (
+        "objective.similarity",
+        str,
+        "diffusion, velocity-diffusion, icon, gradicon: mse, ncc, lncc, lncc2 or mind",
+    ),
     "--sigma": ("objective.sigma", float, "lncc, lncc2: standard deviation of the Gaussian window, voxels"),
     "--delta": ("objective.delta", float, "gradicon: length of a difference, as a share of the image"),
     "--window": ("objective.window", odd, "ncc, het-ncc: side of the window, voxels"),
@@ -239,6 +243,11 @@ def evaluate(prog: str = "evaluate.py") -> argparse.ArgumentParser:
         choices=CONVENTIONS,
         help="hetmorph: warped labels count from 0.5 on, failures are shown; "
         "official: above 0, failed slices are left out, as in the paper (default: hetmorph)",
+    )
+    add(
+        "--inverse-error",
+        action="store_true",
+        help="also register the other way round: how far the two registrations are from undoing each other",
     )
     add(*AS_THE_RUN)
     add(

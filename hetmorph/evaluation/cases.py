@@ -51,6 +51,7 @@ def evaluate(
     curves: Curves | None = None,
     maps: Mapping[str, Callable] | None = None,
     judge: Callable | None = None,
+    inverse: bool = False,
 ) -> list[dict]:
     """One row of scores per pair, in their order.
 
@@ -66,6 +67,8 @@ def evaluate(
             adds the columns `registered_<name>_…` of `map_columns`. Left out of pairs that could not be registered.
         judge: function of a pair that returns a verdict and the mean bound of the error, voxels: columns `verdict` and
             `registered_bound_mean`. What could not be registered is rejected; "review" where the judge could not.
+        inverse: also register the other way round: columns `registered_inverse_error` and `…_mm`, the mean distance of
+            φ_AB(φ_BA(x)) from x, voxels and millimetres; see `Predictor.transforms`.
 
     Returns:
         Dictionaries with `case_id, patient, slice_index, group, failed, unscored`, perhaps `verdict`, and each metric
@@ -76,7 +79,7 @@ def evaluate(
         ValueError: unknown convention, a main structure without label, or a pair the predictor cannot take (the case
             is named).
     """
-    return list(evaluate_each(predictor, pairs, convention, progress, labels, main, curves, maps, judge))
+    return list(evaluate_each(predictor, pairs, convention, progress, labels, main, curves, maps, judge, inverse))
 
 
 def evaluate_each(
@@ -89,6 +92,7 @@ def evaluate_each(
     curves: Curves | None = None,
     maps: Mapping[str, Callable] | None = None,
     judge: Callable | None = None,
+    inverse: bool = False,
 ) -> Iterator[dict]:
     """The rows of `evaluate` one after the other, each as soon as it is known. Arguments as `evaluate`."""
     _check(convention, labels, main)
@@ -99,7 +103,7 @@ def evaluate_each(
             if compiles and pair.moving.shape not in warm:
                 _registered(predictor, pair)
                 warm.add(pair.moving.shape)
-            row, judgement = _row_of(predictor, pair, convention, labels, main, maps, judge)
+            row, judgement = _row_of(predictor, pair, convention, labels, main, maps, judge, inverse)
         except ValueError as error:
             raise ValueError(f"{pair.case_id}: {error}") from error
         if curves is not None and judgement is not None:
@@ -161,6 +165,7 @@ def _row_of(
     main: str | None,
     maps: Mapping | None = None,
     judge: Callable | None = None,
+    inverse: bool = False,
 ) -> tuple[dict, Judgement | None]:
     start = time.perf_counter()
     prediction, failed = _registered(predictor, pair)
@@ -176,6 +181,8 @@ def _row_of(
         if prediction.log_variance is not None:
             judgement = uncertainty.judge(pair, prediction, foreground(pair))
             registered |= judgement.scores
+        if inverse:
+            registered |= _inverse_errors(predictor, pair)
         for name, estimate in (maps or {}).items():
             registered |= _map_scores(name, estimate, pair, prediction)
         if judge is not None:
@@ -275,6 +282,12 @@ def _surface_scores(truth: np.ndarray, prediction: np.ndarray, spacing) -> dict:
     scores = {f"{name}_px": score for name, score in surface.surface_scores(truth, prediction).items()}
     in_mm = math.nan if spacing is None else surface.hausdorff95(truth, prediction, spacing)
     return scores | {"hd95_mm": in_mm}
+
+
+def _inverse_errors(predictor, pair) -> dict[str, float]:
+    error = predictor.inverse_error(pair.moving, pair.fixed)
+    in_mm = np.linalg.norm(error * np.asarray(pair.spacing), axis=-1).mean() if pair.in_mm else math.nan
+    return {"inverse_error": float(np.linalg.norm(error, axis=-1).mean()), "inverse_error_mm": float(in_mm)}
 
 
 def _displacement_errors(pair, displacement) -> dict:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from hetmorph.layers import DropPath, SampleNormalLogVar
 from hetmorph.networks import MultiPass
+from hetmorph.transforms import Displacement, Transform
 
 NAMES = ("displacement", "moved", "log_variance", "weight")
 DROPOUT = (DropPath, keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout)
@@ -106,6 +107,26 @@ class Predictor:
         """
         return None
 
+    def transforms(self, moving, fixed) -> tuple[Transform, Transform]:
+        """Both directions of one pair as functions of points, on voxel indices; exchanged images where a model has one.
+
+        Args:
+            moving, fixed: `[*S]`, as for one pair.
+        """
+        there, back = self(moving, fixed).displacement, self.backward(moving, fixed)
+        if back is None:
+            back = self(fixed, moving).displacement
+        return Displacement(there[None].astype(float)), Displacement(back[None].astype(float))
+
+    def inverse_error(self, moving, fixed) -> np.ndarray:
+        """φ_AB(φ_BA(x)) − x at every voxel x of the moving image, `[*S, N]` voxels: how far both are from inverses.
+
+        Args:
+            moving, fixed: `[*S]`, as for one pair.
+        """
+        forward, backward = self.transforms(moving, fixed)
+        return np.asarray((forward @ backward).displacement(np.shape(moving)[: forward.ndims]), np.float64)[0]
+
     def checked(self, moving, fixed) -> tuple[np.ndarray, np.ndarray]:
         """Two images in float32 as the model takes them, `[*S]` or `[*S, C]`; errors as for one pair."""
         pair = (image.numpy()[0] for image in self._tensors([moving], [fixed]))
@@ -179,6 +200,13 @@ class ModelPredictor(Predictor):
             return None
         images = self._tensors([moving], [fixed])
         return self._graph(images[0], "backward")(*images).numpy()[0]
+
+    def transforms(self, moving, fixed) -> tuple[Transform, Transform]:
+        """A model of steps answers with its own transforms, of which a displacement has samples only."""
+        if not hasattr(self.model, "step"):
+            return super().transforms(moving, fixed)
+        direction = self.model.get_config()["direction"] or "exchange"
+        return self.model.step.directions(*self._tensors([moving], [fixed]), direction, training=False)
 
     def _drawn(self, moving, fixed, seed):
         graph = self._graph(moving, "drawn")

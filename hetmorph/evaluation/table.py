@@ -13,6 +13,8 @@ COLUMNS = (
     ("hd95_mm", "HD95 mm", 1, 2),
     ("folds_percent", "folds %", 1, 3),
     ("sdlogj", "SDlogJ", 1, 3),
+    ("inverse_error", "inverse error px", 1, 5),
+    ("inverse_error_mm", "inverse error mm", 1, 5),
     ("mse", "MSE ·10³", 1e3, 2),
     ("ause", "AUSE ·10⁴", 1e4, 2),
     ("ause_foreground", "AUSE fg ·10⁴", 1e4, 2),
@@ -34,6 +36,7 @@ SURFACES = ("hd", "hd95", "assd", "asd")  # beginnings of the metrics that are o
 WORDS = {
     "HD": "HD, HD95, ASSD, ASD: largest, 95th percentile and mean distance of the outlines, both ways and one way",
     "SDlogJ": "SDlogJ: how unevenly volume changes, standard deviation of log Jacobian determinants",
+    "inverse": "inverse error: mean distance of φ_AB(φ_BA(x)) from x, of the registrations of both directions",
     "AUSE": "AUSE: squared error left when the most uncertain voxels are removed, above what the best order leaves; "
     "0 is best",
     "r/σ": "r: fixed − moved; in brackets what a right σ_I gives",

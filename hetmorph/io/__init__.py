@@ -3,7 +3,7 @@
 from hetmorph.io.apply import warp_image, warp_labels
 from hetmorph.io.atomic import replacing
 from hetmorph.io.bids import bids_names, describe_dataset
-from hetmorph.io.chain import Chain, Inverse, inverse, read_chain
+from hetmorph.io.chain import SMALL, Chain, Inverse, check_inverse, inverse, read_chain
 from hetmorph.io.geometry import (
     Grid,
     convert_displacement,
@@ -19,6 +19,7 @@ from hetmorph.io.transforms import FORMATS, Transform, convert, read_transform, 
 
 __all__ = [
     "FORMATS",
+    "SMALL",
     "Chain",
     "DataError",
     "DataWarning",
@@ -28,6 +29,7 @@ __all__ = [
     "Points",
     "Transform",
     "bids_names",
+    "check_inverse",
     "convert",
     "convert_displacement",
     "describe_dataset",

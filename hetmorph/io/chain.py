@@ -214,11 +214,14 @@ class Inverse:
     Attributes:
         transform: on the grid of the moving image, to the fixed one.
         residual: `[*S]` how far from a voxel of the moving image the forward transform leads from where this one leads
-            from there, voxels of the fixed image. It is 0 up to rounding unless the forward transform folds.
+            from there, voxels of the fixed image. Of one that was searched for it is 0 up to rounding, unless the
+            forward transform folds.
+        searched: whether each voxel was searched for; else the model has said where it lies.
     """
 
     transform: Transform
     residual: np.ndarray
+    searched: bool = True
 
     @property
     def worst(self) -> float:
@@ -228,6 +231,7 @@ class Inverse:
     def summary(self) -> dict:
         """Largest residual and the share of voxels above 0.1 and 1, for the sidecar of the file."""
         return {
+            "source": "a search for each voxel" if self.searched else "the model",
             "residual_max_voxels": self.worst,
             "share_above_0.1_voxels": float((self.residual > SMALL).mean()),
             "share_above_1_voxel": float((self.residual > 1).mean()),
@@ -235,7 +239,8 @@ class Inverse:
 
     def __str__(self) -> str:
         if self.worst <= SMALL:
-            return f"inverse: residual at most {self.worst:.1g} voxels"
+            whose = "" if self.searched else " of the model itself"
+            return f"inverse{whose}: residual at most {self.worst:.1g} voxels"
         share = 100 * (self.residual > SMALL).mean()
         return f"inverse: residual up to {self.worst:.2g} voxels, above {SMALL} in {share:.2g} % of the voxels"
 
@@ -261,12 +266,28 @@ def inverse(transform: Transform | Chain, moving: Grid) -> Inverse:
     fixed = transform.grid
     if moving.ndim != fixed.ndim:
         raise ValueError(f"a {fixed.ndim}-D transform for a moving image {moving.shape}")
-    forth = Chain([transform], fixed)
-    back, parts, residuals = forth.inverse(moving), [], []
-    for index, _ in slabs(moving.shape):
+    back = Chain([transform], fixed).inverse(moving)
+    parts = [_index(back, index, moving) - index for index, _ in slabs(moving.shape)]
+    return check_inverse(transform, Transform(np.concatenate(parts).astype(np.float32), moving), searched=True)
+
+
+def check_inverse(transform: Transform | Chain, back: Transform, searched: bool = False) -> Inverse:
+    """A transform that is said to be an inverse, with what is left of it.
+
+    Args:
+        transform: fixed to moving.
+        back: moving to fixed.
+        searched: as `Inverse` has it.
+    """
+    forth, fixed, moving, residuals = Chain([transform], transform.grid), transform.grid, back.grid, []
+    for index, rows in slabs(moving.shape):
         places = moving.world(index.reshape(-1, moving.ndim))
-        there, _ = back.through(places)
-        again, _ = forth.through(there)
-        parts.append((moving.index(there).reshape(index.shape) - index).astype(np.float32))
+        again, _ = forth.through(moving.world((index + back.displacement[rows]).reshape(-1, moving.ndim)))
         residuals.append(np.linalg.norm(fixed.index(again) - fixed.index(places), axis=-1).reshape(index.shape[:-1]))
-    return Inverse(Transform(np.concatenate(parts), moving), np.concatenate(residuals))
+    return Inverse(back, np.concatenate(residuals), searched)
+
+
+def _index(chain: Chain, index: np.ndarray, grid: Grid) -> np.ndarray:
+    """Where the voxels of a grid come to lie, as indices of it continued, `[*R, N]`."""
+    places, _ = chain.through(grid.world(index.reshape(-1, grid.ndim)))
+    return grid.index(places).reshape(index.shape)

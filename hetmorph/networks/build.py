@@ -83,6 +83,11 @@ def model_class(config: TrainConfig) -> type[LoadableModel]:
         raise ValueError(
             f"objective {config.objective.name} samples velocities, which network.arch {network.arch} has not"
         )
+    velocities = network.arch == "constricon" or (network.arch in MODELS and int_steps(network) > 0)
+    if config.objective.name == "velocity-diffusion" and not velocities:
+        raise ValueError(
+            f"objective velocity-diffusion needs velocities, which network.arch {network.arch} has not here"
+        )
     if config.schedule.pre_registered and method.transforms:
         raise ValueError(f"schedule.pre_registered has no effect on objective {config.objective.name}")
     if "variance_resolution" in method.options():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hetmorph.losses import KL, LNCC, MIND, MSE, NCC, AdaFrame, Grad, MutualInformation, SmoothPosterior, SquaredLNCC
+from hetmorph.objectives import terms
 from hetmorph.objectives.likelihoods import Heteroscedastic, JointLikelihood
 from hetmorph.objectives.terms import GradientInverseConsistency, InverseConsistency, Term
 
@@ -243,6 +244,20 @@ class Diffusion(Recipe):
 
 
 @dataclass(frozen=True)
+class VelocityDiffusion(Diffusion):
+    """The same of every velocity that the registration is composed of, in both directions: of steps that have some."""
+
+    smoothness: float = 5.0
+    transforms: ClassVar[bool] = True
+
+    def field_loss(self, resolution: float, ndims: int) -> tuple:
+        return None, 0.0
+
+    def terms(self) -> list[Term]:
+        return [terms.VelocityDiffusion(self.smoothness)]
+
+
+@dataclass(frozen=True)
 class Icon(Diffusion):
     """A similarity in both directions, and λ times how far the two transforms are from undoing each other."""
 
@@ -312,6 +327,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "het-ncc": HetNcc,
     "het-z": HetZ,
     "diffusion": Diffusion,
+    "velocity-diffusion": VelocityDiffusion,
     "icon": Icon,
     "gradicon": GradIcon,
     "het-gradicon": HetGradIcon,

@@ -11,6 +11,7 @@ import numpy as np
 from hetmorph.data.normalise import minmax
 from hetmorph.evaluation import Prediction, Predictor, RegistrationFailed, wrap
 from hetmorph.io import (
+    SMALL,
     Chain,
     DataError,
     DataWarning,
@@ -18,6 +19,7 @@ from hetmorph.io import (
     Image,
     Inverse,
     Transform,
+    check_inverse,
     from_slices,
     inverse,
     matched_grid,
@@ -50,6 +52,7 @@ class Registration:
         refinements: `instance.Refinement` of the pair, or of each slice, if the model optimises; else empty.
         initial: what the moving image went through before the model saw it, a part of `transform`; None for nothing.
         start: then, the transform of the model's own answer; else None.
+        backward: function that gives the other direction, `[*G, N]` voxels of `grid`, or None where the model has none.
     """
 
     transform: Transform
@@ -65,15 +68,21 @@ class Registration:
     refinements: tuple = ()
     initial: Transform | Chain | None = None
     start: Transform | None = None
+    backward: Callable[[], np.ndarray | None] = lambda: None
 
     def inverse(self) -> Inverse:
-        """From the moving image to the fixed one, on the grid of the moving image; see `io.inverse`.
+        """From the moving image to the fixed one, on the grid of the moving image.
+
+        That of the model itself, where it registers in both directions and the two undo each other to 0.1 voxel; else
+        searched for, see `io.inverse`.
 
         After an initial transform, that of both: each is inverted as it is, which `transform` holds only at the voxels
         of the fixed image.
         """
         if self.initial is None:
-            return inverse(self.transform, self.moving)
+            own = None if self.refinements else self.backward()
+            said = None if own is None else check_inverse(self.transform, Transform(own, self.grid).on(self.moving))
+            return said if said and said.worst <= SMALL else inverse(self.transform, self.moving)
         fixed = self.transform.grid
         own = Transform(self.prediction.displacement, self.grid).on(fixed)
         return inverse(Chain([own, self.initial], fixed), self.moving)
@@ -151,6 +160,7 @@ def register(
         by_slice=slices,
         refinements=refinements,
         start=_start(refinements, grid, fixed.grid, slices) if refinements else None,
+        backward=lambda: _backward(predictor, seen, slices),
         **({} if estimate is None else _uncertainty(estimate, predictor, seen, grid, fixed, slices)),
     )
 
@@ -258,6 +268,13 @@ def _slices(predictor: Predictor, moving: np.ndarray, fixed: np.ndarray) -> list
     moving, fixed = np.moveaxis(moving, -1, 0), np.moveaxis(fixed, -1, 0)
     starts = range(0, len(moving), together)
     return [p for i in starts for p in predictor.predict_batch(moving[i : i + together], fixed[i : i + together])]
+
+
+def _backward(predictor: Predictor, seen: np.ndarray, slices: bool) -> np.ndarray | None:
+    if not slices:
+        return predictor.backward(*seen)
+    fields = [predictor.backward(*(image[..., z] for image in seen)) for z in range(seen.shape[-1])]
+    return None if fields[0] is None else from_slices(fields)
 
 
 def _joined(slices: list[Prediction]) -> Prediction:
