@@ -40,7 +40,7 @@ def run(
         out: folder; every case has one of its own in it, whose `registration.json` is written last.
         outputs: names of the results within it; none: moved.nii.gz and transform.nii.gz. Where a row names labels,
             they are moved too.
-        settings: of all pairs.
+        settings: what decides the results of all pairs beside the images.
         command: the words of the command line.
         resume: leave out what is done with the same settings from the same files.
         dry_run: check every case instead.

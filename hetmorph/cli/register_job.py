@@ -97,10 +97,10 @@ class Done:
     """What a job has done.
 
     Attributes:
-        paths: of the files written.
+        paths: the files written.
         outcomes: scores of the pair, or of each frame.
         doubts: sentences on what looks wrong.
-        seconds: of the registration and the writing.
+        seconds: time that registration and writing took.
         notes: further sentences, such as the verdict.
     """
 
@@ -123,12 +123,12 @@ class Job:
     Attributes:
         moving: an image, or with `Settings.reference` the sequence.
         fixed: an image; None for a sequence.
-        labels, mask: of the moving image or reference frame, and of the fixed image.
+        labels, mask: label image of the moving image or reference frame; region of interest in the fixed image.
         outputs: paths by a name of `RESULTS`.
         curve: table of a sequence.
         report: page on a pair.
-        labels_fixed: of the fixed image, for scores.
-        initial: of a pair, the transform that the moving image goes through first, as `io.read_chain` takes it.
+        labels_fixed: label image of the fixed image, for scores.
+        initial: transform that the moving image of a pair goes through first, as `io.read_chain` takes it.
         result_option: what the verb calls its one result, where it has one only.
     """
 

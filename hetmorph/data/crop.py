@@ -23,7 +23,7 @@ def take(array: np.ndarray, center: tuple[float, ...], size: tuple[int, ...]) ->
     Args:
         array: `[X, Y, …]`.
         center: centre of the window, voxels.
-        size: of the window along each axis, voxels.
+        size: voxels of the window along each axis.
 
     Returns:
         A view of shape `[min(X, size[0]), min(Y, size[1]), …]`.

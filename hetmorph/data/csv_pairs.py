@@ -91,7 +91,7 @@ def read(rows: list[Row], options: Options) -> tuple[list[Pair], dict[str, int]]
     """Reads the pairs of one patient; each image is stretched to [0, 1] by itself.
 
     Args:
-        rows: of the table.
+        rows: rows of the table.
         options: with `size`, images are cropped or padded round their middle; otherwise kept as they are.
 
     Raises:

@@ -51,9 +51,9 @@ def whole_view(
     """Voxel size that shows a whole image in `size` voxels.
 
     Args:
-        shape: of the image.
+        shape: voxels of the image along each axis.
         spacing: millimetres per axis.
-        size: of the result.
+        size: voxels of the result along each axis.
         crop: "paper": every axis is stretched to its size; "aspect": voxels become cubes, so that the shape
             stays true, and what remains of the size is background.
 

@@ -50,7 +50,7 @@ def ring(names: Sequence[str], seed: int = 0, rounds: int = 1) -> list[tuple[str
     fixed, no pair twice.
 
     Args:
-        names: of two or more subjects.
+        names: names of two or more subjects.
         seed: another seed gives another ring.
         rounds: 1 … n - 1.
 
