@@ -18,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hetmorph.data.crop import fit, lost
+from hetmorph.data.crop import fit_all
 from hetmorph.data.dataset import Dataset, Found, Options
 from hetmorph.data.files import read_array
-from hetmorph.data.normalise import minmax
 from hetmorph.data.pair import Pair
 from hetmorph.data.splits import NAMES
 from hetmorph.io import DataError, Grid, Image, matched_grid, resample
@@ -228,9 +227,7 @@ def _read_row(row: Row, size: tuple[int, ...] | None) -> tuple[Pair, int]:
         _labels(row.files[name], image, own, fixed)
         for name, image, own in zip(LABEL_COLUMNS, (moving, fixed), (place, fixed.grid), strict=True)
     ]
-    kept = [mask if mask is None else fit(mask, size) for mask in masks]
-    gone = sum(lost(mask, one) for mask, one in zip(masks, kept, strict=True) if mask is not None)
-    arrays = [fit(image, size, minmax) for image in images]
+    arrays, kept, gone = fit_all(images, masks, size)
     return Pair(row.case, row.patient, None, None, *arrays, *kept, fixed.spacing, in_mm=fixed.in_mm), gone
 
 
