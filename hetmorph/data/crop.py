@@ -65,7 +65,7 @@ def fit(
 def fit_all(
     images: Sequence[np.ndarray], labels: Sequence[np.ndarray | None], size: tuple[int, ...] | None
 ) -> tuple[list[np.ndarray], list[np.ndarray | None], int]:
-    """Images stretched to [0, 1] each and their labels in a window round the middle, and the labelled voxels outside."""
+    """Images, each stretched to [0, 1], and labels in a window round the middle; number of labelled voxels outside."""
     kept = [one if one is None else fit(one, size) for one in labels]
     gone = sum(lost(one, part) for one, part in zip(labels, kept, strict=True) if one is not None)
     return [fit(image, size, minmax) for image in images], kept, gone
