@@ -40,7 +40,7 @@ def latest_checkpoint(folder: str | Path) -> tuple[Path, int] | None:
     """Newest checkpoint and the number of epochs done, or None.
 
     Args:
-        folder: of `Checkpoint`; it may be missing.
+        folder: the one of `Checkpoint`; it may be missing.
     """
     numbered = [p for p in Path(folder).glob("*.keras") if p.stem.isdigit()]
     if not numbered:

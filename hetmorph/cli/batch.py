@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from hetmorph.cli.messages import line_of
 from hetmorph.cli.models import described, find_model
 from hetmorph.cli.register_job import Job, Settings
+from hetmorph.data.csv_pairs import read_table
 from hetmorph.io.atomic import write_text
 from hetmorph.io.sidecar import sha256_of
 
@@ -36,11 +36,11 @@ def run(
     """Register every pair of a table.
 
     Args:
-        table: CSV, see `read_table`.
+        table: CSV, see `pairs_of`.
         out: folder; every case has one of its own in it, whose `registration.json` is written last.
         outputs: names of the results within it; none: moved.nii.gz and transform.nii.gz. Where a row names labels,
             they are moved too.
-        settings: of all pairs.
+        settings: what decides the results of all pairs beside the images.
         command: the words of the command line.
         resume: leave out what is done with the same settings from the same files.
         dry_run: check every case instead.
@@ -55,7 +55,7 @@ def run(
     outputs = outputs or DEFAULT
     if wrong := [str(path) for path in outputs.values() if path.name != str(path)]:
         raise ValueError(f"with --pairs, results are file names inside the folder of the case, received {wrong[0]}")
-    jobs = {case: _job(row, out / case, outputs) for case, row in read_table(table).items()}
+    jobs = {case: _job(row, out / case, outputs) for case, row in pairs_of(table).items()}
     there = [case for case in jobs if (out / case / _DONE).exists()]
     if there and not resume:
         raise ValueError(
@@ -91,35 +91,20 @@ def run(
     return 1 if failures else 0
 
 
-def read_table(path: Path) -> dict[str, dict[str, Path]]:
-    """Rows of a table by their case: paths of `COLUMNS`, relative to the table; cases without a name are numbered.
+def pairs_of(table: Path) -> dict[str, dict[str, Path]]:
+    """Paths of `COLUMNS` by the case of each row, relative to the table; cases without a name are numbered.
 
     Raises:
-        ValueError: no such file, no or unknown columns, a missing cell, or two cases of one name.
+        ValueError: as `read_table`, a name that no folder can have, or two cases of one name.
     """
-    if not path.is_file():
-        raise ValueError(f"--pairs {path}: no such file")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            rows, columns = list(table), table.fieldnames or []
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: not a CSV table in UTF-8 ({error})") from error
-    if not {"moving", "fixed"} <= set(columns):
-        raise ValueError(f"{path}: expected columns moving, fixed and perhaps {', '.join(COLUMNS[2:])}; has {columns}")
-    if not rows:
-        raise ValueError(f"{path}: holds no pair")
     cases = {}
-    for number, row in enumerate(rows, start=1):
-        case = (row.get("case") or f"pair-{number:04d}").strip()
+    for number, (line, cells) in enumerate(read_table(table, COLUMNS), start=1):
+        case = cells.get("case") or f"pair-{number:04d}"
         if not re.fullmatch(r"\w[\w.+-]*", case):
-            raise ValueError(f"{path}, row {number}: the case {case!r} cannot be the name of a folder")
+            raise ValueError(f"{table}, line {line}: the case {case!r} cannot be the name of a folder")
         if case in cases:
-            raise ValueError(f"{path}, row {number}: there is a case {case} already")
-        if not (row["moving"] and row["fixed"]):
-            raise ValueError(f"{path}, row {number}: moving or fixed is empty")
-        cells = {name: row[name].strip() for name in COLUMNS[:-1] if row.get(name)}
-        cases[case] = {name: path.parent / cell for name, cell in cells.items() if cell}
+            raise ValueError(f"{table}, line {line}: there is a case {case} already")
+        cases[case] = {name: table.parent / cells[name] for name in COLUMNS[:-1] if cells.get(name)}
     return cases
 
 

@@ -107,9 +107,9 @@ def optimised(predictor, iterations: int | None, window: int | None, smoothness:
     """The predictor, followed by what --instance-optimise asks for, if it does.
 
     Args:
-        predictor: of a model.
+        predictor: the model's `evaluation.Predictor`.
         iterations: at each resolution; None leaves the predictor as it is.
-        window: of local correlation, voxels a side; None suits the image, 0 takes mean squares instead.
+        window: side of the windows of local correlation, voxels; None suits the image, 0 takes mean squares instead.
         smoothness: λ; None takes that of the image loss.
     """
     from hetmorph.instance import LocalCorrelation, Refined

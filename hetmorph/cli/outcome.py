@@ -26,9 +26,9 @@ class Outcome:
     Attributes:
         similarity: mean squared local correlation, 0 to 1, of what the model saw: undeformed and registered.
         folds: percent of the voxels of the fixed image, det ≤ 0.
-        optimised: of an answer that was optimised on the pair: loss, similarity and percent of folds by their names.
-        dice: of each label on the fixed grid, undeformed and registered.
-        dice_of_model: of each label, by the model's own answer; empty if that moves nothing or was not optimised.
+        optimised: loss, similarity and percent of folds, before and after, where the answer was optimised on the pair.
+        dice: Dice of each label value on the fixed grid, undeformed and registered.
+        dice_of_model: Dice of each label value by the model alone; empty if that moves nothing or was not optimised.
     """
 
     similarity: tuple[float, float]
@@ -44,7 +44,7 @@ class Outcome:
         Args:
             result: the registration.
             fixed: the fixed image.
-            labels: of the moving image, or None.
+            labels: label image of the moving image, or None.
             target: labels of the fixed image, or None.
         """
         after = _similarity(result, result.prediction.moved)

@@ -112,7 +112,7 @@ SHARED = {
     "--split-file": {
         "type": Path,
         "help": "splits.json of a training run, so that its test patients are those it never saw (default: the one "
-        "beside --model, if it is of the same data set)",
+        "beside the model, if it is of the same data set)",
     },
     "--crop": {
         "help": f"how the images are cut: {', '.join(CROPS)}; each set has its own (default: as the model's run, or "

@@ -101,17 +101,18 @@ def register(command: list[str], dry_run: bool, **options) -> int:
     (docs/files.md). Beside each result a .json says where it comes from.
     """
     from hetmorph.cli import batch
-    from hetmorph.cli.register_job import RESULTS, Job, Settings
+    from hetmorph.cli.register_job import RESULTS, Job, Settings, default_curve
+    from hetmorph.io import describe_dataset
 
-    named = {name: options.pop(name) for name in RESULTS}
-    settings = Settings(**{name: options.pop(name) for name in Settings.__dataclass_fields__})
-    moving, fixed, labels = (options.pop(name) for name in ("moving", "fixed", "labels_moving"))
-    mask, curve, bids = (options.pop(name) for name in ("mask", "curve", "bids"))
-    report, labels_fixed, initial = (options.pop(name) for name in ("report", "labels_fixed", "initial"))
-    pairs, out, resume = (options.pop(name) for name in ("pairs", "out", "resume"))
-    outputs = {name: path for name, path in named.items() if path is not None}
+    def taken(names) -> dict:
+        return {name: options.pop(name) for name in names if name in options}
+
+    outputs = {name: path for name, path in taken(RESULTS).items() if path is not None}
+    settings = Settings(**taken(Settings.__dataclass_fields__))
+    inputs = taken(Job.__dataclass_fields__)
+    pairs, out, resume, bids = (options.pop(name) for name in ("pairs", "out", "resume", "bids"))
     if pairs is not None:
-        if any((moving, fixed, labels, labels_fixed, mask, curve, bids, report, initial, settings.reference)):
+        if any((*inputs.values(), bids, settings.reference)):
             raise click.UsageError(
                 "--pairs names the inputs; of the other options only results and settings go with it."
             )
@@ -120,18 +121,17 @@ def register(command: list[str], dry_run: bool, **options) -> int:
         return batch.run(pairs, out, outputs, settings, command, resume, dry_run)
     if out is not None or resume:
         raise click.UsageError("--out and --resume are for --pairs.")
-    if moving is None or (fixed is None and settings.reference is None):
+    if inputs["moving"] is None or (inputs["fixed"] is None and settings.reference is None):
         raise click.UsageError("--moving and --fixed are needed (or --moving and --reference, or --pairs).")
+    labels = inputs["labels_moving"]
     if bids is not None:
-        outputs = _bids(bids, moving, labels) | outputs
+        outputs = _bids(bids, inputs["moving"], labels) | outputs
     if settings.reference is not None and labels is not None and outputs:
-        from hetmorph.cli.register_job import default_curve
-
-        curve = curve or default_curve(next(iter(outputs.values())))
-    job = Job(moving, fixed, labels, mask, outputs, curve, report, labels_fixed, initial)
+        inputs["curve"] = inputs["curve"] or default_curve(next(iter(outputs.values())))
+    job = Job(outputs=outputs, **inputs)
     status = run(job, settings, command, dry_run)
-    if bids is not None and not dry_run:
-        _describe(bids)
+    if bids is not None and not dry_run and (path := describe_dataset(bids)):
+        click.echo(f"wrote {path}")
     return status
 
 
@@ -200,13 +200,6 @@ def run(job, settings, command: list[str], dry_run: bool) -> int:
     for doubt in done.doubts:
         click.echo(f"{' '.join(command[:2])}: warning: {doubt}", err=True)
     return 0
-
-
-def _describe(folder: Path) -> None:
-    from hetmorph.io import describe_dataset
-
-    if path := describe_dataset(folder):
-        click.echo(f"wrote {path}")
 
 
 def _bids(folder: Path, moving: Path, labels: Path | None) -> dict[str, Path]:

@@ -97,10 +97,10 @@ class Done:
     """What a job has done.
 
     Attributes:
-        paths: of the files written.
+        paths: the files written.
         outcomes: scores of the pair, or of each frame.
         doubts: sentences on what looks wrong.
-        seconds: of the registration and the writing.
+        seconds: time that registration and writing took.
         notes: further sentences, such as the verdict.
     """
 
@@ -123,18 +123,18 @@ class Job:
     Attributes:
         moving: an image, or with `Settings.reference` the sequence.
         fixed: an image; None for a sequence.
-        labels, mask: of the moving image or reference frame, and of the fixed image.
+        labels_moving, mask: label image of the moving image or reference frame; region of interest in the fixed image.
         outputs: paths by a name of `RESULTS`.
         curve: table of a sequence.
         report: page on a pair.
-        labels_fixed: of the fixed image, for scores.
-        initial: of a pair, the transform that the moving image goes through first, as `io.read_chain` takes it.
+        labels_fixed: label image of the fixed image, for scores.
+        initial: transform that the moving image of a pair goes through first, as `io.read_chain` takes it.
         result_option: what the verb calls its one result, where it has one only.
     """
 
     moving: Path
     fixed: Path | None
-    labels: Path | None = None
+    labels_moving: Path | None = None
     mask: Path | None = None
     outputs: Mapping[str, Path] = field(default_factory=dict)
     curve: Path | None = None
@@ -145,8 +145,8 @@ class Job:
 
     @property
     def inputs(self) -> dict[str, Path]:
-        named = {"--moving": self.moving, "--fixed": self.fixed, "--labels-moving": self.labels, "--mask": self.mask}
-        named["--labels-fixed"] = self.labels_fixed
+        names = ("moving", "fixed", "labels_moving", "mask", "labels_fixed")
+        named = {_option(name): getattr(self, name) for name in names}
         named["--initial"] = None if self.initial is None else path_of(self.initial)[0]
         return {option: path for option, path in named.items() if path is not None}
 
@@ -158,16 +158,16 @@ class Job:
         settings.check()
         if (self.fixed is None) != (settings.reference is not None):
             raise ValueError("give either --fixed, or --reference for a sequence in --moving")
-        other_use = self.labels is not None and (self.curve or self.report or self.labels_fixed)
-        if (self.labels is None) != ("labels_out" not in self.outputs) and not other_use:
+        other_use = self.labels_moving is not None and (self.curve or self.report or self.labels_fixed)
+        if (self.labels_moving is None) != ("labels_out" not in self.outputs) and not other_use:
             raise ValueError("--labels-moving and --labels-out belong together")
-        if self.curve and (settings.reference is None or self.labels is None):
+        if self.curve and (settings.reference is None or self.labels_moving is None):
             raise ValueError("--curve needs a sequence (--reference) and --labels-moving, the labels of that frame")
         if self.initial and settings.reference is not None:
             raise ValueError("--initial is of a pair, not of a sequence")
         if self.report and settings.reference is not None:
             raise ValueError("--report is of a pair, not of a sequence")
-        if self.labels_fixed and self.labels is None:
+        if self.labels_fixed and self.labels_moving is None:
             raise ValueError("--labels-fixed needs --labels-moving: the scores are of both")
         if self.labels_fixed and settings.reference is not None:
             raise ValueError("--labels-fixed is of a pair, not of a sequence")
@@ -243,7 +243,7 @@ class Job:
         return {option.lstrip("-"): str(path) for option, path in self.inputs.items()}
 
     def _read(self) -> dict[str, Image | None]:
-        paths = {"moving": self.moving, "fixed": self.fixed, "labels": self.labels, "mask": self.mask}
+        paths = {"moving": self.moving, "fixed": self.fixed, "labels": self.labels_moving, "mask": self.mask}
         paths["labels of the fixed image"] = self.labels_fixed
         return {role: None if path is None else read_image(path) for role, path in paths.items()}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from hetmorph.data.dataset import Dataset, Found, Options
 from hetmorph.data.files import ENVIRONMENT, check_same_grid, find_entries, read_frame, read_labels
 from hetmorph.data.pair import Pair
-from hetmorph.data.resample import CROPS, resampled_pair
+from hetmorph.data.resize import CROPS, resized_pair
 from hetmorph.io import DataError
 
 _LOG = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def _read_view(folder: Path, view: str, options: Options) -> Pair:
     frames = [read_frame(stem, 2, f"{view} {stem.name[-2:]}") for stem in stems]
     check_same_grid(*frames)
     labels = [read_labels(Path(f"{stem}_gt"), frame, LABELS) for stem, frame in zip(stems, frames, strict=True)]
-    return resampled_pair(f"{folder.name}_{view}", folder.name, frames, labels, options.size, options.crop)
+    return resized_pair(f"{folder.name}_{view}", folder.name, frames, labels, options.size, options.crop)
 
 
 DATASET = Dataset(name="camus", labels=LABELS, main="myo", size=(128, 128), find=find, read=read, crops=CROPS)

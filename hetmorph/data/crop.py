@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
+
+from hetmorph.data.normalise import minmax
 
 MYOCARDIUM = 2
 _BLUR_MM = 8.0
@@ -23,7 +25,7 @@ def take(array: np.ndarray, center: tuple[float, ...], size: tuple[int, ...]) ->
     Args:
         array: `[X, Y, …]`.
         center: centre of the window, voxels.
-        size: of the window along each axis, voxels.
+        size: voxels of the window along each axis.
 
     Returns:
         A view of shape `[min(X, size[0]), min(Y, size[1]), …]`.
@@ -58,6 +60,15 @@ def fit(
 ) -> np.ndarray:
     """Window round the middle of the array, adjusted, then filled to `size`; with size None the whole array."""
     return cut_out(array, None if size is None else tuple(n // 2 for n in array.shape), size, adjust)
+
+
+def fit_all(
+    images: Sequence[np.ndarray], labels: Sequence[np.ndarray | None], size: tuple[int, ...] | None
+) -> tuple[list[np.ndarray], list[np.ndarray | None], int]:
+    """Images, each stretched to [0, 1], and labels in a window round the middle; number of labelled voxels outside."""
+    kept = [one if one is None else fit(one, size) for one in labels]
+    gone = sum(lost(one, part) for one, part in zip(labels, kept, strict=True) if one is not None)
+    return [fit(image, size, minmax) for image in images], kept, gone
 
 
 def myocardium_center(labels: np.ndarray) -> tuple[float, float] | None:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import csv
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from hetmorph.data.crop import fit, lost
+from hetmorph.data.crop import fit_all
 from hetmorph.data.dataset import Dataset, Found, Options
 from hetmorph.data.files import read_array
-from hetmorph.data.normalise import minmax
 from hetmorph.data.pair import Pair
 from hetmorph.data.splits import NAMES
 from hetmorph.io import DataError, Grid, Image, matched_grid, resample
@@ -78,7 +78,7 @@ def find(table: Path, data_dir: Path | str | None) -> Found:
             into two parts.
     """
     base = table.parent if data_dir is None else Path(data_dir).expanduser()
-    rows = _rows(table, base)
+    rows = [_row(table, base, line, cells) for line, cells in read_table(table)]
     _check_unique(table, rows)
     _warn_of_shared(table, rows)
     patients: dict[str, list[Row]] = {}
@@ -91,7 +91,7 @@ def read(rows: list[Row], options: Options) -> tuple[list[Pair], dict[str, int]]
     """Reads the pairs of one patient; each image is stretched to [0, 1] by itself.
 
     Args:
-        rows: of the table.
+        rows: rows of the table.
         options: with `size`, images are cropped or padded round their middle; otherwise kept as they are.
 
     Raises:
@@ -106,7 +106,16 @@ def read(rows: list[Row], options: Options) -> tuple[list[Pair], dict[str, int]]
     return pairs, cut
 
 
-def _rows(table: Path, base: Path) -> list[Row]:
+def read_table(table: Path, columns: Sequence[str] = COLUMNS) -> list[tuple[int, dict[str, str | None]]]:
+    """Number of the line and cells by column of each row of a table of pairs; empty cells are None.
+
+    Args:
+        table: the CSV file.
+        columns: names of the known columns, beside the required `moving` and `fixed`; others are told of.
+
+    Raises:
+        DataError: no such table, it holds no row, or lacks a column or a cell.
+    """
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
@@ -115,26 +124,31 @@ def _rows(table: Path, base: Path) -> list[Row]:
             lines = [(reader.line_num, entry) for entry in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table}: expected a table of pairs (CSV, UTF-8), received {error}.") from error
+    further = ", ".join(name for name in columns if name not in REQUIRED)
     if missing := [name for name in REQUIRED if name not in header]:
         raise DataError(
-            f"{table}: expected a first line with the columns moving,fixed (and perhaps {', '.join(COLUMNS[2:])}), "
-            f"separated by commas; {', '.join(missing)} not among {header}."
+            f"{table}: expected a first line with the columns moving,fixed (and perhaps {further}), separated by "
+            f"commas; {', '.join(missing)} not among {header}."
         )
     if twice := [name for name, count in Counter(header).items() if count > 1]:
         raise DataError(f"{table}: the columns {twice} are there twice; keep one of each.")
-    if ignored := [name for name in header if name not in COLUMNS]:
-        _LOG.warning("%s: the columns %s are not used; those known are %s.", table, ignored, ", ".join(COLUMNS))
+    if ignored := [name for name in header if name not in columns]:
+        _LOG.warning("%s: the columns %s are not used; those known are %s.", table, ignored, ", ".join(columns))
     if not lines:
         raise DataError(f"{table}: holds no row; expected one for each pair.")
-    return [_row(table, base, line, entry) for line, entry in lines]
+    return [(line, _cells(table, line, entry)) for line, entry in lines]
 
 
-def _row(table: Path, base: Path, line: int, entry: dict) -> Row:
+def _cells(table: Path, line: int, entry: dict) -> dict[str, str | None]:
     if None in entry or None in entry.values():
         raise DataError(f"{table}, line {line}: expected as many cells as the first line has; check commas and quotes.")
     cells = {name: (text.strip() or None) for name, text in entry.items()}
     if empty := [name for name in REQUIRED if cells[name] is None]:
         raise DataError(f"{table}, line {line}: the cell {' and '.join(empty)} is empty; name a file or drop the row.")
+    return cells
+
+
+def _row(table: Path, base: Path, line: int, cells: dict[str, str | None]) -> Row:
     split = cells.get("split")
     if "split" in cells and split not in NAMES:
         raise DataError(f"{table}, line {line}: expected split to be one of {NAMES}, received {split!r}.")
@@ -213,9 +227,7 @@ def _read_row(row: Row, size: tuple[int, ...] | None) -> tuple[Pair, int]:
         _labels(row.files[name], image, own, fixed)
         for name, image, own in zip(LABEL_COLUMNS, (moving, fixed), (place, fixed.grid), strict=True)
     ]
-    kept = [mask if mask is None else fit(mask, size) for mask in masks]
-    gone = sum(lost(mask, one) for mask, one in zip(masks, kept, strict=True) if mask is not None)
-    arrays = [fit(image, size, minmax) for image in images]
+    arrays, kept, gone = fit_all(images, masks, size)
     return Pair(row.case, row.patient, None, None, *arrays, *kept, fixed.spacing, in_mm=fixed.in_mm), gone
 
 

@@ -21,7 +21,7 @@ from hetmorph.data.acdc import read_info
 from hetmorph.data.dataset import Dataset, Found, Options
 from hetmorph.data.files import ENVIRONMENT, check_same_grid, find_entries, frame_of, read_frame, read_labels
 from hetmorph.data.pair import Pair
-from hetmorph.data.resample import CROPS, resampled_pair
+from hetmorph.data.resize import CROPS, resized_pair
 from hetmorph.io import DataError, Image, read_image
 from hetmorph.io.images import find_image
 
@@ -56,7 +56,7 @@ def read(folder: Path, options: Options) -> tuple[list[Pair], dict[str, int]]:
     check_same_grid(*frames)
     stems = [folder / f"{folder.name}_{time}" for time in ("ED", "ES")]
     labels = [_labels(stem, frame) for stem, frame in zip(stems, frames, strict=True)]
-    return [resampled_pair(folder.name, folder.name, frames, labels, options.size, options.crop)], {}
+    return [resized_pair(folder.name, folder.name, frames, labels, options.size, options.crop)], {}
 
 
 def _is_patient(path: Path) -> bool:

@@ -20,10 +20,10 @@ class LazyPairs(Sequence):
     """A sequence of pairs that are made anew each time one is asked for; a slice of it is one as well.
 
     Attributes:
-        cases: of the pairs, in their order.
+        cases: what is known of the pairs without their images, in their order.
 
     Args:
-        cases: of the pairs, in their order.
+        cases: what is known of the pairs without their images, in their order.
         keys: what `read` takes to make each.
         read: makes a pair; what it keeps is its own affair, see `Kept`.
     """
@@ -75,7 +75,7 @@ class Kept:
     other choice could, and nothing is ever thrown out.
 
     Args:
-        function: of one hashable argument; several threads may call it at once.
+        function: takes one hashable argument; several threads may call it at once.
         budget: bytes of arrays that may stay.
     """
 

@@ -41,7 +41,7 @@ def noise_map(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     the image.
 
     Args:
-        shape: of the image.
+        shape: voxels of the image along each axis.
         rng: another state draws another map.
 
     Returns:

@@ -105,7 +105,7 @@ def load(
             field of view, whose size differs between patients. CAMUS and echo: "paper": the whole image
             squeezed to `size`; "aspect": with its proportions kept.
         size: voxels of a sample along each axis; None is the set's own.
-        seed: of the division into train, val and test, the pairing of subjects, noise and warps.
+        seed: seed of the division into train, val and test, the pairing of subjects, noise and warps (default: 0).
         skip_bad: leave out cases whose files are bad, and list them, instead of raising.
         splits: a division to use instead of drawing one: a mapping or a file written by `save_splits`.
             Patients that are not in it are in no part except "all".

@@ -59,7 +59,7 @@ def save_splits(splits: Mapping[str, list[str]], path: Path | str, name: str | N
     Args:
         splits: patients of each part, as `make_splits` returns them.
         path: the file to write.
-        name: of the data set.
+        name: name of the data set that is divided; None leaves it out.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

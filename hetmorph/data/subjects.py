@@ -9,19 +9,17 @@ from collections.abc import Sequence
 import nibabel as nib
 import numpy as np
 
-from hetmorph.data.crop import fit, lost
+from hetmorph.data.crop import fit_all
 from hetmorph.data.dataset import Subject
-from hetmorph.data.normalise import minmax
 from hetmorph.data.pair import Pair
 from hetmorph.io import DataError, Image
 
 
 def fitted_subject(name: str, image: Image, labels: np.ndarray | None, size: tuple[int, ...]) -> Subject:
     """One subject in the middle of a window of `size`, its image stretched to [0, 1] after the crop."""
-    kept = None if labels is None else fit(labels, size)
-    cut = 0 if labels is None else lost(labels, kept)
+    [array], [kept], cut = fit_all([image.array], [labels], size)
     axes = nib.aff2axcodes(image.affine)[: image.array.ndim] if image.oriented else None
-    return Subject(name, fit(image.array, size, minmax), kept, image.spacing, cut, axes)
+    return Subject(name, array, kept, image.spacing, cut, axes)
 
 
 def misfits(subjects: Sequence[Subject]) -> dict[str, str]:
@@ -50,7 +48,7 @@ def ring(names: Sequence[str], seed: int = 0, rounds: int = 1) -> list[tuple[str
     fixed, no pair twice.
 
     Args:
-        names: of two or more subjects.
+        names: names of two or more subjects.
         seed: another seed gives another ring.
         rounds: 1 … n - 1.
 

@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from hetmorph.data.crop import fit, lost
+from hetmorph.data.crop import fit_all
 from hetmorph.data.dataset import Dataset, Found, Options
 from hetmorph.data.files import ENVIRONMENT, checked_labels, find_entries
-from hetmorph.data.normalise import minmax
 from hetmorph.data.pair import Pair
 from hetmorph.io import DataError
 
@@ -54,9 +53,9 @@ def read(path: Path, options: Options) -> tuple[list[Pair], dict[str, int]]:
     pairs, cut = [], {}
     for index in range(len(frames[0])):
         case_id = f"{path.stem}_slice{index:02d}"
-        images = [fit(frame[index], options.size, minmax) for frame in frames]
-        kept = [fit(mask[index], options.size) for mask in masks]
-        if gone := sum(lost(mask[index], one) for mask, one in zip(masks, kept, strict=True)):
+        slices = [frame[index] for frame in frames], [mask[index] for mask in masks]
+        images, kept, gone = fit_all(*slices, options.size)
+        if gone:
             cut[case_id] = gone
         pairs.append(Pair(case_id, path.stem, index, None, *images, *kept, spacing))
     return pairs, cut

@@ -22,9 +22,9 @@ class Survey:
 
     Attributes:
         read: what the adapter makes of (patient, number of the piece).
-        cases: of the pairs within patients; of those between subjects `between` adds them.
-        keys: of the same pairs, (patient, piece, position).
-        subjects: of a set of pairs between subjects, each without its voxels.
+        cases: the pairs within patients without their images; `between` adds those between subjects.
+        keys: where each of the same pairs comes from, (patient, piece, position).
+        subjects: the subjects of a set of pairs between them, each without its voxels.
         cut: {case_id: labelled voxels outside the crop}.
         values: label values above 0 that occur, of a set that does not say which it has.
         skipped: {patient: what is wrong with its files}.
@@ -46,7 +46,7 @@ class Survey:
         """The pairs between subjects, see `ring`.
 
         Args:
-            seed: of the ring.
+            seed: seed of the order in the ring.
             rounds: pairs of each subject as the fixed image.
 
         Raises:

@@ -57,7 +57,7 @@ def wrap(model, batched: bool = False) -> Predictor:
         model: a `hetmorph.networks` model; a path as for `load`; what `tf.saved_model.load` returned; the client of a
             served model, with a method `predictor`, as `hetmorph.serving.Client`, or `register(moving, fixed)` of
             batches `[B, *S, 1]`; a function, see `FunctionPredictor`; or a predictor, which is returned as it is.
-        batched: of a function.
+        batched: whether a function takes batches, see `FunctionPredictor` (default: single pairs).
 
     Raises:
         ValueError: none of these.

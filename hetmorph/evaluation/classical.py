@@ -25,7 +25,7 @@ class ClassicalPredictor(Predictor):
     """A program that registers one pair of arrays of 2 or 3 axes at a time. Subclasses give `displacement`.
 
     Args:
-        threads: of the program; 1 makes its result reproducible and its time comparable.
+        threads: number of threads of the program; 1 makes its result reproducible and its time comparable.
     """
 
     compiles = False

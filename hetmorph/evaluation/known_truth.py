@@ -75,7 +75,7 @@ class Case:
     """What one pair of known truth says about every map.
 
     Attributes:
-        case_id, patient, kind: of the pair.
+        case_id, patient, kind: name of the pair, its patient, and kind of its transform.
         error: `[*S]` length of the displacement's error, voxels.
         region: `[*S]` booleans: the region of interest, where τ stays inside and every map is valid.
         maps: standard deviations `[*S]` by name; NaN where not valid.
@@ -118,7 +118,7 @@ def measure(predictor, pair: Pair, maps: Mapping[str, Callable], kind: str = "",
         predictor: called as `predictor(moving, fixed)`.
         pair: with its true displacement.
         maps: by name, functions of the pair that return an `uncertainty.UncertaintyMap`.
-        kind: of the truth.
+        kind: kind of the known transform, for the case.
         region: "foreground", or "labels": where the fixed image is labelled.
 
     Raises:
@@ -142,7 +142,7 @@ def score(case: Case, name: str, std: np.ndarray | None = None) -> dict:
     """Row of one map and case: true and claimed error, Pearson, Spearman, AURC and nAURC over the case's region.
 
     Args:
-        name: of the map.
+        name: name of the map.
         std: `[*S]`; None takes the case's map of that name.
     """
     std = case.maps[name] if std is None else std

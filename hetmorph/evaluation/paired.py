@@ -16,7 +16,7 @@ class OverSeeds(NamedTuple):
     """A score over the runs of one method, which differ by their seed.
 
     Attributes:
-        mean: of the runs' means.
+        mean: mean of the runs' means.
         std: standard deviation of the runs' means (divisor n − 1); NaN for a single run.
         n: number of runs.
     """
@@ -30,7 +30,7 @@ def read_cases(path) -> list[dict[str, str]]:
     """The rows of a `cases.csv`, from the file or the folder that holds it.
 
     Args:
-        path: of the file or of the folder.
+        path: the file, or the folder that holds it.
     """
     path = Path(path)
     path = path / "cases.csv" if path.is_dir() else path
@@ -46,7 +46,7 @@ def compare(first: Sequence[dict], second: Sequence[dict], metric: str, seed: in
     Args:
         first, second: a run: folder or file as for `read_cases`, or its rows.
         metric: name of a column without its prefix, e.g. "dice_myo".
-        seed: of the bootstrap.
+        seed: seed of the bootstrap (default: 0).
     """
     return compare_runs([first], [second], metric, seed)
 
@@ -63,7 +63,7 @@ def compare_runs(firsts: Sequence, seconds: Sequence, metric: str, seed: int = 0
     Args:
         firsts, seconds: runs of either side, each a folder or file as for `read_cases`, or its rows.
         metric: name of a column without its prefix, e.g. "dice_myo".
-        seed: of the bootstrap.
+        seed: seed of the bootstrap (default: 0).
 
     Returns:
         `n_patients, n_slices, n_first, n_second`: numbers of patients, slices and runs. `first` and `second`: means

@@ -47,14 +47,14 @@ class Predictor:
 
     Attributes:
         ndims: number of spatial axes the model works on; None takes 2-D and 3-D alike.
-        channels: of the moving and the fixed image; images of more than one have them as their last axis.
+        channels: numbers of channels of the moving and the fixed image; images of more than one have them as last axis.
         compiles: whether the first call on images of another shape takes longer than those after it.
         random: what in the model can be drawn anew: "dropout", "posterior" (a predicted distribution of velocities),
             "callable" (a function that may do what it likes). Empty for a model that always answers the same.
 
     Args:
         ndims: number of spatial axes the model works on; None takes 2-D and 3-D alike.
-        channels: of the moving and the fixed image.
+        channels: numbers of channels of the moving and the fixed image (default: 1 each).
     """
 
     compiles = True
@@ -336,8 +336,8 @@ def load(path, threads: int | None = None, passes: int = 1) -> Predictor:
         path: a `.keras` file; or a SavedModel folder, or the folder above it that holds integer version
             folders, of which the largest is taken; or a name of `evaluation.PROGRAMS`, such as "demons" (a folder
             of that name is "./demons").
-        threads: of a classical program; None takes one.
-        passes: of a `.keras` file: how often it is applied, see `hetmorph.networks.MultiPass`.
+        threads: number of threads of a classical program; None takes one.
+        passes: how often a `.keras` model is applied, see `hetmorph.networks.MultiPass` (default: once).
 
     Raises:
         FileNotFoundError: nothing at this path.

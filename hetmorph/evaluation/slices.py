@@ -19,8 +19,8 @@ class SliceBySlice(Predictor):
     the volume again.
 
     Args:
-        predictor: of 2-D images.
-        axis: of the volume, across the slices.
+        predictor: registers 2-D images.
+        axis: axis of the volume across the slices.
     """
 
     def __init__(self, predictor: Predictor, axis: int):
@@ -84,7 +84,7 @@ def for_cases(predictor: Predictor, cases: Sequence[Case]) -> Predictor:
 
     Args:
         predictor: any; a function without `ndims` is left to itself.
-        cases: of the pairs that it shall register.
+        cases: what is known of the pairs that it shall register.
 
     Raises:
         ValueError: volumes whose voxels are thickest along different axes.

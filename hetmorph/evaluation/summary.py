@@ -71,7 +71,7 @@ def pick_cases(rows: Sequence[dict], metric: str) -> dict[str, int]:
     Rows without that score are passed over; all of them undefined gives an empty dictionary.
 
     Args:
-        rows: of `evaluate`.
+        rows: the table that `evaluate` returned.
         metric: name of a column with its prefix.
     """
     scores = [row.get(metric, math.nan) for row in rows]
@@ -86,7 +86,7 @@ def write_cases(path, rows: Sequence[dict]) -> None:
     all.
 
     Args:
-        path: of the file; its folder is made.
+        path: the file to write; its folder is made.
         rows: dictionaries; a column for each key of any of them.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -101,7 +101,7 @@ def write_summary(path, summary: dict) -> None:
     """Write a summary as strict JSON (no NaN). The file appears complete or not at all.
 
     Args:
-        path: of the file; its folder is made.
+        path: the file to write; its folder is made.
         summary: as `summarise` returns it.
     """
     write_text(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")

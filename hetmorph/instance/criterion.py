@@ -32,7 +32,7 @@ class LocalCorrelation:
     """1 − squared local correlation, the image loss by default.
 
     Args:
-        side: of the window, voxels; see `window_of`.
+        side: side of the window, voxels; see `window_of`.
     """
 
     def __init__(self, side: int | None = None):

@@ -56,7 +56,7 @@ class Field(Problem):
 
     Args:
         criterion: what is minimised.
-        shape: of the images at this resolution.
+        shape: voxels of the images at this resolution along each axis.
         resting: whether the model's answer is no displacement, which then need not be composed with.
     """
 

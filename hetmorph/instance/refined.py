@@ -35,8 +35,8 @@ class Refinement:
     Attributes:
         displacement: `[*S, N]` voxels, on the fixed grid.
         moved: `[*S]` the moving image pulled through it.
-        losses: of every evaluation at full resolution, the first being the model's own answer.
-        loss: of the displacement; not above the first of `losses`.
+        losses: loss of every evaluation at full resolution, the first being the model's own answer.
+        loss: loss of the displacement; not above the first of `losses`.
         folds: percent of the voxels, of the model's own answer and of this one.
         start: the model's own answer.
     """
@@ -64,7 +64,7 @@ class Refined(Predictor):
         loss: image loss `(fixed, moved) → loss`; None takes `LocalCorrelation`.
         smoothness: λ; about 0.3 for local correlation, 0.01 for mean squares.
         optimizer: "lbfgs", or "adam" with `learning_rate`.
-        learning_rate: of Adam: voxels per step for a field (about 0.1), weight per step for a network (about 1e-4).
+        learning_rate: step of Adam: voxels for a field (about 0.1), weights for a network (about 1e-4).
         weighted: weight the voxels of the loss as the heteroscedastic model does.
 
     Raises:

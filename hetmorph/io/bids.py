@@ -61,7 +61,7 @@ def describe_dataset(folder: Path | str) -> Path | None:
     """Writes `dataset_description.json`, without which a folder is no BIDS data set, into a folder that has none.
 
     Args:
-        folder: of the derivatives.
+        folder: where the derivatives lie.
 
     Returns:
         Its path, or None where there was one before.

@@ -97,7 +97,7 @@ class Chain:
 
     Args:
         links: the first starts from the fixed image, the last arrives in the moving one.
-        grid: of the fixed image.
+        grid: grid of the fixed image.
     """
 
     def __init__(self, links: Sequence[SupportsWorld], grid: Grid):

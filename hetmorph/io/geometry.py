@@ -179,7 +179,7 @@ def through_plane(grid: Grid) -> int:
     """The axis across the slices of a stack: that of the largest spacing, the last of equal ones.
 
     Args:
-        grid: of a volume.
+        grid: grid of a volume.
     """
     spacing = np.round(grid.spacing, 3)
     return int(np.flatnonzero(spacing == spacing.max())[-1])
@@ -246,7 +246,7 @@ def pull_on(
 
     Args:
         array: `[*S]` or `[*S, C]`.
-        shape: of the other grid, `(*T)`.
+        shape: voxels of the other grid, `(*T)`.
         where: positions in the array, `[*R, N]`, for the indices `[*R, N]` of a slab and its rows of the first axis.
         method, outside: as for `sampling.sampler`.
 
@@ -298,7 +298,7 @@ def from_slices(displacements: Sequence[np.ndarray]) -> np.ndarray:
     """Displacements `[X, Y, 2]` of the slices of a stack as one `[X, Y, Z, 3]`, zero across the slices; voxels.
 
     Args:
-        displacements: of each slice, in voxels of the slice.
+        displacements: one displacement for each slice, in voxels of the slice.
     """
     stack = np.stack(displacements, axis=2)
     return np.concatenate([stack, np.zeros_like(stack[..., :1])], axis=-1)

@@ -57,7 +57,7 @@ class Image:
         oriented: whether the file states an orientation; without it `affine` is only a guess.
         path: the file.
         codes: as those of `Grid`.
-        time_unit: of the spacing of a fourth axis: "sec", "msec", "usec", or "unknown".
+        time_unit: unit of the spacing of a fourth axis: "sec", "msec", "usec", or "unknown".
     """
 
     array: np.ndarray

@@ -108,7 +108,7 @@ def read_points(path: Path | str) -> Points:
     - `.vtk`: VTK's legacy format, text or binary.
 
     Args:
-        path: of the file; its ending says which of the two.
+        path: the file; its ending says which of the two.
 
     Raises:
         DataError: no such file, another format, no such columns, no points, or coordinates that are no finite numbers.

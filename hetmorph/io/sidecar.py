@@ -64,7 +64,7 @@ def sidecar_of(path: Path | str) -> Path:
     The whole name of what is no NIfTI: an image and a transform may then be called alike.
 
     Args:
-        path: of the file beside which it lies; it need not exist.
+        path: the file beside which it lies; it need not exist.
     """
     path = Path(path)
     return path.with_name(f"{stem_of(path) if suffix_of(path) in _OF_BIDS else path.name}.json")
@@ -74,7 +74,7 @@ def write_sidecar(path: Path | str, entries: Mapping) -> Path:
     """Writes the entries into the JSON file beside `path`, atomically, and returns its path.
 
     Args:
-        path: of the file that the entries are about.
+        path: the file that the entries are about.
         entries: what JSON can hold.
     """
     return write_text(sidecar_of(path), json.dumps(dict(entries), indent=2) + "\n")

@@ -37,7 +37,7 @@ class Transform:
 
     Attributes:
         displacement: `[*S, N]`, voxels of `grid`; moved(x) = moving(x + u(x)).
-        grid: of the fixed image.
+        grid: grid of the fixed image.
 
     Raises:
         ValueError: the shapes do not fit, or the displacement holds NaN or infinity.
@@ -205,7 +205,7 @@ def convert(
     Args:
         source: file to read.
         target: file to write.
-        format, provenance: of the target, as `write_transform`.
+        format, provenance: format and origin of the target, as `write_transform` takes them.
         fixed, moving: grids, as `read_transform`.
     """
     return write_transform(target, read_transform(source, fixed, moving), format, moving, provenance)

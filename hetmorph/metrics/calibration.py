@@ -135,7 +135,7 @@ def calibration_error(curve: Reliability | None) -> float:
     In the unit of the residual; 0 where σ is right in every bin. NaN for None.
 
     Args:
-        curve: of `reliability_curve`.
+        curve: what `reliability_curve` returned.
 
     Example:
         >>> calibration_error(reliability_curve([0.1, -0.1], [0.1, 0.1]))

@@ -77,7 +77,7 @@ def area(curves: Sparsification | None) -> float:
     """The area that `ause` reports, of curves already at hand; NaN for None.
 
     Args:
-        curves: of `sparsification`.
+        curves: what `sparsification` returned.
     """
     if curves is None:
         return float("nan")

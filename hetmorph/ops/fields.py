@@ -69,7 +69,7 @@ def resized_shape(shape: list, factor: float) -> list:
 
     Args:
         shape: spatial sizes: integers, None or scalar tensors.
-        factor: of `resize`: new voxels for each old one.
+        factor: new voxels for each old one along each axis, as `resize` takes it.
     """
     rounding = 1e-6  # 48 * (2 / 3) must not fall below the integer it stands for
 

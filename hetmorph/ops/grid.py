@@ -7,7 +7,7 @@ def spatial_shape(tensor: tf.Tensor) -> list:
     """Spatial sizes of a `[B, *S, C]` tensor: Python integers where static, scalar tensors elsewhere.
 
     Args:
-        tensor: of known rank.
+        tensor: `[B, *S, C]` of known rank.
     """
     dynamic = tf.shape(tensor)
     return [dynamic[i] if d is None else d for i, d in enumerate(tensor.shape)][1:-1]
@@ -18,7 +18,7 @@ def identity_grid(shape: list, dtype: tf.DType = tf.float32) -> list[tf.Tensor]:
 
     Args:
         shape: spatial sizes, integers or scalar tensors.
-        dtype: of the coordinates.
+        dtype: type of the coordinates (default: float32).
     """
     ndims = len(shape)
     axes = []

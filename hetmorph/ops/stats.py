@@ -9,7 +9,7 @@ def percentiles(image, low: float, high: float) -> tuple[tf.Tensor, tf.Tensor]:
     Nearest-rank on the sorted values; exact order statistics, so a few extreme voxels cannot move them.
 
     Args:
-        image: of any rank above 1.
+        image: a batch `[B, ...]` of any rank above 1.
         low, high: which, 0 to 100.
     """
     image = tf.convert_to_tensor(image)
@@ -28,7 +28,7 @@ def sample_mean(image, mask=None) -> tf.Tensor:
     """Mean of each sample of `[B, ...]` over `mask` (same shape, 0/1), broadcastable; an empty mask means all.
 
     Args:
-        image: of any rank above 1.
+        image: a batch `[B, ...]` of any rank above 1.
         mask: None takes all.
     """
     axes = list(range(1, image.shape.rank))

@@ -91,7 +91,7 @@ class Registration:
         """Labels of the moving image on the grid of the fixed one; their grid may be another than the image's.
 
         Args:
-            labels: of the moving image.
+            labels: label image of the moving image.
             fixed: the fixed image.
             method: see `io.warp_labels`.
             start: through the model's own answer, where it was optimised.

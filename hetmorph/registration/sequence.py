@@ -83,7 +83,7 @@ def strains(transform: Transform, region: np.ndarray, axis: int) -> tuple[float,
     circumferential direction about the centroid of the region in each slice.
 
     Args:
-        transform: of the frame, fixed, to the reference, moving.
+        transform: takes the frame, fixed, to the reference, moving.
         region: `[X, Y, Z]` booleans on the grid of the frame.
         axis: across the slices.
 
@@ -113,7 +113,7 @@ def curve(
     """One row a frame: volume and strains of each label.
 
     Args:
-        transforms: of each frame to the reference.
+        transforms: one for each frame, which takes it to the reference.
         labels: `[X, Y, Z]` of the reference, warped onto each frame.
         step: time from frame to frame, in the unit of the header.
         values: labels to report.
@@ -136,7 +136,7 @@ def write_curve(path: Path | str, rows: list[dict]) -> Path:
 
     Args:
         path: `.csv`.
-        rows: of `curve`.
+        rows: what `curve` returned.
     """
     write_cases(path, [{name: _cell(value) for name, value in row.items()} for row in rows])
     return Path(path)
@@ -147,7 +147,7 @@ def draw_curve(path: Path | str, rows: list[dict], values: Sequence[int]) -> Pat
 
     Args:
         path: `.png`.
-        rows: of `curve`.
+        rows: what `curve` returned.
         values: the labels to draw.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -52,7 +52,7 @@ def check(target: str | os.PathLike, model=None, size: tuple[int, ...] | None = 
     Args:
         target: an endpoint, see `Client`; or a folder, of one version or of all (the largest is taken).
         model: what to compare the numbers with, as `evaluation.wrap` takes it: a live model, a path …
-        size: of the random pair, voxels; None takes 32 along each axis, or what the model was built for.
+        size: voxels of the random pair along each axis; None takes 32, or what the model was built for.
 
     Returns:
         Every check, in order; all passed if none has `passed` False.

@@ -61,7 +61,7 @@ class Client:
             largest version it has loaded where neither is named. REST behind a proxy: `https://host/prefix/v1/models/model`.
         timeout: seconds for a request, repetitions included.
         retries: repetitions of a request at most.
-        max_bytes: of a request.
+        max_bytes: bytes that a request may have (default: 1 GiB).
         certificate: file with the certificates to trust, PEM; None takes those of the system.
         rows: over REST, send `instances` rather than `inputs`, the form that servers other than TensorFlow's take.
 

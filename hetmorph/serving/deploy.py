@@ -112,7 +112,7 @@ def deploy(
 
     Args:
         directory: folder of the model, with integer version folders as `export_savedmodel` writes them.
-        name: of the model; None takes that of the folder.
+        name: what clients call the model; None takes the name of the folder.
         stable: version with this label; None leaves it where it is, at first at the largest version.
         canary: version with this label; None for none.
         batching: let the server join requests that come at the same time. Only for requests that are all of one

@@ -22,7 +22,7 @@ def write_warmup(folder: str | os.PathLike, sizes: Iterable[tuple[int, ...]]) ->
     version appears under its name.
 
     Args:
-        folder: of one version, holding `saved_model.pb`.
+        folder: where one version lies, holding `saved_model.pb`.
         sizes: spatial sizes that clients will send, such as `[(128, 128)]`, voxels. Requests hold one image of each.
 
     Returns:
@@ -58,7 +58,7 @@ def read_warmup(folder: str | os.PathLike) -> list:
     """The PredictRequests of a SavedModel's warm-up file; none without a file.
 
     Args:
-        folder: of one version.
+        folder: where one version lies.
     """
     (log_pb2,) = tensorflow_serving("prediction_log_pb2")
     path = Path(folder, FILE)

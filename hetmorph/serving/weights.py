@@ -43,7 +43,7 @@ def start_from(model: keras.Model, path: str | os.PathLike) -> list[str]:
     """Gives a model the weights of a saved one of the same architecture, matched by their names.
 
     Args:
-        model: of this library; a variance network that the saved one lacks keeps its initial weights.
+        model: a model of this library; a variance network that the saved one lacks keeps its initial weights.
         path: see `read_weights`; or an `.h5` file in VoxelMorph's layout.
 
     Returns:

@@ -25,7 +25,7 @@ def divide(patients: Sequence[str], coverage: float = 0.9, seed: int = 0, choose
     Args:
         patients: their names.
         coverage: that the bound is to have.
-        seed: of the division.
+        seed: seed of the division (default: 0).
         choose: whether there is anything to choose; a single map leaves every patient to the bound.
 
     Raises:
@@ -56,11 +56,11 @@ def calibrate(
     """The calibration of a model, and how it does on patients that it has not seen.
 
     Args:
-        cases: of known error, `evaluation.measure`.
-        names: of their maps.
+        cases: what `evaluation.measure` returned of pairs of known error.
+        names: names of the maps that may take part.
         coverage: share of the voxels that the bound is to hold.
         tolerance: mean error above which a case is bad, voxels.
-        seed: of the division of the patients.
+        seed: seed of the division of the patients (default: 0).
         about: entries for `Calibration.about`.
         progress: show a progress bar on stderr.
 

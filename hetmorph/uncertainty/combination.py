@@ -64,8 +64,8 @@ def best_combination(
     least squares fit of the logarithm of the error, within cases.
 
     Args:
-        cases: of validation.
-        names: of the maps.
+        cases: the cases of known error of the validation patients.
+        names: names of the maps that may take part.
         smoothings: standard deviations of the Gaussian filters to try, voxels; 0 is none.
         progress: show a progress bar on stderr.
 

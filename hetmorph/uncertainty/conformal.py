@@ -103,7 +103,7 @@ class Triage:
         smallest score above it on, from which on at least nine tenths are bad.
 
         Args:
-            scores, errors: of each case; the mean error in voxels.
+            scores, errors: score and mean error, voxels, of each case.
             tolerance: mean error above which a case is bad, voxels.
 
         Raises:

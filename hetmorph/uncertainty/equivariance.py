@@ -53,11 +53,11 @@ def equivariance_uncertainty(
         transforms: a family of transforms, its name (`hetmorph.data.transforms.FAMILIES`), or several to compose.
         n: number of transforms, at least 2.
         batch: pairs registered together; None for as many as have the voxels of eight slices of 128 × 128.
-        seed: of the transforms and samples. Same seed, same transforms, whatever the batch.
+        seed: seed of transforms and samples (default: 0). Same seed, same transforms, whatever the batch.
         samples: registrations for each transform, of a model with dropout or a predicted distribution, or a function.
         covariance: keep the whole matrix; False keeps the diagonal, half of the memory in 3-D.
         progress: show a progress bar on stderr.
-        name: of the result.
+        name: what the result is called.
 
     Returns:
         A map of n · samples registrations: mean, covariance, std in voxels (`std_mm` for millimetres), valid, and with

@@ -40,7 +40,7 @@ def estimate(name: str, model, moving, fixed, **options) -> UncertaintyMap:
         name: one of `estimate_names()`.
         model: anything `evaluation.wrap` takes; for "ensemble" a list of such.
         moving, fixed: `[*S]`, intensities in [0, 1].
-        options: of the estimate.
+        options: what else the estimate takes.
 
     Raises:
         ValueError: an unknown name, or as the estimate raises.
@@ -61,11 +61,11 @@ def pair_estimates(
     """Estimates by name as functions of a `hetmorph.data.Pair`, as `evaluation.evaluate` and `known_truth` take them.
 
     Args:
-        names: of `estimate_names()`.
+        names: which estimates, some of `estimate_names()`.
         predictor: the model.
         others: further models of "ensemble".
         n: registrations of those that draw.
-        seed: of their draws.
+        seed: seed of their draws (default: 0).
 
     Raises:
         ValueError: an unknown name, an ensemble of one, or others without ensemble.

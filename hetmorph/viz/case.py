@@ -28,7 +28,7 @@ class ReportedCase:
     Attributes:
         pair, row, maps, verdict: as given or found.
         prediction: None where nothing was registered.
-        determinant: of the Jacobian of x + u(x), `[*S]`; None without prediction.
+        determinant: Jacobian determinant of x + u(x), `[*S]`; None without prediction.
         labels: values by structure; empty without labels.
         truth, before, after: masks `[*S]` by structure; `after` is empty without prediction.
         main: the main structure.

@@ -44,12 +44,12 @@ def case_report(
 
     Args:
         pair: moving and fixed image, 2-D or 3-D, with labels, true displacement where known.
-        prediction: of the pair; None where none was found.
+        prediction: the model's answer on the pair; None where none was found.
         path: file to write, .html.
         row: its row of `evaluation.evaluate`; None scores the prediction here.
         maps: by name, `uncertainty.UncertaintyMap`s of the pair.
         calibration: `uncertainty.Calibration` that judges the maps; None leaves the case without verdict.
-        convention: of warped labels, as the row was made with.
+        convention: how warped labels become masks, as the row was made with.
         labels: label value of each structure.
         main: the structure that surface distances refer to.
         affine: `[4, 4]`, voxel index to RAS+ millimetres, of the grid: pictures are then turned as radiologists read,

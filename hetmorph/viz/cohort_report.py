@@ -47,14 +47,14 @@ def cohort_report(
     """Write the report of many registrations.
 
     Args:
-        rows: of `evaluation.evaluate`, or of `evaluation.read_cases`; with their verdicts, where a judge gave them.
+        rows: what `evaluation.evaluate` or `evaluation.read_cases` returned, with verdicts where a judge gave them.
         path: file to write, .html.
         links: by case, address of its report, relative to this one; others have none.
-        curves: of `evaluation.evaluate`, for the sparsification; empty or None without a predicted variance.
+        curves: what `evaluation.evaluate` collected for the sparsification; empty or None without a predicted variance.
         convention: the one the rows were made with.
         main: the structure whose Dice ranks the cases; without it the displacement error does, or the residual.
         about: lines on where the result comes from.
-        title: of the page.
+        title: heading of the page.
 
     Returns:
         The path written.

@@ -26,9 +26,9 @@ def write_results(out: Path, predictor, loaded, rows: list[dict], curves, summar
         out: folder; made if missing.
         predictor: the model, called again for the cases of the picture.
         loaded: the `hetmorph.data.LoadedSet` that was evaluated.
-        rows: of `evaluation.evaluate`.
+        rows: the table that `evaluation.evaluate` returned.
         curves: the `evaluation.Curves` that it filled; empty for a model without variance.
-        summary: of `evaluation.summarise`.
+        summary: what `evaluation.summarise` made of it.
         picture: name of the picture's file.
 
     Returns:
@@ -70,7 +70,7 @@ def write_reports(
         folder: made if missing; older reports in it stay, unless one of the same case replaces them.
         predictor: called as `predictor(moving, fixed)`.
         loaded: the `hetmorph.data.LoadedSet` that was evaluated.
-        rows: of `evaluation.evaluate`, in the order of its pairs.
+        rows: the table that `evaluation.evaluate` returned, in the order of its pairs.
         curves: that it filled, or None.
         maps: estimates of uncertainty by name, functions of a pair, as of `uncertainty.pair_estimates`.
         calibration: `uncertainty.Calibration` that judges the maps, as it did for the rows; or None.

@@ -28,7 +28,7 @@ def sparsification_figure(curves: Curves, path) -> Path:
     """Draw the mean sparsification curves, a panel an error and region: by uncertainty, the oracle, at random.
 
     Args:
-        curves: of `evaluation.evaluate`, not empty.
+        curves: what `evaluation.evaluate` collected, not empty.
         path: file to write; the ending says the format (.png, .pdf, .svg).
 
     Returns:

@@ -18,7 +18,7 @@ def element(name: str, /, *children, **attributes) -> Html:
     """One element.
 
     Args:
-        name: of the element.
+        name: tag of the element.
         children: markup, text, numbers, or sequences of these; None is left out.
         attributes: a trailing underscore is dropped (`class_`), others become hyphens (`aria_label`); True stands for
             an attribute without value; None and False leave it out.
@@ -41,7 +41,7 @@ def section(name: str, title: str, *children, note=None) -> Html:
     """A part of a page under a heading.
 
     Args:
-        name: of the part, for links and style.
+        name: identifier of the part, for links and style.
         title: the heading.
         children: what is below it.
         note: a remark between the two; None or "" for none.

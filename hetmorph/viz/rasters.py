@@ -19,7 +19,7 @@ class Scale:
     Attributes:
         low, high: values of the first and last colour; what lies beyond takes these.
         colours: name of a matplotlib colour map.
-        unit: of the values.
+        unit: unit of the values, as it stands below the colour bar.
         centre: the value of the middle colour, for the words of a diverging scale; None for others.
         logarithmic: colours are even in log(value); values ≤ 0 take the special colour.
         special: that colour.

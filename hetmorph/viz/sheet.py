@@ -19,7 +19,7 @@ class Sheet:
 
     Args:
         view: how the grid lies on the page.
-        unit: of the view's spacing, and so of the bar of length.
+        unit: unit of the view's spacing, and so of the bar of length.
     """
 
     def __init__(self, view: View, unit: str = "mm"):
@@ -83,7 +83,7 @@ class Sheet:
 
         Args:
             layers: what is drawn of a slice, from bottom to top.
-            scale: of the colour bar; None for lines alone.
+            scale: colours and limits of the colour bar; None for lines alone.
             alt: what to tell who cannot see it, beside title and note.
             hatched: the map is not known everywhere.
         """

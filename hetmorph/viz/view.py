@@ -26,7 +26,7 @@ class View:
     """Planes of a grid as the page shows them.
 
     Attributes:
-        shape: of the grid.
+        shape: voxels of the grid along each axis.
         spacing: millimetres per array axis.
         across, down: array axes from left to right and from top to bottom.
         through: array axis of the slices; None for an image.
@@ -114,7 +114,7 @@ def view_of(shape, spacing, affine=None, region=None, start=None, axis: int | No
     radiologists read: the patient's right on the left of axial and coronal slices, anterior on the left of sagittal.
 
     Args:
-        shape: of the grid, two or three axes.
+        shape: voxels of the grid along its two or three axes.
         spacing: millimetres per array axis.
         affine: `[4, 4]`, voxel index (a third of 0 for an image) to RAS+ millimetres; or None.
         region: `[*S]` booleans: slices are taken where there are any; None for all.

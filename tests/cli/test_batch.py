@@ -72,11 +72,11 @@ def test_a_dry_run_names_the_broken_case_and_writes_nothing(hetmorph, table, mod
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b\n1,2\n", "expected columns moving, fixed"),
-        ("moving,fixed\n", "holds no pair"),
-        ("moving,fixed\nm.nii.gz,\n", "row 1: moving or fixed is empty"),
+        ("a,b\n1,2\n", "with the columns moving,fixed"),
+        ("moving,fixed\n", "holds no row"),
+        ("moving,fixed\nm.nii.gz,\n", "line 2: the cell fixed is empty"),
         ("moving,fixed,case\nm.nii.gz,f.nii.gz,../x\n", "cannot be the name of a folder"),
-        ("moving,fixed,case\nm.nii.gz,f.nii.gz,x\nm.nii.gz,f.nii.gz,x\n", "row 2: there is a case x already"),
+        ("moving,fixed,case\nm.nii.gz,f.nii.gz,x\nm.nii.gz,f.nii.gz,x\n", "line 3: there is a case x already"),
     ],
 )
 def test_a_table_that_cannot_be_used(hetmorph, table, models, content, message):

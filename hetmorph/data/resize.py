@@ -11,8 +11,10 @@ from hetmorph.io import Image
 CROPS = ("paper", "aspect")
 
 
-def resample(array: np.ndarray, size: tuple[int, ...], step: tuple[float, ...], nearest: bool = False) -> np.ndarray:
-    """Samples an array on a grid with the same centre.
+def resize(array: np.ndarray, size: tuple[int, ...], step: tuple[float, ...], nearest: bool = False) -> np.ndarray:
+    """Samples an array on a grid with the same centre, as TensorFlow's `image.resize` with antialiasing does.
+
+    Published models of such sets were trained on images made so; `io.resample` matches voxels by their headers instead.
 
     Linear, with a triangle as wide as the step where the grid becomes coarser, so that nothing aliases;
     voxels whose centre lies outside the array are 0.
@@ -27,7 +29,7 @@ def resample(array: np.ndarray, size: tuple[int, ...], step: tuple[float, ...], 
         Array of shape `size`; float64, or the array's type if `nearest`.
 
     Example:
-        >>> resample(np.arange(4.0), (2,), (2,))
+        >>> resize(np.arange(4.0), (2,), (2,))
         array([0.75, 2.25])
     """
     for axis, (wanted, one) in enumerate(zip(size, step, strict=True)):
@@ -51,9 +53,9 @@ def whole_view(
     """Voxel size that shows a whole image in `size` voxels.
 
     Args:
-        shape: of the image.
+        shape: voxels of the image along each axis.
         spacing: millimetres per axis.
-        size: of the result.
+        size: voxels of the result along each axis.
         crop: "paper": every axis is stretched to its size; "aspect": voxels become cubes, so that the shape
             stays true, and what remains of the size is background.
 
@@ -69,7 +71,7 @@ def whole_view(
     return (max(stretched),) * len(stretched) if crop == "aspect" else stretched
 
 
-def resampled_pair(
+def resized_pair(
     case_id: str,
     patient: str,
     frames: list[Image],
@@ -82,6 +84,6 @@ def resampled_pair(
     spacing = whole_view(frame.array.shape, frame.spacing, size, crop)
     step = tuple(new / old for new, old in zip(spacing, frame.spacing, strict=True))
     # stretched before as well: 0 outside the image is then its own darkest value
-    images = [minmax(resample(minmax(one.array), size, step)) for one in frames]
-    masks = [one if one is None else resample(one, size, step, nearest=True) for one in labels]
+    images = [minmax(resize(minmax(one.array), size, step)) for one in frames]
+    masks = [one if one is None else resize(one, size, step, nearest=True) for one in labels]
     return Pair(case_id, patient, None, None, *images, *masks, spacing)
