@@ -15,7 +15,9 @@ import tensorflow as tf
 
 from hetmorph import data
 from hetmorph.cli import train
+from tests.graphs import eagerly
 
+pytestmark = pytest.mark.usefixtures("eager")  # the README's training and that of the slow test run as graphs
 ROOT = Path(__file__).resolve().parents[2]
 TINY = """
 data: {name: phantom, size: [32, 32]}
@@ -35,8 +37,14 @@ def tiny(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
-    assert train.main(["--config", str(tiny), "--out", str(out)]) == 0
+    with eagerly():
+        assert train.main(["--config", str(tiny), "--out", str(out)]) == 0
     return out
+
+
+def again(out, *flags):
+    """Go on with a run up to its scores and export, which `finished` has."""
+    train.train(settings(*flags), out, resume=True)
 
 
 def weights(folder):
@@ -73,7 +81,7 @@ def test_keep_says_which_weights_are_scored_and_exported(tiny, finished, tmp_pat
     other = keras.saving.load_model(best / "best.keras")
     other.set_weights([w + 0.01 for w in other.get_weights()])
     other.save(best / "best.keras")
-    assert train.main(["--config", str(path), "--out", str(best), "--resume"]) == 0
+    again(best, "--config", str(path))
     for a, b in zip(kept(best), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -92,7 +100,7 @@ def test_a_stopped_run_resumes_exactly(tiny, finished, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             train.main(["--config", str(tiny), "--out", str(out)])
     assert not (out / "summary.json").exists()
-    assert train.main(["--config", str(tiny), "--out", str(out), "--resume"]) == 0
+    again(out, "--config", str(tiny))
     for a, b in zip(weights(out), weights(finished), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     logs = [np.genfromtxt(folder / "log.csv", delimiter=",", names=True) for folder in (out, finished)]
@@ -192,7 +200,8 @@ def test_a_training_starts_from_another_model(finished, tmp_path, capsys):
     saved, out = finished / "model.keras", tmp_path / "out"
     assert first("--init", str(saved), "--out", str(out), "--dry-run") == 0
     assert f"would start from {saved}" in capsys.readouterr().out
-    assert first("--init", str(saved), "--lr", "1e-30", "--out", str(out)) == 0
+    start = ("--config", str(plain), "--steps", "1", "--init", str(saved), "--lr", "1e-30")
+    train.train(settings(*start), out, resume=False)
     assert f"starts from the weights of {saved}\n" in capsys.readouterr().out
     there = {v.path: v.numpy() for v in keras.saving.load_model(saved).weights}
     for variable in keras.saving.load_model(out / "model.keras").weights:
