@@ -6,6 +6,7 @@ Tables:
     gamma    exponent and form of the signal-to-noise ratio of het, on the validation patients
     sigma_z  uncertainty of the displacement: vxm-diff, het and het-z of several α, on the validation patients
     noise    training and testing with added heteroscedastic Rician noise, on the test patients
+    inverse  what keeps a map regular: diffusion, ICON, GradICON, networks of several steps, consistency by construction
 
 Every training gets the same number of updates of its displacement network. Runs lie in --out, are shared between
 tables, and go on where they were stopped. Moving images are end-diastole (ED), fixed ones end-systole (ES) where the
@@ -73,6 +74,15 @@ COLUMNS = (
     ("coverage2", "in 2σ %", 100, 1),
     ("seconds_per_pair", "s/pair", 1, 3),
 )
+INVERSE = (
+    DICE,
+    ("dice_mean", "Dice, mean", 1, 3),
+    ("mse", "MSE ·10³", 1e3, 2),
+    ("folds_percent", "folds %", 1, 3),
+    ("inverse_error", "inverse error px", 1, 5),
+    ("inverse_error_mm", "inverse error mm", 1, 5),
+    ("seconds_per_pair", "s/pair", 1, 3),
+)
 TRUTH = (
     ("epe_labels", "EPE px", 1, 2),
     ("sigma_correlation_foreground", "r(σ)", 1, 2),
@@ -117,6 +127,7 @@ class Table:
 
     Attributes:
         known_warp: also score on fixed images made by a known displacement, for the columns that need one.
+        inverse: also register the other way round, for the columns that need it.
     """
 
     methods: tuple[Method, ...]
@@ -124,6 +135,7 @@ class Table:
     columns: tuple = COLUMNS
     reference: str = "mse"
     known_warp: bool = False
+    inverse: bool = False
 
 
 def tables(arch: str = "vxm", noise: str = "") -> dict[str, Table]:
@@ -180,7 +192,22 @@ def _tables(noise: str) -> dict[str, Table]:
         "gamma": Table((mse, dataclasses.replace(het, name="het, γ = 0.5"), blocks, *forms), "val"),
         "sigma_z": Table((mse, singles[-1], het, het_z, *alphas), "val"),
         "noise": Table(_noise_rows(), "test", (*COLUMNS, *TRUTH), known_warp=True),
+        "inverse": Table(_consistent_rows(), "test", INVERSE, reference="diffusion", inverse=True),
     }
+
+
+def _consistent_rows() -> tuple[Method, ...]:
+    """One network with each regulariser, then the published networks of several steps at half of their width."""
+    half = ("--width", "0.5")
+    steps = ("--arch", "gradicon", *half), ("--arch", "constricon", *half)
+    return (
+        Method("diffusion", objective="diffusion"),
+        Method("icon", objective="icon"),
+        Method("gradicon", objective="gradicon"),
+        Method("diffusion, three repeats", objective="diffusion", flags=("--repeats", "3")),
+        Method("gradicon, its network", objective="gradicon", flags=steps[0]),
+        Method("by construction", objective="velocity-diffusion", flags=steps[1]),
+    )
 
 
 def _noise_rows() -> tuple[Method, ...]:
@@ -249,14 +276,22 @@ class Plan:
         noise = f"-noise{method.noise}" if method.noise else ""
         if method.program:
             return [root / f"{method.program}{noise}"]
-        options = "".join(flag.removeprefix("--") if flag.startswith("--") else f"{flag}-" for flag in method.flags)
+        flags = (*self._similarity(method), *method.flags)
+        options = "".join(flag.removeprefix("--") if flag.startswith("--") else f"{flag}-" for flag in flags)
         name = "-".join(filter(None, [self.args.arch, method.objective, options.rstrip("-")]))
         name = f"{name}-lambda{self._smoothness(method):g}{noise}-{budget(self.args)}"
         return [root / f"{name}-s{seed}" for seed in self._seeds(method)]
 
     def _smoothness(self, method: Method) -> float:
         """λ: the row's by definition, the row's by --lambda, the table's."""
-        return float(method.smoothness or self.own_smoothness.get(method.name, self.smoothness))
+        shared = RECIPES[method.objective].smoothness if self.table.inverse else self.smoothness
+        return float(method.smoothness or self.own_smoothness.get(method.name, shared))
+
+    def _similarity(self, method: Method) -> tuple[str, ...]:
+        """What images are compared by, of objectives that leave it to the user."""
+        leaves = method.objective and "similarity" in RECIPES[method.objective].options()
+        window = ("--window", str(self.args.window)) if self.args.window else ()
+        return ("--similarity", self.args.similarity, *window) if leaves else ()
 
     def _scores(self, folder: Path, method: Method, warp: str) -> Path:
         passes = f"-x{self.args.passes}" if method.program is None and self.args.passes > 1 else ""
@@ -272,7 +307,7 @@ class Plan:
             flags += ["--warm-start", str(warm_start)]
         return (
             *(sys.executable, str(HERE / "train.py"), *self._data(method), "--arch", self.args.arch),
-            *("--objective", method.objective, *flags, "--lr", str(self.args.lr)),
+            *("--objective", method.objective, *self._similarity(method), *flags, "--lr", str(self.args.lr)),
             *("--batch-size", str(self.args.batch_size), "--steps", str(updates)),
             *("--steps-per-epoch", str(STEPS_PER_EPOCH)),
             *("--seed", str(seed), "--out", str(folder), "--resume"),
@@ -284,6 +319,7 @@ class Plan:
         command = (
             *(sys.executable, str(HERE / "evaluate.py"), *self._data(method), "--model", model),
             *("--split", self.table.split, *(("--known-warp", warp) if warp else ()), "--out", str(target), "--resume"),
+            *(("--inverse-error",) if self.table.inverse else ()),
             *(("--passes", str(self.args.passes)) if method.program is None and self.args.passes > 1 else ()),
             *method.further,
         )
@@ -444,8 +480,10 @@ def parser() -> argparse.ArgumentParser:
         dest="smoothness",
         nargs="+",
         metavar="[ROW=]λ",
-        help="smoothness of all rows and, as 'het=0.1', of one of another (default: 0.01)",
+        help="smoothness of all rows and, as 'het=0.1', of one of another (default: 0.01; inverse: each method's own)",
     )
+    result.add_argument("--similarity", default="mse", help="inverse: mse, ncc, lncc, lncc2 or mind (default: mse)")
+    result.add_argument("--window", type=int, help="inverse: side of the window of ncc, voxels (default: 9)")
     result.add_argument("--noise", default="", help="lambda: mean σ of added noise to tune at (default: none)")
     result.add_argument("--passes", type=int, default=1, help="how often a trained network is applied (default: 1)")
     result.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="first: of all rows (default: 0 1 2)")

@@ -102,7 +102,60 @@ def test_objectives_that_sample_velocities_are_refused_on_transmorph(name):
         with pytest.raises(ValueError, match=f"objective {name} samples velocities, which network.arch transmorph"):
             model_class(of("transmorph", name))
     else:
-        assert issubclass(model_class(of("transmorph", name)), networks.TransMorph)
+        kind = networks.Registration if RECIPES[name].transforms else networks.TransMorph
+        assert issubclass(model_class(of("transmorph", name, int_steps=2)), kind)
+
+
+@pytest.mark.parametrize(
+    ("network", "objective", "message"),
+    [
+        ({"arch": "gradicon", "features": [[4], [4]]}, {}, "network.features has no effect on network.arch gradicon"),
+        ({"arch": "constricon", "width": 0.0}, {}, "network.width must be positive, got 0"),
+        ({"width": 2.0}, {}, "network.width has no effect on network.arch vxm"),
+        ({"arch": "gradicon"}, {"name": "nll"}, "objective nll has no form for network.arch gradicon"),
+        ({"repeats": 2}, {"name": "adareg"}, "objective adareg has no form for .* network.repeats 2"),
+        ({"repeats": 2}, {"name": "het-z"}, "objective het-z samples velocities"),
+        ({"arch": "gradicon"}, {"name": "velocity-diffusion"}, "velocity-diffusion needs velocities"),
+        ({}, {"name": "gradicon", "similarity": "ssd"}, "similarity must be one of mse, ncc, lncc, lncc2, mind, got"),
+        ({}, {"name": "gradicon", "delta": 0.0}, "delta must be positive"),
+        ({}, {"name": "icon", "delta": 0.1}, "objective.delta has no effect on objective icon"),
+        ({}, {"name": "icon", "smoothness": -1.0}, "objective.smoothness must be λ ≥ 0, got -1"),
+    ],
+)
+def test_what_steps_and_their_objectives_cannot_do_is_refused(network, objective, message):
+    with pytest.raises(ValueError, match=message):
+        model_class(config.from_dict({"network": network, "objective": {"name": "mse", **objective}}))
+
+
+STEPS = [
+    ({"arch": "gradicon", "width": 0.1}, {"name": "gradicon", "similarity": "mse"}),
+    ({"arch": "gradicon", "width": 0.1}, {"name": "het-gradicon", "warm_start": 0}),
+    ({"arch": "constricon", "width": 0.1}, {"name": "velocity-diffusion", "similarity": "ncc"}),
+    ({"arch": "constricon", "width": 0.1}, {"name": "diffusion"}),
+    ({"features": [[4, 4], [4, 4, 4]], "repeats": 2}, {"name": "mse"}),
+    ({"features": [[4, 4], [4, 4, 4]]}, {"name": "icon", "similarity": "mind"}),
+]
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize(("network", "objective"), STEPS, ids=lambda part: part.get("name", part.get("arch")))
+def test_networks_of_steps_go_through_every_door(network, objective, pair, tmp_path):
+    """Trained, saved, exported at any size: every one answers as the model itself."""
+    settings = config.from_dict({"network": network, "objective": objective, "optimizer": {"decay": "none"}})
+    keras.utils.set_random_seed(0)
+    model = build(settings, pair[0].shape[1:-1])
+    history = model.fit(pair, batch_size=2, epochs=3, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    answer = model.register(*pair)
+    np.testing.assert_allclose(again.register(*pair), answer, atol=1e-5)
+    register = tf.saved_model.load(str(export_savedmodel(model, tmp_path))).signatures["register"]
+    served = register(moving=tf.constant(pair[0]), fixed=tf.constant(pair[1]))
+    np.testing.assert_allclose(served["displacement"], answer, atol=1e-4)
+    assert ("backward" in served) == (len(model.outputs) == 3)
+    if "backward" in served:
+        np.testing.assert_allclose(served["backward"], model(pair, record=True)[0].backward_displacement, atol=1e-4)
 
 
 @pytest.mark.parametrize("option", [{"slabs": 2}, {"features": [[4], [4, 4]]}])
