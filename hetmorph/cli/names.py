@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-DATASETS = ("acdc", "camus", "echo", "hippocampus", "oasis2d", "oasis2d-tissue", "phantom", "sunnybrook")
+DATASETS = (
+    *("acdc", "camus", "echo", "hippocampus", "oasis2d", "oasis2d-tissue", "phantom", "sunnybrook"),
+    *("triangles", "triangles-hollow"),
+)
 CROPS = ("paper", "center", "none", "aspect")
 OBJECTIVES = (
     *("mse", "ncc", "mi", "nll", "beta-nll", "adaframe", "adareg"),
