@@ -11,7 +11,18 @@ import click
 from hetmorph.cli.models import INSTANCE_LAMBDA, INSTANCE_LAMBDA_SQUARES, SHIPPED
 
 # As the registries have them: to ask those would import TensorFlow.
-DATASETS = ("acdc", "camus", "echo", "hippocampus", "oasis2d", "oasis2d-tissue", "phantom", "sunnybrook")
+DATASETS = (
+    "acdc",
+    "camus",
+    "echo",
+    "hippocampus",
+    "oasis2d",
+    "oasis2d-tissue",
+    "phantom",
+    "sunnybrook",
+    "triangles",
+    "triangles-hollow",
+)
 CROPS = ("paper", "center", "none", "aspect")
 OBJECTIVES = (
     *("mse", "ncc", "mi", "nll", "beta-nll", "adaframe", "adareg"),

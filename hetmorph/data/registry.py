@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from hetmorph.data import acdc, camus, csv_pairs, echo, hippocampus, oasis2d, phantom, sunnybrook
+from hetmorph.data import acdc, camus, csv_pairs, echo, hippocampus, oasis2d, phantom, sunnybrook, triangles
 from hetmorph.data.dataset import Dataset, Found, Options
 from hetmorph.data.known_warp import warp_known
 from hetmorph.data.lazy import GIB, LazyPairs
@@ -28,6 +28,8 @@ _SETS = {
         oasis2d.TISSUE_DATASET,
         phantom.DATASET,
         sunnybrook.DATASET,
+        triangles.DATASET,
+        triangles.HOLLOW_DATASET,
     )
 }
 CROPS = tuple(dict.fromkeys(crop for one in _SETS.values() for crop in one.crops))
