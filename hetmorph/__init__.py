@@ -10,6 +10,7 @@ import platform
 
 from hetmorph.keras_classes import register_with_keras
 from hetmorph.version import __version__
+from hetmorph.voxelmorph import original  # noqa: F401  from now on `import neurite` and `import voxelmorph` work
 
 # On processors without AVX-512 TensorFlow leaves oneDNN off, without which 3-D convolutions take four times as long. It
 # reads this once, when it is imported; who has set it is left alone.
@@ -19,7 +20,6 @@ if platform.machine() in ("x86_64", "AMD64"):
 __all__ = [
     "__version__",
     "callbacks",
-    "compat",
     "config",
     "data",
     "evaluation",
@@ -41,6 +41,7 @@ __all__ = [
     "uncertainty",
     "utils",
     "viz",
+    "voxelmorph",
 ]
 
 

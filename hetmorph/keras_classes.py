@@ -2,7 +2,8 @@
 
 Keras finds the class of a saved model only after it was registered, so that `import hetmorph, keras;
 keras.saving.load_model(…)` needs them all. What needs no Keras, such as reading a file or printing a help, must not
-wait seconds for it. So `import hetmorph` imports nothing, but watches for the end of the import of Keras.
+wait seconds for it. So `import hetmorph` imports nothing, but watches for the end of the import of Keras. The classes
+of VoxelMorph's room import the originals, and are made when a file is met that holds one.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import warnings
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 
-# compat first: it says what to do where the wrong voxelmorph or Keras is installed
-HOLDERS = ("hetmorph.compat", "hetmorph.layers", "hetmorph.losses", "hetmorph.steps", "hetmorph.networks")
+from hetmorph.voxelmorph import REGISTERED
+
+HOLDERS = ("hetmorph.layers", "hetmorph.losses", "hetmorph.steps", "hetmorph.networks")
+ROOM = ("hetmorph.voxelmorph.layers", "hetmorph.voxelmorph.networks")
 
 
 def register_with_keras() -> None:
@@ -26,11 +29,32 @@ def register_with_keras() -> None:
 
 
 def _register() -> None:
+    import keras
+
     try:
         for holder in HOLDERS:
             importlib.import_module(holder)
+        known = keras.saving.get_custom_objects()
+        for name in (f"{package}>{name}" for package, names in REGISTERED.items() for name in names.split()):
+            known.setdefault(name, _Later(name))
     except ImportError as error:  # whoever imports Keras may not want hetmorph's models; who does is told again
         warnings.warn(f"hetmorph's classes are not registered with Keras: {error}", RuntimeWarning, stacklevel=2)
+
+
+class _Later:
+    """Stands for a class of VoxelMorph's room until a file holds one; the room then registers the class itself."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def from_config(self, config: dict):
+        """The object that the class makes of its configuration."""
+        import keras
+
+        for holder in ROOM:
+            importlib.import_module(holder)
+        # Not `get_registered_object`: while it loads a file, Keras looks into a copy that still has this stand-in.
+        return keras.saving.get_custom_objects()[self.name].from_config(config)
 
 
 class _Watch(MetaPathFinder):

@@ -30,8 +30,8 @@ REGISTERED = """
 import json, sys, keras
 from keras.src.saving.object_registration import GLOBAL_CUSTOM_OBJECTS
 restored = [type(keras.saving.load_model(path, compile=False)).__name__ for path in sys.argv[1:]]
-names = sorted(name for name in GLOBAL_CUSTOM_OBJECTS if name.startswith("hetmorph>"))
-watching = [str(finder) for finder in sys.meta_path if type(finder).__module__.startswith("hetmorph")]
+names = sorted(name for name in GLOBAL_CUSTOM_OBJECTS if name.startswith(("hetmorph>", "neurite>")))
+watching = [str(finder) for finder in sys.meta_path if type(finder).__module__ == "hetmorph.keras_classes"]
 print(json.dumps([restored, names, watching, "exec_module" in vars(keras.__spec__.loader)]))
 """
 
@@ -46,7 +46,9 @@ def saved(tmp_path_factory):
     for module in pkgutil.walk_packages(hetmorph.__path__, "hetmorph."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    return paths, sorted(name for name in GLOBAL_CUSTOM_OBJECTS if name.startswith("hetmorph>"))
+    ours = {name: cls for name, cls in GLOBAL_CUSTOM_OBJECTS.items() if name.startswith(("hetmorph>", "neurite>"))}
+    assert {name for name, cls in ours.items() if not isinstance(cls, type)} == set(), "registered by nobody"
+    return paths, sorted(ours)
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_every_imported_package_is_required_and_every_required_one_is_used():
                 imported.add(node.module.split(".")[0])
     outside = imported - sys.stdlib_module_names - EXTRAS - {"hetmorph", "training"}
     outside = {DISTRIBUTIONS.get(name, name).lower() for name in outside}
-    # compat.py loads the first two by name; keras.callbacks.TensorBoard writes what the third shows.
+    # hetmorph.voxelmorph.original loads the first two by name; keras.callbacks.TensorBoard writes what the third shows.
     assert outside | {"voxelmorph", "neurite", "tensorboard"} == {name_of(line) for line in requirements()}
 
 

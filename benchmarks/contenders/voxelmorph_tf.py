@@ -1,4 +1,4 @@
-"""voxelmorph 0.2 on TensorFlow: under Keras 2, or, with `compat`, under Keras 3 through hetmorph.compat."""
+"""voxelmorph 0.2 on TensorFlow: under Keras 2, or, with `compat`, under Keras 3 through hetmorph."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import worker
 def build(case: dict):
     if case.get("compat"):
         sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-        from hetmorph.compat import vxm
+        from hetmorph.voxelmorph.original import vxm
     else:
         import voxelmorph as vxm
 

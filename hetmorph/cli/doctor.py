@@ -95,7 +95,7 @@ def _devices() -> str:
 
 
 def _voxelmorph() -> str:
-    from hetmorph.compat import ne, vxm
+    from hetmorph.voxelmorph.original import ne, vxm
 
     return f"voxelmorph {vxm.__version__}, neurite {ne.__version__} import under Python {sys.version.split()[0]}"
 

@@ -1,7 +1,11 @@
-"""Keras layers: VoxelMorph's names, on batched kernels."""
+"""Keras layers, on batched kernels.
 
-from hetmorph.layers.affine import AddIdentity, AffineToDenseShift, InvertAffine, ParamsToAffineMatrix
-from hetmorph.layers.atlas import ReplaceFirstChannel, SoftmaxLabels
+VoxelMorph's and neurite's further layers are in `hetmorph.voxelmorph.layers` and shown here, where their users look.
+"""
+
+import importlib
+
+from hetmorph import backend  # noqa: F401  refuses another Keras
 from hetmorph.layers.attention import DropPath, PatchEmbed, PatchMerging, SwinBlock, WindowAttention
 from hetmorph.layers.bounds import SoftBound
 from hetmorph.layers.convolution import (
@@ -17,17 +21,6 @@ from hetmorph.layers.convolution import (
     UpsampleConv3D,
 )
 from hetmorph.layers.decoder import InstanceNormalization, LinearUpsampling
-from hetmorph.layers.hyper import (
-    HyperConv1D,
-    HyperConv1DFromDense,
-    HyperConv2D,
-    HyperConv2DFromDense,
-    HyperConv3D,
-    HyperConv3DFromDense,
-    HyperDense,
-    HyperDenseFromDense,
-)
-from hetmorph.layers.neurite import CovStream, LocalParamWithInput, MeanStream
 from hetmorph.layers.points import PointTransformer, ValueAtLocation
 from hetmorph.layers.residual import DoubledResidual, HalvedResidual, UnitCubeToVoxels
 from hetmorph.layers.sampling import SampleNormalLogVar
@@ -95,3 +88,10 @@ __all__ = [
     "VecIntegration",
     "WindowAttention",
 ]
+
+
+def __getattr__(name: str):
+    """A layer of VoxelMorph's room, which imports the originals, when it is first asked for."""
+    if name in __all__:
+        return getattr(importlib.import_module("hetmorph.voxelmorph.layers"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,11 +3,9 @@
 import keras
 import tensorflow as tf
 
-from hetmorph.compat import ne
-
 
 @keras.saving.register_keras_serializable("hetmorph")
-class SampleNormalLogVar(ne.layers.SampleNormalLogVar):
+class SampleNormalLogVar(keras.layers.Layer):
     """Draw z = μ + exp(½ log σ²)·ε while training; return the mean μ at inference.
 
     The original samples at inference too, so that two predictions of one pair differ. Call with `training=True` to
@@ -23,9 +21,12 @@ class SampleNormalLogVar(ne.layers.SampleNormalLogVar):
     """
 
     def __init__(self, seed: int | None = None, **kwargs):
-        super().__init__(**kwargs)
+        keras.layers.Layer.__init__(self, **kwargs)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shape):
+        self.built = True
 
     def call(self, inputs, training=False):
         mean, log_variance = inputs
@@ -38,4 +39,4 @@ class SampleNormalLogVar(ne.layers.SampleNormalLogVar):
         return input_shape[0]
 
     def get_config(self):
-        return {**super().get_config(), "seed": self.seed}
+        return {**keras.layers.Layer.get_config(self), "seed": self.seed}

@@ -1,11 +1,15 @@
-"""VoxelMorph's spatial layers on hetmorph's batched kernels: any spatial size, also sizes unknown until run time."""
+"""VoxelMorph's spatial layers on hetmorph's batched kernels: any spatial size, also sizes unknown until run time.
+
+They need nothing of VoxelMorph, and become subclasses of its layers once these are imported (`voxelmorph/original.py`):
+they call `keras.layers.Layer` by name, so that nothing of theirs depends on when that is.
+"""
 
 import math
+import warnings
 
 import keras
 import tensorflow as tf
 
-from hetmorph.compat import ne, vxm
 from hetmorph.ops import affine, fields
 from hetmorph.ops.grid import crop_to, pad_to_multiple, spatial_shape
 from hetmorph.ops.warp import METHODS, warp
@@ -17,6 +21,12 @@ def _check_method(method: str) -> str:
     return method
 
 
+def _check_indexing(indexing: str) -> str:
+    if indexing not in ("ij", "xy"):
+        raise ValueError(f"indexing must be 'ij' or 'xy', got {indexing!r}")
+    return indexing
+
+
 def _array_order(field: tf.Tensor, indexing: str) -> tf.Tensor:
     """Bring a field to array order: "xy" (cartesian) fields have their first two components swapped."""
     if indexing == "ij":
@@ -26,7 +36,7 @@ def _array_order(field: tf.Tensor, indexing: str) -> tf.Tensor:
 
 
 @keras.saving.register_keras_serializable("hetmorph")
-class SpatialTransformer(vxm.layers.SpatialTransformer):
+class SpatialTransformer(keras.layers.Layer):
     """Warp an image by a dense displacement or an affine matrix.
 
     Inputs `[image, transform]`: image `[B, *S, C]`; transform `[B, *T, N]` in voxels on the output grid
@@ -46,8 +56,27 @@ class SpatialTransformer(vxm.layers.SpatialTransformer):
         Balakrishnan et al., IEEE TMI 2019, doi:10.1109/TMI.2019.2897538.
     """
 
-    def __init__(self, interp_method="linear", **kwargs):
-        super().__init__(interp_method=_check_method(interp_method), **kwargs)
+    def __init__(
+        self,
+        interp_method="linear",
+        indexing="ij",
+        single_transform=False,
+        fill_value=None,
+        shift_center=True,
+        **kwargs,
+    ):
+        keras.layers.Layer.__init__(self, **kwargs)
+        self.interp_method, self.indexing = _check_method(interp_method), _check_indexing(indexing)
+        self.single_transform, self.fill_value, self.shift_center = single_transform, fill_value, shift_center
+
+    def build(self, input_shape):
+        image, transform = input_shape
+        self.is_affine, ndims = affine.is_affine_shape(transform[1:]), len(image) - 2
+        if self.is_affine and tuple(transform[1:]) != (ndims, ndims + 1):
+            raise ValueError(f"expected affine matrices {(ndims, ndims + 1)}, got {tuple(transform[1:])}")
+        if not self.is_affine and tuple(image[1:-1]) != tuple(transform[1:-1]):
+            warnings.warn(f"the transform's grid {transform[1:-1]} is not the image's {image[1:-1]}", stacklevel=2)
+        self.built = True
 
     def call(self, inputs):
         image, transform = inputs
@@ -65,9 +94,13 @@ class SpatialTransformer(vxm.layers.SpatialTransformer):
         grid = image[1:-1] if affine.is_affine_shape(transform[1:]) else transform[1:-1]
         return (image[0], *grid, image[-1])
 
+    def get_config(self):
+        names = ("interp_method", "indexing", "single_transform", "fill_value", "shift_center")
+        return {**keras.layers.Layer.get_config(self), **{name: getattr(self, name) for name in names}}
+
 
 @keras.saving.register_keras_serializable("hetmorph")
-class VecInt(vxm.layers.VecInt):
+class VecInt(keras.layers.Layer):
     """Integrate a stationary velocity field `[B, *S, N]` (voxels) to a displacement of the same shape.
 
     Args:
@@ -80,11 +113,20 @@ class VecInt(vxm.layers.VecInt):
         Dalca et al., Medical Image Analysis 2019, doi:10.1016/j.media.2019.07.006.
     """
 
-    def __init__(self, indexing="ij", method="ss", **kwargs):
+    def __init__(self, indexing="ij", method="ss", int_steps=7, **kwargs):
         known = ("ss", "scaling_and_squaring", "quadrature")
         if method not in known:
             raise ValueError(f"method must be one of {known}, got {method!r}")
-        super().__init__(indexing=indexing, method=method, **kwargs)
+        for of_ode in ("out_time_pt", "ode_args", "odeint_fn"):
+            kwargs.pop(of_ode, None)  # part of the configurations that voxelmorph wrote
+        keras.layers.Layer.__init__(self, **kwargs)
+        self.indexing, self.method, self.int_steps = _check_indexing(indexing), method, int_steps
+
+    def build(self, input_shape):
+        shape = input_shape[0] if isinstance(input_shape[0], (list, tuple)) else input_shape
+        if shape[-1] != len(shape) - 2:
+            raise ValueError(f"expected a velocity [B, *S, N] with N the number of axes in S, got shape {tuple(shape)}")
+        self.built = True
 
     def call(self, inputs):
         velocity = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
@@ -100,12 +142,16 @@ class VecInt(vxm.layers.VecInt):
     def compute_output_shape(self, input_shape):
         return input_shape[0] if isinstance(input_shape[0], (list, tuple)) else input_shape
 
+    def get_config(self):
+        own = {"indexing": self.indexing, "method": self.method, "int_steps": self.int_steps}
+        return {**keras.layers.Layer.get_config(self), **own}
+
 
 VecIntegration = VecInt
 
 
 @keras.saving.register_keras_serializable("hetmorph")
-class RescaleTransform(vxm.layers.RescaleTransform):
+class RescaleTransform(keras.layers.Layer):
     """Resample a dense transform to `int(size * zoom_factor)` voxels and scale its vectors; affine: the translation.
 
     Args:
@@ -114,10 +160,14 @@ class RescaleTransform(vxm.layers.RescaleTransform):
     """
 
     def __init__(self, zoom_factor, interp_method="linear", **kwargs):
-        super().__init__(zoom_factor, interp_method=_check_method(interp_method), **kwargs)
+        keras.layers.Layer.__init__(self, **kwargs)
+        self.zoom_factor, self.interp_method = zoom_factor, _check_method(interp_method)
+
+    def build(self, input_shape):
+        self.built = True
 
     def call(self, transform):
-        if self.is_affine:
+        if affine.is_affine_shape(transform.shape[1:]):
             linear, translation = transform[..., :-1], transform[..., -1:]
             return tf.concat([linear, translation * self.zoom_factor], axis=-1)
         return fields.rescale(transform, self.zoom_factor, self.interp_method)
@@ -128,9 +178,13 @@ class RescaleTransform(vxm.layers.RescaleTransform):
         grid = fields.resized_shape(list(input_shape[1:-1]), self.zoom_factor)
         return (input_shape[0], *grid, input_shape[-1])
 
+    def get_config(self):
+        own = {"zoom_factor": self.zoom_factor, "interp_method": self.interp_method}
+        return {**keras.layers.Layer.get_config(self), **own}
+
 
 @keras.saving.register_keras_serializable("hetmorph")
-class ComposeTransform(vxm.layers.ComposeTransform):
+class ComposeTransform(keras.layers.Layer):
     """Compose transforms into one: T = ComposeTransform()([A, B, C]) warps as A, then B, then C would.
 
     Dense `[B, *S, N]` and affine `[B, N, N+1]` transforms mix; the result is dense unless all are affine.
@@ -144,7 +198,8 @@ class ComposeTransform(vxm.layers.ComposeTransform):
     def __init__(self, interp_method="linear", shift_center=True, indexing="ij", **kwargs):
         if indexing != "ij":
             raise ValueError(f"transforms can only be composed with 'ij' indexing, got {indexing!r}")
-        super().__init__(_check_method(interp_method), shift_center=shift_center, indexing=indexing, **kwargs)
+        keras.layers.Layer.__init__(self, **kwargs)
+        self.interp_method, self.shift_center, self.indexing = _check_method(interp_method), shift_center, indexing
 
     def build(self, input_shape):
         if not isinstance(input_shape, (list, tuple)) or len(input_shape) < 2:
@@ -172,6 +227,10 @@ class ComposeTransform(vxm.layers.ComposeTransform):
 
     def compute_output_shape(self, input_shape):
         return tuple(next((s for s in input_shape if not affine.is_affine_shape(s[1:])), input_shape[0]))
+
+    def get_config(self):
+        own = {"interp_method": self.interp_method, "shift_center": self.shift_center, "indexing": self.indexing}
+        return {**keras.layers.Layer.get_config(self), **own}
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -227,8 +286,20 @@ class CropToReference(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("hetmorph")
-class Negate(ne.layers.Negate):
+class Negate(keras.layers.Layer):
     """−x: the velocity of the inverse transform."""
+
+    def __init__(self, **kwargs):
+        keras.layers.Layer.__init__(self, **kwargs)
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, x):
+        return -x
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
+
+    def get_config(self):
+        return keras.layers.Layer.get_config(self)

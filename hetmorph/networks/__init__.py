@@ -1,22 +1,20 @@
-"""Registration networks."""
+"""Registration networks.
+
+VoxelMorph's further models are in `hetmorph.voxelmorph.networks` and shown here, where their users look.
+"""
+
+import importlib
 
 from hetmorph.networks.adareg import AdaRegTransMorph, AdaRegVxmDense
-from hetmorph.networks.atlas import ProbAtlasSegmentation
-from hetmorph.networks.checkpoint import ModelCheckpointParallel
 from hetmorph.networks.het import HetRegistration, HetTransMorph, HetVxmDense
-from hetmorph.networks.hyper import HyperVxmDense
-from hetmorph.networks.instance import InstanceDense
 from hetmorph.networks.multi_pass import MultiPass
 from hetmorph.networks.nll import NllTransMorph, NllVxmDense
 from hetmorph.networks.registration import Registration, velocity_network
-from hetmorph.networks.semisupervised import VxmDenseSemiSupervisedPointCloud, VxmDenseSemiSupervisedSeg
-from hetmorph.networks.synth import SynthStrip, labels_to_image
 from hetmorph.networks.tall_unet import affine_network, tall_unet
-from hetmorph.networks.template import ConditionalTemplateCreation, TemplateCreation
 from hetmorph.networks.transmorph import TransMorph
 from hetmorph.networks.two_networks import TwoNetworks
 from hetmorph.networks.unet import Unet, default_unet_features
-from hetmorph.networks.vxm import Transform, VxmDense
+from hetmorph.networks.vxm import VxmDense
 
 __all__ = [
     "AdaRegTransMorph",
@@ -48,3 +46,10 @@ __all__ = [
     "tall_unet",
     "velocity_network",
 ]
+
+
+def __getattr__(name: str):
+    """A model of VoxelMorph's room, which imports the originals, when it is first asked for."""
+    if name in __all__:
+        return getattr(importlib.import_module("hetmorph.voxelmorph.networks"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,13 +5,12 @@ import functools
 import inspect
 import warnings
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from hetmorph.compat import ne
-from hetmorph.generators import for_keras
 from hetmorph.networks import hdf5
 from hetmorph.ops.warp import warp
 from hetmorph.ops.xla import compiled_kernels
@@ -43,7 +42,7 @@ def store_config_args(init):
                 arguments.update(value)
             elif kind is not inspect.Parameter.VAR_POSITIONAL:
                 arguments[name] = value
-        self.config = ne.modelio.ModelConfig(arguments)
+        self.config = SimpleNamespace(params={**arguments, "metadata": {}})
 
     return wrapper
 
@@ -60,7 +59,7 @@ def _layers_in(precision: str | None):
         keras.mixed_precision.set_dtype_policy(before)
 
 
-class LoadableModel(Trained, ne.modelio.LoadableModel):
+class LoadableModel(Trained, keras.Model):
     """A functional model that is rebuilt from its constructor's arguments.
 
     `.keras` files keep weights, optimiser and compiled losses. `.h5` files are written in, and read from, the layout
@@ -100,6 +99,15 @@ class LoadableModel(Trained, ne.modelio.LoadableModel):
             hdf5.read_optimizer_state(model.optimizers, str(path))
         return model
 
+    @staticmethod
+    def load_config(path) -> dict:
+        """Constructor arguments of the model of an `.h5` file.
+
+        Args:
+            path: file.
+        """
+        return hdf5.read_config(str(path))
+
     def _compile_if_known(self, compiled: dict, path) -> bool:
         """Compile as stored, unless with a loss of the program's own that no file can hold."""
         try:
@@ -130,6 +138,11 @@ class LoadableModel(Trained, ne.modelio.LoadableModel):
         super().save(filepath, overwrite=overwrite, include_optimizer=False)
         hdf5.name_layers(self.layers, str(filepath))
         return hdf5.write_training_state(self, self.optimizers if self.compiled else [], str(filepath))
+
+    @property
+    def metadata(self) -> dict:
+        """Notes of the user's own, stored with the configuration."""
+        return self.config.params["metadata"]
 
     @property
     def optimizers(self) -> list:
@@ -377,15 +390,25 @@ class RegistrationModel(LoadableModel):
         return super().register(*checked_pair(src, trg), *inputs, batch_size=batch_size)
 
 
+def for_keras(value):
+    """A batch as Keras 3 takes it: lists as tuples, float64 and boolean arrays as float32.
+
+    Args:
+        value: an array, or lists and tuples of such, nested as the generator has them.
+    """
+    if isinstance(value, (list, tuple)):
+        return tuple(for_keras(v) for v in value)
+    convert = isinstance(value, np.ndarray) and value.dtype in (np.float64, bool)
+    return value.astype(np.float32) if convert else value
+
+
 def _in_tuples(data):
     return (for_keras(batch) for batch in data) if inspect.isgenerator(data) else data
 
 
 def references(**tensors):
     """Container for tensors and layers that Keras shall not track as parts of the model."""
-    container = ne.modelio.LoadableModel.ReferenceContainer()
-    container.__dict__.update(tensors)
-    return container
+    return SimpleNamespace(**tensors)
 
 
 def checked_pair(src, trg) -> tuple[np.ndarray, np.ndarray]:

@@ -139,6 +139,15 @@ def write_training_state(model: keras.Model, optimizers: list, path: str) -> Non
                 group[f"{i}/{j}"] = keras.ops.convert_to_numpy(variable)
 
 
+def read_config(path: str) -> dict:
+    """Constructor arguments of the saved model."""
+    with h5py.File(path, "r") as file:
+        config = json.loads(file.attrs["model_config"])["config"]
+    if config.get("enc_nf") and config.get("dec_nf"):  # the names of VoxelMorph's first releases
+        config["nb_unet_features"] = [config.pop("enc_nf"), config.pop("dec_nf")]
+    return config
+
+
 def read_compile_config(path: str) -> dict | None:
     """How the saved model was compiled, or None."""
     with h5py.File(path, "r") as file:

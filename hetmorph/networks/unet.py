@@ -7,12 +7,11 @@ import numpy as np
 from keras import layers as KL
 
 from hetmorph import layers
-from hetmorph.compat import vxm
 
 
 def default_unet_features() -> list[list[int]]:
     """Encoder and decoder features used when none are given."""
-    return vxm.default_unet_features()
+    return [[16, 32, 32, 32], [32, 32, 32, 32, 32, 16, 16]]
 
 
 def unet_features(nb_features, nb_levels, feat_mult, nb_conv_per_level) -> tuple[list[int], list[int]]:

@@ -1,4 +1,4 @@
-"""VoxelMorph's dense registration network and its transform model."""
+"""VoxelMorph's dense registration network."""
 
 import warnings
 
@@ -8,7 +8,7 @@ from keras import initializers as KI
 from keras import layers as KL
 
 from hetmorph import layers
-from hetmorph.networks.base import LoadableModel, RegistrationModel, checked_pair, references, store_config_args
+from hetmorph.networks.base import RegistrationModel, checked_pair, references, store_config_args
 from hetmorph.networks.grids import plan_grids
 from hetmorph.networks.parts import (
     check_inshape,
@@ -97,8 +97,8 @@ class VxmDense(RegistrationModel):
     ):
         inshape = check_inshape(inshape)
         reg_field = check_reg_field(reg_field)
-        int_resolution = _deprecated(int_downsize, "int_downsize", "int_resolution", int_resolution)
-        svf_resolution = _deprecated(2 if unet_half_res else None, "unet_half_res", "svf_resolution", svf_resolution)
+        int_resolution = deprecated(int_downsize, "int_downsize", "int_resolution", int_resolution)
+        svf_resolution = deprecated(2 if unet_half_res else None, "unet_half_res", "svf_resolution", svf_resolution)
         if input_model is None:
             input_model = image_inputs(inshape, src_feats, trg_feats, name)
         source, target = input_model.outputs[:2]
@@ -163,34 +163,7 @@ class VxmDense(RegistrationModel):
         return np.asarray(self._registration_model()([*checked_pair(src, trg), *inputs], training=True))
 
 
-@keras.saving.register_keras_serializable("hetmorph")
-class Transform(LoadableModel):
-    """Model `[scan, transform] → warped scan` for a dense (voxels) or affine transform.
-
-    Args:
-        inshape: spatial size of the scan.
-        affine: whether the transform is a matrix `[B, N, N+1]`.
-        interp_method: "linear" or "nearest".
-        rescale: factor by which the transform is upsampled first (it is given at size / rescale).
-        fill_value: value outside the scan; None repeats the edge.
-        nb_feats: channels of the scan.
-    """
-
-    @store_config_args
-    def __init__(self, inshape, affine=False, interp_method="linear", rescale=None, fill_value=None, nb_feats=1):
-        ndims = len(inshape)
-        scan = keras.Input((*inshape, nb_feats), name="scan_input")
-        if affine:
-            shape = (ndims, ndims + 1)
-        else:
-            shape = (*(d if rescale is None or d is None else int(d / rescale) for d in inshape), ndims)
-        transform = keras.Input(shape, name="trf_input")
-        scaled = transform if rescale is None else layers.RescaleTransform(rescale, dtype="float32")(transform)
-        warp = layers.SpatialTransformer(interp_method, name="transformer", fill_value=fill_value, dtype="float32")
-        super().__init__(inputs=[scan, transform], outputs=warp([scan, scaled]))
-
-
-def _deprecated(value, old: str, new: str, current):
+def deprecated(value, old: str, new: str, current):
     if value is None:
         return current
     warnings.warn(f"{old} is deprecated, use {new}", DeprecationWarning, stacklevel=4)

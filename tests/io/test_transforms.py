@@ -67,7 +67,7 @@ def test_the_same_transform_gives_the_same_bytes(tmp_path, rng):
 
 def test_voxelmorphs_files_warp_the_arrays_as_voxelmorph_does(tmp_path, rng):
     # arrays and nothing else: the moving array pulled at x + u, whatever the headers say
-    from hetmorph.compat import vxm
+    from hetmorph.voxelmorph.original import vxm
 
     grid = GRIDS_3D["oblique"]
     transform, moving = smooth_transform(rng, grid), moving_of(grid)

@@ -200,7 +200,7 @@ def test_weights_of_the_unet_keep_their_names_and_shapes():
 )
 @pytest.mark.parametrize("ndims", [1, 2, 3])
 def test_unet_has_the_weights_and_results_of_voxelmorphs(rng, ndims, options):
-    from hetmorph.compat import vxm
+    from hetmorph.voxelmorph.original import vxm
 
     shape = (*(24, 12, 12)[:ndims], 2)
     if not options:

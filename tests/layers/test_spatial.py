@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from hetmorph import layers
-from hetmorph.compat import vxm
+from hetmorph.voxelmorph.original import vxm
 from tests.contract import check_layer
 
 

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage
 
-from hetmorph.compat import vxm
 from hetmorph.losses import KL, MSE, NCC, Dice, Grad, MutualInformation, TukeyBiweight
 from hetmorph.ops.warp import warp
+from hetmorph.voxelmorph.original import vxm
 from tests import fresh
 from tests.contract import check_loss
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hetmorph.networks.atlas import ProbAtlasSegmentation
-from hetmorph.networks.hyper import HyperVxmDense
-from hetmorph.networks.instance import InstanceDense
-from hetmorph.networks.semisupervised import VxmDenseSemiSupervisedPointCloud, VxmDenseSemiSupervisedSeg
-from hetmorph.networks.template import ConditionalTemplateCreation, TemplateCreation
+from hetmorph.voxelmorph.networks.atlas import ProbAtlasSegmentation
+from hetmorph.voxelmorph.networks.hyper import HyperVxmDense
+from hetmorph.voxelmorph.networks.instance import InstanceDense
+from hetmorph.voxelmorph.networks.semisupervised import VxmDenseSemiSupervisedPointCloud, VxmDenseSemiSupervisedSeg
+from hetmorph.voxelmorph.networks.template import ConditionalTemplateCreation, TemplateCreation
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 FEATURES = [[4, 4], [4, 4, 4]]

@@ -66,7 +66,7 @@ def test_resize_keeps_linear_images_and_corners(factor):
 @pytest.mark.parametrize("factor", [0.5, 2.0, 33 / 16])
 @pytest.mark.parametrize("shape", [(16,), (16, 32), (16, 16, 32)])
 def test_rescale_equals_voxelmorph(rng, shape, factor):
-    from hetmorph.compat import vxm
+    from hetmorph.voxelmorph.original import vxm
 
     field = rng.normal(size=(2, *shape, len(shape))).astype("float32")
     expected = vxm.tf.utils.utils.rescale_dense_transform(tf.constant(field), factor)

@@ -46,8 +46,7 @@ CONTINUE = """
 import json, sys
 from pathlib import Path
 import keras, numpy as np
-import hetmorph.networks.atlas, hetmorph.networks.hyper, hetmorph.networks.instance
-import hetmorph.networks.semisupervised, hetmorph.networks.template
+import hetmorph
 
 def next_losses(path):
     model = keras.saving.load_model(path)

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from hetmorph import layers
-from hetmorph.compat import ne, vxm
+from hetmorph.voxelmorph.original import ne, vxm
+from tests import fresh
 from tests.contract import check_layer
 
 
@@ -210,3 +211,5 @@ def test_other_neurite_layers_are_found_when_a_model_is_loaded(tmp_path):
     model.save(tmp_path / "model.keras")
     x = np.ones((1, 4, 4, 1), "float32")
     np.testing.assert_allclose(keras.saving.load_model(tmp_path / "model.keras")(x), model(x))
+    code = "import sys, keras, hetmorph; print(*keras.saving.load_model(sys.argv[1]).output_shape)"
+    assert fresh.output_of(code, tmp_path / "model.keras").split() == ["None", "8", "8", "1"]

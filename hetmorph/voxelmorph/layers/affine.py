@@ -7,8 +7,8 @@ image by a tenth of a voxel, and cannot be inverted at all, so that every layer 
 import keras
 import tensorflow as tf
 
-from hetmorph.compat import vxm
 from hetmorph.ops import affine
+from hetmorph.voxelmorph.original import vxm
 
 
 def _float32(kwargs: dict) -> dict:

@@ -6,14 +6,14 @@ import pytest
 import tensorflow as tf
 
 from hetmorph import losses
-from hetmorph.compat import vxm
-from hetmorph.networks.atlas import ProbAtlasSegmentation
-from hetmorph.networks.checkpoint import ModelCheckpointParallel
-from hetmorph.networks.hyper import HyperVxmDense
-from hetmorph.networks.instance import InstanceDense
-from hetmorph.networks.semisupervised import VxmDenseSemiSupervisedPointCloud, VxmDenseSemiSupervisedSeg
-from hetmorph.networks.template import ConditionalTemplateCreation, TemplateCreation
 from hetmorph.networks.vxm import VxmDense
+from hetmorph.voxelmorph.networks.atlas import ProbAtlasSegmentation
+from hetmorph.voxelmorph.networks.checkpoint import ModelCheckpointParallel
+from hetmorph.voxelmorph.networks.hyper import HyperVxmDense
+from hetmorph.voxelmorph.networks.instance import InstanceDense
+from hetmorph.voxelmorph.networks.semisupervised import VxmDenseSemiSupervisedPointCloud, VxmDenseSemiSupervisedSeg
+from hetmorph.voxelmorph.networks.template import ConditionalTemplateCreation, TemplateCreation
+from hetmorph.voxelmorph.original import vxm
 from tests.networks.models import golden, random_inputs
 
 pytestmark = pytest.mark.usefixtures("eager")

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hetmorph.compat import ne
 from hetmorph.ops import fields
 from hetmorph.ops.warp import warp
+from hetmorph.voxelmorph.original import ne
 
 
 @keras.saving.register_keras_serializable("hetmorph")

@@ -5,11 +5,11 @@ import numpy as np
 from keras import initializers as KI
 from keras import layers as KL
 
-from hetmorph.layers.atlas import GaussianLogLikelihood, LogJoint, LogSumExp, ScaleAndShift
 from hetmorph.networks.base import LoadableModel, references, store_config_args
-from hetmorph.networks.live import LiveInput
 from hetmorph.networks.unet import conv_block
 from hetmorph.networks.vxm import VxmDense
+from hetmorph.voxelmorph.layers import GaussianLogLikelihood, LogJoint, LogSumExp, ScaleAndShift
+from hetmorph.voxelmorph.networks.live import LiveInput
 
 
 @keras.saving.register_keras_serializable("hetmorph")

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hetmorph.compat import ne
+from hetmorph.voxelmorph.original import ne
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -146,14 +146,3 @@ class CovStream(_Stream, ne.layers.CovStream):
     def compute_output_shape(self, input_shape):
         size = int(np.prod(input_shape[1:]))
         return (input_shape[0], size, size)
-
-
-def _register_originals() -> None:
-    """Let Keras find neurite's other layers when it loads a model that holds them."""
-    for name, value in vars(ne.layers).items():
-        own = isinstance(value, type) and value.__module__ == ne.layers.__name__
-        if own and issubclass(value, keras.layers.Layer) and not name.startswith("_"):
-            keras.saving.register_keras_serializable("neurite")(value)
-
-
-_register_originals()

@@ -4,7 +4,7 @@ import keras
 
 from hetmorph import layers
 from hetmorph.networks.base import LoadableModel, references, store_config_args
-from hetmorph.networks.vxm import VxmDense, _deprecated
+from hetmorph.networks.vxm import VxmDense, deprecated
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -42,7 +42,7 @@ class VxmDenseSemiSupervisedSeg(LoadableModel):
         name="vxm_dense",
         **kwargs,
     ):
-        seg_resolution = _deprecated(seg_downsize, "seg_downsize", "seg_resolution", seg_resolution)
+        seg_resolution = deprecated(seg_downsize, "seg_downsize", "seg_resolution", seg_resolution)
         bidir = bidir or bidir_labels
         vxm_model = VxmDense(inshape, nb_unet_features=nb_unet_features, bidir=bidir, **kwargs)
         flows = vxm_model.references

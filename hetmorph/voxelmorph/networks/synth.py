@@ -2,15 +2,15 @@
 
 import keras
 
-from hetmorph.compat import ne
-from hetmorph.layers.synth import LabelsToImage
 from hetmorph.networks.base import LoadableModel, references, store_config_args
+from hetmorph.voxelmorph.layers import LabelsToImage
+from hetmorph.voxelmorph.original import ne
 
 
 def labels_to_image(in_shape, in_label_list, out_label_list=None, *args, seeds=None, id=0, **kwargs) -> keras.Model:
     """Model that deforms label maps `[B, *in_shape, 1]` at random and paints them: `[image, labels]`.
 
-    Stands in for `neurite.models.labels_to_image`, whose arguments it takes; see `hetmorph.layers.synth.LabelsToImage`.
+    Stands in for `neurite.models.labels_to_image`, whose arguments it takes; see `LabelsToImage`.
 
     Args:
         id: number that makes layer names unique where a model holds several of these.
@@ -76,8 +76,3 @@ class SynthStrip(LoadableModel):
     def get_strip_model(self) -> keras.Model:
         """The U-Net alone: image `[B, *S, 1]` to mask prediction."""
         return self.references.unet
-
-
-# Code that does `import neurite as ne` gets the ones that work.
-ne.models.labels_to_image = labels_to_image
-ne.models.SynthStrip = SynthStrip

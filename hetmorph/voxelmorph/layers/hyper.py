@@ -6,7 +6,7 @@ Subclasses of neurite's, with its weights and names; registered, for 1-D to 3-D,
 import keras
 import tensorflow as tf
 
-from hetmorph.compat import ne
+from hetmorph.voxelmorph.original import ne
 
 
 def _convolve_sample(layer, inputs: list[tf.Tensor]) -> tf.Tensor:

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from hetmorph.compat import ne
+from hetmorph.voxelmorph.original import ne
 
 
 class ModelCheckpointParallel(ne.callbacks.ModelCheckpointParallel):

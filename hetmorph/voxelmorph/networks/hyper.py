@@ -7,8 +7,8 @@ import tensorflow as tf
 from keras import layers as KL
 
 from hetmorph.networks.base import LoadableModel, store_config_args
-from hetmorph.networks.live import LiveInput
 from hetmorph.networks.vxm import VxmDense
+from hetmorph.voxelmorph.networks.live import LiveInput
 
 
 @keras.saving.register_keras_serializable("hetmorph")

@@ -5,13 +5,13 @@ import numpy as np
 from keras import initializers as KI
 from keras import layers as KL
 
-from hetmorph import layers
-from hetmorph.compat import ne
 from hetmorph.networks.base import LoadableModel, references, store_config_args
-from hetmorph.networks.live import LiveTensor
 from hetmorph.networks.unet import Ends
 from hetmorph.networks.vxm import VxmDense
 from hetmorph.ops.warp import warp
+from hetmorph.voxelmorph import layers
+from hetmorph.voxelmorph.networks.live import LiveTensor
+from hetmorph.voxelmorph.original import ne
 
 
 @keras.saving.register_keras_serializable("hetmorph")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hetmorph import generators, py
-from hetmorph.compat import vxm
+from hetmorph.voxelmorph.original import vxm
 
 SIZE = (8, 8)
 

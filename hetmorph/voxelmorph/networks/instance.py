@@ -5,10 +5,11 @@ import numpy as np
 
 from hetmorph import layers
 from hetmorph.networks.base import LoadableModel, references, store_config_args
-from hetmorph.networks.vxm import _deprecated
+from hetmorph.networks.vxm import deprecated
 from hetmorph.ops.fields import rescale
 from hetmorph.ops.warp import warp
 from hetmorph.transforms.logarithm import logarithm
+from hetmorph.voxelmorph.layers import LocalParamWithInput
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -37,11 +38,11 @@ class InstanceDense(LoadableModel):
 
     @store_config_args
     def __init__(self, inshape, nb_feats=1, mult=1000, int_steps=7, int_downsize=None, int_resolution=2):
-        int_resolution = _deprecated(int_downsize, "int_downsize", "int_resolution", int_resolution)
+        int_resolution = deprecated(int_downsize, "int_downsize", "int_resolution", int_resolution)
         # Rounded up, so that the upsampled field covers the image; equal to voxelmorph's where it divides.
         flow_shape = [int(np.ceil(size / int_resolution)) for size in inshape]
         source = keras.Input((*inshape, nb_feats), name="source_input")
-        flow_layer = layers.LocalParamWithInput(
+        flow_layer = LocalParamWithInput(
             (*flow_shape, len(inshape)), mult=mult, dtype="float32", name="local_param_with_input"
         )
         preint_flow = pos_flow = flow_layer(source)

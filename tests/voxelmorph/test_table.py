@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 import hetmorph
-from hetmorph.compat import ne, vxm
+from hetmorph.voxelmorph.original import ne, vxm
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "voxelmorph.md").read_text(encoding="utf-8")

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from hetmorph.compat import ne
-from hetmorph.networks.synth import SynthStrip, labels_to_image
+from hetmorph.voxelmorph.networks.synth import SynthStrip, labels_to_image
+from hetmorph.voxelmorph.original import ne
 
 QUIET = {"warp_std": 0, "bias_std": 0, "blur_std": 0, "gamma_std": 0, "zero_background": 0, "normalize": False}
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from hetmorph import py
-from hetmorph.compat import vxm
 from hetmorph.py.utils import load_labels, load_pheno_csv, load_volfile, save_volfile
+from hetmorph.voxelmorph.original import vxm
 
 AFFINE = np.diag([2.0, 3.0, 4.0, 1.0])
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from hetmorph import utils
-from hetmorph.compat import vxm
+from hetmorph.voxelmorph.original import vxm
 
 original = vxm.utils
 
