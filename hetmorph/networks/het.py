@@ -101,8 +101,9 @@ class HetRegistration(TwoNetworks, Registration):
         step: from the two images to a transform, see `hetmorph.steps`.
         inshape: spatial size of the images; None entries take any.
         direction: as in `Registration`.
-        gamma, beta, snr, relative, foreground, warm_start, variance_features, log_variance_bounds, variance_pass,
-            variance_resolution: as in `HetVxmDense`.
+        gamma, beta, snr, relative, foreground: see `hetmorph.objectives.Heteroscedastic`.
+        warm_start, variance_features, log_variance_bounds: as in `HetVxmDense`.
+        variance_pass, variance_resolution: as in `HetVxmDense`.
         kwargs: arguments of `Registration`.
 
     Example:

@@ -79,7 +79,11 @@ class Step(keras.layers.Layer):
 
 
 def check_direction(direction: str | None) -> str | None:
-    """Refuse what is none of `DIRECTIONS`."""
+    """Refuse what is none of `DIRECTIONS`.
+
+    Args:
+        direction: what a step is asked for.
+    """
     if direction not in DIRECTIONS:
         raise ValueError(f"expected a direction of {DIRECTIONS}, received {direction!r}")
     return direction
