@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,17 @@ from hetmorph.layers import DropPath, SampleNormalLogVar
 from hetmorph.networks import MultiPass
 
 NAMES = ("displacement", "moved", "log_variance", "weight")
+VOXELS_TOGETHER = 8 * 128 * 128
 DROPOUT = (DropPath, keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout)
+
+
+def pairs_together(shape) -> int:
+    """How many pairs go through a model at once: as many as have the voxels of eight slices of 128 × 128.
+
+    Args:
+        shape: voxels of an image along each axis.
+    """
+    return max(1, VOXELS_TOGETHER // math.prod(shape))
 
 
 class RegistrationFailed(RuntimeError):
