@@ -78,7 +78,7 @@ class Predictor:
 
         Args:
             moving: `[*S]`, intensities in [0, 1]; `[*S, C]` for a model of several channels.
-            fixed: likewise.
+            fixed: the same of the fixed image.
 
         Raises:
             ValueError: number of axes or shapes do not fit the model, or an image holds NaN or infinity.
@@ -248,7 +248,7 @@ class SavedModelPredictor(Predictor):
     """Predictor of a SavedModel through its signatures `register` and, if there is one, `variance`.
 
     Args:
-        model: its folder, or what `tf.saved_model.load` returned.
+        model: folder of the SavedModel, or what `tf.saved_model.load` returned.
     """
 
     def __init__(self, model):
