@@ -123,7 +123,8 @@ def read_table(table: Path, columns: Sequence[str] = COLUMNS) -> list[tuple[int,
             reader.fieldnames = header
             lines = [(reader.line_num, entry) for entry in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: expected a table of pairs (CSV, UTF-8), received {error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{table}: expected a table of pairs (CSV, UTF-8), received: {reason}.") from error
     further = ", ".join(name for name in columns if name not in REQUIRED)
     if missing := [name for name in REQUIRED if name not in header]:
         raise DataError(

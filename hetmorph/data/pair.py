@@ -23,7 +23,7 @@ class Pair:
         fixed: float32 `[*S]` in [0, 1] (ACDC: end-systole).
         moving_labels: uint8 `[*S]` (uint16 where values exceed 255) or None where no segmentation exists. A
             slice may hold background only.
-        fixed_labels: likewise.
+        fixed_labels: the same of the fixed image.
         spacing: millimetres per array axis.
         displacement: true displacement, float32 `[*S, N]`, voxels, on the fixed grid, moved(x) = moving(x +
             u(x)); or None where unknown.

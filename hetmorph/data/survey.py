@@ -64,7 +64,7 @@ class Survey:
         """What the pieces of one patient hold; a bad one leaves nothing of the others.
 
         Args:
-            patient: its name.
+            patient: name of the patient.
             pieces: how many it has.
             values: whether to look for label values.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,17 @@ from hetmorph.networks import MultiPass
 from hetmorph.transforms import Displacement, Transform
 
 NAMES = ("displacement", "moved", "log_variance", "weight")
+VOXELS_TOGETHER = 8 * 128 * 128
 DROPOUT = (DropPath, keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout)
+
+
+def pairs_together(shape) -> int:
+    """How many pairs go through a model at once: as many as have the voxels of eight slices of 128 × 128.
+
+    Args:
+        shape: voxels of an image along each axis.
+    """
+    return max(1, VOXELS_TOGETHER // math.prod(shape))
 
 
 class RegistrationFailed(RuntimeError):
@@ -68,7 +79,7 @@ class Predictor:
 
         Args:
             moving: `[*S]`, intensities in [0, 1]; `[*S, C]` for a model of several channels.
-            fixed: likewise.
+            fixed: the same of the fixed image.
 
         Raises:
             ValueError: number of axes or shapes do not fit the model, or an image holds NaN or infinity.
@@ -290,7 +301,7 @@ class SavedModelPredictor(Predictor):
     """Predictor of a SavedModel through its signatures `register` and, if there is one, `variance`.
 
     Args:
-        model: its folder, or what `tf.saved_model.load` returned.
+        model: folder of the SavedModel, or what `tf.saved_model.load` returned.
     """
 
     def __init__(self, model):

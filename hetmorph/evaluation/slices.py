@@ -6,10 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from hetmorph.data.pair import Case
-from hetmorph.evaluation.predictor import Predictor
+from hetmorph.evaluation.predictor import Predictor, pairs_together
+from hetmorph.io import through_plane
 from hetmorph.ops.warp import warp
-
-_VOXELS_TOGETHER = 8 * 128 * 128  # of the slices that go through the model at once
 
 
 class SliceBySlice(Predictor):
@@ -49,7 +48,7 @@ class SliceBySlice(Predictor):
         """What a function of 2-D images says of every slice, by name, stacked again: `[B, *S, C]`."""
         images = [_stretched(self._slices(volume)) for volume in (moving, fixed)]
         count, *shape = images[0].shape[:-1]
-        together = max(1, _VOXELS_TOGETHER // (shape[0] * shape[1]))
+        together = pairs_together(shape)
         parts = [
             call(*(tf.constant(one[first : first + together]) for one in images)) for first in range(0, count, together)
         ]
@@ -91,17 +90,12 @@ def for_cases(predictor: Predictor, cases: Sequence[Case]) -> Predictor:
     """
     if getattr(predictor, "ndims", None) != 2 or {len(case.shape) for case in cases} != {3}:
         return predictor
-    axes = {case.case_id: slice_axis(case) for case in cases}
+    axes = {case.case_id: through_plane(case) for case in cases}
     if len(set(axes.values())) > 1:
         examples = {axis: name for name, axis in axes.items()}
         listed = ", ".join(f"axis {axis} in {name}" for axis, name in sorted(examples.items()))
         raise ValueError(f"expected volumes with slices across the same axis for a 2-D model, received {listed}")
     return SliceBySlice(predictor, next(iter(axes.values())))
-
-
-def slice_axis(case: Case) -> int:
-    """The axis across the slices: that of the largest spacing, the last of several."""
-    return int(np.flatnonzero(np.isclose(case.spacing, max(case.spacing), rtol=1e-3))[-1])
 
 
 def _extent(slices: np.ndarray) -> np.ndarray:

@@ -179,7 +179,7 @@ def through_plane(grid: Grid) -> int:
     """The axis across the slices of a stack: that of the largest spacing, the last of equal ones.
 
     Args:
-        grid: grid of a volume.
+        grid: grid of a volume, or anything else with `spacing`.
     """
     spacing = np.round(grid.spacing, 3)
     return int(np.flatnonzero(spacing == spacing.max())[-1])

@@ -106,7 +106,7 @@ def write_transform(
     """Writes a transform, completely or not at all.
 
     Args:
-        path: its ending must be one of `FORMATS[format]`.
+        path: file to write, whose ending must be one of `FORMATS[format]`.
         transform: what to write.
         format: a name of `FORMATS`; None: "nifti" for `.nii.gz` and `.nii`, "itk" for `.h5`, `.tfm`, `.txt`, `.mat`.
         moving: grid of the moving image, for "learn2reg" and "voxelmorph", whose voxels are those of both arrays; None:

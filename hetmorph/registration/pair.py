@@ -10,6 +10,7 @@ import numpy as np
 
 from hetmorph.data.normalise import minmax
 from hetmorph.evaluation import Prediction, Predictor, RegistrationFailed, wrap
+from hetmorph.evaluation.predictor import pairs_together
 from hetmorph.io import (
     SMALL,
     Chain,
@@ -29,8 +30,6 @@ from hetmorph.io import (
     warp_image,
     warp_labels,
 )
-
-_VOXELS_TOGETHER = 8 * 128 * 128  # of the slices of a stack that go through a 2-D model at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,7 +263,7 @@ def _scaled(array: np.ndarray, slices: bool) -> np.ndarray:
 
 def _slices(predictor: Predictor, moving: np.ndarray, fixed: np.ndarray) -> list:
     """The predictions of one slice after another along the last axis."""
-    together = max(1, _VOXELS_TOGETHER // (moving.shape[0] * moving.shape[1]))
+    together = pairs_together(moving.shape[:2])
     moving, fixed = np.moveaxis(moving, -1, 0), np.moveaxis(fixed, -1, 0)
     starts = range(0, len(moving), together)
     return [p for i in starts for p in predictor.predict_batch(moving[i : i + together], fixed[i : i + together])]

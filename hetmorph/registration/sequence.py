@@ -68,7 +68,7 @@ def volumes_ml(labels: np.ndarray, grid: Grid, values: Sequence[int]) -> dict[in
 
     Args:
         labels: `[*S]` whole values.
-        grid: theirs; its spacing is in mm.
+        grid: grid of the labels; its spacing is in mm.
         values: the labels to measure.
     """
     voxel = abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000

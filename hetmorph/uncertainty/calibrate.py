@@ -23,7 +23,7 @@ def divide(patients: Sequence[str], coverage: float = 0.9, seed: int = 0, choose
     A bound holds for new patients only if the map was not chosen on those of its calibration.
 
     Args:
-        patients: their names.
+        patients: names of the patients.
         coverage: that the bound is to have.
         seed: seed of the division (default: 0).
         choose: whether there is anything to choose; a single map leaves every patient to the bound.

@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 
-VOXELS_TOGETHER = 8 * 128 * 128
+from hetmorph.evaluation.predictor import pairs_together
 
 
 class Moments:
@@ -64,9 +64,9 @@ class Moments:
 
 
 def batch_size(batch: int | None, shape) -> int:
-    """The batch asked for, or what keeps the voxels of a batch below a bound."""
+    """The batch asked for; for None, as many as go through a model at once."""
     if batch is None:
-        return max(1, VOXELS_TOGETHER // int(np.prod(shape)))
+        return pairs_together(shape)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     return batch

@@ -46,7 +46,7 @@ def case_report(
         pair: moving and fixed image, 2-D or 3-D, with labels, true displacement where known.
         prediction: the model's answer on the pair; None where none was found.
         path: file to write, .html.
-        row: its row of `evaluation.evaluate`; None scores the prediction here.
+        row: row of the pair in the table of `evaluation.evaluate`; None scores the prediction here.
         maps: by name, `uncertainty.UncertaintyMap`s of the pair.
         calibration: `uncertainty.Calibration` that judges the maps; None leaves the case without verdict.
         convention: how warped labels become masks, as the row was made with.
