@@ -37,7 +37,7 @@ def test_of_hollow_ones_the_contour_is_bright_and_the_label_the_inside():
     assert filled[64, 64] > 0.999
 
 
-def test_half_are_triangles_and_all_lie_in_the_image():
+def test_half_are_triangles_and_each_is_seen():
     shapes = [shape(number) for number in range(SHAPES)]
     assert np.mean([one["triangle"] for one in shapes]) == pytest.approx(0.5, abs=0.05)
     assert shape(3) == shapes[3] != shape(3, seed=1)
