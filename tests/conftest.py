@@ -36,6 +36,17 @@ def _two_cpus():
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _seldom_collected(_two_cpus):
+    """What is imported stays, and is looked through only seldom: a tenth of the time went into looking for cycles."""
+    import gc
+
+    import keras  # noqa: F401
+
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 20)
+
+
 @pytest.fixture(scope="session")
 def two_replicas():
     """A strategy of two replicas on this machine's processor."""

@@ -16,6 +16,8 @@ from hetmorph.ops import fields
 from hetmorph.ops.warp import warp
 from tests.networks.models import FEATURES, lively
 
+pytestmark = pytest.mark.usefixtures("eager")  # each resolution of each pair would be a graph; the long ones are
+
 
 class Rest(Predictor):
     """Leaves every image where it is, and says which half of it counts."""
@@ -44,8 +46,8 @@ def shifted(image, voxels):
     return np.concatenate([image[voxels:], np.repeat(image[-1:], voxels, 0)])
 
 
-@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
-@pytest.mark.parametrize("shape", [(32, 27), (16, 18, 15)])
+@pytest.mark.graph
+@pytest.mark.parametrize(("shape", "optimizer"), [((32, 27), "lbfgs"), ((32, 27), "adam"), ((16, 18, 15), "lbfgs")])
 def test_a_translation_is_found(rng, shape, optimizer):
     moving = smooth(rng, shape)
     refined = Refined(Rest(), 60, loss=MSE().loss, smoothness=1e-4, optimizer=optimizer)
@@ -59,6 +61,7 @@ def test_a_translation_is_found(rng, shape, optimizer):
         np.testing.assert_allclose(result.moved[inner], shifted(moving, 2)[inner], atol=0.05)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("shape", [(56, 48), (28, 30, 26)])
 def test_a_smooth_warp_of_several_voxels_is_undone_by_the_defaults(rng, shape):
     """Farther than the window of a voxel sees at full resolution, and without folds."""
@@ -89,6 +92,7 @@ def test_a_stack_of_few_slices(rng):
         assert np.median(result.displacement[6:-6, 6:-6, :, 0]) == pytest.approx(2, abs=0.2)
 
 
+@pytest.mark.graph
 def test_what_folds_is_shortened_and_said(rng):
     """Without smoothness, images that have nothing in common ask for folds."""
     images = [gaussian_filter(rng.random((32, 32)), 0.7).astype(np.float32) for _ in range(2)]
@@ -157,6 +161,7 @@ def test_the_network_is_refined_in_a_copy(rng, optimizer):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.graph
 def test_weighted_refinement_sees_what_counts(rng):
     """Only the upper half counts, so what differs in the lower one moves nothing there."""
     moving = smooth(rng, (32, 32))

@@ -128,7 +128,7 @@ def test_without_noise_there_is_jitter_only():
 
 @pytest.fixture(scope="module")
 def model():
-    network = VxmDense((16, 24), [[4, 4], [4, 4]])
+    network = VxmDense((16, 24), [[4, 4], [4, 4]], int_steps=2)
     rng = np.random.default_rng(0)
     network.set_weights([w + 0.1 * rng.normal(size=w.shape).astype(w.dtype) for w in network.get_weights()])
     return network
