@@ -20,8 +20,7 @@ def noisy_pairs(rng, count=16):
 
 def trained(resolution, moving, fixed):
     keras.utils.set_random_seed(0)
-    options = {"nb_unet_features": [[4], [4]], "int_steps": 0, "variance_features": FEATURES}
-    model = HetVxmDense((32, 32), **options, variance_resolution=resolution)
+    model = HetVxmDense((32, 32), nb_unet_features=FEATURES, variance_features=FEATURES, variance_resolution=resolution)
     model.compile(keras.optimizers.Adam(1e-2))
     model.references.phase = Phase.VARIANCE
     for _ in range(80):
