@@ -1,6 +1,7 @@
 """Fixtures and settings every test shares."""
 
 import contextlib
+import ctypes
 import os
 from collections import Counter
 from pathlib import Path
@@ -44,7 +45,7 @@ def _seldom_collected(_two_cpus):
     import keras  # noqa: F401
 
     gc.freeze()
-    gc.set_threshold(20_000, 50, 20)
+    gc.set_threshold(10_000, 20, 10)
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +91,8 @@ def _release():
     keras.backend.clear_session(free_memory=False)
     xla.forget()
     gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc keeps what was freed, gigabytes of it
+        trim(0)
 
 
 @pytest.fixture(scope="session")
