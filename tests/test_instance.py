@@ -16,8 +16,6 @@ from hetmorph.ops import fields
 from hetmorph.ops.warp import warp
 from tests.networks.models import FEATURES, lively
 
-pytestmark = pytest.mark.usefixtures("eager")  # each resolution of each pair would be a graph; the long ones are
-
 
 class Rest(Predictor):
     """Leaves every image where it is, and says which half of it counts."""
@@ -46,7 +44,6 @@ def shifted(image, voxels):
     return np.concatenate([image[voxels:], np.repeat(image[-1:], voxels, 0)])
 
 
-@pytest.mark.graph
 @pytest.mark.parametrize(("shape", "optimizer"), [((32, 27), "lbfgs"), ((32, 27), "adam"), ((16, 18, 15), "lbfgs")])
 def test_a_translation_is_found(rng, shape, optimizer):
     moving = smooth(rng, shape)
@@ -61,7 +58,6 @@ def test_a_translation_is_found(rng, shape, optimizer):
         np.testing.assert_allclose(result.moved[inner], shifted(moving, 2)[inner], atol=0.05)
 
 
-@pytest.mark.graph
 @pytest.mark.parametrize("shape", [(56, 48), (28, 30, 26)])
 def test_a_smooth_warp_of_several_voxels_is_undone_by_the_defaults(rng, shape):
     """Farther than the window of a voxel sees at full resolution, and without folds."""
@@ -92,7 +88,6 @@ def test_a_stack_of_few_slices(rng):
         assert np.median(result.displacement[6:-6, 6:-6, :, 0]) == pytest.approx(2, abs=0.2)
 
 
-@pytest.mark.graph
 def test_what_folds_is_shortened_and_said(rng):
     """Without smoothness, images that have nothing in common ask for folds."""
     images = [gaussian_filter(rng.random((32, 32)), 0.7).astype(np.float32) for _ in range(2)]
@@ -104,7 +99,7 @@ def test_what_folds_is_shortened_and_said(rng):
 
 @pytest.mark.parametrize("loss", [MSE().loss, NCC(win=5).loss, MutualInformation(nb_bins=16).loss])
 def test_any_image_loss(rng, loss):
-    moving = smooth(rng, (32, 32))
+    moving = smooth(rng, (15, 15))  # no resolution but its own
     losses = Refined(Rest(), 10, loss=loss, smoothness=1e-3).refine(moving, shifted(moving, 2)).losses
     assert min(losses) < losses[0]
 
@@ -112,7 +107,7 @@ def test_any_image_loss(rng, loss):
 @pytest.mark.parametrize("learning_rate", [50.0, 1e-3])
 def test_never_worse_than_the_start(rng, learning_rate):
     """Steps far too long raise the loss at every turn: the answer is then the model's own."""
-    moving = smooth(rng, (24, 24))
+    moving = smooth(rng, (15, 15))
     fixed = shifted(moving, 1)
     refined = Refined(Rest(), 8, loss=MSE().loss, optimizer="adam", learning_rate=learning_rate, smoothness=1.0)
     with pytest.warns(RefinementWarning, match="is kept") if learning_rate > 1 else contextlib.nullcontext():
@@ -125,16 +120,18 @@ def test_never_worse_than_the_start(rng, learning_rate):
         assert not result.displacement.any()
 
 
+@pytest.mark.usefixtures("eager")
 def test_equal_images_stay_and_stop_at_once(rng):
     image = smooth(rng, (24, 24))
     result = Refined(Rest(), 50).refine(image, image)
     assert not result.displacement.any() and len(result.losses) < 5
 
 
+@pytest.mark.usefixtures("eager")
 def test_smoothness_is_that_of_training(rng):
     """λ·2‖∇u‖², the mean over voxels, components and axes."""
     moving, fixed = smooth(rng, (24, 24)), smooth(rng, (24, 24))
-    model = lively(VxmDense((24, 24), FEATURES), rng)
+    model = lively(VxmDense((24, 24), FEATURES, int_steps=2), rng)
     for smoothness in (0.0, 0.7):
         refined = Refined(model, 1, loss=MSE().loss, smoothness=smoothness)
         start = refined.predictor(moving, fixed)
@@ -145,7 +142,7 @@ def test_smoothness_is_that_of_training(rng):
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_the_network_is_refined_in_a_copy(rng, optimizer):
-    model = lively(VxmDense((24, 20), FEATURES), rng, 0.1)
+    model = lively(VxmDense((24, 20), FEATURES, int_steps=2), rng, 0.1)
     before = [w.copy() for w in model.get_weights()]
     moving = smooth(rng, (24, 20))
     fixed = shifted(moving, 2)
@@ -161,7 +158,6 @@ def test_the_network_is_refined_in_a_copy(rng, optimizer):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.graph
 def test_weighted_refinement_sees_what_counts(rng):
     """Only the upper half counts, so what differs in the lower one moves nothing there."""
     moving = smooth(rng, (32, 32))
@@ -176,7 +172,7 @@ def test_weighted_refinement_sees_what_counts(rng):
 
 
 def test_a_batch_is_its_pairs(rng):
-    model = lively(HetVxmDense((24, 24), FEATURES, variance_features=FEATURES), rng, 0.1)
+    model = lively(HetVxmDense((24, 24), FEATURES, variance_features=FEATURES, int_steps=2), rng, 0.1)
     images = [smooth(rng, (24, 24)) for _ in range(4)]
     refined = Refined(model, 5, smoothness=0.01)
     batch = refined.predict_batch(images[:2], images[2:])
@@ -191,6 +187,7 @@ def model_variance(model, moving, fixed):
     return model.predict_all(*images)["log_variance"][0, ..., 0]
 
 
+@pytest.mark.usefixtures("eager")
 def test_mistakes_are_named(rng):
     image = smooth(rng, (16, 16))
     with pytest.raises(ValueError, match="of to be one of"):

@@ -294,7 +294,7 @@ def stopping_after(count):
     calls = []
 
     def load(path, *_):
-        predictor = evaluation.wrap(HetVxmDense((32, 32), FEATURES, variance_features=FEATURES))
+        predictor = evaluation.wrap(HetVxmDense((32, 32), FEATURES, variance_features=FEATURES, int_steps=2))
 
         def predict(moving, fixed):
             calls.append(1)
