@@ -10,6 +10,8 @@ from hetmorph.serving import export_savedmodel
 from hetmorph.uncertainty import equivariance_uncertainty
 from tests.uncertainty.fakes import Equivariant, Linear, Recorded, blob, by_centre_of_mass, smooth_map
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 SHAPES = [(20, 24), (9, 10, 12)]
 SILENT = {"progress": False}
 
@@ -159,6 +161,7 @@ def test_the_map_moves_with_the_images(rng):
     np.testing.assert_allclose(np.roll(here.std, (5, -5), (0, 1))[inner], there.std[inner], atol=1e-5)
 
 
+@pytest.mark.graph
 def test_every_form_of_a_model_gives_the_same_map(model, tmp_path):
     import tensorflow as tf
 
