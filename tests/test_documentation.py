@@ -212,8 +212,8 @@ PLAYS = {
 }
 
 
-# The README trains, and does so in a graph; each command of the others would make one to use it once.
-GRAPHS = {"README.md": pytest.mark.graph}
+# The README trains and the first steps optimise a pair, in graphs; each command of the others would use one once.
+GRAPHS = dict.fromkeys(("README.md", "docs/getting-started.md"), pytest.mark.graph)
 
 
 @pytest.mark.usefixtures("eager")

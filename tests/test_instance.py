@@ -187,7 +187,6 @@ def model_variance(model, moving, fixed):
     return model.predict_all(*images)["log_variance"][0, ..., 0]
 
 
-@pytest.mark.usefixtures("eager")
 def test_mistakes_are_named(rng):
     image = smooth(rng, (16, 16))
     with pytest.raises(ValueError, match="of to be one of"):

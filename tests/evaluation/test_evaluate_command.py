@@ -63,6 +63,7 @@ def test_writes_its_files_and_prints_the_table(result):
     assert not others, "none of TensorFlow's notes"
 
 
+@pytest.mark.graph  # one serves many evaluations of the loss
 def test_each_pair_can_be_optimised_further(run_folder, tmp_path):
     common = [*PHANTOM, "--model", str(run_folder / "best.keras")]
     further = ["--instance-optimise", "3"]
