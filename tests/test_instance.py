@@ -44,8 +44,7 @@ def shifted(image, voxels):
     return np.concatenate([image[voxels:], np.repeat(image[-1:], voxels, 0)])
 
 
-@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
-@pytest.mark.parametrize("shape", [(32, 27), (16, 18, 15)])
+@pytest.mark.parametrize(("shape", "optimizer"), [((32, 27), "lbfgs"), ((32, 27), "adam"), ((16, 18, 15), "lbfgs")])
 def test_a_translation_is_found(rng, shape, optimizer):
     moving = smooth(rng, shape)
     refined = Refined(Rest(), 60, loss=MSE().loss, smoothness=1e-4, optimizer=optimizer)
@@ -100,7 +99,7 @@ def test_what_folds_is_shortened_and_said(rng):
 
 @pytest.mark.parametrize("loss", [MSE().loss, NCC(win=5).loss, MutualInformation(nb_bins=16).loss])
 def test_any_image_loss(rng, loss):
-    moving = smooth(rng, (32, 32))
+    moving = smooth(rng, (15, 15))  # no resolution but its own
     losses = Refined(Rest(), 10, loss=loss, smoothness=1e-3).refine(moving, shifted(moving, 2)).losses
     assert min(losses) < losses[0]
 
@@ -108,7 +107,7 @@ def test_any_image_loss(rng, loss):
 @pytest.mark.parametrize("learning_rate", [50.0, 1e-3])
 def test_never_worse_than_the_start(rng, learning_rate):
     """Steps far too long raise the loss at every turn: the answer is then the model's own."""
-    moving = smooth(rng, (24, 24))
+    moving = smooth(rng, (15, 15))
     fixed = shifted(moving, 1)
     refined = Refined(Rest(), 8, loss=MSE().loss, optimizer="adam", learning_rate=learning_rate, smoothness=1.0)
     with pytest.warns(RefinementWarning, match="is kept") if learning_rate > 1 else contextlib.nullcontext():
@@ -121,16 +120,18 @@ def test_never_worse_than_the_start(rng, learning_rate):
         assert not result.displacement.any()
 
 
+@pytest.mark.usefixtures("eager")
 def test_equal_images_stay_and_stop_at_once(rng):
     image = smooth(rng, (24, 24))
     result = Refined(Rest(), 50).refine(image, image)
     assert not result.displacement.any() and len(result.losses) < 5
 
 
+@pytest.mark.usefixtures("eager")
 def test_smoothness_is_that_of_training(rng):
     """λ·2‖∇u‖², the mean over voxels, components and axes."""
     moving, fixed = smooth(rng, (24, 24)), smooth(rng, (24, 24))
-    model = lively(VxmDense((24, 24), FEATURES), rng)
+    model = lively(VxmDense((24, 24), FEATURES, int_steps=2), rng)
     for smoothness in (0.0, 0.7):
         refined = Refined(model, 1, loss=MSE().loss, smoothness=smoothness)
         start = refined.predictor(moving, fixed)
@@ -141,7 +142,7 @@ def test_smoothness_is_that_of_training(rng):
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_the_network_is_refined_in_a_copy(rng, optimizer):
-    model = lively(VxmDense((24, 20), FEATURES), rng, 0.1)
+    model = lively(VxmDense((24, 20), FEATURES, int_steps=2), rng, 0.1)
     before = [w.copy() for w in model.get_weights()]
     moving = smooth(rng, (24, 20))
     fixed = shifted(moving, 2)
@@ -171,7 +172,7 @@ def test_weighted_refinement_sees_what_counts(rng):
 
 
 def test_a_batch_is_its_pairs(rng):
-    model = lively(HetVxmDense((24, 24), FEATURES, variance_features=FEATURES), rng, 0.1)
+    model = lively(HetVxmDense((24, 24), FEATURES, variance_features=FEATURES, int_steps=2), rng, 0.1)
     images = [smooth(rng, (24, 24)) for _ in range(4)]
     refined = Refined(model, 5, smoothness=0.01)
     batch = refined.predict_batch(images[:2], images[2:])

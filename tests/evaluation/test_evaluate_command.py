@@ -37,7 +37,7 @@ def command(*arguments, cwd=None):
 def run_folder(tmp_path_factory):
     """As a training run leaves it: a model beside the division of its patients, one not drawn with seed 0."""
     folder = tmp_path_factory.mktemp("run")
-    HetVxmDense((128, 128), FEATURES, variance_features=FEATURES).save(folder / "best.keras")
+    HetVxmDense((32, 32), FEATURES, variance_features=FEATURES, int_steps=2).save(folder / "best.keras")
     patients = sorted({patient for part in data.load("phantom", split="test").splits.values() for patient in part})
     data.save_splits({"train": patients[2:], "val": patients[1:2], "test": patients[:1]}, folder / "splits.json")
     return folder
@@ -46,7 +46,7 @@ def run_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(run_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    done = command("--data", "phantom", "--model", run_folder / "best.keras", "--out", out, cwd=out)
+    done = command(*PHANTOM, "--model", run_folder / "best.keras", "--out", out, cwd=out)
     assert done.returncode == 0, done.stderr
     return done, out
 
@@ -63,8 +63,9 @@ def test_writes_its_files_and_prints_the_table(result):
     assert not others, "none of TensorFlow's notes"
 
 
+@pytest.mark.graph  # one serves many evaluations of the loss
 def test_each_pair_can_be_optimised_further(run_folder, tmp_path):
-    common = ["--data", "phantom", "--model", str(run_folder / "best.keras")]
+    common = [*PHANTOM, "--model", str(run_folder / "best.keras")]
     further = ["--instance-optimise", "3"]
     runs = {
         "plain": [],
@@ -89,7 +90,7 @@ def test_writes_the_report_of_the_worst_cases_with_a_verdict(run_folder, tmp_pat
     about = {"draws": 2, "seed": 3}
     calibration = uncertainty.Calibration(uncertainty.Combination({"noise": 1.0}), bound, triage, about)
     calibration.save(tmp_path / "calibration.json")
-    out, own = tmp_path / "out", ["--model", str(run_folder / "best.keras"), "--data", "phantom"]
+    out, own = tmp_path / "out", ["--model", str(run_folder / "best.keras"), *PHANTOM]
     report = ["--report", "2", "--calibration", str(tmp_path / "calibration.json")]
     assert evaluate.main([*own, "--out", str(out), *report]) == 0
     assert "report/index.html" in capsys.readouterr().out
@@ -294,7 +295,7 @@ def stopping_after(count):
     calls = []
 
     def load(path, *_):
-        predictor = evaluation.wrap(HetVxmDense((32, 32), FEATURES, variance_features=FEATURES))
+        predictor = evaluation.wrap(HetVxmDense((32, 32), FEATURES, variance_features=FEATURES, int_steps=2))
 
         def predict(moving, fixed):
             calls.append(1)

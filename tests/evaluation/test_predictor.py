@@ -13,6 +13,7 @@ from hetmorph.networks.het import HetVxmDense
 from hetmorph.ops.warp import warp
 from hetmorph.serving import export_savedmodel
 
+pytestmark = pytest.mark.usefixtures("eager")
 FEATURES = [[4, 4], [4, 4]]
 
 
@@ -25,12 +26,12 @@ def randomised(model):
 
 @pytest.fixture(scope="module")
 def het():
-    return randomised(HetVxmDense((16, 24), FEATURES, variance_features=FEATURES))
+    return randomised(HetVxmDense((16, 24), FEATURES, variance_features=FEATURES, int_steps=2))
 
 
 @pytest.fixture(scope="module")
 def plain():
-    return randomised(VxmDense((16, 24), FEATURES))
+    return randomised(VxmDense((16, 24), FEATURES, int_steps=2))
 
 
 @pytest.fixture
@@ -91,6 +92,7 @@ def test_a_model_of_another_size_is_rebuilt_with_its_weights(het, rng):
     np.testing.assert_allclose(wrap(het)(moving, fixed).displacement, expected["displacement"][0], atol=1e-6)
 
 
+@pytest.mark.graph
 @pytest.mark.parametrize("kind", ["het", "plain"])
 def test_keras_file_savedmodel_and_live_model_agree(kind, images, tmp_path, request):
     model = request.getfixturevalue(kind)

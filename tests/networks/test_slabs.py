@@ -11,7 +11,7 @@ from hetmorph.networks.unet import Unet
 from tests.contract import check_layer
 
 pytestmark = pytest.mark.usefixtures("eager")
-SMALL = {"nb_unet_features": [[4, 8], [8, 8, 6, 4]]}
+SMALL = {"nb_unet_features": [[4, 8], [8, 8, 6, 4]], "int_steps": 2}
 CASES = [
     (VxmDense, (32, 16), {}),
     (VxmDense, (33, 16), {}),  # padded inside
@@ -62,8 +62,8 @@ def test_results_and_training_are_those_of_one_slab(cls, inshape, options, rng):
         keras.utils.set_random_seed(0)
         image_losses = [MSE().loss] * (len(model.outputs) - 1)
         model.compile(keras.optimizers.SGD(0.05), loss=[*image_losses, Grad("l2").loss])
-        # Three epochs: each phase of the heteroscedastic schedule once.
-        model.fit(images, target, epochs=3, batch_size=2, shuffle=False, verbose=0)
+        epochs = 3 if cls is HetVxmDense else 1  # each phase of the heteroscedastic schedule once
+        model.fit(images, target, epochs=epochs, batch_size=2, shuffle=False, verbose=0)
     assert_same_weights(whole, in_slabs, 2e-4 if options.get("use_probs") else 2e-5)
 
 

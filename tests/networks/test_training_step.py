@@ -41,18 +41,30 @@ def data(model, batch, shape=(16, 16)):
 
 
 @CLASSES
-def test_two_epochs_with_a_remainder_trace_at_most_two_shapes_and_none_twice(cls):
+def test_each_shape_is_traced_once_and_nothing_is_compiled_after_the_training(cls, tmp_path):
+    """Two epochs with a remainder trace at most two shapes; no exported graph demands to be compiled."""
+    entries = [keras.Input((16, 16, 1)) for _ in range(2)]
+    halves = [keras.layers.Rescaling(0.5)(x) for x in entries]
     traced, by_epoch = [], []
 
     def field_loss(y_true, y_pred):
         traced.append(y_pred.shape)
         return Grad("l2").loss(y_true, y_pred)
 
-    model = model_of(cls, field_loss=field_loss)
+    # An input model: exported with its size, for which kernels could be compiled.
+    model = model_of(cls, field_loss=field_loss, input_model=keras.Model(entries, halves))
+    x, y = data(model, 5)
     count = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: by_epoch.append(len(traced)))
     traced.clear()  # `compile` may have called the loss
-    model.fit(*data(model, 5), batch_size=2, epochs=2, verbose=0, shuffle=False, callbacks=[count])
+    model.fit(x, y, batch_size=2, epochs=2, verbose=0, shuffle=False, callbacks=[count])
     assert 1 <= by_epoch[0] <= 2 and by_epoch[1] == by_epoch[0]
+    with expect_compiled(False):
+        model.test_on_batch(x, y)
+        folder = export_savedmodel(model, tmp_path)
+    saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    assert len(graph.library.function) > 4
+    assert must_compile(graph) == []
 
 
 CASES = [
@@ -80,22 +92,6 @@ def test_three_steps_give_the_same_weights_in_a_compiled_graph_and_without(case)
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
 
-@CLASSES
-def test_after_training_nothing_is_compiled_and_no_exported_graph_demands_it(cls, tmp_path):
-    entries = [keras.Input((16, 16, 1)) for _ in range(2)]
-    halves = [keras.layers.Rescaling(0.5)(x) for x in entries]
-    model = model_of(cls, input_model=keras.Model(entries, halves))  # exported with its size: kernels could compile
-    x, y = data(model, 2)
-    model.train_on_batch(x, y)
-    with expect_compiled(False):
-        model.test_on_batch(x, y)
-        folder = export_savedmodel(model, tmp_path)
-    saved = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    graph = saved.meta_graphs[0].graph_def
-    assert len(graph.library.function) > 4
-    assert must_compile(graph) == []
-
-
 def test_a_compiled_kernel_would_be_seen_in_an_exported_model(tmp_path):
     # What the test above looks for is found where it is.
     module = tf.Module()
@@ -121,7 +117,8 @@ def test_eager_steps_use_compiled_kernels_as_well():
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
 def test_memory_stays_flat_over_epochs(rng):
     image = rng.random((4, 64, 64, 1)).astype("float32")
-    model = HetVxmDense((64, 64), nb_unet_features=[[8, 8], [8, 8, 8]], warm_start=0)
+    features = [[8, 8], [8, 8, 8]]
+    model = HetVxmDense((64, 64), features, variance_features=features, int_steps=2, warm_start=0)
     model.compile(keras.optimizers.Adam(1e-3))
     batches = tf.data.Dataset.from_tensors(((image, image), (image, np.zeros((4, 32, 32, 2), "float32")))).repeat()
     model.fit(batches, epochs=3, steps_per_epoch=4, verbose=0)

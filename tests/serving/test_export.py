@@ -47,7 +47,7 @@ def numpy_of(outputs):
 def exported(request, tmp_path_factory):
     """(model, loaded SavedModel, folder) of a VxmDense with weights that move voxels."""
     shape = (32, 32) if request.param == "2d" else (16, 16, 16)
-    model = random_weights(VxmDense(shape, nb_unet_features=DEEP))
+    model = random_weights(VxmDense(shape, nb_unet_features=DEEP, int_steps=2))
     folder = export_savedmodel(model, tmp_path_factory.mktemp(request.param))
     return model, tf.saved_model.load(folder), folder
 

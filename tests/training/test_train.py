@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from hetmorph import data
 from hetmorph.cli import train
+from hetmorph.data import phantom
 from tests.graphs import eagerly
 
 pytestmark = pytest.mark.usefixtures("eager")  # the README's training and that of the slow test run as graphs
@@ -25,6 +26,14 @@ network: {features: [[4, 4], [4, 4, 4]]}
 schedule: {steps: 7, steps_per_epoch: 2, batch_size: 2}
 objective: {warm_start: 1}
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_slices():
+    """A phantom of which a validation takes no longer than an update."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phantom, "SLICES", 2)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ PHANTOM = ["--data", "phantom", "--size", "32", "32"]
 def run_folder(tmp_path_factory):
     """A model beside the division of its patients: enough of them for a calibration."""
     folder = tmp_path_factory.mktemp("run")
-    model = HetVxmDense((32, 32), FEATURES, variance_features=FEATURES)
+    model = HetVxmDense((32, 32), FEATURES, variance_features=FEATURES, int_steps=2)
     rng = np.random.default_rng(0)
     model.set_weights([w + 0.1 * rng.normal(size=w.shape) for w in model.get_weights()])
     model.save(folder / "model.keras")
@@ -36,7 +36,7 @@ def run_folder(tmp_path_factory):
 
 
 def flags(run_folder, out, *more):
-    own = ["--model", str(run_folder / "model.keras"), "--out", str(out), "--every", "4", "--draws", "4"]
+    own = ["--model", str(run_folder / "model.keras"), "--out", str(out), "--every", "8", "--draws", "4"]
     return [*PHANTOM, *own, "--coverage", "0.8", "--kinds", "translation", "bspline", *more]
 
 

@@ -10,6 +10,8 @@ from hetmorph.serving import export_savedmodel
 from hetmorph.uncertainty import equivariance_uncertainty
 from tests.uncertainty.fakes import Equivariant, Linear, Recorded, blob, by_centre_of_mass, smooth_map
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 SHAPES = [(20, 24), (9, 10, 12)]
 SILENT = {"progress": False}
 
@@ -128,7 +130,7 @@ def test_without_noise_there_is_jitter_only():
 
 @pytest.fixture(scope="module")
 def model():
-    network = VxmDense((16, 24), [[4, 4], [4, 4]])
+    network = VxmDense((16, 24), [[4, 4], [4, 4]], int_steps=2)
     rng = np.random.default_rng(0)
     network.set_weights([w + 0.1 * rng.normal(size=w.shape).astype(w.dtype) for w in network.get_weights()])
     return network
@@ -159,6 +161,7 @@ def test_the_map_moves_with_the_images(rng):
     np.testing.assert_allclose(np.roll(here.std, (5, -5), (0, 1))[inner], there.std[inner], atol=1e-5)
 
 
+@pytest.mark.graph
 def test_every_form_of_a_model_gives_the_same_map(model, tmp_path):
     import tensorflow as tf
 

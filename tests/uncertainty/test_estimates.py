@@ -10,6 +10,7 @@ from hetmorph.networks import HetVxmDense, TransMorph, VxmDense
 from hetmorph.uncertainty import ESTIMATES, UncertaintyMap, estimate, estimate_names, estimates_for, pair_estimates
 from hetmorph.uncertainty.estimates import AT_ONCE
 
+pytestmark = pytest.mark.usefixtures("eager")  # each estimate wraps its model anew, and would make a graph of it
 SHAPE = (32, 32)
 FEATURES = [[4, 4], [4, 4]]
 SILENT = {"progress": False}
@@ -28,12 +29,12 @@ def images():
 
 @pytest.fixture(scope="module")
 def plain():
-    return randomised(VxmDense(SHAPE, FEATURES))
+    return randomised(VxmDense(SHAPE, FEATURES, int_steps=2))
 
 
 @pytest.fixture(scope="module")
 def het():
-    return randomised(HetVxmDense(SHAPE, FEATURES, variance_features=FEATURES))
+    return randomised(HetVxmDense(SHAPE, FEATURES, variance_features=FEATURES, int_steps=2))
 
 
 @pytest.fixture(scope="module")

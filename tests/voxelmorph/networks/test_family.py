@@ -43,13 +43,16 @@ def compiled(name, rng):
 
 
 CONTINUE = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import keras, numpy as np
 import hetmorph
 
+os.environ["HETMORPH_XLA"] = "0"
+
 def next_losses(path):
     model = keras.saving.load_model(path)
+    model.run_eagerly = True
     data = np.load(path.with_suffix(".npz"))
     inputs = [data[f"x{i}"] for i in range(len(model.inputs))]
     targets = [data[f"y{i}"] for i in range(len(model.outputs))]
