@@ -17,7 +17,6 @@ from importlib.machinery import ModuleSpec
 from hetmorph.voxelmorph import REGISTERED
 
 HOLDERS = ("hetmorph.layers", "hetmorph.losses", "hetmorph.steps", "hetmorph.networks")
-ROOM = ("hetmorph.voxelmorph.layers", "hetmorph.voxelmorph.networks")
 
 
 def register_with_keras() -> None:
@@ -51,8 +50,7 @@ class _Later:
         """The object that the class makes of its configuration."""
         import keras
 
-        for holder in ROOM:
-            importlib.import_module(holder)
+        importlib.import_module("hetmorph.voxelmorph.networks")  # and with it the layers
         # Not `get_registered_object`: while it loads a file, Keras looks into a copy that still has this stand-in.
         return keras.saving.get_custom_objects()[self.name].from_config(config)
 

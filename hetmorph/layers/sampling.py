@@ -25,9 +25,6 @@ class SampleNormalLogVar(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def build(self, input_shape):
-        self.built = True
-
     def call(self, inputs, training=False):
         mean, log_variance = inputs
         if not training:

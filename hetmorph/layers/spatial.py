@@ -27,6 +27,10 @@ def _check_indexing(indexing: str) -> str:
     return indexing
 
 
+def _config(layer: keras.layers.Layer, *names: str) -> dict:
+    return {**keras.layers.Layer.get_config(layer), **{name: getattr(layer, name) for name in names}}
+
+
 def _array_order(field: tf.Tensor, indexing: str) -> tf.Tensor:
     """Bring a field to array order: "xy" (cartesian) fields have their first two components swapped."""
     if indexing == "ij":
@@ -95,8 +99,7 @@ class SpatialTransformer(keras.layers.Layer):
         return (image[0], *grid, image[-1])
 
     def get_config(self):
-        names = ("interp_method", "indexing", "single_transform", "fill_value", "shift_center")
-        return {**keras.layers.Layer.get_config(self), **{name: getattr(self, name) for name in names}}
+        return _config(self, "interp_method", "indexing", "single_transform", "fill_value", "shift_center")
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -143,8 +146,7 @@ class VecInt(keras.layers.Layer):
         return input_shape[0] if isinstance(input_shape[0], (list, tuple)) else input_shape
 
     def get_config(self):
-        own = {"indexing": self.indexing, "method": self.method, "int_steps": self.int_steps}
-        return {**keras.layers.Layer.get_config(self), **own}
+        return _config(self, "indexing", "method", "int_steps")
 
 
 VecIntegration = VecInt
@@ -163,9 +165,6 @@ class RescaleTransform(keras.layers.Layer):
         keras.layers.Layer.__init__(self, **kwargs)
         self.zoom_factor, self.interp_method = zoom_factor, _check_method(interp_method)
 
-    def build(self, input_shape):
-        self.built = True
-
     def call(self, transform):
         if affine.is_affine_shape(transform.shape[1:]):
             linear, translation = transform[..., :-1], transform[..., -1:]
@@ -179,8 +178,7 @@ class RescaleTransform(keras.layers.Layer):
         return (input_shape[0], *grid, input_shape[-1])
 
     def get_config(self):
-        own = {"zoom_factor": self.zoom_factor, "interp_method": self.interp_method}
-        return {**keras.layers.Layer.get_config(self), **own}
+        return _config(self, "zoom_factor", "interp_method")
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -229,8 +227,7 @@ class ComposeTransform(keras.layers.Layer):
         return tuple(next((s for s in input_shape if not affine.is_affine_shape(s[1:])), input_shape[0]))
 
     def get_config(self):
-        own = {"interp_method": self.interp_method, "shift_center": self.shift_center, "indexing": self.indexing}
-        return {**keras.layers.Layer.get_config(self), **own}
+        return _config(self, "interp_method", "shift_center", "indexing")
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -292,9 +289,6 @@ class Negate(keras.layers.Layer):
     def __init__(self, **kwargs):
         keras.layers.Layer.__init__(self, **kwargs)
 
-    def build(self, input_shape):
-        self.built = True
-
     def call(self, x):
         return -x
 
@@ -302,4 +296,4 @@ class Negate(keras.layers.Layer):
         return tuple(input_shape)
 
     def get_config(self):
-        return keras.layers.Layer.get_config(self)
+        return _config(self)

@@ -99,14 +99,7 @@ class LoadableModel(Trained, keras.Model):
             hdf5.read_optimizer_state(model.optimizers, str(path))
         return model
 
-    @staticmethod
-    def load_config(path) -> dict:
-        """Constructor arguments of the model of an `.h5` file.
-
-        Args:
-            path: file.
-        """
-        return hdf5.read_config(str(path))
+    load_config = staticmethod(hdf5.read_config)
 
     def _compile_if_known(self, compiled: dict, path) -> bool:
         """Compile as stored, unless with a loss of the program's own that no file can hold."""

@@ -5,6 +5,8 @@ are shown under VoxelMorph's names in `hetmorph.layers`, `networks`, `generators
 are first asked for.
 """
 
+import importlib
+
 __all__ = ["generators", "layers", "networks", "original", "py", "utils"]
 
 # What this room registers with Keras, which has to find it in a file before the room is imported.
@@ -23,3 +25,10 @@ REGISTERED = {
         LocalParamWithInput LocallyConnected3D MSE MeanStream Negate RescaleValues Resize SampleNormalLogVar
         SoftQuantize SpatiallySparse_Dense""",
 }
+
+
+def __getattr__(name: str):
+    """A part of the room, imported when it is first asked for."""
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

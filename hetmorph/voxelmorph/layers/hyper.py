@@ -75,8 +75,7 @@ class _FromDenseMixin(_HyperConvMixin):
         return tf.reshape(activation(result), [-1, *target_shape])
 
 
-def _register(cls):
-    return keras.saving.register_keras_serializable("hetmorph")(cls)
+_register = keras.saving.register_keras_serializable("hetmorph")
 
 
 @_register

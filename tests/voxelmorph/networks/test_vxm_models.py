@@ -27,7 +27,8 @@ def test_every_public_model_of_the_original_is_there():
     original = vxm.networks
     names = {n for n, v in vars(original).items() if isinstance(v, type) and v.__module__ == original.__name__}
     assert len(names) > 8
-    assert names | {"ModelCheckpointParallel"} <= set(vars(hetmorph.networks))
+    assert names | {"ModelCheckpointParallel"} <= set(dir(hetmorph.networks))
+    assert all(getattr(hetmorph.networks, name).__name__ == name for name in names)
 
 
 # -- semi-supervised ------------------------------------------------------------------------------------------
