@@ -201,10 +201,10 @@ def _consistent_rows() -> tuple[Method, ...]:
     half = ("--width", "0.5")
     steps = ("--arch", "gradicon", *half), ("--arch", "constricon", *half)
     return (
-        Method("diffusion", objective="diffusion"),
+        Method("diffusion", objective="diffusion", flags=("--bidir",)),
         Method("icon", objective="icon"),
         Method("gradicon", objective="gradicon"),
-        Method("diffusion, three repeats", objective="diffusion", flags=("--repeats", "3")),
+        Method("diffusion, three repeats", objective="diffusion", flags=("--bidir", "--repeats", "3")),
         Method("gradicon, its network", objective="gradicon", flags=steps[0]),
         Method("by construction", objective="velocity-diffusion", flags=steps[1]),
     )
@@ -272,7 +272,8 @@ class Plan:
         return self.args.seeds if method.every_seed else self.args.seeds[:1]
 
     def _folders(self, method: Method) -> list[Path]:
-        root = self.args.out / set_folder(self.args.data)
+        size = "-" + "x".join(map(str, self.args.size)) if self.args.size else ""
+        root = self.args.out / (set_folder(self.args.data) + size)
         noise = f"-noise{method.noise}" if method.noise else ""
         if method.program:
             return [root / f"{method.program}{noise}"]
@@ -328,7 +329,8 @@ class Plan:
     def _data(self, method: Method) -> tuple[str, ...]:
         folder = ("--data-dir", str(self.args.data_dir)) if self.args.data_dir else ()
         noise = ("--noise", method.noise) if method.noise else ()
-        return ("--data", self.args.data, *folder, *noise)
+        size = ("--size", *map(str, self.args.size)) if self.args.size else ()
+        return ("--data", self.args.data, *folder, *size, *noise)
 
 
 def budget(args: argparse.Namespace) -> str:
@@ -471,6 +473,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--table", required=True, choices=tables(), help="which one")
     result.add_argument("--data", default="acdc", help="data set (default: acdc)")
     result.add_argument("--data-dir", type=Path, help="its folder (default: environment variable HETMORPH_DATA)")
+    result.add_argument("--size", type=int, nargs="+", help="of the images, voxels per axis (default: the set's own)")
     result.add_argument("--arch", default="vxm", choices=MODELS, help="backbone (default: vxm)")
     result.add_argument("--updates", type=int, default=3000, help="of the displacement network (default: 3000)")
     result.add_argument("--batch-size", type=int, default=BATCH, help=f"pairs an update (default: {BATCH})")
