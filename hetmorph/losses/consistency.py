@@ -37,8 +37,8 @@ def inverse_consistency(
         weight: λ.
         jitter: standard deviation of a random shift of each point, in voxels of the last axis. Between voxels linear
             interpolation hides no error that vanishes on them. 0 takes the voxels themselves.
-        seed: of the shift: an integer gives the same at each call, a `keras.random.SeedGenerator` or None (Keras'
-            own) another one at each call, also within a graph.
+        seed: of the shift: an integer, or a tensor of two, gives the same at each call; a
+            `keras.random.SeedGenerator` or None (Keras' own) another one at each call, also within a graph.
 
     Returns:
         One number per sample, `[B]` float32.
@@ -180,7 +180,11 @@ def _points(given, sizes: Sequence, stride: int, jitter: float, seed) -> tf.Tens
     if not jitter:
         return grid
     share = stride * jitter / tf.cast(sizes[-1], tf.float32)  # of the unit cube, along every axis
-    return grid + keras.random.normal(tf.shape(grid), dtype="float32", seed=seed) * share * _extent(sizes)
+    if isinstance(seed, tf.Tensor):
+        shift = tf.random.stateless_normal(tf.shape(grid), seed)
+    else:
+        shift = keras.random.normal(tf.shape(grid), dtype="float32", seed=seed)
+    return grid + shift * share * _extent(sizes)
 
 
 def _at_least_zero(value: float, name: str) -> None:

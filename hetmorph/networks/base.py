@@ -266,11 +266,16 @@ class RegistrationModel(LoadableModel):
         if getattr(self, "optimizer", None) is not None and self.built:
             self.optimizer.build(self.trainable_variables)
 
-    def compute_loss(self, *args, **kwargs):
+    def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
         """As `keras.Model.compute_loss`; 0 where terms alone are minimised."""
         if self.terms and self._compile_loss is None:
             return tf.add_n([tf.reduce_sum(loss) for loss in self.losses] or [tf.zeros([])]) / replicas()
-        return super().compute_loss(*args, **kwargs)
+        # Without targets Keras asks before it trains, to make its losses; those that `play` finds have these shapes.
+        return super().compute_loss(x, y_pred if y is None else y, y_pred, *args, **kwargs)
+
+    def compute_metrics(self, x, y, y_pred, *args, **kwargs):
+        """As `keras.Model.compute_metrics`; without targets as in `compute_loss`."""
+        return super().compute_metrics(x, y_pred if y is None else y, y_pred, *args, **kwargs)
 
     def further_loss(self, play: Play) -> tf.Tensor:
         """The terms, and what `add_loss` added."""
@@ -285,6 +290,7 @@ class RegistrationModel(LoadableModel):
     def play(self, x, y, sample_weight, training: bool) -> Play:
         """Register a batch. `y` may be left out: the images are the target."""
         registered, outputs = self(x, training=training, record=True)
+        registered.step = tf.convert_to_tensor(self.optimizer.iterations)
         y = self._own_targets(registered) if y is None else y
         return Play(x, y, sample_weight, outputs, training, registered)
 

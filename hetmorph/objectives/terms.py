@@ -102,7 +102,8 @@ class InverseConsistency(Term):
     default_name = "inverse_consistency"
 
     def __call__(self, registered: Registered) -> tf.Tensor:
-        return inverse_consistency(registered.forward, registered.backward, spatial_shape(registered.fixed))
+        shape, seed = spatial_shape(registered.fixed), _seed(registered)
+        return inverse_consistency(registered.forward, registered.backward, shape, seed=seed)
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -131,6 +132,7 @@ class GradientInverseConsistency(Term):
             spatial_shape(registered.fixed),
             delta=self.delta,
             sparse=self.sparse,
+            seed=_seed(registered),
         )
 
     def get_config(self) -> dict:
@@ -152,3 +154,8 @@ class VelocityDiffusion(Term):
 
     def __call__(self, registered: Registered) -> tf.Tensor:
         return velocity_diffusion(registered.forward)
+
+
+def _seed(registered: Registered) -> tf.Tensor:
+    """Another one at each update, the same in every replica and after a training has been resumed."""
+    return tf.stack([0, tf.cast(registered.step, tf.int32)])

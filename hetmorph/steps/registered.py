@@ -32,6 +32,7 @@ class Registered:
         added: losses that the model was given by `add_loss`, tensors.
         fill_value: value outside the images; None repeats the edge.
         read_variance: function from a `View` to its log σ², `[B, *S, C]`; None without a variance network.
+        step: number of the update, from which the random numbers of a term follow.
     """
 
     def __init__(
@@ -44,9 +45,10 @@ class Registered:
         added: Sequence[tf.Tensor] = (),
         fill_value: float | None = None,
         read_variance: Callable[[View], tf.Tensor] | None = None,
+        step: tf.Tensor | int = 0,
     ):
         self.moving, self.fixed, self.forward, self.backward = moving, fixed, forward, backward
-        self.added, self.fill_value, self.read_variance = added, fill_value, read_variance
+        self.added, self.fill_value, self.read_variance, self.step = added, fill_value, read_variance, step
         if field is not None:
             self.field = field
 

@@ -45,6 +45,20 @@ def test_doing_nothing_equals_the_undeformed_columns():
         assert row[f"registered_{name}"] == row[f"undeformed_{name}"]
 
 
+def test_the_inverse_error_is_asked_for_and_told_in_voxels_and_millimetres():
+    class BothWays:
+        def __call__(self, moving, fixed):
+            return NOTHING(moving, fixed)
+
+        def inverse_error(self, moving, fixed):
+            return np.broadcast_to([0.3, 0.4], (*moving.shape, 2))
+
+    (row,) = evaluate(BothWays(), [shifted_pair(2)], inverse=True)
+    assert row["registered_inverse_error"] == pytest.approx(0.5)
+    assert row["registered_inverse_error_mm"] == pytest.approx(np.hypot(0.3 * 2, 0.4 * 0.5)), "voxels of 2 × 0.5 mm"
+    assert not any("inverse" in name for name in evaluate(BothWays(), [shifted_pair(2)])[0])
+
+
 def test_the_wrong_direction_makes_it_worse():
     row = evaluate_pair(constant((3, 0)), shifted_pair(3))
     assert row["registered_dice_myo"] < row["undeformed_dice_myo"]

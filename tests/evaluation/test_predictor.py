@@ -8,10 +8,11 @@ import tensorflow as tf
 
 from hetmorph.evaluation import load, wrap
 from hetmorph.evaluation.predictor import savedmodel_folder
-from hetmorph.networks import MultiPass, VxmDense
+from hetmorph.networks import MultiPass, Registration, VxmDense, velocity_network
 from hetmorph.networks.het import HetVxmDense
 from hetmorph.ops.warp import warp
 from hetmorph.serving import export_savedmodel
+from hetmorph.steps import Consistent, VelocityStep
 
 pytestmark = pytest.mark.usefixtures("eager")
 FEATURES = [[4, 4], [4, 4]]
@@ -70,6 +71,33 @@ def test_images_of_several_channels(exported, rng, tmp_path):
         predictor(moving[..., 0], fixed)
     with pytest.raises(ValueError, match="same shape"):
         predictor(moving[:12], fixed)
+
+
+def velocities(seed=0):
+    keras.utils.set_random_seed(seed)
+    return VelocityStep(randomised(velocity_network((None, None), nb_unet_features=FEATURES)), int_steps=7)
+
+
+def test_the_inverse_error_is_that_of_both_directions(images):
+    """A function of the user's is asked with the images exchanged: what it adds to both directions is not undone."""
+    moving, fixed = images
+
+    def shifted(moving, fixed, added=0.25):
+        return np.full((16, 24, 2), 40 * (fixed.mean() - moving.mean()) + added, np.float32)
+
+    np.testing.assert_allclose(wrap(shifted).inverse_error(moving, fixed), np.full((16, 24, 2), 0.5), atol=1e-5)
+
+
+def test_by_construction_the_inverse_error_is_none_and_backward_is_the_inverse(images, tmp_path):
+    free = Registration(velocities(), (None, None))
+    consistent = Registration(Consistent(velocities()), (None, None), direction="exchange")
+    errors = [np.linalg.norm(wrap(model).inverse_error(*images), axis=-1) for model in (free, consistent)]
+    assert np.median(errors[1]) < 0.1 * np.median(errors[0])  # of velocities as rough as these, of noise
+    assert wrap(free).backward(*images) is None
+    back = wrap(consistent).backward(*images)
+    np.testing.assert_allclose(back, wrap(consistent)(*images[::-1]).displacement, atol=1e-5)
+    exported = load(export_savedmodel(consistent, tmp_path))
+    np.testing.assert_allclose(exported.backward(*images), back, atol=1e-4)
 
 
 def test_a_model_without_variance_gives_displacement_and_moved(plain, images):

@@ -79,9 +79,7 @@ TERMS = [
 
 @pytest.mark.parametrize("term", TERMS, ids=lambda term: type(term).__name__)
 def test_a_term_is_one_number_per_sample_and_survives_its_config(term, images, velocity):
-    keras.utils.set_random_seed(0)
     value = term(Registered(*images, Velocity(velocity), Velocity(-0.5 * velocity)))
-    keras.utils.set_random_seed(0)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(term))
     assert copy.get_config() == term.get_config() and value.shape == (2,)
     np.testing.assert_allclose(copy(Registered(*images, Velocity(velocity), Velocity(-0.5 * velocity))), value)
@@ -159,6 +157,38 @@ def test_steps_know_their_noise(images):
     assert {"variance_loss", "inverse_consistency", "image_loss"} <= set(shown)
     answers = model.predict_all(*images)
     assert answers["log_variance"].shape == (2, *SIZE, 1) and answers["displacement"].shape == (2, *SIZE, 2)
+
+
+@pytest.mark.graph
+@pytest.mark.parametrize("cls", [Registration, HetRegistration])
+def test_two_replicas_train_as_one(cls, images, two_replicas):
+    """The points of the penalty are shifted alike in all replicas, and each counts as its share of the batch."""
+
+    def model():
+        own = {} if cls is Registration else {"warm_start": 0, "variance_features": FEATURES}
+        made = cls(step(FieldStep), (None, None), "exchange", **own)
+        terms = [GradientInverseConsistency(0.01)]
+        made.compile(keras.optimizers.SGD(0.1), [MSE().loss, MSE().loss, None], terms=terms)
+        return made
+
+    def trained(model):
+        history = model.fit(tuple(images), batch_size=2, epochs=2, verbose=0).history
+        return [*history["inverse_consistency"], *(weight.numpy().sum() for weight in model.trainable_variables)]
+
+    alone = trained(model())
+    with two_replicas.scope():
+        both = model()
+    np.testing.assert_allclose(trained(both), alone, rtol=1e-4, atol=1e-6)
+
+
+def test_the_points_of_a_penalty_follow_from_the_update(images, velocity):
+    def penalty(number):
+        return GradientInverseConsistency()(
+            Registered(*images, Velocity(velocity), Velocity(-0.5 * velocity), step=tf.constant(number))
+        )
+
+    np.testing.assert_array_equal(penalty(3), penalty(3))
+    assert np.all(penalty(3) != penalty(4))
 
 
 def test_what_a_step_cannot_give_is_refused():

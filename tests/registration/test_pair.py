@@ -144,6 +144,27 @@ def test_the_inverse_leads_back(rng):
     assert np.linalg.norm(result.transform.world(start) - start, axis=-1).max() > 0.5 * min(grid.spacing)
 
 
+class BothWays(Constant):
+    """A model that knows the way back, more or less."""
+
+    def __init__(self, u, back):
+        super().__init__(u)
+        self.back = back
+
+    def backward(self, moving, fixed):
+        return np.broadcast_to(np.asarray(self.back, np.float32), (*moving.shape, moving.ndim))
+
+
+@pytest.mark.parametrize(("missed", "searched"), [(0.01, False), (0.5, True)])
+def test_the_inverse_is_the_models_own_where_it_is_one(missed, searched):
+    grid = GRIDS_3D["oblique"]
+    u = np.array([1.5, -1.0, 0.5])
+    found = register(anatomy.image(grid, u), anatomy.image(grid), BothWays(u, missed - u)).inverse()
+    assert found.searched == searched and found.worst < 0.1
+    assert found.summary()["source"] == ("a search for each voxel" if searched else "the model")
+    assert ("of the model itself" in str(found)) != searched
+
+
 def test_labels_follow_the_image():
     grid = GRIDS_3D["oblique"]
     shift = np.array([3.0, -2.0, 1.0])
