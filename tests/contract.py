@@ -136,7 +136,7 @@ def check_model(cls, init_kwargs, *, shape=(16, 16), batch=2):
     """Check a model of two images: config, registration, seeds, bfloat16, gradient.
 
     Args:
-        cls: the model class, a `hetmorph.networks.base.RegistrationModel`.
+        cls: the model class, a `RegistrationModel`.
         init_kwargs: constructor arguments besides `inshape`.
         shape: spatial sizes.
         batch: number of pairs.

@@ -2,7 +2,7 @@
 
 import keras
 
-from hetmorph.networks.base import RegistrationModel
+from hetmorph.networks.registration_model import RegistrationModel
 from hetmorph.networks.tall_unet import FEATURES, MATRIX_FEATURES, affine_network, tall_unet
 from hetmorph.steps import AffineStep, AtResolution, Consistent, FieldStep, Step, Then, TwoStepConsistent, VelocityStep
 

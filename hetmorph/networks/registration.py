@@ -3,8 +3,9 @@
 import keras
 import tensorflow as tf
 
-from hetmorph.networks.base import RegistrationModel, references, store_config_args
+from hetmorph.networks.base import references, store_config_args
 from hetmorph.networks.parts import check_inshape, float32, image_inputs, warped
+from hetmorph.networks.registration_model import RegistrationModel
 from hetmorph.networks.vxm import VxmDense
 from hetmorph.steps import Registered, Step, check_direction
 

@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers as KL
 
 from hetmorph import layers
-from hetmorph.networks.base import RegistrationModel, references, store_config_args
+from hetmorph.networks.base import references, store_config_args
 from hetmorph.networks.grids import plan_grids
 from hetmorph.networks.parts import (
     check_inshape,
@@ -19,6 +19,7 @@ from hetmorph.networks.parts import (
     velocity_conv,
     warped,
 )
+from hetmorph.networks.registration_model import RegistrationModel
 
 WINDOWS = {2: (8, 8), 3: (5, 6, 7)}
 

@@ -8,7 +8,7 @@ from keras import initializers as KI
 from keras import layers as KL
 
 from hetmorph import layers
-from hetmorph.networks.base import RegistrationModel, checked_pair, references, store_config_args
+from hetmorph.networks.base import references, store_config_args
 from hetmorph.networks.grids import plan_grids
 from hetmorph.networks.parts import (
     check_inshape,
@@ -23,6 +23,7 @@ from hetmorph.networks.parts import (
     velocity_conv,
     warped,
 )
+from hetmorph.networks.registration_model import RegistrationModel, checked_pair
 from hetmorph.networks.unet import Unet, unet_features
 
 
