@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from scipy.ndimage import gaussian_filter
 
+from hetmorph.cli.models import optimised
 from hetmorph.evaluation.predictor import Predictor
 from hetmorph.instance import Refined, RefinementWarning, window_of
 from hetmorph.losses import MSE, NCC, MutualInformation
@@ -203,3 +204,9 @@ def test_mistakes_are_named(rng):
         Refined(Rest()).refine(np.full((16, 16), np.nan), image)
     with pytest.raises(ValueError, match="not finite"):
         Refined(Rest(), loss=lambda a, b: tf.constant(np.nan) * tf.reduce_sum(b)).refine(image, image)
+
+
+def test_no_iterations_are_the_models_own_answer():
+    assert optimised(predictor := Rest(), 0, None, None) is predictor
+    with pytest.raises(ValueError, match="0 or more iterations, received -1"):
+        optimised(predictor, -1, None, None)

@@ -99,6 +99,8 @@ def check_instance(iterations: int | None, window: int | None, smoothness: float
     """Refuse options of an optimisation that nothing asks for."""
     if iterations is None and (window is not None or smoothness is not None):
         raise ValueError("--instance-window and --instance-lambda have no effect without --instance-optimise")
+    if iterations is not None and iterations < 0:
+        raise ValueError(f"--instance-optimise must be 0 or more iterations, received {iterations}")
     if window is not None and window < 0:
         raise ValueError(f"--instance-window must be 0 or more voxels, received {window}")
 
@@ -108,7 +110,7 @@ def optimised(predictor, iterations: int | None, window: int | None, smoothness:
 
     Args:
         predictor: the model's `evaluation.Predictor`.
-        iterations: at each resolution; None leaves the predictor as it is.
+        iterations: at each resolution; None or 0 leaves the predictor as it is.
         window: side of the windows of local correlation, voxels; None suits the image, 0 takes mean squares instead.
         smoothness: λ; None takes that of the image loss.
     """
@@ -116,7 +118,7 @@ def optimised(predictor, iterations: int | None, window: int | None, smoothness:
     from hetmorph.losses import MSE
 
     check_instance(iterations, window, smoothness)
-    if iterations is None:
+    if not iterations:
         return predictor
     squares = window == 0
     if smoothness is None:

@@ -81,7 +81,7 @@ INSTANCE = {
     "--instance-optimise": (
         "N",
         "Go on from the model's answer on the pair alone: a velocity, by up to N iterations (L-BFGS) at each of up to "
-        "three resolutions, coarse to fine, on local correlation.",
+        "three resolutions, coarse to fine, on local correlation; 0 leaves it.",
     ),
     "--instance-window": (
         "W",
@@ -149,7 +149,7 @@ model_options = combined(
         help="Region of interest in the fixed image, not 0: the model sees the box round it. Outside the box, u is "
         "that of its nearest voxel.",
     ),
-    _instance("--instance-optimise", type=click.IntRange(1)),
+    _instance("--instance-optimise", type=click.IntRange(0)),
     _instance("--instance-window", type=click.IntRange(0), callback=_odd_or_none),
     _instance("--instance-lambda", type=click.FloatRange(0)),
 )
