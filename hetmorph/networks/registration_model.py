@@ -57,8 +57,9 @@ class RegistrationModel(LoadableModel):
             self.optimizer.build(self.trainable_variables)
 
     def compute_loss(self, x=None, y=None, y_pred=None, *args, **kwargs):
-        """As `keras.Model.compute_loss`; 0 where terms alone are minimised."""
-        if self.terms and self._compile_loss is None:
+        """As `keras.Model.compute_loss`; 0 where only terms, or what `add_loss` added, are minimised."""
+        others = self.terms or getattr(self.references, "added_losses", [])
+        if others and self._compile_loss is None:
             return tf.add_n([tf.reduce_sum(loss) for loss in self.losses] or [tf.zeros([])]) / replicas()
         # Without targets Keras asks before it trains, to make its losses; those that `play` finds have these shapes.
         return super().compute_loss(x, y_pred if y is None else y, y_pred, *args, **kwargs)

@@ -1,7 +1,5 @@
 """A registered pair: the one record that everything which is minimised looks at."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import NamedTuple

@@ -142,16 +142,21 @@ STEPS = [
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(("network", "objective"), STEPS, ids=lambda part: part.get("name", part.get("arch")))
 def test_networks_of_steps_go_through_every_door(network, objective, pair, tmp_path):
-    """Trained, saved, exported at any size: every one answers as the model itself."""
+    """Trained, saved, exported at any size: every one answers as the model itself.
+
+    What an export of large networks costs is spent on one of each architecture.
+    """
     settings = config.from_dict({"network": network, "objective": objective, "optimizer": {"decay": "none"}})
     keras.utils.set_random_seed(0)
     model = build(settings, pair[0].shape[1:-1])
-    history = model.fit(pair, batch_size=2, epochs=3, verbose=0).history
+    history = model.fit(pair, batch_size=2, epochs=2, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     answer = model.register(*pair)
     np.testing.assert_allclose(again.register(*pair), answer, atol=1e-5)
+    if objective["name"] in ("het-gradicon", "diffusion"):
+        return
     register = tf.saved_model.load(str(export_savedmodel(model, tmp_path))).signatures["register"]
     served = register(moving=tf.constant(pair[0]), fixed=tf.constant(pair[1]))
     np.testing.assert_allclose(served["displacement"], answer, atol=1e-4)

@@ -1,5 +1,6 @@
 """VoxelMorph's and neurite's layers that only their models need, shown in `hetmorph.layers`."""
 
+from hetmorph import layers
 from hetmorph.voxelmorph.layers.affine import AddIdentity, AffineToDenseShift, InvertAffine, ParamsToAffineMatrix
 from hetmorph.voxelmorph.layers.atlas import (
     GaussianLogLikelihood,
@@ -45,3 +46,6 @@ __all__ = [
     "ScaleAndShift",
     "SoftmaxLabels",
 ]
+
+# From now on they are attributes of the place where they are shown: the API reference looks for them there.
+vars(layers).update({name: globals()[name] for name in layers.__all__ if name in __all__})

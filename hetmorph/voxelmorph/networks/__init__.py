@@ -1,5 +1,6 @@
 """VoxelMorph's further models, shown in `hetmorph.networks`."""
 
+from hetmorph import networks
 from hetmorph.voxelmorph.networks.atlas import ProbAtlasSegmentation
 from hetmorph.voxelmorph.networks.checkpoint import ModelCheckpointParallel
 from hetmorph.voxelmorph.networks.hyper import HyperVxmDense
@@ -22,3 +23,6 @@ __all__ = [
     "VxmDenseSemiSupervisedSeg",
     "labels_to_image",
 ]
+
+# From now on they are attributes of the place where they are shown: the API reference looks for them there.
+vars(networks).update({name: globals()[name] for name in __all__})
