@@ -272,8 +272,7 @@ class Plan:
         return self.args.seeds if method.every_seed else self.args.seeds[:1]
 
     def _folders(self, method: Method) -> list[Path]:
-        size = "-" + "x".join(map(str, self.args.size)) if self.args.size else ""
-        root = self.args.out / (set_folder(self.args.data) + size)
+        root = self.args.out / set_folder(self.args.data, self.args.size)
         noise = f"-noise{method.noise}" if method.noise else ""
         if method.program:
             return [root / f"{method.program}{noise}"]
@@ -431,8 +430,15 @@ def _difference(plan: Plan, method: Method, main: str) -> list[str]:
     return [change, f"{result['p']:.2g}", f"{result['p_t']:.2g}"]
 
 
-def set_folder(name: str) -> str:
-    """Folder of a data set's runs: its name, of a table of pairs also what tells apart tables of the same name."""
+def set_folder(name: str, size: Sequence[int] | None = None) -> str:
+    """Folder of a data set's runs: its name, of a table of pairs also what tells apart tables of the same name.
+
+    Args:
+        name: data set, or path of a table.
+        size: of the images, where it is not the set's own.
+    """
+    if size:
+        return f"{set_folder(name)}-{'x'.join(map(str, size))}"
     if not data.is_table(name):
         return name
     return f"{Path(name).stem}-{hashlib.sha256(str(Path(name).resolve()).encode()).hexdigest()[:6]}"
@@ -558,7 +564,7 @@ def _write(args: argparse.Namespace, argv: list[str], table: Table, heading: lis
     values = f"-lambda{values}" if values else ""
     seeds = "".join(map(str, args.seeds))
     name = f"table-{args.table}-{args.arch}{noise}{values}-{budget(args)}-s{seeds}-x{args.passes}"
-    target = args.out / set_folder(args.data) / name
+    target = args.out / set_folder(args.data, args.size) / name
     caption = (
         f"{table.split} patients; means over patients, ± over seeds; Δ with its 95 % interval, p of Wilcoxon, paired t"
     )
