@@ -1,1 +1,1 @@
-"""The `hetmorph` command (`hetmorph.cli.main`): a file for each verb, TensorFlow imported once a verb runs."""
+"""The `hetmorph` command (`hetmorph.cli.main`): verbs, TensorFlow imported once one that needs it runs."""

@@ -1,8 +1,8 @@
 """Is the predicted σ as large as the residuals are?
 
 If the residual r of every voxel is drawn from N(0, σ²), then z = r / σ is standard normal, 68.3 % of the residuals lie
-within ±σ and 95.4 % within ±2σ, and among voxels of like σ the root mean square residual equals σ. `sparsification`
-asks for the order of the voxels only; these ask for the size.
+within ±σ and 95.4 % within ±2σ, and among voxels of like σ the root mean square residual equals σ.
+`ranking.sparsification` asks for the order of the voxels only; these ask for the size.
 """
 
 from typing import NamedTuple

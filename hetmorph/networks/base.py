@@ -1,4 +1,4 @@
-"""What all registration models share: constructor arguments as configuration, loading, prediction helpers."""
+"""What all models share: constructor arguments as configuration, loading, prediction helpers."""
 
 import contextlib
 import functools
