@@ -59,7 +59,7 @@ FLAGS = {
         "objective.smoothness",
         float,
         "weight λ of the velocity's squared gradient (default: 0.01; velocity-diffusion 5), or of the inverse "
-        "consistency (default: 1000 of icon, 1.5 of gradicon)",
+        "consistency (default: 1000 of icon, 1.5 of gradicon, 0.05 of het-gradicon)",
     ),
     "--similarity": (
         "objective.similarity",
@@ -67,7 +67,7 @@ FLAGS = {
         "diffusion, velocity-diffusion, icon, gradicon: mse, ncc, lncc, lncc2 or mind",
     ),
     "--sigma": ("objective.sigma", float, "lncc, lncc2: standard deviation of the Gaussian window, voxels"),
-    "--delta": ("objective.delta", float, "gradicon: length of a difference, as a share of the image"),
+    "--delta": ("objective.delta", float, "gradicon, het-gradicon: length of a difference, as a share of the image"),
     "--window": ("objective.window", odd, "ncc, het-ncc: side of the window, voxels"),
     "--bins": ("objective.bins", int, "mi: bins of the histograms"),
     "--prior-lambda": ("objective.prior_lambda", float, "vxm-diff: precision of the prior"),

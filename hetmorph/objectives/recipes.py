@@ -225,7 +225,7 @@ class HetZ(Het):
 
 @dataclass(frozen=True)
 class Diffusion(Recipe):
-    """A similarity of the user's choice and `λ‖∇u‖²` of the displacement.
+    """A similarity of the user's choice and `λ·m·‖∇v‖²` of the predicted field, a displacement where there are steps.
 
     Attributes:
         similarity: one of `SIMILARITIES`.
