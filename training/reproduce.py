@@ -45,6 +45,7 @@ from hetmorph.objectives import RECIPES  # noqa: E402
 HERE = Path(__file__).resolve().parent
 STEPS_PER_EPOCH = 100
 KNOWN_WARP = "6"
+SIMILARITY = "lncc"  # beside which the λ of the objectives were published
 BATCH = ScheduleConfig().batch_size
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 LAMBDAS = ("0.01", "0.03", "0.1", "0.3", "1")
@@ -491,7 +492,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="[ROW=]λ",
         help="smoothness of all rows and, as 'het=0.1', of one of another (default: 0.01; inverse: each method's own)",
     )
-    result.add_argument("--similarity", default="mse", help="inverse: mse, ncc, lncc, lncc2 or mind (default: mse)")
+    result.add_argument(
+        "--similarity", default=SIMILARITY, help=f"inverse: mse, ncc, lncc, lncc2 or mind (default: {SIMILARITY})"
+    )
     result.add_argument("--window", type=int, help="inverse: side of the window of ncc, voxels (default: 9)")
     result.add_argument("--noise", default="", help="lambda: mean σ of added noise to tune at (default: none)")
     result.add_argument("--passes", type=int, default=1, help="how often a trained network is applied (default: 1)")
@@ -551,6 +554,14 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--noise is for --table lambda; --table noise has its own levels")
     if args.smoothness and args.table == "lambda":
         raise ValueError("--lambda has no effect on --table lambda, which has its own values")
+    if args.table == "inverse" and smoothness(args.smoothness or ())[0] != smoothness(())[0]:
+        raise ValueError(
+            "--lambda of --table inverse names rows, ROW=λ: λ of one method says nothing on that of another"
+        )
+    if args.table != "inverse" and (args.window or args.similarity != SIMILARITY):
+        raise ValueError("--similarity and --window are for --table inverse")
+    if args.table == "inverse" and args.passes > 1:
+        raise ValueError("--passes is not for --table inverse, whose rows register both ways")
     if args.known_warp and args.table != "noise":
         raise ValueError("--known-warp is for --table noise")
     for name in ("updates", "batch_size", "passes"):
@@ -563,7 +574,8 @@ def _write(args: argparse.Namespace, argv: list[str], table: Table, heading: lis
     values = re.sub(r"[, ]+", "-", re.sub(r" *= *", "", "-".join(args.smoothness or ())))
     values = f"-lambda{values}" if values else ""
     seeds = "".join(map(str, args.seeds))
-    name = f"table-{args.table}-{args.arch}{noise}{values}-{budget(args)}-s{seeds}-x{args.passes}"
+    compared = f"-{args.similarity}{args.window or ''}" if args.table == "inverse" else ""
+    name = f"table-{args.table}-{args.arch}{compared}{noise}{values}-{budget(args)}-s{seeds}-x{args.passes}"
     target = args.out / set_folder(args.data, args.size) / name
     caption = (
         f"{table.split} patients; means over patients, ± over seeds; Δ with its 95 % interval, p of Wilcoxon, paired t"

@@ -58,8 +58,8 @@ FLAGS = {
     "--lambda": (
         "objective.smoothness",
         float,
-        "weight λ of the velocity's squared gradient (default: 0.01; velocity-diffusion 5), or of the inverse "
-        "consistency (default: 1000 of icon, 1.5 of gradicon, 0.05 of het-gradicon)",
+        "weight λ of the velocity's squared gradient (default: 0.01; diffusion 1, velocity-diffusion 5), or of the "
+        "inverse consistency (default: icon 1000, gradicon 1.5, het-gradicon 0.05)",
     ),
     "--similarity": (
         "objective.similarity",

@@ -216,7 +216,7 @@ class ModelPredictor(Predictor):
         """A model of steps answers with its own transforms, of which a displacement has samples only."""
         if not hasattr(self.model, "step"):
             return super().transforms(moving, fixed)
-        direction = self.model.get_config()["direction"] or "exchange"
+        direction = self.model.config.params["direction"] or "exchange"
         return self.model.step.directions(*self._tensors([moving], [fixed]), direction, training=False)
 
     def _drawn(self, moving, fixed, seed):

@@ -37,6 +37,11 @@ class SliceBySlice(Predictor):
     def _fields(self, moving, fixed):
         return self._alone(self.predictor._fields, moving, fixed)
 
+    def backward(self, moving, fixed) -> np.ndarray | None:
+        images = [_stretched(self._slices(np.asarray(volume)[None, ..., None])) for volume in (moving, fixed)]
+        fields = [self.predictor.backward(*(image[..., 0] for image in pair)) for pair in zip(*images, strict=True)]
+        return None if fields[0] is None else self._in_space(self._stacked(np.stack(fields), 1))[0]
+
     def _drawn(self, moving, fixed, seed):
         return self._alone(lambda *images: self.predictor._drawn(*images, seed), moving, fixed)
 

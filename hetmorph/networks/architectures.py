@@ -69,6 +69,9 @@ def _widened(features, width: float) -> list[int]:
 def as_step(model: RegistrationModel) -> Step:
     """The network of a model of one step, such as `VxmDense`, as a step that others can be combined with.
 
+    To be trained: a velocity on a coarser grid lies on voxels 0, s, 2s … of the image here; in `VxmDense` it lies from
+    the first to the last voxel, which is up to a voxel elsewhere.
+
     Args:
         model: a `VxmDense` or `TransMorph` of two images.
     """
@@ -76,4 +79,5 @@ def as_step(model: RegistrationModel) -> Step:
     if arguments["int_steps"] == 0:
         return FieldStep(model.get_registration_model())
     velocity = keras.Model(model.inputs, model.references.preint_flow)
-    return VelocityStep(velocity, arguments["int_steps"], arguments["int_resolution"])
+    spacing = max(arguments["int_resolution"] or 1, arguments.get("svf_resolution", 1))
+    return VelocityStep(velocity, arguments["int_steps"], spacing)

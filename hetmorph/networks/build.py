@@ -90,12 +90,20 @@ def model_class(config: TrainConfig) -> type[LoadableModel]:
         )
     if config.schedule.pre_registered and method.transforms:
         raise ValueError(f"schedule.pre_registered has no effect on objective {config.objective.name}")
+    if network.passes > 1 and method.transforms:
+        raise ValueError(
+            f"network.passes must be 1 with objective {config.objective.name}, which registers both ways, "
+            f"got {network.passes}; network.repeats trains through several steps"
+        )
     if "variance_resolution" in method.options():
         check_resolution(method.variance_resolution)
     if "variance_pass" in method.options():
         check_variance_pass(method.variance_pass)
     one_step = network.arch in MODELS and network.repeats == 1 and not method.transforms
     models = MODELS[network.arch] if one_step else OF_STEPS
+    for name in () if one_step else ("slabs", "precision"):
+        if getattr(network, name) != getattr(NetworkConfig(), name):
+            raise ValueError(f"network.{name} has no effect on a network of several steps or directions")
     if method.model not in models:
         raise ValueError(
             f"objective {config.objective.name} has no form for network.arch {network.arch}"

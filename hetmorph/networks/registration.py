@@ -7,7 +7,7 @@ from hetmorph.networks.base import references, store_config_args
 from hetmorph.networks.parts import check_inshape, float32, image_inputs, warped
 from hetmorph.networks.registration_model import RegistrationModel
 from hetmorph.networks.vxm import VxmDense
-from hetmorph.steps import Registered, Step, check_direction
+from hetmorph.steps import AtResolution, NetworkStep, Registered, Step, check_direction
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -43,6 +43,7 @@ class Registration(RegistrationModel):
     ):
         inshape = check_inshape(inshape)
         _check_direction(direction, step, src_feats, trg_feats)
+        _check_sizes(step, inshape)
         source, target = image_inputs(inshape, src_feats, trg_feats, name).inputs
         there, back = step(source, target, direction=direction), None
         if direction is not None:
@@ -62,9 +63,16 @@ class Registration(RegistrationModel):
         arguments = self.config.params
         moving, fixed = (tf.cast(image, tf.float32) for image in tf.nest.flatten(inputs))
         forward, backward = self.step.directions(moving, fixed, arguments["direction"], training)
-        registered = Registered(moving, fixed, forward, backward, fill_value=arguments["fill_value"])
+        registered = Registered(
+            moving, fixed, forward, backward, fill_value=arguments["fill_value"], added=self._added(inputs, training)
+        )
         backward = [] if backward is None else [registered.moved_back]
         return registered, [registered.moved, *backward, registered.displacement]
+
+    def _added(self, inputs, training) -> list[tf.Tensor]:
+        """What `add_loss` was given, of the functional model's own tensors."""
+        added = getattr(self.references, "added_losses", [])
+        return keras.Model(self.inputs, added)(tf.nest.flatten(inputs), training=training) if added else []
 
     @property
     def step(self) -> Step:
@@ -82,6 +90,19 @@ def _check_direction(direction: str | None, step: Step, src_feats: int, trg_feat
         raise ValueError(
             f"images that are exchanged have equal channels, received src_feats={src_feats}, trg_feats={trg_feats}"
         )
+
+
+def _check_sizes(step: Step, inshape: tuple) -> None:
+    """A network that was built for one size takes no other; inside a step, only its own images say which it meets."""
+    parts = [layer for layer in step._flatten_layers() if isinstance(layer, Step)]
+    shrunk = any(isinstance(part, AtResolution) for part in parts)
+    for network in (part.network for part in parts if isinstance(part, NetworkStep)):
+        built = tuple(network.inputs[0].shape[1:-1])
+        if any(size is not None and (shrunk or size != asked) for size, asked in zip(built, inshape, strict=True)):
+            raise ValueError(
+                f"expected networks of images {inshape} or of any size, received {network.name} built for {built}; "
+                "sizes of None take any"
+            )
 
 
 def velocity_network(inshape, spacing: int = 1, name: str = "velocity", **kwargs) -> keras.Model:

@@ -33,6 +33,8 @@ class RegistrationModel(LoadableModel):
                 left out.
             kwargs: of `keras.Model.compile`.
         """
+        if len({term.name for term in terms}) < len(terms):
+            raise ValueError(f"expected terms of different names, received {[term.name for term in terms]}")
         super().compile(*args, **kwargs)
         self.references.terms = list(terms)
         self.references.term_trackers = [keras.metrics.Mean(name=term.name) for term in terms]
@@ -70,11 +72,14 @@ class RegistrationModel(LoadableModel):
 
     def further_loss(self, play: Play) -> tf.Tensor:
         """The terms, and what `add_loss` added."""
-        first = tf.nest.flatten(play.sample_weight)[:1]  # of the images: what weighs nothing there weighs nothing
+        weights, count = play.sample_weight, tf.shape(play.registered.fixed)[0]
+        of_image = (
+            weights.get(self.output_names[0]) if isinstance(weights, dict) else (tf.nest.flatten(weights) or [None])[0]
+        )
         total = tf.add_n([keras.ops.mean(loss) for loss in play.registered.added] or [tf.zeros([])]) / replicas()
         for term, tracker in zip(self.terms, getattr(self.references, "term_trackers", []), strict=True):
-            value = global_mean(term(play.registered), *first)
-            tracker.update_state(value * replicas())
+            value = global_mean(term(play.registered), of_image)
+            tracker.update_state(value * replicas(), sample_weight=count)
             total += term.weight * value
         return total
 

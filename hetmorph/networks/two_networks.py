@@ -152,6 +152,7 @@ class TwoNetworks:
         play = super().play(x, y, sample_weight, training)
         registered = play.registered
         play.y = play.y if not isinstance(y, dict) else [y.get(name) for name in self.output_names]
+        self._check_one_each(play.y, "target")
         registered.views = [
             View(tf.cast(fixed, tf.float32), view.moved, view.moving)
             for fixed, view in zip(play.y, registered.views, strict=False)
@@ -218,8 +219,13 @@ class TwoNetworks:
         if isinstance(sample_weight, dict):
             return [sample_weight.get(name) for name in self.output_names]
         if isinstance(sample_weight, (list, tuple)):
-            return list(sample_weight)
+            return self._check_one_each(list(sample_weight), "sample weight")
         return [sample_weight] * len(self.outputs)
+
+    def _check_one_each(self, values, what: str):
+        if len(values) != len(self.outputs):
+            raise ValueError(f"expected a {what} for each of {self.output_names}, received {len(values)}")
+        return values
 
     def _paper_losses(self):
         params = self.config.params

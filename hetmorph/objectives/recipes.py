@@ -233,6 +233,7 @@ class Diffusion(Recipe):
         sigma: "lncc", "lncc2": standard deviation of the Gaussian window, voxels.
     """
 
+    smoothness: float = 1.0
     similarity: str = "lncc"
     window: int = 9
     sigma: float = 5.0

@@ -141,7 +141,7 @@ class GradientInverseConsistency(Term):
 
 @keras.saving.register_keras_serializable("hetmorph")
 class VelocityDiffusion(Term):
-    """How rough the velocities of the forward transform are, see `hetmorph.losses.velocity_diffusion`.
+    """How rough velocities are, mean of both directions; see `hetmorph.losses.velocity_diffusion`.
 
     Args:
         weight, name: as every term's.
@@ -153,7 +153,8 @@ class VelocityDiffusion(Term):
     default_name = "diffusion"
 
     def __call__(self, registered: Registered) -> tf.Tensor:
-        return velocity_diffusion(registered.forward)
+        ways = [way for way in (registered.forward, registered.backward) if way is not None]
+        return tf.add_n([velocity_diffusion(way) for way in ways]) / len(ways)
 
 
 def _seed(registered: Registered) -> tf.Tensor:

@@ -4,6 +4,27 @@ import tensorflow as tf
 
 from hetmorph.ops.grid import identity_grid
 
+_HALVINGS, _ORDER = 4, 12
+
+
+def exponential(matrix) -> tf.Tensor:
+    """exp of square matrices `[B, N, N]`, by Taylor's series of a sixteenth and four squarings.
+
+    As exact as float32 up to norms of some sixteen. `tf.linalg.expm` loops as often as its values ask for, of which XLA
+    cannot compile the gradient.
+
+    Args:
+        matrix: `[B, N, N]`.
+    """
+    part = matrix / 2.0**_HALVINGS
+    result = power = tf.eye(matrix.shape[-1], dtype=matrix.dtype) + tf.zeros_like(matrix)
+    for k in range(1, _ORDER + 1):
+        power = power @ part / k
+        result += power
+    for _ in range(_HALVINGS):
+        result = result @ result
+    return result
+
 
 def is_affine_shape(shape) -> bool:
     """Whether the shape of one transform (without batch) is a matrix N×(N+1) and not a dense field.

@@ -34,8 +34,8 @@ def export_savedmodel(
       `backward`, the displacement on the grid of the moving image that takes the fixed image to it.
     - `serving_default`: the same. For a VxmDense, inputs and outputs have the names that its export under Keras 2
       had (`vxm_dense_source_input`, … → `vxm_dense_transformer`, …), so that existing clients go on working.
-    - `variance`, of a model with a variance network: `moving`, `fixed` → `displacement`, `moved`, `log_variance`
-      (log σ_I²), `weight`, the last two `[B, *S, C]`; one request for all, which one version answers.
+    - `variance`, of a model with a variance network: `moving`, `fixed` → `displacement`, `moved` (and `backward`),
+      `log_variance` (log σ_I²), `weight`, the last two `[B, *S, C]`; one request for all, which one version answers.
     - `warp` (linear), `warp_nearest`: `image` of any number of channels, `displacement` → `moved`.
 
     Further inputs of a model, such as hyperparameters, keep their own names. A model with `input_model` keeps the

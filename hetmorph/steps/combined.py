@@ -33,6 +33,8 @@ class Then(Step):
         super().__init__(**kwargs)
         if not steps:
             raise ValueError("expected at least one step, received none")
+        if len({id(step) for step in steps}) < len(steps):
+            raise ValueError("expected different steps, received one twice; Repeated applies one several times")
         self.steps = list(steps)
 
     @property

@@ -38,6 +38,10 @@ class TwoStepConsistent(Step):
             )
         self.first, self.second = first, second
 
+    @property
+    def invertible(self) -> bool:
+        return self.first.invertible and self.second.invertible
+
     def transform(self, moving, fixed, training=None) -> Transform:
         root, back = self.first.root(moving, fixed, training=training)
         inner = self.second.transform(moved_by(root, moving), moved_by(back, fixed), training=training)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from hetmorph.ops.affine import exponential
 from hetmorph.ops.grid import spatial_shape
 from hetmorph.steps.base import Step
 from hetmorph.transforms import Affine, Displacement, Transform, Velocity
@@ -106,7 +107,7 @@ class AffineStep(_Generated):
         if self.rigid:
             linear = (linear - tf.linalg.matrix_transpose(linear)) / 2
         logarithm = tf.concat([tf.concat([linear, shift], -1), tf.zeros_like(entries[:, :1])], axis=1)
-        matrix = tf.linalg.expm(logarithm)
+        matrix = exponential(logarithm)
         return Affine.about((sizes - 1) / 2, matrix[:, :ndims, :ndims], matrix[:, :ndims, ndims] * tf.reduce_max(sizes))
 
     def get_config(self):

@@ -121,6 +121,9 @@ def test_objectives_that_sample_velocities_are_refused_on_transmorph(name):
         ({}, {"name": "gradicon", "similarity": "ssd"}, "similarity must be one of mse, ncc, lncc, lncc2, mind, got"),
         ({}, {"name": "gradicon", "delta": 0.0}, "delta must be positive"),
         ({}, {"name": "icon", "delta": 0.1}, "objective.delta has no effect on objective icon"),
+        ({"passes": 2}, {"name": "icon"}, "network.passes must be 1 with objective icon"),
+        ({"repeats": 2, "slabs": 2}, {}, "network.slabs has no effect on a network of several steps"),
+        ({"precision": "bfloat16"}, {"name": "gradicon"}, "network.precision has no effect on a network of several"),
         ({}, {"name": "icon", "smoothness": -1.0}, "objective.smoothness must be λ ≥ 0, got -1"),
     ],
 )

@@ -15,7 +15,7 @@ from hetmorph.objectives import (
     Term,
     VelocityDiffusion,
 )
-from hetmorph.steps import FieldStep, Registered, VelocityStep
+from hetmorph.steps import AtResolution, FieldStep, Registered, Then, VelocityStep
 from hetmorph.transforms import Displacement, Velocity
 from tests import reference
 
@@ -189,6 +189,45 @@ def test_the_points_of_a_penalty_follow_from_the_update(images, velocity):
 
     np.testing.assert_array_equal(penalty(3), penalty(3))
     assert np.all(penalty(3) != penalty(4))
+
+
+def test_added_losses_and_the_weights_of_samples_reach_a_model_of_steps(images):
+    model = Registration(step(), (None, None))
+    model.compile("sgd", [MSE().loss, None], terms=[VelocityDiffusion(0.5)])
+    before = model.test_on_batch(images, return_dict=True)
+    model.add_loss(3.0 + 0 * keras.ops.mean(model.outputs[0]))
+    assert model.test_on_batch(images, return_dict=True)["loss"] == pytest.approx(before["loss"] + 3, rel=1e-5)
+    one = model.test_on_batch([image[:1] for image in images], return_dict=True)["diffusion"]
+    names, zeros = model.output_names, np.zeros((2, 1, 1, 1), "float32")
+    weights = {names[0]: np.array([1.0, 0.0]), names[1]: np.array([0.0, 1.0])}
+    model.compile("sgd", dict(zip(names, [MSE().loss, None], strict=True)), terms=[VelocityDiffusion(0.5)])
+    weighted = model.test_on_batch(
+        tuple(images), dict(zip(names, [images[1], zeros], strict=True)), sample_weight=weights, return_dict=True
+    )
+    assert weighted["diffusion"] == pytest.approx(one / 2, rel=1e-5)
+
+
+def test_a_network_of_one_size_takes_no_other():
+    network = velocity_network(SIZE, nb_unet_features=FEATURES)
+    model = Registration(VelocityStep(network), SIZE)
+    with pytest.raises(ValueError, match="built for .* sizes of None take any"):
+        model.with_shape((None, None))
+    with pytest.raises(ValueError, match="built for"):
+        Registration(AtResolution(VelocityStep(network)), SIZE)
+
+
+def test_terms_and_steps_that_cannot_be_told_apart_are_refused():
+    with pytest.raises(ValueError, match="terms of different names"):
+        Registration(step(), SIZE).compile("sgd", terms=[Similarity(MSE()), Similarity(MSE())])
+    with pytest.raises(ValueError, match="Repeated applies one several times"):
+        Then([once := step(), once])
+
+
+def test_noise_models_want_a_target_for_each_output(images):
+    model = HetRegistration(step(FieldStep), (None, None), "exchange", variance_features=FEATURES)
+    model.compile("sgd", [MSE().loss, MSE().loss, None])
+    with pytest.raises(ValueError, match="expected a target for each of .*received 2"):
+        model.train_on_batch(images, [images[1], np.zeros((2, 1, 1, 1))])
 
 
 def test_what_a_step_cannot_give_is_refused():

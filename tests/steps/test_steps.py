@@ -124,6 +124,20 @@ def test_by_construction_exchanging_the_images_inverts_an_affine_step_exactly(ri
         np.testing.assert_allclose(tf.linalg.det(there.matrix), 1, atol=1e-5)
 
 
+def test_affine_steps_train_in_compiled_graphs(images):
+    """XLA compiles the gradient of no loop of unknown length; on a GPU Keras compiles by default."""
+    step = affine_step()
+
+    @tf.function(jit_compile=True)
+    def gradient(generator):
+        with tf.GradientTape() as tape:
+            tape.watch(generator)
+            value = tf.reduce_sum(step.exponential(generator, images[0]).matrix ** 2)
+        return tape.gradient(value, generator)
+
+    assert np.isfinite(gradient(tf.constant(np.ones((2, 6)), tf.float32))).all()
+
+
 def test_by_construction_the_inverse_error_of_a_velocity_step_falls_with_the_squarings(images):
     errors = []
     for int_steps in (1, 3, 6):
