@@ -72,7 +72,9 @@ class Registration(RegistrationModel):
     def _added(self, inputs, training) -> list[tf.Tensor]:
         """What `add_loss` was given, of the functional model's own tensors."""
         added = getattr(self.references, "added_losses", [])
-        return keras.Model(self.inputs, added)(tf.nest.flatten(inputs), training=training) if added else []
+        if not added:
+            return []
+        return keras.Model(self.inputs, {"added": list(added)})(tf.nest.flatten(inputs), training=training)["added"]
 
     @property
     def step(self) -> Step:

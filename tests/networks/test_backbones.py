@@ -138,7 +138,7 @@ STEPS = [
     ({"arch": "constricon", "width": 0.1}, {"name": "velocity-diffusion", "similarity": "ncc"}),
     ({"arch": "constricon", "width": 0.1}, {"name": "diffusion"}),
     ({"features": [[4, 4], [4, 4, 4]], "repeats": 2}, {"name": "mse"}),
-    ({"features": [[4, 4], [4, 4, 4]]}, {"name": "icon", "similarity": "mind"}),
+    ({"features": [[4, 4], [4, 4, 4]]}, {"name": "icon", "similarity": "lncc2", "sigma": 1.0, "smoothness": 1.0}),
 ]
 
 
