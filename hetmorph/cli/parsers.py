@@ -50,7 +50,7 @@ FLAGS = {
     "--width": ("network.width", float, "gradicon, constricon: features, as a multiple of the published ones"),
     "--init": ("network.init", str, "start from the weights of a .keras or .h5 file, a SavedModel, or a shipped model"),
     "--int-steps": ("network.int_steps", int, "squarings of a velocity; default 7, transmorph 0: a displacement"),
-    "--bidir": ("network.bidir", True, "both directions, each weighted by half; icon and gradicon register both anyway"),
+    "--bidir": ("network.bidir", True, "both directions, each weighted by half; icon and gradicon register both"),
     "--precision": ("network.precision", str, "float32, or bfloat16: faster where the processor computes with it"),
     "--slabs": ("network.slabs", int, "gradient checkpointing: more slabs take less memory and more time"),
     "--repeats": ("network.repeats", int, "how often the network is applied in turn, trained through all of them"),
