@@ -60,8 +60,7 @@ def build(config: TrainConfig, inshape) -> LoadableModel:
         )
     else:
         model = cls(tuple(inshape), **_network_arguments(config.network), **method.model_arguments())
-    terms = {"terms": method.terms()} if method.terms() else {}
-    model.compile(**_optimizers(config, method), **_losses(config, method, len(inshape)), **terms)
+    model.compile(**_optimizers(config, method), **_losses(config, method, len(inshape)), terms=method.terms())
     return model
 
 

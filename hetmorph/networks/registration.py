@@ -63,18 +63,12 @@ class Registration(RegistrationModel):
         arguments = self.config.params
         moving, fixed = (tf.cast(image, tf.float32) for image in tf.nest.flatten(inputs))
         forward, backward = self.step.directions(moving, fixed, arguments["direction"], training)
-        registered = Registered(
-            moving, fixed, forward, backward, fill_value=arguments["fill_value"], added=self._added(inputs, training)
-        )
+        functional, added = getattr(self.references, "model_with_losses", None), ()
+        if functional is not None:  # `add_loss` was given tensors of the functional model
+            added = functional(tf.nest.flatten(inputs), training=training)[len(self.outputs) :]
+        registered = Registered(moving, fixed, forward, backward, fill_value=arguments["fill_value"], added=added)
         backward = [] if backward is None else [registered.moved_back]
         return registered, [registered.moved, *backward, registered.displacement]
-
-    def _added(self, inputs, training) -> list[tf.Tensor]:
-        """What `add_loss` was given, of the functional model's own tensors."""
-        added = getattr(self.references, "added_losses", [])
-        if not added:
-            return []
-        return keras.Model(self.inputs, {"added": list(added)})(tf.nest.flatten(inputs), training=training)["added"]
 
     @property
     def step(self) -> Step:

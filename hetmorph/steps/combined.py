@@ -42,12 +42,7 @@ class Then(Step):
         return all(step.invertible for step in self.steps)
 
     def transform(self, moving, fixed, training=None) -> Transform:
-        whole = None
-        for step in self.steps:
-            moved = moving if whole is None else moved_by(whole, moving)
-            further = step.transform(moved, fixed, training=training)
-            whole = further if whole is None else Composition(whole, further)
-        return whole
+        return _in_turn(self.steps, moving, fixed, training)
 
     def get_config(self):
         return {**super().get_config(), "steps": [keras.saving.serialize_keras_object(step) for step in self.steps]}
@@ -56,6 +51,15 @@ class Then(Step):
     def from_config(cls, config):
         steps = [keras.saving.deserialize_keras_object(step) for step in config.pop("steps")]
         return cls(steps, **config)
+
+
+def _in_turn(steps: Sequence[Step], moving, fixed, training) -> Transform:
+    """The composed transform of steps of which each sees the moving image as the ones before have moved it."""
+    first, *others = steps
+    whole = first.transform(moving, fixed, training=training)
+    for step in others:
+        whole = Composition(whole, step.transform(moved_by(whole, moving), fixed, training=training))
+    return whole
 
 
 class _Around(Step):
@@ -98,11 +102,7 @@ class Repeated(_Around):
         self.times = times
 
     def transform(self, moving, fixed, training=None) -> Transform:
-        whole = self.step.transform(moving, fixed, training=training)
-        for _ in range(self.times - 1):
-            further = self.step.transform(moved_by(whole, moving), fixed, training=training)
-            whole = Composition(whole, further)
-        return whole
+        return _in_turn([self.step] * self.times, moving, fixed, training)
 
     def get_config(self):
         return {**super().get_config(), "times": self.times}
