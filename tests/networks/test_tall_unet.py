@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from hetmorph.networks import Registration, affine_network, tall_unet
+from hetmorph.networks.architectures import ARCHITECTURES
 from hetmorph.steps import AffineStep, FieldStep
 
 NARROW = [[3, 4, 5], [5, 4, 3]]
@@ -31,6 +32,12 @@ def test_published_sizes():
     assert count(tall_unet([None] * 2)) == 4_756_902
     assert count(tall_unet([None] * 3)) == 17_670_229
     assert count(affine_network([None] * 3)) == 4_873_368
+
+
+def test_sizes_of_the_networks_of_several_steps():
+    """The numbers of docs/objectives.md, trainable weights in 2-D."""
+    assert count(ARCHITECTURES["gradicon"](2)) == 4 * 4_756_902
+    assert count(ARCHITECTURES["constricon"](2)) == 12_970_464
 
 
 @pytest.mark.parametrize("shape", [(17, 24), (9, 5), (7, 10, 9)])
