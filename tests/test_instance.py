@@ -7,14 +7,17 @@ import pytest
 import tensorflow as tf
 from scipy.ndimage import gaussian_filter
 
+from hetmorph import config
 from hetmorph.cli.models import optimised
 from hetmorph.evaluation.predictor import Predictor
 from hetmorph.instance import Refined, RefinementWarning, window_of
 from hetmorph.losses import MSE, NCC, MutualInformation
 from hetmorph.metrics import endpoint_error, folds_percent
 from hetmorph.networks import HetVxmDense, VxmDense
+from hetmorph.networks.build import build
 from hetmorph.ops import fields
 from hetmorph.ops.warp import warp
+from tests.graphs import eagerly
 from tests.networks.models import FEATURES, lively
 
 
@@ -159,6 +162,35 @@ def test_the_network_is_refined_in_a_copy(rng, optimizer):
         np.testing.assert_array_equal(one, other)
 
 
+OWN = {
+    "vxm": ({}, "mse"),
+    "gradicon": ({"arch": "gradicon", "width": 0.1}, "gradicon"),
+    "het-gradicon": ({}, "het-gradicon"),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_network_goes_on_with_what_it_was_trained_by(rng, name):
+    """The first loss is the one that `evaluate` reports; the answer registers better, and both ways if it should."""
+    network, objective = OWN[name]
+    settings = {"network": network, "objective": {"name": objective}, "optimizer": {"decay": "none"}}
+    with eagerly():
+        model = build(config.from_dict(settings), (32, 32))
+        moving = smooth(rng, (32, 32))
+        pair = [image[None, ..., None] for image in (moving, shifted(moving, 2))]
+        if name != "het-gradicon":  # whose loss of a network's image is weighted by the voxels' variance
+            expected = model.evaluate(tuple(pair), verbose=0)
+        before = [w.copy() for w in model.get_weights()]
+        refined = Refined(model, 8, of="network", loss="own", optimizer="adam", learning_rate=1e-3)
+        result = refined.refine(moving, shifted(moving, 2))
+    if name != "het-gradicon":
+        assert result.losses[0] == pytest.approx(np.ravel(expected)[0], rel=1e-4)
+    assert result.loss < result.losses[0]
+    np.testing.assert_allclose(refined.predictor(moving, shifted(moving, 2)).displacement, result.start.displacement)
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_weighted_refinement_sees_what_counts(rng):
     """Only the upper half counts, so what differs in the lower one moves nothing there."""
     moving = smooth(rng, (32, 32))
@@ -192,6 +224,10 @@ def test_mistakes_are_named(rng):
     image = smooth(rng, (16, 16))
     with pytest.raises(ValueError, match="of to be one of"):
         Refined(Rest(), of="weights")
+    with pytest.raises(ValueError, match="loss='own' goes with of='network'"):
+        Refined(Rest(), loss="own")
+    with pytest.raises(ValueError, match="needs a model that is compiled"):
+        Refined(VxmDense((16, 16), FEATURES), of="network", loss="own")
     with pytest.raises(ValueError, match="needs a live model"):
         Refined(Rest(), of="network")
     with pytest.raises(ValueError, match="iterations >= 1"):

@@ -7,6 +7,7 @@ Tables:
     sigma_z  uncertainty of the displacement: vxm-diff, het and het-z of several α, on the validation patients
     noise    training and testing with added heteroscedastic Rician noise, on the test patients
     inverse  what keeps a map regular: diffusion, ICON, GradICON, networks of several steps, consistency by construction
+    inverse-lambda  weights of those regularisers with equal effort, on the validation patients
 
 Every training gets the same number of updates of its displacement network. Runs lie in --out, are shared between
 tables, and go on where they were stopped. Moving images are end-diastole (ED), fixed ones end-systole (ES) where the
@@ -51,6 +52,13 @@ THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"
 LAMBDAS = ("0.01", "0.03", "0.1", "0.3", "1")
 # The weights of the blocks, and smoothing, lower the image term: the same effort, spent at smaller values.
 SMALL_LAMBDAS = ("0.003", "0.01", "0.03", "0.1", "0.3")
+# Of what keeps a map regular three weights each, a factor of four apart, for ncc of a window of 15.
+CONSISTENCY_LAMBDAS = {
+    "diffusion": ("0.25", "1", "4"),
+    "icon": ("125", "500", "2000"),
+    "gradicon": ("0.06", "0.25", "1"),
+    "velocity-diffusion": ("0.5", "2", "8"),
+}
 NOISE_LEVELS = ("0.05", "0.1", "0.2")
 PROGRAMS = ("demons", "bspline", "ants-syn", "ants-syn-mse", "ants-syn-tuned")
 # The difference is smoothed by as many voxels: interpolation cannot average its noise much further.
@@ -194,6 +202,7 @@ def _tables(noise: str) -> dict[str, Table]:
         "sigma_z": Table((mse, singles[-1], het, het_z, *alphas), "val"),
         "noise": Table(_noise_rows(), "test", (*COLUMNS, *TRUTH), known_warp=True),
         "inverse": Table(_consistent_rows(), "test", INVERSE, reference="diffusion", inverse=True),
+        "inverse-lambda": Table(_consistent_lambdas(), "val", INVERSE, "diffusion, λ = 1", inverse=True),
     }
 
 
@@ -208,6 +217,15 @@ def _consistent_rows() -> tuple[Method, ...]:
         Method("diffusion, three repeats", objective="diffusion", flags=("--bidir", "--repeats", "3")),
         Method("gradicon, its network", objective="gradicon", flags=steps[0]),
         Method("by construction", objective="velocity-diffusion", flags=steps[1]),
+    )
+
+
+def _consistent_lambdas() -> tuple[Method, ...]:
+    """Those rows, with every weight that their regulariser is tried with."""
+    return tuple(
+        dataclasses.replace(row, smoothness=value)
+        for row in _consistent_rows()
+        for value in CONSISTENCY_LAMBDAS[row.objective]
     )
 
 
@@ -554,14 +572,14 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--noise is for --table lambda; --table noise has its own levels")
     if args.smoothness and args.table == "lambda":
         raise ValueError("--lambda has no effect on --table lambda, which has its own values")
-    if args.table == "inverse" and smoothness(args.smoothness or ())[0] != smoothness(())[0]:
+    if args.table.startswith("inverse") and smoothness(args.smoothness or ())[0] != smoothness(())[0]:
         raise ValueError(
-            "--lambda of --table inverse names rows, ROW=λ: λ of one method says nothing on that of another"
+            f"--lambda of --table {args.table} names rows, ROW=λ: λ of one method says nothing on that of another"
         )
-    if args.table != "inverse" and (args.window or args.similarity != SIMILARITY):
-        raise ValueError("--similarity and --window are for --table inverse")
-    if args.table == "inverse" and args.passes > 1:
-        raise ValueError("--passes is not for --table inverse, whose rows register both ways")
+    if not args.table.startswith("inverse") and (args.window or args.similarity != SIMILARITY):
+        raise ValueError("--similarity and --window are for --table inverse and inverse-lambda")
+    if args.table.startswith("inverse") and args.passes > 1:
+        raise ValueError(f"--passes is not for --table {args.table}, whose rows register both ways")
     if args.known_warp and args.table != "noise":
         raise ValueError("--known-warp is for --table noise")
     for name in ("updates", "batch_size", "passes"):
@@ -574,7 +592,7 @@ def _write(args: argparse.Namespace, argv: list[str], table: Table, heading: lis
     values = re.sub(r"[, ]+", "-", re.sub(r" *= *", "", "-".join(args.smoothness or ())))
     values = f"-lambda{values}" if values else ""
     seeds = "".join(map(str, args.seeds))
-    compared = f"-{args.similarity}{args.window or ''}" if args.table == "inverse" else ""
+    compared = f"-{args.similarity}{args.window or ''}" if args.table.startswith("inverse") else ""
     name = f"table-{args.table}-{args.arch}{compared}{noise}{values}-{budget(args)}-s{seeds}-x{args.passes}"
     target = args.out / set_folder(args.data, args.size) / name
     caption = (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hetmorph import config, data, evaluation, uncertainty, viz
 from hetmorph.cli.messages import exit_status
-from hetmorph.cli.models import beside, calibration_of, find_model, load_model, optimised
+from hetmorph.cli.models import NETWORK, beside, calibration_of, find_model, load_model, optimised
 from hetmorph.cli.parsers import evaluate as parser
 
 # Options of data.load that a training's configuration holds under the same name.
@@ -175,8 +175,9 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         raise ValueError(f"{args.out} holds a training run, whose cases.csv would be replaced; choose another --out")
     args.model, args.ensemble = find_model(args.model), [find_model(name) for name in args.ensemble]
     options, splits = data_options(args), split_file(args)
-    predictor = load_model(args.model, args.passes, args.threads)
-    predictor = optimised(predictor, args.instance_optimise, args.instance_window, args.instance_lambda)
+    predictor = load_model(args.model, args.passes, args.threads, compiled=args.instance_of == NETWORK)
+    instance = [args.instance_optimise, args.instance_window, args.instance_lambda]
+    predictor = optimised(predictor, *instance, args.instance_of)
     loaded = data.load(
         args.data,
         data_dir=args.data_dir,
@@ -206,9 +207,11 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         "convention": args.convention,
         "threads": args.threads,
         "passes": args.passes,
-        "instance": args.instance_optimise and [args.instance_optimise, args.instance_window, args.instance_lambda],
+        "instance": args.instance_optimise and instance,
         "skip_bad": args.skip_bad,
     }
+    if args.instance_of == NETWORK:
+        decides |= {"instance_of": NETWORK}
     if args.inverse_error:
         decides |= {"inverse_error": True}
     if args.uncertainty:

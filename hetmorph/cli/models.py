@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 SHIPPED = "acdc_vxm_het"
+FIELD, NETWORK = INSTANCE_OF = ("field", "network")
 INSTANCE_LAMBDA = 0.3
 INSTANCE_LAMBDA_SQUARES = 0.01  # of mean squares, which are small numbers
 CARD = "model.json"
@@ -43,8 +44,8 @@ def find_model(name: str) -> str:
     )
 
 
-def load_model(name: str, passes: int = 1, threads: int | None = None):
-    """The predictor of a path, a program or an address.
+def load_model(name: str, passes: int = 1, threads: int | None = None, compiled: bool = False):
+    """The predictor of a path, a program or an address; the arguments are those of `hetmorph.evaluation.load`.
 
     Raises:
         ValueError: options that do not go with it; others as `hetmorph.evaluation.load`.
@@ -53,7 +54,7 @@ def load_model(name: str, passes: int = 1, threads: int | None = None):
     from hetmorph.serving import ServedPredictor, is_endpoint
 
     if not is_endpoint(name):
-        return load(name, threads, passes)
+        return load(name, threads, passes, compiled)
     for option, given in (("--threads", threads is not None), ("--passes", passes != 1)):
         if given:
             raise ValueError(f"{option} is not for a model on a server")
@@ -95,17 +96,25 @@ def described(name: str) -> str:
         ) from error
 
 
-def check_instance(iterations: int | None, window: int | None, smoothness: float | None) -> None:
-    """Refuse options of an optimisation that nothing asks for."""
-    if iterations is None and (window is not None or smoothness is not None):
-        raise ValueError("--instance-window and --instance-lambda have no effect without --instance-optimise")
+def check_instance(iterations: int | None, window: int | None, smoothness: float | None, of: str | None) -> None:
+    """Refuse options of an optimisation that nothing asks for, and of the image loss where the model has its own."""
+    of_loss = [window, smoothness]
+    if iterations is None and any(option is not None for option in (*of_loss, of)):
+        raise ValueError(
+            "--instance-of, --instance-window and --instance-lambda have no effect without --instance-optimise"
+        )
     if iterations is not None and iterations < 0:
         raise ValueError(f"--instance-optimise must be 0 or more iterations, received {iterations}")
     if window is not None and window < 0:
         raise ValueError(f"--instance-window must be 0 or more voxels, received {window}")
+    if of == NETWORK and any(option is not None for option in of_loss):
+        raise ValueError(
+            "--instance-window and --instance-lambda have no effect with --instance-of network, which goes on with the "
+            "losses that the model was trained by"
+        )
 
 
-def optimised(predictor, iterations: int | None, window: int | None, smoothness: float | None):
+def optimised(predictor, iterations: int | None, window: int | None, smoothness: float | None, of: str | None = None):
     """The predictor, followed by what --instance-optimise asks for, if it does.
 
     Args:
@@ -113,13 +122,17 @@ def optimised(predictor, iterations: int | None, window: int | None, smoothness:
         iterations: at each resolution; None or 0 leaves the predictor as it is.
         window: side of the windows of local correlation, voxels; None suits the image, 0 takes mean squares instead.
         smoothness: λ; None takes that of the image loss.
+        of: "field", as None, or "network": the weights, by what the model was trained by, of a predictor that was
+            loaded with it.
     """
     from hetmorph.instance import LocalCorrelation, Refined
     from hetmorph.losses import MSE
 
-    check_instance(iterations, window, smoothness)
+    check_instance(iterations, window, smoothness, of)
     if not iterations:
         return predictor
+    if of == NETWORK:
+        return Refined(predictor, iterations, of=NETWORK, loss="own")
     squares = window == 0
     if smoothness is None:
         smoothness = INSTANCE_LAMBDA_SQUARES if squares else INSTANCE_LAMBDA

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from hetmorph.cli.models import INSTANCE_LAMBDA, INSTANCE_LAMBDA_SQUARES, SHIPPED
+from hetmorph.cli.models import INSTANCE_LAMBDA, INSTANCE_LAMBDA_SQUARES, INSTANCE_OF, SHIPPED
 
 # As the registries have them: to ask those would import TensorFlow.
 DATASETS = (
@@ -83,6 +83,10 @@ INSTANCE = {
         "Go on from the model's answer on the pair alone: a velocity, by up to N iterations (L-BFGS) at each of up to "
         "three resolutions, coarse to fine, on local correlation; 0 leaves it.",
     ),
+    "--instance-of": (
+        None,
+        "... or the weights of a copy of the network, on what it was trained by; of a .keras file (default: field).",
+    ),
     "--instance-window": (
         "W",
         f"... in windows of W voxels a side (default: {WINDOWS[0]} in 2-D, {WINDOWS[1]} in 3-D; a quarter of an axis "
@@ -150,6 +154,7 @@ model_options = combined(
         "that of its nearest voxel.",
     ),
     _instance("--instance-optimise", type=click.IntRange(0)),
+    _instance("--instance-of", type=click.Choice(INSTANCE_OF)),
     _instance("--instance-window", type=click.IntRange(0), callback=_odd_or_none),
     _instance("--instance-lambda", type=click.FloatRange(0)),
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from hetmorph.cli.messages import import_tensorflow, warning_in_a_line
+from hetmorph.cli.models import INSTANCE_OF
 from hetmorph.cli.options import (
     CALIBRATED,
     CONVENTIONS,
@@ -263,9 +264,14 @@ def evaluate(prog: str = "evaluate.py") -> argparse.ArgumentParser:
         help=f"estimates of uncertainty of each pair: {', '.join(ESTIMATES)} (default: none)",
     )
     add("--draws", "--ensemble")
-    kinds = {"--instance-optimise": int, "--instance-window": odd_or_none, "--instance-lambda": float}
+    kinds = {
+        "--instance-optimise": {"type": int},
+        "--instance-of": {"choices": INSTANCE_OF},
+        "--instance-window": {"type": odd_or_none},
+        "--instance-lambda": {"type": float},
+    }
     for flag, (metavar, text) in INSTANCE.items():
-        add(flag, type=kinds[flag], metavar=metavar, help=text)
+        add(flag, **kinds[flag], metavar=metavar, help=text)
     add(
         "--report",
         nargs="?",

@@ -13,7 +13,7 @@ import numpy as np
 
 from hetmorph import registration, viz
 from hetmorph.cli.files import IMAGES, PICTURES, check_files, stored_type, summary, transform_endings
-from hetmorph.cli.models import calibration_of, check_instance, described, find_model, load_model, optimised
+from hetmorph.cli.models import NETWORK, calibration_of, check_instance, described, find_model, load_model, optimised
 from hetmorph.cli.outcome import Outcome, doubts_of_refinement, mean_line
 from hetmorph.data import Pair
 from hetmorph.evaluation import Predictor
@@ -60,6 +60,7 @@ class Settings:
     passes: int = 1
     spacing: float | None = None
     instance_optimise: int | None = None
+    instance_of: str | None = None
     instance_window: int | None = None
     instance_lambda: float | None = None
     method: str = "equivariance"
@@ -72,8 +73,12 @@ class Settings:
 
     def predictor(self) -> Predictor:
         """Load the model."""
-        model = load_model(find_model(self.model), self.passes)
-        return optimised(model, self.instance_optimise, self.instance_window, self.instance_lambda)
+        model = load_model(find_model(self.model), self.passes, compiled=self.instance_of == NETWORK)
+        return optimised(model, *self._instance)
+
+    @property
+    def _instance(self) -> tuple:
+        return self.instance_optimise, self.instance_window, self.instance_lambda, self.instance_of
 
     def judging(self):
         """The calibration to judge by, or None, and a line on it."""
@@ -82,7 +87,7 @@ class Settings:
 
     def check(self) -> None:
         """Raise ValueError for what does not go together."""
-        check_instance(self.instance_optimise, self.instance_window, self.instance_lambda)
+        check_instance(*self._instance)
         names = [name for name in estimate_names() if name not in _NO_MILLIMETRES]
         if self.method not in names:
             raise ValueError(f"--method {self.method}: expected one of {', '.join(names)}")

@@ -340,7 +340,7 @@ class SavedModelPredictor(Predictor):
         return self.signatures["register"](moving=moving, fixed=fixed)["backward"]
 
 
-def load(path, threads: int | None = None, passes: int = 1) -> Predictor:
+def load(path, threads: int | None = None, passes: int = 1, compiled: bool = False) -> Predictor:
     """The predictor of a model on disk, or of a classical program.
 
     Args:
@@ -349,6 +349,7 @@ def load(path, threads: int | None = None, passes: int = 1) -> Predictor:
             of that name is "./demons").
         threads: number of threads of a classical program; None takes one.
         passes: how often a `.keras` model is applied, see `hetmorph.networks.MultiPass` (default: once).
+        compiled: load a `.keras` model with the losses that it was trained by, which predictions do not need.
 
     Raises:
         FileNotFoundError: nothing at this path.
@@ -372,7 +373,7 @@ def load(path, threads: int | None = None, passes: int = 1) -> Predictor:
         return SavedModelPredictor(savedmodel_folder(path))
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is not a model: expected a .keras file or a SavedModel folder")
-    model = _load_keras(path)
+    model = _load_keras(path, compiled)
     return ModelPredictor(model if passes == 1 else MultiPass(model, passes))
 
 
@@ -391,9 +392,9 @@ def savedmodel_folder(path) -> Path:
     return max(versions, key=lambda v: int(v.name))
 
 
-def _load_keras(path: Path):
+def _load_keras(path: Path, compiled: bool):
     try:
-        return keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(path, compile=compiled)
     except (ValueError, TypeError, KeyError, OSError) as error:
         raise ValueError(f"{path} does not load as a Keras model: {str(error).splitlines()[0]}") from error
 

@@ -130,6 +130,35 @@ class Network(Problem):
         return self._register([moving, fixed], training=False), tf.zeros([])
 
 
+class Trained(Network):
+    """The same, by what the model was trained by: its losses, its terms, both directions where it registers both.
+
+    The points that a term draws stay the same from one evaluation to the next.
+    """
+
+    def __init__(self, criterion: Criterion, shape: Sequence[int], predictor: ModelPredictor):
+        super().__init__(criterion, shape, predictor)
+        self._copy.compile_from_config(predictor.model.get_compile_config())
+        self._player = self._copy.players()[0]  # of the displacement; a variance stays as it was learnt
+        self.variables = list(self._player.variables)
+        self._stored = [v.numpy() for v in self.variables]
+
+    @staticmethod
+    def check(predictor: Predictor) -> None:
+        Network.check(predictor)
+        if not getattr(predictor.model, "compiled", False):
+            raise ValueError(
+                "loss='own' needs a model that is compiled, as one loaded with its losses is; "
+                f"{predictor.model.name} is not"
+            )
+
+    def _value_and_gradient(self, moving, fixed, weight, start):
+        with tf.GradientTape() as tape:
+            play = self._copy.play([moving, fixed], None, None, training=False)
+            value = self._player.loss(play)
+        return value, tape.gradient(value, [v.value for v in self.variables]), play.registered.displacement
+
+
 def resolutions(shape: Sequence[int]) -> list[tuple[int, ...]]:
     """Factors by which images are shrunk, coarse to fine: 4, 2, 1, as far as an axis keeps 8 voxels.
 

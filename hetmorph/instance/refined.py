@@ -12,7 +12,7 @@ import tensorflow as tf
 from hetmorph.evaluation.adapter import wrap
 from hetmorph.evaluation.predictor import Prediction, Predictor
 from hetmorph.instance.criterion import Criterion, LocalCorrelation
-from hetmorph.instance.problems import Field, Network, Problem, resolutions
+from hetmorph.instance.problems import Field, Network, Problem, Trained, resolutions
 from hetmorph.instance.search import Search
 from hetmorph.ops import fields, separable
 from hetmorph.ops.warp import warp
@@ -61,8 +61,9 @@ class Refined(Predictor):
         iterations: at most so many at each resolution (a quarter, a half and all of the voxels of an axis, as far as 8
             are left); it stops earlier where the loss no longer falls by 10⁻⁵ of itself. A network sees the last only.
         of: "field", or "network" for the weights of a copy of it; the model itself stays as it is.
-        loss: image loss `(fixed, moved) → loss`; None takes `LocalCorrelation`.
-        smoothness: λ; about 0.3 for local correlation, 0.01 for mean squares.
+        loss: image loss `(fixed, moved) → loss`; None takes `LocalCorrelation`; "own", of a network that is compiled,
+            takes all that it was trained by, its terms and λ too, as ICON and GradICON go on from their answers.
+        smoothness: λ; about 0.3 for local correlation, 0.01 for mean squares. Not for "own".
         optimizer: "lbfgs", or "adam" with `learning_rate`.
         learning_rate: step of Adam: voxels for a field (about 0.1), weights for a network (about 1e-4).
         weighted: weight the voxels of the loss as the heteroscedastic model does.
@@ -80,7 +81,7 @@ class Refined(Predictor):
         model,
         iterations: int = 50,
         of: str = "field",
-        loss: Callable | None = None,
+        loss: Callable | str | None = None,
         smoothness: float = 0.3,
         optimizer: str = "lbfgs",
         learning_rate: float = 0.1,
@@ -98,9 +99,13 @@ class Refined(Predictor):
         super().__init__(self.predictor.ndims)
         self.iterations, self.smoothness, self.weighted = iterations, smoothness, weighted
         self.of, self.optimizer, self.learning_rate = of, optimizer, learning_rate
-        self._criterion = Criterion(LocalCorrelation().loss if loss is None else loss, smoothness, weighted)
+        own = loss == "own"
+        if own and (of != "network" or weighted):
+            raise ValueError("loss='own' goes with of='network', and knows its own weights")
+        self._criterion = Criterion(LocalCorrelation().loss if own or loss is None else loss, smoothness, weighted)
+        self._network = Trained if own else Network
         if of == "network":
-            Network.check(self.predictor)
+            self._network.check(self.predictor)
         self._problems: dict[tuple, Problem] = {}
 
     def refine(self, moving, fixed) -> Refinement:
@@ -134,7 +139,7 @@ class Refined(Predictor):
     def _of_network(self, pair: tuple) -> Search:
         shape = tuple(pair[0].shape[1:-1])
         if shape not in self._problems:
-            self._problems[shape] = Network(self._criterion, shape, self.predictor)
+            self._problems[shape] = self._network(self._criterion, shape, self.predictor)
         search = Search(self._problems[shape], pair)
         search.problem.restart()
         search.run(self.optimizer, self.iterations, self.learning_rate)

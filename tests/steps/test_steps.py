@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from hetmorph.losses import MSE, Grad
-from hetmorph.networks import Registration, VxmDense
+from hetmorph.networks import Registration, VxmDense, tall_unet
 from hetmorph.ops import fields
 from hetmorph.ops.warp import warp
 from hetmorph.steps import AffineStep, AtResolution, Consistent, FieldStep, Repeated, Then, VelocityStep
@@ -77,6 +77,30 @@ def test_called_it_is_the_displacement_of_its_transform_and_survives_its_config(
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(step))
     copy.set_weights(step.get_weights())
     np.testing.assert_allclose(copy(*images), u, atol=1e-6)
+
+
+def convolutional():
+    """A small network of GradICON, of random weights, whose displacements are of a few voxels."""
+    network = tall_unet((None, None), [[4, 4], [4, 4]])
+    return FieldStep(lively(network, 0.02))
+
+
+@pytest.mark.parametrize("name", ["one", "resolution", "then"])
+def test_both_images_moved_alike_move_the_displacement_with_them(name, rng):
+    """[U, U]-equivariance: Φ[A∘U, B∘U] = U⁻¹∘Φ[A, B]∘U, for translations by whole blocks, away from the border."""
+    step = {
+        "one": convolutional,
+        "resolution": lambda: AtResolution(convolutional(), 2),
+        "then": lambda: Then([AtResolution(convolutional(), 2), convolutional()]),
+    }[name]()
+    far = 16  # two voxels of the coarsest grid, at half of the resolution
+    pair = [reference.smooth_field(rng, (96, 64), 1.0, 2.0)[None, ..., :1] for _ in range(2)]
+    there = np.asarray(step(*(tf.constant(image[:, :-far]) for image in pair)))
+    moved = np.asarray(step(*(tf.constant(image[:, far:]) for image in pair)))
+    valid = slice(24, -24)
+    expected = there[:, far:][:, valid, valid]
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(moved[:, :-far][:, valid, valid], expected, atol=1e-4)
 
 
 @every_step
