@@ -169,12 +169,21 @@ def test_what_does_not_fit_is_refused(rng):
         type("Silent", (Transform,), {"ndims": 2})().inverse()
 
 
+def test_a_velocity_of_an_array_is_integrated_as_that_of_a_tensor(rng):
+    velocity = reference.smooth_field(rng, (12, 10), 2.0, 2.0)[None]
+    own, tensor = Velocity(velocity), Velocity(tf.constant(velocity, tf.float32))
+    assert own.integral.field.dtype == np.float64
+    np.testing.assert_allclose(own.integral.field, tensor.integral.field, atol=1e-5)
+    with pytest.raises(ValueError, match="steps must be 0 or more, got -1"):
+        Velocity(velocity, -1)
+
+
 def test_numpy_transforms_do_not_import_tensorflow():
     code = """
 import sys; sys.argv = ["hetmorph"]
 import numpy as np
-from hetmorph.transforms import Affine, Displacement
-t = Displacement(np.ones((1, 4, 4, 2))) @ Affine(np.eye(2), [1, 0])
+from hetmorph.transforms import Affine, Displacement, Velocity
+t = Displacement(np.ones((1, 4, 4, 2))) @ Affine(np.eye(2), [1, 0]) @ Velocity(np.ones((1, 4, 4, 2)))
 t.inverse()(np.zeros((1, 2, 2)))
 print("tensorflow" in sys.modules)
 """
