@@ -22,7 +22,8 @@ class ValidationDice(keras.callbacks.Callback):
 
     Labels are warped linearly and cut at one half, as in evaluation. Pairs that lack the label in either image do
     not count. Training starts with a line that says what the pairs score undeformed; each time the model falls below
-    that, a `SanityWarning` says so. The best model so far is kept in a file.
+    that, a `SanityWarning` says so. The best model so far is kept in a file; where a model warms one of two networks up
+    first, as `HetVxmDense`, the best of those epochs only until both are trained.
 
     Args:
         pairs: samples with `moving`, `fixed`, `moving_labels`, `fixed_labels`, of one shape; each is read when it is
@@ -52,7 +53,7 @@ class ValidationDice(keras.callbacks.Callback):
             raise ValueError(f"none of the {len(pairs)} validation pairs has label {label} in both images")
         self.undeformed = float(np.mean([before[number] for number in self.used]))
         self.best_path, self.best = best_path and Path(best_path), best
-        self._below = False
+        self._below, self._best_warming_up = False, -1.0
 
     def on_train_begin(self, logs=None):
         print(f"validation Dice of {self.name}, undeformed: {self.undeformed:.4f} (mean of {len(self.used)} pairs)")
@@ -62,10 +63,15 @@ class ValidationDice(keras.callbacks.Callback):
         if logs is not None:
             logs["val_dice"] = score
         self._compare(epoch, score)
-        if score > self.best:
-            self.best = score
-            if self.best_path:
-                save_atomically(self.model, self.best_path)
+        if self._is_best(score) and self.best_path:
+            save_atomically(self.model, self.best_path)
+
+    def _is_best(self, score: float) -> bool:
+        # A model of the warm start has a network that nobody has trained yet: it is no rival of the later ones.
+        name = "_best_warming_up" if getattr(self.model, "warming_up", False) else "best"
+        better = score > getattr(self, name)
+        setattr(self, name, max(score, getattr(self, name)))
+        return better
 
     def score(self) -> float:
         """Mean Dice of the current model."""

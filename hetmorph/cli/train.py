@@ -131,8 +131,9 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation: 
     )
     _truncate_log(out / "log.csv", done)
     probe = [np.stack([getattr(p, role) for p in validation.pairs[:4]])[..., None] for role in ("moving", "fixed")]
+    warm_up_epochs = getattr(model, "warm_up_epochs", lambda epochs: 0)
     hooks = [
-        *_validation_dice(validation, out),
+        *_validation_dice(validation, out, warm_up_epochs(schedule.epochs)),
         callbacks.SanityCheck(*probe),
         keras.callbacks.TensorBoard(out / "tensorboard", write_graph=False),
         keras.callbacks.CSVLogger(out / "log.csv", append=done > 0),
@@ -162,14 +163,14 @@ def _reading_error(error: tf.errors.OpError) -> Exception:
     return data.DataError(found[1]) if found else error
 
 
-def _validation_dice(validation: data.LoadedSet, out: Path) -> list[callbacks.ValidationDice]:
+def _validation_dice(validation: data.LoadedSet, out: Path, warm_up: int) -> list[callbacks.ValidationDice]:
     """Overlap of the set's main structure after each epoch; nothing where nothing is labelled."""
     if validation.main is None:
         return []
     label = validation.labels[validation.main]
     return [
         callbacks.ValidationDice(
-            validation.pairs, label, out / "best.keras", _best_so_far(out / "log.csv"), validation.main
+            validation.pairs, label, out / "best.keras", _best_so_far(out / "log.csv", warm_up), validation.main
         )
     ]
 
@@ -228,11 +229,12 @@ def _truncate_log(path: Path, done: int) -> None:
         path.write_text("".join(lines[: 1 + done] if done else []))
 
 
-def _best_so_far(path: Path) -> float:
+def _best_so_far(path: Path, warm_up: int) -> float:
+    """Best score in the log, of the epochs after the warm start."""
     if not path.exists():
         return -1.0
     with path.open() as file:
-        return max((float(row["val_dice"]) for row in csv.DictReader(file)), default=-1.0)
+        return max((float(row["val_dice"]) for row in list(csv.DictReader(file))[warm_up:]), default=-1.0)
 
 
 def _report_skipped(loaded: data.LoadedSet) -> None:

@@ -6,7 +6,14 @@ import tensorflow as tf
 from hetmorph.ops import convolution
 
 
-class _Conv:
+class _ChannelsLast:
+    """Channels come last, whatever `image_data_format` says: elsewhere in the library they do."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **{"data_format": "channels_last", **kwargs})
+
+
+class _Conv(_ChannelsLast):
     """Keras' convolution with the gradients of `ops.convolution`, where its arguments allow."""
 
     def _is_plain(self) -> bool:
@@ -106,7 +113,7 @@ class UpsampleConv3D(_UpsampleConv, keras.layers.Conv3D):
     """3-D form of `UpsampleConv2D`."""
 
 
-class _MaxPooling:
+class _MaxPooling(_ChannelsLast):
     """Gradient of `ops.convolution.max_pool` for Keras' pooling, where its arguments allow."""
 
     def call(self, inputs):

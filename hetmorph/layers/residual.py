@@ -24,7 +24,12 @@ class _Resampled(keras.layers.Layer):
         uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
         bias = keras.initializers.RandomUniform(-(fan_in**-0.5), fan_in**-0.5)
         self.convolution = getattr(keras.layers, f"Conv{ndims}D{kind}")(
-            self.filters, kernel_initializer=uniform, bias_initializer=bias, dtype=self.dtype_policy, **options
+            self.filters,
+            kernel_initializer=uniform,
+            bias_initializer=bias,
+            dtype=self.dtype_policy,
+            data_format="channels_last",
+            **options,
         )
 
     def get_config(self):

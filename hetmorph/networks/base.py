@@ -3,7 +3,9 @@
 import contextlib
 import functools
 import inspect
+import re
 import warnings
+from collections import Counter
 from types import SimpleNamespace
 
 import keras
@@ -26,7 +28,8 @@ def store_config_args(init):
 
     @functools.wraps(init)
     def wrapper(self, *args, **kwargs):
-        with _layers_in(kwargs.get("precision")):
+        _refuse_tensors(type(self), args)
+        with _layers_in(kwargs.get("precision")), _channels_last():
             init(self, *args, **kwargs)
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
@@ -43,6 +46,15 @@ def store_config_args(init):
     return wrapper
 
 
+def _refuse_tensors(cls: type, args: tuple) -> None:
+    """`keras.models.clone_model` takes every functional model for one that is made of inputs and outputs."""
+    if any(isinstance(leaf, keras.KerasTensor) for leaf in tf.nest.flatten(args[:1])):
+        raise ValueError(
+            f"expected the arguments of {cls.__name__}, received tensors, as keras.models.clone_model gives them: "
+            f"{cls.__name__}.from_config(model.get_config()) makes the same model with new weights"
+        )
+
+
 @contextlib.contextmanager
 def _layers_in(precision: str | None):
     if precision is not None and precision not in PRECISIONS:
@@ -53,6 +65,17 @@ def _layers_in(precision: str | None):
         yield
     finally:
         keras.mixed_precision.set_dtype_policy(before)
+
+
+@contextlib.contextmanager
+def _channels_last():
+    """Layers of others, such as neurite's, put the channels where Keras' setting says; here they are last."""
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(before)
 
 
 class LoadableModel(Trained, keras.Model):
@@ -66,14 +89,19 @@ class LoadableModel(Trained, keras.Model):
     optional_layers: tuple[str, ...] = ()
 
     def get_config(self):
-        return {key: _serialize(value) for key, value in self.config.params.items()}
+        config = {key: _serialize(value) for key, value in self.config.params.items()}
+        frozen = _frozen(self)
+        return {**config, "frozen": frozen} if frozen else config
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = {key: _deserialize(value, custom_objects) for key, value in config.items()}
-        metadata = config.pop("metadata", {})
+        metadata, frozen = config.pop("metadata", {}), config.pop("frozen", ())
         model = cls(**config)
         model.metadata.update(metadata)
+        for name, layer in _numbered_parts(model):
+            if name in frozen:
+                layer.trainable = False
         return model
 
     @classmethod
@@ -84,16 +112,40 @@ class LoadableModel(Trained, keras.Model):
             path: file.
             by_name: kept for existing code; weights are always matched by layer name.
             kwargs: constructor arguments that replace the stored ones; the model is not compiled then.
+
+        Returns:
+            A model of the file's class; where that is no kind of this one, a model of this class with its weights.
+
+        Raises:
+            ValueError: a file of weights only, or of a model of which this class cannot be made.
         """
         if str(path).endswith(".keras"):
             model = keras.saving.load_model(path, compile=not kwargs)
-            return model if not kwargs else model._rebuilt(**kwargs)
-        model = cls.from_config({**cls.load_config(path), **kwargs})
+            if isinstance(model, cls):
+                return model if not kwargs else model._rebuilt(**kwargs)
+            made = cls._made({**model.get_config(), **kwargs}, path, type(model).__name__)
+            made._take(hdf5.layer_weights(model.layers), path)
+            return made
+        config, name = cls.load_config(path), hdf5.read_class(path)
+        stored_as = keras.saving.get_registered_object(name) if name.startswith("hetmorph>") else None
+        kind = stored_as if stored_as is not None and issubclass(stored_as, cls) else cls
+        model = kind._made({**config, **kwargs} if isinstance(config, dict) else {}, path, name.split(">")[-1])
         model.load_weights(str(path))
         compiled = hdf5.read_compile_config(str(path))
         if compiled is not None and not kwargs and model._compile_if_known(compiled, path):
             hdf5.read_optimizer_state(model.optimizers, str(path))
         return model
+
+    @classmethod
+    def _made(cls, config: dict, path, stored_as: str):
+        """A model of a file's configuration, or an error that says of what the file is."""
+        try:
+            return cls.from_config(config)
+        except TypeError as error:  # arguments that the class has not, or lacks
+            raise ValueError(
+                f"{path} holds a {stored_as}, of which no {cls.__name__} can be made ({error}): load it with "
+                f"{stored_as}.load"
+            ) from error
 
     load_config = staticmethod(hdf5.read_config)
 
@@ -139,14 +191,24 @@ class LoadableModel(Trained, keras.Model):
         return [self.optimizer]
 
     def load_weights(self, filepath, skip_mismatch=False, **kwargs):
-        """Load weights, from the Keras 2 HDF5 layout by layer name or as Keras 3 does."""
+        """Load weights, from the Keras 2 HDF5 layout by layer name or as Keras 3 does.
+
+        Args:
+            filepath: `.h5` in either layout, or `.keras`.
+            skip_mismatch: take the layers whose names and shapes fit, and leave the others as they are.
+            kwargs: of `keras.Model.load_weights`; `by_name` has no effect.
+        """
         path = str(filepath)
-        if not path.endswith((".h5", ".hdf5")) or path.endswith(".weights.h5") and not hdf5.has_layer_names(path):
-            kwargs.pop("by_name", None)
-            return super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
-        missing = hdf5.assign_layer_weights(self.layers, hdf5.read_layer_weights(path), self.optional_layers)
-        if missing:
-            print(f"note: {path} has no weights for {', '.join(missing)}; they keep their initial values")
+        if path.endswith((".h5", ".hdf5")) and not (path.endswith(".weights.h5") and not hdf5.has_layer_names(path)):
+            return self._take(hdf5.read_layer_weights(path), path, skip_mismatch)
+        named = hdf5.read_named_weights(path) if skip_mismatch and path.endswith((".h5", ".keras")) else {}
+        if named:
+            return _note(hdf5.assign_layer_weights(hdf5.parts(self), named, skip_mismatch=True), path)
+        kwargs.pop("by_name", None)
+        return super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+
+    def _take(self, stored: dict[str, list[np.ndarray]], path, skip_mismatch=False) -> None:
+        _note(hdf5.assign_layer_weights(self.layers, stored, self.optional_layers, skip_mismatch), path)
 
     def save_weights(self, filepath, overwrite=True):
         """Save weights; `.weights.h5` as Keras 3 does, any other `.h5` in the Keras 2 layout."""
@@ -156,7 +218,7 @@ class LoadableModel(Trained, keras.Model):
         return hdf5.write_layer_weights(self.layers, path)
 
     def fit(self, x=None, *args, validation_data=None, **kwargs):
-        """As `keras.Model.fit`; generators may yield lists, as in VoxelMorph's tutorial, where Keras 3 wants tuples."""
+        """As `keras.Model.fit`; generators and data sets may give lists, as VoxelMorph's, where Keras 3 wants tuples."""
         if inspect.isgenerator(x) or isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # it cannot be shuffled, and Keras warns about its own default
         return super().fit(_in_tuples(x), *args, validation_data=_in_tuples(validation_data), **kwargs)
@@ -219,20 +281,73 @@ class LoadableModel(Trained, keras.Model):
         return self.references.registration_model
 
 
+def _frozen(model: keras.Model) -> list[str]:
+    """The layers that are not trainable; those inside such a layer are not listed."""
+    frozen = []
+    for name, layer in _numbered_parts(model):
+        if not layer.trainable and not name.startswith(tuple(f"{outer}/" for outer in frozen)):
+            frozen.append(name)
+    return frozen
+
+
+def _numbered_parts(model: keras.Model):
+    """Every layer inside a model, by names that hold in another program too, where Keras numbers layers otherwise."""
+    names, seen = {"": ""}, Counter()
+    for name, layer in hdf5.parts(model):
+        outer, _, own = name.rpartition("/")
+        kind = f"{names[outer]}{re.sub(r'_[0-9]+$', '', own)}"
+        seen[kind] += 1
+        names[name] = f"{kind}:{seen[kind]}/"
+        yield names[name].removesuffix("/"), layer
+
+
+def _note(kept: list[str], path) -> None:
+    if kept:
+        print(f"note: {path} has no weights that fit {', '.join(kept)}; they keep their initial values")
+
+
 def for_keras(value):
     """A batch as Keras 3 takes it: lists as tuples, float64 and boolean arrays as float32.
 
     Args:
-        value: an array, or lists and tuples of such, nested as the generator has them.
+        value: an array, or lists, tuples and dictionaries of such, nested as the generator has them.
     """
     if isinstance(value, (list, tuple)):
         return tuple(for_keras(v) for v in value)
+    if isinstance(value, dict):
+        return {name: for_keras(v) for name, v in value.items()}
     convert = isinstance(value, np.ndarray) and value.dtype in (np.float64, bool)
     return value.astype(np.float32) if convert else value
 
 
 def _in_tuples(data):
-    return (for_keras(batch) for batch in data) if inspect.isgenerator(data) else data
+    if inspect.isgenerator(data):
+        return (for_keras(batch) for batch in data)
+    return _Tuples(data) if isinstance(data, keras.utils.PyDataset) else data
+
+
+class _Tuples(keras.utils.PyDataset):
+    """The batches of another data set, as Keras 3 takes them."""
+
+    def __init__(self, batches: keras.utils.PyDataset):
+        super().__init__(batches.workers, batches.use_multiprocessing, batches.max_queue_size)
+        self.batches = batches
+
+    def __getitem__(self, index: int):
+        return for_keras(self.batches[index])
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    @property
+    def num_batches(self) -> int | None:
+        return self.batches.num_batches
+
+    def on_epoch_begin(self) -> None:
+        getattr(self.batches, "on_epoch_begin", lambda: None)()
+
+    def on_epoch_end(self) -> None:
+        self.batches.on_epoch_end()
 
 
 def references(**tensors):

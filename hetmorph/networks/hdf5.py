@@ -1,8 +1,12 @@
 """Weights in the HDF5 layout of Keras 2, keyed by layer name, which VoxelMorph's published models use."""
 
+import io
 import json
 import re
+import zipfile
 from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import h5py
 import keras
@@ -13,22 +17,112 @@ from hetmorph.layers import Slabs
 TRAINING = "hetmorph_training"
 
 
+def opened(path: str) -> h5py.File:
+    """The HDF5 file, or that inside a `.keras` file.
+
+    Args:
+        path: of either.
+
+    Raises:
+        ValueError: neither of the two.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            return h5py.File(io.BytesIO(file.read("model.weights.h5")), "r")
+    try:
+        return h5py.File(path, "r")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"{path}: expected a file of HDF5 or a .keras file, received something else") from error
+
+
 def has_layer_names(path: str) -> bool:
     """Whether the file has the Keras 2 layout and not that of Keras 3's `.weights.h5`."""
-    with h5py.File(path, "r") as file:
+    with opened(path) as file:
         return "layer_names" in _weight_group(file).attrs
+
+
+def count_weights(path: str) -> int:
+    """How many variables of layers a file in Keras 3's layout holds."""
+    found = []
+    with opened(path) as file:
+        for name in ("layers", "_layer_checkpoint_dependencies"):  # Keras up to 3.5 called them the latter
+            if name in file:
+                file[name].visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
+        return len(found)
+
+
+class Part(NamedTuple):
+    """A layer at any depth of a model, by the names on the way to it, and the variables that are its own."""
+
+    name: str
+    layer: keras.layers.Layer
+
+    @property
+    def weights(self) -> list[keras.Variable]:
+        """As Keras stores them; those of the layers inside are not among them."""
+        return [*self.layer._trainable_variables, *self.layer._non_trainable_variables]
+
+    def set_weights(self, arrays) -> None:
+        """Assign them."""
+        for variable, array in zip(self.weights, arrays, strict=True):
+            variable.assign(array)
+
+
+def parts(layer: keras.layers.Layer, prefix: str = "") -> Iterator[Part]:
+    """What a layer or model is made of, down to the last layer inside a layer.
+
+    Args:
+        layer: the layer.
+        prefix: of the names.
+    """
+    for inner in layer._flatten_layers(recursive=False, include_self=False):
+        yield Part(f"{prefix}{inner.name}", inner)
+        yield from parts(inner, f"{prefix}{inner.name}/")
+
+
+def read_named_weights(path: str) -> dict[str, list[np.ndarray]]:
+    """Weights of a file in Keras 3's layout by the names of `parts`; nothing where an older Keras noted no names."""
+    stored = {}
+    with opened(path) as file:
+
+        def visit(group: h5py.Group, names: tuple[str, ...]) -> None:
+            own = group.get("vars")
+            name = None if own is None else own.attrs.get("name")
+            names = names if name is None else (*names, name)
+            if own is not None and len(own) and name is not None:
+                stored["/".join(names)] = [own[key][()] for key in sorted(own, key=int)]
+            for key in group:
+                if key != "vars":
+                    visit(group[key], names)
+
+        if "layers" in file:
+            visit(file["layers"], ())
+    return stored
 
 
 def read_layer_weights(path: str) -> dict[str, list[np.ndarray]]:
     """Arrays of every layer that has any, in file order."""
-    with h5py.File(path, "r") as file:
+    with opened(path) as file:
         group = _weight_group(file)
+        if "layer_names" not in group.attrs:
+            raise ValueError(f"{path}: expected weights by the names of layers; files of Keras 3 end in .weights.h5")
         layers = {}
         for name in _decode(group.attrs["layer_names"]):
             arrays = [group[name][w][()] for w in _decode(group[name].attrs["weight_names"])]
             if arrays:
                 layers[name] = arrays
         return layers
+
+
+def layer_weights(layers) -> dict[str, list[np.ndarray]]:
+    """Arrays of every layer that has any, as `read_layer_weights` reads them from a file.
+
+    Args:
+        layers: of a model.
+    """
+    return {layer.name: layer.get_weights() for layer in named_layers(layers) if layer.weights}
 
 
 def named_layers(layers) -> list[keras.layers.Layer]:
@@ -61,7 +155,9 @@ def _write(layers, group: h5py.Group) -> None:
             own[name.decode()] = np.asarray(weight)
 
 
-def assign_layer_weights(layers, stored: dict[str, list[np.ndarray]], optional: tuple[str, ...] = ()) -> list[str]:
+def assign_layer_weights(
+    layers, stored: dict[str, list[np.ndarray]], optional: tuple[str, ...] = (), skip_mismatch: bool = False
+) -> list[str]:
     """Give layers the stored weights of their name.
 
     Keras numbers the layers that nobody named, "conv2d_7", over a whole program. Such layers get, in order, what is
@@ -71,13 +167,16 @@ def assign_layer_weights(layers, stored: dict[str, list[np.ndarray]], optional: 
         layers: Keras layers.
         stored: from `read_layer_weights`.
         optional: names of layers that may be missing in the file.
+        skip_mismatch: take what fits by name and shapes, and leave the other layers as they are.
 
     Returns:
-        Names of the optional layers that were missing.
+        Names of the layers that keep their weights: optional ones that were missing, or what did not fit.
 
     Raises:
         ValueError: a layer without weights in the file, or weights without a layer; both are listed.
     """
+    if skip_mismatch:
+        return _assign_what_fits(layers, stored)
     stored = dict(stored)
     pairs, unmatched = [], []
     for layer in (layer for layer in named_layers(layers) if layer.weights):
@@ -95,6 +194,17 @@ def assign_layer_weights(layers, stored: dict[str, list[np.ndarray]], optional: 
     for layer, arrays in pairs:
         layer.set_weights(arrays)
     return missing
+
+
+def _assign_what_fits(layers, stored: dict[str, list[np.ndarray]]) -> list[str]:
+    kept = []
+    for layer in (layer for layer in named_layers(layers) if layer.weights):
+        arrays = stored.get(layer.name)
+        if arrays is not None and _shapes(arrays) == _shapes(layer.weights):
+            layer.set_weights(arrays)
+        else:
+            kept.append(layer.name)
+    return kept
 
 
 def _numbered_pairs(layers: list, stored: dict[str, list[np.ndarray]]) -> list[tuple]:
@@ -140,12 +250,35 @@ def write_training_state(model: keras.Model, optimizers: list, path: str) -> Non
 
 
 def read_config(path: str) -> dict:
-    """Constructor arguments of the saved model."""
-    with h5py.File(path, "r") as file:
-        config = json.loads(file.attrs["model_config"])["config"]
-    if config.get("enc_nf") and config.get("dec_nf"):  # the names of VoxelMorph's first releases
+    """Constructor arguments of the saved model.
+
+    Args:
+        path: of an `.h5` file.
+
+    Raises:
+        ValueError: a file of weights only.
+    """
+    config = _model_config(path)["config"]
+    if (
+        isinstance(config, dict) and config.get("enc_nf") and config.get("dec_nf")
+    ):  # the names of VoxelMorph's first releases
         config["nb_unet_features"] = [config.pop("enc_nf"), config.pop("dec_nf")]
     return config
+
+
+def read_class(path: str) -> str:
+    """Name of the saved model's class, with its package where it is registered with Keras."""
+    return _model_config(path)["class_name"]
+
+
+def _model_config(path: str) -> dict:
+    with opened(path) as file:
+        if "model_config" not in file.attrs:
+            raise ValueError(
+                f"{path} holds weights only, not the model that they belong to: make the model, and call its "
+                "load_weights with this file"
+            )
+        return json.loads(file.attrs["model_config"])
 
 
 def read_compile_config(path: str) -> dict | None:

@@ -10,6 +10,7 @@ from hetmorph.networks.base import LoadableModel
 from hetmorph.ops.xla import compiled_kernels
 from hetmorph.steps import Registered
 from hetmorph.training import Play, global_mean, replicas
+from hetmorph.training.fitting import check_variables
 from hetmorph.transforms import Displacement
 
 
@@ -35,9 +36,18 @@ class RegistrationModel(LoadableModel):
         """
         if len({term.name for term in terms}) < len(terms):
             raise ValueError(f"expected terms of different names, received {[term.name for term in terms]}")
+        # Keras would go on with the losses and metrics of before where none are given.
+        self._compile_loss = self._compile_metrics = self.loss = None
         super().compile(*args, **kwargs)
+        if self.optimizer is not None:
+            check_variables(self.optimizer, self.displacement_variables)
         self.references.terms = list(terms)
         self.references.term_trackers = [keras.metrics.Mean(name=term.name) for term in terms]
+
+    @property
+    def displacement_variables(self) -> list:
+        """Trainable variables of the network that registers."""
+        return self.trainable_variables
 
     @property
     def terms(self) -> list:

@@ -84,11 +84,12 @@ def affine_network(
     images = image_inputs(check_inshape(inshape), src_feats, trg_feats, name)
     x = KL.Concatenate(name=f"{name}_images")(images.outputs)
     convolution, pooling = getattr(layers, f"Conv{ndims}D"), getattr(KL, f"AveragePooling{ndims}D")
+    layout = {"data_format": "channels_last"}
     for level, count in enumerate(features):
         x = KL.ReLU(name=f"{name}_activation_{level}")(x)
         x = convolution(count, 3, padding="same", name=f"{name}_conv_{level}")(x)
-        x = pooling(2, padding="same", name=f"{name}_pool_{level}")(x)
-    x = getattr(KL, f"GlobalAveragePooling{ndims}D")(name=f"{name}_mean")(x)
+        x = pooling(2, padding="same", **layout, name=f"{name}_pool_{level}")(x)
+    x = getattr(KL, f"GlobalAveragePooling{ndims}D")(**layout, name=f"{name}_mean")(x)
     x = KL.Dense(units, activation="relu", name=f"{name}_units")(x)
     last = KL.Dense(ndims * (ndims + 1), kernel_initializer="zeros", name=f"{name}_numbers", dtype="float32")
     return keras.Model(images.inputs, last(x), name=name)

@@ -239,8 +239,8 @@ class _HalvedImage:
     """Mean of 3 voxels along each axis at every second voxel, zeros outside."""
 
     def __init__(self, ndims: int, name: str):
-        self.pad = getattr(KL, f"ZeroPadding{ndims}D")(1, name=f"{name}_pad")
-        self.pool = getattr(KL, f"AveragePooling{ndims}D")(3, 2, name=name)
+        self.pad = getattr(KL, f"ZeroPadding{ndims}D")(1, "channels_last", name=f"{name}_pad")
+        self.pool = getattr(KL, f"AveragePooling{ndims}D")(3, 2, data_format="channels_last", name=name)
 
     def __call__(self, image):
         return self.pool(self.pad(image))

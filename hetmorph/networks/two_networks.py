@@ -1,16 +1,19 @@
 """A registration model with a second network that estimates the noise variance of every voxel."""
 
+import warnings
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from hetmorph.losses import MSE, Grad
 from hetmorph.losses.voxelwise import voxelwise_loss
+from hetmorph.networks import hdf5
 from hetmorph.networks.variance import variance_network
-from hetmorph.objectives import Phase, phase
+from hetmorph.objectives import Phase, phase, warm_start_length
 from hetmorph.ops import fields
 from hetmorph.steps import Registered, View
-from hetmorph.training import Play, Player, global_mean, replicas
+from hetmorph.training import Play, Player, fitting, global_mean, replicas
 
 
 class TwoNetworks:
@@ -63,6 +66,17 @@ class TwoNetworks:
         """Layers of the displacement network, and the variance network as one layer."""
         return [*super().layers, *([self.variance_network] if hasattr(self, "variance_network") else [])]
 
+    def load_weights(self, filepath, skip_mismatch=False, **kwargs):
+        """As every model; a file that Keras 3 wrote of the registration model alone leaves the variance network."""
+        path = str(filepath)
+        if path.endswith((".weights.h5", ".keras")) and not skip_mismatch and not hdf5.has_layer_names(path):
+            registering = keras.Model(self.inputs, self.outputs)
+            if hdf5.count_weights(path) == len(registering.variables):
+                registering.load_weights(path)
+                print(f"note: {path} has no weights for {self.variance_network.name}; they keep their initial values")
+                return None
+        return super().load_weights(filepath, skip_mismatch=skip_mismatch, **kwargs)
+
     # -- training -------------------------------------------------------------------------------------------------
 
     def compile(self, optimizer=None, loss=None, loss_weights=None, metrics=None, variance_optimizer=None, **kwargs):
@@ -74,29 +88,51 @@ class TwoNetworks:
                 be known voxel by voxel to be weighted: MSE, NCC or TukeyBiweight. None takes the paper's
                 `MSE` and `Grad("l2", loss_mult=int_resolution)`, λ = 0.01, both directions halved with `bidir`.
             loss_weights: one per loss, the last is λ.
-            variance_optimizer: of the variance network; None copies `optimizer`.
+            variance_optimizer: of the variance network; None copies `optimizer`, and follows where the learning rate of
+                that one alone is changed. `optimizers` are both.
             kwargs: further arguments of `keras.Model.compile`.
         """
         if loss is None:
             loss, default_weights = self._paper_losses()
             loss_weights = default_weights if loss_weights is None else loss_weights
         optimizer = keras.optimizers.Adam(1e-4) if optimizer is None else keras.optimizers.get(optimizer)
-        if variance_optimizer is None:
-            variance_optimizer = type(optimizer).from_config(optimizer.get_config())
+        variance_optimizer = self._second_optimizer(optimizer, variance_optimizer)
         self._set_losses(loss, loss_weights)
         # Keras' own sum of losses is not used: it knows neither the weights of voxels nor the second network.
         super().compile(optimizer, metrics=metrics, **kwargs)
         self.loss, self.loss_weights = loss, loss_weights
-        self.variance_optimizer = keras.optimizers.get(variance_optimizer)
+        self.variance_optimizer = variance_optimizer
         if _scales_loss(self.optimizer) and not _scales_loss(self.variance_optimizer):
             self.variance_optimizer = keras.optimizers.LossScaleOptimizer(self.variance_optimizer)
-        self.optimizer.build(self.displacement_variables)
-        self.variance_optimizer.build(self.variance_network.trainable_variables)
+        ref = self.references
+        ref.trained = self.displacement_variables, self.variance_network.trainable_variables
+        for one, variables in zip(self.optimizers, ref.trained, strict=True):
+            fitting.check_variables(one, variables)
+            if not one.built:
+                one.build(variables)
+        ref.rates = [fitting.constant_rate(one) for one in self.optimizers]
+
+    def _second_optimizer(self, optimizer, given) -> keras.optimizers.Optimizer:
+        ref = self.references
+        before, ref.first_optimizer = getattr(ref, "first_optimizer", None), optimizer
+        was_copied, ref.copied = getattr(ref, "copied", False), given is None
+        if given is not None:
+            given = keras.optimizers.get(given)
+            if given is optimizer:
+                raise ValueError(
+                    "expected an optimizer for each network, received one for both; without variance_optimizer it is "
+                    "copied"
+                )
+            return given
+        if optimizer is before and was_copied:
+            return self.variance_optimizer  # with its state, which the other one keeps too
+        return type(optimizer).from_config(optimizer.get_config())
 
     def get_compile_config(self):
         config = super().get_compile_config()
         if config:
-            own = {"loss": self.loss, "loss_weights": self.loss_weights, "variance_optimizer": self.variance_optimizer}
+            second = None if self.references.copied else self.variance_optimizer
+            own = {"loss": self.loss, "loss_weights": self.loss_weights, "variance_optimizer": second}
             config |= {name: keras.saving.serialize_keras_object(value) for name, value in own.items()}
         return config
 
@@ -113,10 +149,44 @@ class TwoNetworks:
         of_variance = {id(v) for v in self.variance_network.trainable_variables}
         return [v for v in self.trainable_variables if id(v) not in of_variance]
 
-    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, **kwargs):
-        """Train as `keras.Model.fit`, with the warm-start schedule. `y` may be left out: the images are the target."""
-        callbacks = [_WarmStart(epochs), *(callbacks or [])]
-        return super().fit(x, y, batch_size, epochs, verbose, callbacks, **kwargs)
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, *args, **kwargs):
+        """Train as `keras.Model.fit`, with the warm-start schedule. `y` may be left out: the images are the target.
+
+        Callbacks that act on the optimiser act on both. Those that watch a value, such as `EarlyStopping`,
+        `ReduceLROnPlateau` and `ModelCheckpoint(save_best_only=True)`, begin when both networks are trained: before,
+        the value is another one, or is not trained at all.
+        """
+        callbacks = fitting.for_both(callbacks, self, [_WarmStart(epochs)], [_FollowedRate()])
+        watching = fitting.watching(getattr(callbacks, "callbacks", callbacks))
+        if watching and epochs <= self.warm_up_epochs(epochs):
+            warnings.warn(
+                f"{type(watching[0]).__name__} waits for the phase in which both networks are trained, and {epochs} "
+                f"epochs with warm_start={self.references.warm_start} end before",
+                stacklevel=2,
+            )
+        with fitting.asleep(watching, self):
+            return super().fit(x, y, batch_size, epochs, verbose, callbacks, *args, **kwargs)
+
+    def evaluate(
+        self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, steps=None, callbacks=None, **kwargs
+    ):
+        """As `keras.Model.evaluate`; callbacks that act on the optimiser act on both."""
+        if not isinstance(callbacks, keras.callbacks.CallbackList):  # that of `fit`, which has its twins
+            callbacks = fitting.for_both(callbacks, self)
+        return super().evaluate(x, y, batch_size, verbose, sample_weight, steps, callbacks, **kwargs)
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether one of the two networks rests."""
+        return self.references.phase is not Phase.JOINT
+
+    def warm_up_epochs(self, epochs: int) -> int:
+        """How many epochs of a training pass before both networks are trained.
+
+        Args:
+            epochs: of the whole training.
+        """
+        return 2 * warm_start_length(epochs, self.references.warm_start)
 
     def set_epoch(self, epoch: int, epochs: int):
         """Enter the phase of an epoch; `fit` does this, a loop of `train_on_batch` may."""
@@ -131,16 +201,17 @@ class TwoNetworks:
     def players(self) -> list[Player]:
         """The displacement network, and the variance network; either rests while the other warms up."""
         current, anew = self.references.phase, self.references.variance_pass == "recompute"
+        displacement, variance = self.references.trained  # as Keras: what is trainable is settled by `compile`
         return [
             Player(
                 self._displacement_loss,
-                self.displacement_variables,
+                displacement,
                 self.optimizer,
                 active=current is not Phase.VARIANCE,
             ),
             Player(
                 self._variance_loss,
-                self.variance_network.trainable_variables,
+                variance,
                 self.variance_optimizer,
                 active=current is not Phase.DISPLACEMENT,
                 anew=anew and current is Phase.JOINT,
@@ -274,14 +345,41 @@ class _Weight(keras.layers.Layer):
 
 
 class _WarmStart(keras.callbacks.Callback):
-    """Tell the model which epoch begins."""
+    """Tell the model which epoch begins, and give the variance network its averages in the end, as Keras the other."""
 
     def __init__(self, epochs: int):
         super().__init__()
         self.epochs = epochs
 
+    def on_train_begin(self, logs=None):
+        for optimizer in self.model.optimizers:
+            fitting.begin_averages(optimizer)
+
     def on_epoch_begin(self, epoch, logs=None):
         self.model.set_epoch(epoch, self.epochs)
+
+    def on_train_end(self, logs=None):
+        self.model.variance_optimizer.finalize_variable_values(self.model.references.trained[1])
+
+
+class _FollowedRate(keras.callbacks.Callback):
+    """After the other callbacks: a copied optimiser follows where the learning rate of the first alone was changed."""
+
+    def on_train_begin(self, logs=None):
+        self._follow()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._follow()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._follow()
+
+    def _follow(self) -> None:
+        ref, optimizers = self.model.references, self.model.optimizers
+        before, now = ref.rates, [fitting.constant_rate(optimizer) for optimizer in optimizers]
+        if ref.copied and None not in now and now[0] != before[0] and now[1] == before[1]:
+            optimizers[1].learning_rate = now[1] * now[0] / before[0] if before[0] else now[0]
+        ref.rates = [fitting.constant_rate(optimizer) for optimizer in optimizers]
 
 
 def _is_squared_residual(voxelwise) -> bool:

@@ -171,7 +171,8 @@ class Upsampled(NamedTuple):
         """The concatenated image."""
         ndims = len(self.coarse.shape) - 2
         size = self.factor if ndims == 1 else (self.factor,) * ndims
-        upsampled = getattr(KL, f"UpSampling{ndims}D")(size, name=self.name)(self.coarse)
+        layout = {} if ndims == 1 else {"data_format": "channels_last"}
+        upsampled = getattr(KL, f"UpSampling{ndims}D")(size, name=self.name, **layout)(self.coarse)
         return KL.concatenate([upsampled, self.skip], name=f"{self.name}_concat")
 
 

@@ -58,7 +58,7 @@ def _coarse(x, resolution: int, name: str):
     if resolution == 1:
         return x
     pool = getattr(keras.layers, f"AveragePooling{len(x.shape) - 2}D")
-    x = pool(resolution, dtype="float32", name=f"{name}_average")(x)
+    x = pool(resolution, data_format="channels_last", dtype="float32", name=f"{name}_average")(x)
     for k in range(resolution.bit_length() - 1):
         x = layers.LinearUpsampling(dtype="float32", name=f"{name}_upsample_{k}")(x)
     return x
