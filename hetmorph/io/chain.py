@@ -13,8 +13,8 @@ import numpy as np
 
 from hetmorph.io import itk
 from hetmorph.io.atomic import suffix_of
+from hetmorph.io.errors import DataError, DataWarning
 from hetmorph.io.geometry import Grid, SupportsWorld, slabs
-from hetmorph.io.images import DataError, DataWarning
 from hetmorph.io.transforms import ITK, NUMPY, Transform, read_transform
 from hetmorph.transforms.inversion import preimages
 from hetmorph.transforms.sampling import pull
