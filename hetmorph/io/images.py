@@ -62,13 +62,22 @@ class Image:
         """Whether the file says how large its voxels are; a picture without a header has ones."""
         return self.oriented or any(size != 1 for size in self.spacing)
 
-    def with_axes(self, ndim: int) -> Image:
-        """The same with `ndim` spatial axes, where a single slice can be had or left out; else itself."""
-        array, have = self.array, self.array.ndim
-        if (have, ndim) == (2, 3):
-            thickness = float(np.linalg.norm(self.grid.affine[:3, 2]))
-            return replace(self, array=array[..., None], spacing=(*self.spacing, thickness), affine=self.grid.affine)
-        if (have, ndim) == (3, 2) and array.shape[2] == 1:
+    def trimmed(self) -> Image:
+        """Without last axes of length 1 after the third: (X, Y, Z, 1) is the volume that it is."""
+        kept = self.array.ndim
+        while kept > 3 and self.array.shape[kept - 1] == 1:
+            kept -= 1
+        first = (..., *[0] * (self.array.ndim - kept))
+        return self if kept == self.array.ndim else replace(self, array=self.array[first], spacing=self.spacing[:kept])
+
+    def with_axes_of(self, other: Image) -> Image:
+        """The same as 2-D image or as volume of a single slice, whichever the other is; else itself."""
+        array, theirs = self.array, other.array
+        if array.ndim == 2 and theirs.ndim == 3 and theirs.shape[2] == 1:
+            affine = self.grid.affine
+            thickness = float(np.linalg.norm(affine[:3, 2]))
+            return replace(self, array=array[..., None], spacing=(*self.spacing, thickness), affine=affine)
+        if array.ndim == 3 and theirs.ndim == 2 and array.shape[2] == 1:
             return replace(self, array=array[..., 0], spacing=self.spacing[:2])
         return self
 
@@ -145,7 +154,7 @@ def read_image(path: Path | str, ndim: int | None = None, finite: bool = True) -
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file.")
-    image = _trimmed(_reader(path)(path))
+    image = _reader(path)(path).trimmed()
     array = image.array
     if ndim is not None and array.ndim != ndim:
         raise DataError(f"{path}: expected an image with {ndim} dimensions, received shape {array.shape}.")
@@ -262,15 +271,6 @@ def _reader(path: Path):
 def _is_dicom(path: Path) -> bool:
     with open(path, "rb") as file:
         return file.read(132)[128:] == b"DICM"
-
-
-def _trimmed(image: Image) -> Image:
-    """Without last axes of length 1 after the third: (X, Y, Z, 1) is the volume that it is."""
-    kept = image.array.ndim
-    while kept > 3 and image.array.shape[kept - 1] == 1:
-        kept -= 1
-    single = (0,) * (image.array.ndim - kept)
-    return replace(image, array=image.array[(..., *single)], spacing=image.spacing[:kept]) if single else image
 
 
 def _read_nifti(path: Path) -> Image:

@@ -135,7 +135,8 @@ def register(
         >>> result = register(read_image("m.nii.gz"), read_image("f.nii.gz"), "model.keras", spacing=1.0)
         >>> write_image("moved.nii.gz", result.moved, like=fixed)
     """
-    predictor = wrap(model)
+    predictor, fixed = wrap(model), fixed.trimmed()
+    moving = moving.trimmed().with_axes_of(fixed)
     slices = by_slice(moving, fixed, predictor.ndims)
     own, grid, seen = model_pair(moving, fixed, spacing, mask, slices, initial)
     predictions = _slices(predictor, *seen) if slices else [predictor(*seen)]
