@@ -22,7 +22,7 @@ import numpy as np
 from hetmorph.io.atomic import suffix_of, write_bytes
 from hetmorph.io.errors import UNREADABLE, DataError, damaged
 from hetmorph.io.geometry import Grid
-from hetmorph.io.nifti import check_size
+from hetmorph.io.nifti import check_size, storable
 
 SUFFIXES = (".mgz", ".mgh", ".mgh.gz")
 TYPES = (np.uint8, np.int16, np.int32, np.float32)  # that every version of FreeSurfer reads
@@ -91,7 +91,7 @@ def write(path: Path, array: np.ndarray, grid: Grid, oriented: bool, step: float
     Raises:
         ValueError: a grid that is sheared, or a type that FreeSurfer has not.
     """
-    kind = np.dtype(np.uint8 if array.dtype == bool else array.dtype)
+    kind = storable(array)
     if kind not in TYPES:
         fitting = [one for one in TYPES if np.can_cast(kind, one)]
         if not fitting:

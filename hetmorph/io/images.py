@@ -18,8 +18,8 @@ from hetmorph.io.nifti import PAIRS, SUFFIXES, decode_nifti, nifti_on, place_of,
 _NUMPY = (".npz", ".npy")
 _NIBABEL = (*PAIRS, ".hdr.gz", ".img.gz", ".mnc", ".head", ".brik", ".brik.gz", ".par", ".rec")
 ITK = (".mha", ".mhd", ".nrrd", ".nhdr", ".gipl", ".gipl.gz", ".vtk")
-_PICTURES = (".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
-READABLE = (*SUFFIXES, *freesurfer.SUFFIXES, *_NIBABEL, *ITK, *_NUMPY, ".png", *_PICTURES)
+_PICTURES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
+READABLE = (*SUFFIXES, *freesurfer.SUFFIXES, *_NIBABEL, *ITK, *_NUMPY, *_PICTURES)
 _SECONDS = {"msec": 1e-3, "usec": 1e-6}
 
 
@@ -127,7 +127,7 @@ def read_image(path: Path | str, ndim: int | None = None, finite: bool = True) -
     """Reads an image completely and checks it.
 
     A NIfTI or MGH file is decompressed whole, so that its checksum is verified: a damaged gzip stream may otherwise
-    decode to plausible voxels. MetaImage, NRRD, DICOM, GIPL and VTK need SimpleITK, and so do pictures but PNG.
+    decode to plausible voxels. MetaImage, NRRD, DICOM, GIPL and VTK need SimpleITK.
     Last axes of length 1 after the third are left out, as many converters write them.
 
     Args:
@@ -252,16 +252,16 @@ def load_numpy(path: Path) -> dict[str, np.ndarray]:
 def _reader(path: Path):
     suffix = suffix_of(path)
     series = path.is_dir() or _is_dicom(path)
-    if series or suffix in (*ITK, *_PICTURES):
+    if series or suffix in ITK:
         from hetmorph.io import itk
 
-        return itk.read_series if series else itk.read_image if suffix in ITK else itk.read_picture
+        return itk.read_series if series else itk.read_image
     readers = {
         **dict.fromkeys(SUFFIXES, _read_nifti),
         **dict.fromkeys(freesurfer.SUFFIXES, _read_mgh),
         **dict.fromkeys(_NIBABEL, _read_other),
         **dict.fromkeys(_NUMPY, _read_numpy),
-        ".png": _read_png,
+        **dict.fromkeys(_PICTURES, _read_picture),
     }
     if suffix in readers:
         return readers[suffix]
@@ -296,7 +296,7 @@ def _read_mgh(path: Path) -> Image:
 def _read_other(path: Path) -> Image:
     """What nibabel reads besides: NIfTI and Analyze in two files, MINC, AFNI, Philips' PAR/REC."""
     try:
-        image = nib.load(path)
+        image = nib.load(path, mmap=False)
         array = np.asanyarray(image.dataobj)
     except Exception as error:  # each of nibabel's readers has errors of its own
         raise damaged(path, "image", error) from error
@@ -324,14 +324,19 @@ def _read_numpy(path: Path) -> Image:
     return Image(array, spacing[: array.ndim], affine, oriented, path)
 
 
-def _read_png(path: Path) -> Image:
+def _read_picture(path: Path) -> Image:
     from PIL import Image as Picture
 
     try:
-        with Picture.open(path, formats=("PNG",)) as picture:
-            pixels = np.asarray(picture.convert("RGBA") if picture.mode == "P" else picture)
+        with Picture.open(path, formats=("PNG", "TIFF", "BMP", "JPEG")) as picture:
+            pages, mode = getattr(picture, "n_frames", 1), {"P": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
+            pixels = np.asarray(picture.convert(mode.get(picture.mode, picture.mode)))
     except UNREADABLE as error:
-        raise damaged(path, "PNG", error) from error
+        raise damaged(path, "picture", error) from error
+    if pages != 1:
+        raise DataError(
+            f"{path}: expected one picture, received {pages} pages; save each as a file, or all as a volume."
+        )
     if pixels.ndim == 3:
         colours = pixels[..., : max(1, 3 if pixels.shape[-1] > 2 else 1)]
         if (colours != colours[..., :1]).any():

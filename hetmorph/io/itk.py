@@ -12,7 +12,7 @@ import numpy as np
 from hetmorph.io.atomic import replacing, suffix_of
 from hetmorph.io.errors import DataError, damaged
 from hetmorph.io.foreign import check_not_foreign
-from hetmorph.io.geometry import NO_HEADER, RAS_TO_LPS, Grid
+from hetmorph.io.geometry import RAS_TO_LPS, Grid
 from hetmorph.io.images import Image
 from hetmorph.io.nrrd import check_frame, unit_of
 from hetmorph.io.vectors import from_lps, to_lps
@@ -34,13 +34,6 @@ def read_image(path: Path) -> Image:
     sitk = _package()
     image = _read(sitk, path)
     return _image(sitk, _in_mm(image, path), path)
-
-
-def read_picture(path: Path) -> Image:
-    """A grey picture: its columns are the first axis, and it has no geometry; what it says of dots an inch is none."""
-    image = read_image(path)
-    n = image.array.ndim
-    return Image(image.array, (1.0,) * n, NO_HEADER, False, path)
 
 
 def read_field(path: Path, frame_given: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -113,7 +113,7 @@ def nifti_on(
         further: spacing of the axes after the spatial ones.
         qform: a qform of another place, and its code, to be kept beside the sform.
     """
-    nifti = nib.Nifti1Image(array.astype(_storable(array), copy=False), grid.affine)
+    nifti = nib.Nifti1Image(array.astype(storable(array), copy=False), grid.affine)
     if array.ndim > grid.ndim:
         zooms = (*grid.spacing, *further, *[1.0] * array.ndim)
         nifti.header.set_zooms(zooms[: array.ndim])
@@ -167,7 +167,7 @@ def _by(lengths: tuple[float, ...] | np.ndarray) -> str:
     return " × ".join(f"{length:.4g}" for length in lengths)
 
 
-def _storable(array: np.ndarray) -> np.dtype:
+def storable(array: np.ndarray) -> np.dtype:
     """The type that NIfTI stores: no booleans, half precision, or 64-bit integers where 32 bits do."""
     if array.dtype == bool:
         return np.dtype(np.uint8)
