@@ -300,6 +300,9 @@ def _read_other(path: Path) -> Image:
         array = np.asanyarray(image.dataobj)
     except Exception as error:  # each of nibabel's readers has errors of its own
         raise damaged(path, "image", error) from error
+    left_open = getattr(image.dataobj, "file_like", None)
+    if hasattr(left_open, "close"):  # of Philips' files
+        left_open.close()
     if isinstance(image, nib.Nifti1Pair):
         return _of_nifti(path, image, array)
     spacing = [float(zoom) for zoom in image.header.get_zooms()]
@@ -334,9 +337,7 @@ def _read_picture(path: Path) -> Image:
     except UNREADABLE as error:
         raise damaged(path, "picture", error) from error
     if pages != 1:
-        raise DataError(
-            f"{path}: expected one picture, received {pages} pages; save each as a file, or all as a volume."
-        )
+        raise DataError(f"{path}: expected one picture, received {pages} pages; save them as a volume.")
     if pixels.ndim == 3:
         colours = pixels[..., : max(1, 3 if pixels.shape[-1] > 2 else 1)]
         if (colours != colours[..., :1]).any():
