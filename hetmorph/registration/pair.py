@@ -95,6 +95,7 @@ class Registration:
             method: see `io.warp_labels`.
             start: through the model's own answer, where it was optimised.
         """
+        labels = labels.trimmed().with_axes_of(fixed)
         return warp_labels(self.start if start else self.transform, labels.array, matched_grid(labels, fixed), method)
 
 
@@ -137,6 +138,7 @@ def register(
     """
     predictor, fixed = wrap(model), fixed.trimmed()
     moving = moving.trimmed().with_axes_of(fixed)
+    mask = None if mask is None else mask.trimmed().with_axes_of(fixed)
     slices = by_slice(moving, fixed, predictor.ndims)
     own, grid, seen = model_pair(moving, fixed, spacing, mask, slices, initial)
     predictions = _slices(predictor, *seen) if slices else [predictor(*seen)]
