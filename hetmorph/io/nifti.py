@@ -43,8 +43,13 @@ class Place(NamedTuple):
 
 
 def decode_nifti(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
-    """A NIfTI-1 or -2 file with all its voxels, checksum verified; DataError where that fails."""
+    """A NIfTI-1 or -2 file, or pair, with all its voxels, checksum verified; DataError where that fails."""
     try:
+        if suffix_of(path) in PAIRS:
+            nifti = nib.load(path, mmap=False)
+            if not isinstance(nifti, nib.Nifti1Pair):
+                raise ValueError("the header is Analyze's")
+            return nifti, np.asanyarray(nifti.dataobj)
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)

@@ -19,7 +19,7 @@ from hetmorph.io.atomic import suffix_of
 from hetmorph.io.errors import DataError
 from hetmorph.io.foreign import check_ending
 from hetmorph.io.geometry import Grid, convert_displacement
-from hetmorph.io.nifti import SUFFIXES, decode_nifti
+from hetmorph.io.nifti import PAIRS, SUFFIXES, decode_nifti
 from hetmorph.io.sidecar import write_sidecar
 from hetmorph.transforms.sampling import pull
 
@@ -201,7 +201,7 @@ def _read(path: Path, fixed: Grid | None, moving: Grid | None, format: str | Non
     if suffix in NUMPY:
         learn2reg = None if format is None else format == "learn2reg"
         return _of_voxels(*voxel_fields.read_npz(path, fixed, learn2reg), moving)
-    if suffix in SUFFIXES:
+    if suffix in (*SUFFIXES, *PAIRS):
         nifti, array = decode_nifti(path)
         in_voxels = format in ("learn2reg", "voxelmorph") and convention is None
         field = None if in_voxels else vectors.decode(path, nifti, array, convention)
@@ -216,7 +216,7 @@ def _read(path: Path, fixed: Grid | None, moving: Grid | None, format: str | Non
         meaning = vectors.Meaning(convention or "lps", "field convention" if convention else "image of vectors, as ITK")
         return _of_field(path, vectors.checked(path, *itk.read_field(path, convention is not None), meaning), moving)
     check_ending(path)
-    expected = (*SUFFIXES, *ITK, *NUMPY, *freesurfer.SUFFIXES, *images.ITK)
+    expected = (*SUFFIXES, *PAIRS, *ITK, *NUMPY, *freesurfer.SUFFIXES, *images.ITK)
     raise DataError(f"{path}: expected a transform ending in {', '.join(expected)}.")
 
 

@@ -62,6 +62,17 @@ def test_the_intent_tells_the_frame_as_simpleitk_takes_it(tmp_path, rng, transfo
     np.testing.assert_allclose([theirs.TransformPoint(p) for p in points], transform_points(got, points), atol=1e-3)
 
 
+def test_a_nifti_field_may_be_in_two_files(tmp_path, transform):
+    nifti = nib.Nifti1Pair(as_five(ras(transform)).astype(np.float32), GRID.affine)
+    nifti.header.set_intent(1006)
+    nib.save(nifti, tmp_path / "warp.img")
+    for name in ("warp.img", "warp.hdr"):
+        same(read_transform(tmp_path / name), transform)
+    nib.save(nib.AnalyzeImage(np.ones((4, 5, 6), np.float32), np.eye(4)), tmp_path / "old.img")
+    with pytest.raises(DataError, match="Analyze"):
+        read_transform(tmp_path / "old.img")
+
+
 @pytest.mark.parametrize("suffix", [".mha", ".mhd", ".nrrd", ".nhdr"])
 @pytest.mark.parametrize("grid", [GRID, GRIDS_2D["oblique flipped"]], ids=["3-D", "2-D"])
 def test_images_of_vectors_are_those_of_itk(tmp_path, rng, grid, suffix):
