@@ -24,6 +24,7 @@ from hetmorph.cli.options import FILE, dry_run
     "--fixed", type=FILE, help="Image whose grid the results get. Default: the grid of the (first) transform's file."
 )
 @options.transform_format
+@options.field_convention
 @click.option("--moving", type=FILE, help="Image, or sequence (X, Y, Z, T), to be moved.")
 @click.option("--moved", type=FILE, help="Write: it, on the grid of the fixed image, interpolated once.")
 @click.option(
@@ -78,10 +79,13 @@ def apply(command: list[str], **choices) -> int:
 @click.option("--out", required=True, type=FILE, help="Write: the map, .nii.gz as a rule.")
 @click.option("--fixed", type=FILE, help="Image whose grid the map gets; needed where the transform's file has none.")
 @options.transform_format
+@options.field_convention
 @click.option("--log", is_flag=True, help="The natural logarithm; NaN at folds.")
 @dry_run
 @click.pass_obj
-def jacobian(command: list[str], transform, inverse_tolerance, out, fixed, format, log: bool, dry_run: bool) -> int:
+def jacobian(
+    command: list[str], transform, inverse_tolerance, out, fixed, format, field_convention, log: bool, dry_run: bool
+) -> int:
     """Map of the Jacobian determinant of a transform, and its summary.
 
     Direction: at each voxel of the fixed image, volume in the moving image per volume in the fixed one (area in 2-D; no
@@ -96,7 +100,8 @@ def jacobian(command: list[str], transform, inverse_tolerance, out, fixed, forma
     check_files(transform_inputs(transform) | {"--fixed": fixed}, {"--out": (out, IMAGES)})
     image = None if fixed is None else read_image(fixed)
     grid = None if image is None else image.grid
-    loaded = read_chain(transform, grid, format=format, inverse_tolerance=inverse_tolerance)
+    loaded = read_chain(transform, grid, None, format, inverse_tolerance, field_convention)
+    understood = loaded.understood
     loaded = loaded.transform if isinstance(loaded, Chain) else loaded
     values = loaded.jacobian()
     positive = values[values > 0]
@@ -111,6 +116,7 @@ def jacobian(command: list[str], transform, inverse_tolerance, out, fixed, forma
     write_image(out, values, image or loaded.grid, np.float32, "log Jacobian" if log else "Jacobian")
     inputs = {"transform": ", then ".join(transform)} | ({"fixed": fixed} if fixed else {})
     what = "volume in the moving image per volume in the fixed one"
-    write_sidecar(out, provenance(command, inputs=inputs, what=f"logarithm of {what}" if log else what, unit="1"))
+    about = {"what": f"logarithm of {what}" if log else what, "unit": "1", "transform_understood": understood}
+    write_sidecar(out, provenance(command, inputs=inputs, **about))
     click.echo(f"wrote {out}")
     return 0

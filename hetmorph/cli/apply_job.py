@@ -38,6 +38,7 @@ class Application:
     inverse_tolerance: float
     fixed: Path | None
     format: str | None
+    field_convention: str | None
     moving: Path | None
     moved: Path | None
     interpolation: str
@@ -71,6 +72,7 @@ class Application:
         lines += [summary(role, image) for role, image in self._images.items() if image is not None]
         order = ", then ".join(self.transform)
         lines.append(f"transform: {order}, {' × '.join(map(str, grid.shape))} voxels, fixed to moving")
+        lines.append(f"understood as: {self._chain.understood}")
         if self.points is not None:
             count = len(read_points(self.points).coordinates)
             lines.append(f"points: {self.points}, {count} of the fixed image, {self.points_frame}")
@@ -81,7 +83,8 @@ class Application:
         """Do it; the paths written."""
         named = {name: getattr(self, name) for name in ("fixed", "moving", "labels", "points")}
         named["transform"] = ", then ".join(self.transform)
-        about = provenance(command, inputs={name: path for name, path in named.items() if path is not None})
+        inputs = {name: path for name, path in named.items() if path is not None}
+        about = provenance(command, inputs=inputs, transform_understood=self._chain.understood)
         written = []
         if self.moved is not None:
             image = self._images["moving"]
@@ -105,7 +108,10 @@ class Application:
     @cached_property
     def _images(self) -> dict[str, Image | None]:
         paths = {"fixed": self.fixed, "moving": self.moving, "labels": self.labels}
-        return {role: None if path is None else read_image(path) for role, path in paths.items()}
+        images = {role: None if path is None else read_image(path) for role, path in paths.items()}
+        if fixed := images["fixed"]:
+            images |= {role: image.with_axes_of(fixed) for role, image in images.items() if image is not None}
+        return images
 
     @property
     def _transform(self) -> Transform:
@@ -117,7 +123,7 @@ class Application:
         fixed, moving = self._images["fixed"], self._images["moving"] or self._images["labels"]
         grid = None if fixed is None else fixed.grid
         place = None if moving is None else self._place(moving)
-        return read_chain(self.transform, grid, place, self.format, self.inverse_tolerance)
+        return read_chain(self.transform, grid, place, self.format, self.inverse_tolerance, self.field_convention)
 
     def _place(self, image: Image) -> Grid:
         fixed = self._images["fixed"]
@@ -141,6 +147,7 @@ class Application:
             spacing=(*grid.spacing, image.spacing[3]),
             affine=grid.affine,
             codes=grid.codes,
+            qform=None if fixed is None else fixed.qform,
             oriented=fixed is None or fixed.oriented,
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-IMAGES = (".nii.gz", ".nii", ".mha", ".nrrd", ".npz", ".npy")
+IMAGES = (".nii.gz", ".nii", ".mgz", ".mgh", ".mha", ".nrrd", ".npz", ".npy")
 PICTURES = (*IMAGES, ".png")
 POINTS = (".csv", ".vtk")
 

@@ -121,13 +121,19 @@ transform = combined(
         required=True,
         multiple=True,
         metavar="PATH|[PATH,inverse]",
-        help="Transform, fixed to moving: .nii.gz, .h5, .tfm, .txt, .mat, .npz, .npy. Several are taken as "
-        "antsApplyTransforms takes them: points of the fixed image go through the first one first, images through the "
-        "last. [PATH,inverse], or ANTs' [PATH,1], is the inverse.",
+        help="Transform, fixed to moving: .nii.gz, .h5, .tfm, .txt, .mat, .npz, .npy, .mha, .nrrd, .mgz. Several are "
+        "taken as antsApplyTransforms takes them: points of the fixed image go through the first one first, images "
+        "through the last. [PATH,inverse], or ANTs' [PATH,1], is the inverse.",
     ),
     inverse_tolerance,
 )
 transform_format = click.option("--format", type=FORMATS, help="Of the transforms. Default: found out.")
+field_convention = click.option(
+    "--field-convention",
+    type=click.Choice(("lps", "ras", "voxel")),  # of hetmorph.io
+    help="What the vectors in an image are: displacements in lps or ras, mm, or in voxels. Default: what the file says "
+    "(docs/files.md); what it leaves open is an error.",
+)
 
 model_options = combined(
     click.option(

@@ -7,7 +7,16 @@ from pathlib import Path
 import click
 
 from hetmorph.cli.messages import Verb
-from hetmorph.cli.options import FILE, FORMATS, calibration, dry_run, estimate_options, inverse_tolerance, model_options
+from hetmorph.cli.options import (
+    FILE,
+    FORMATS,
+    calibration,
+    dry_run,
+    estimate_options,
+    field_convention,
+    inverse_tolerance,
+    model_options,
+)
 
 
 @click.command(
@@ -21,7 +30,7 @@ from hetmorph.cli.options import FILE, FORMATS, calibration, dry_run, estimate_o
 @click.option(
     "--moving",
     type=FILE,
-    help="Image to be moved: NIfTI, MetaImage, NRRD, DICOM series (folder), .npz, .npy, 2-D .png.",
+    help="Image to be moved: NIfTI, .mgz, MINC, AFNI, MetaImage, NRRD, DICOM series (folder), .npz, .npy, 2-D .png.",
 )
 @click.option("--fixed", type=FILE, help="Image it is moved onto, of any of these formats and any grid.")
 @click.option("--moved", type=FILE, help="Write: moving image on the grid of the fixed one, its own intensities.")
@@ -61,6 +70,7 @@ from hetmorph.cli.options import FILE, FORMATS, calibration, dry_run, estimate_o
     metavar="PATH|[PATH,inverse]",
     help="Transform, fixed to moving, that the moving image is taken through first; the results are both together.",
 )
+@field_convention
 @model_options
 @estimate_options
 @calibration

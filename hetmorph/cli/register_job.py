@@ -134,6 +134,7 @@ class Job:
         report: page on a pair.
         labels_fixed: label image of the fixed image, for scores.
         initial: transform that the moving image of a pair goes through first, as `io.read_chain` takes it.
+        field_convention: what the vectors of `initial` are, where it is an image of vectors that does not say.
         result_option: what the verb calls its one result, where it has one only.
     """
 
@@ -146,6 +147,7 @@ class Job:
     report: Path | None = None
     labels_fixed: Path | None = None
     initial: str | None = None
+    field_convention: str | None = None
     result_option: str | None = None
 
     @property
@@ -170,6 +172,8 @@ class Job:
             raise ValueError("--curve needs a sequence (--reference) and --labels-moving, the labels of that frame")
         if self.initial and settings.reference is not None:
             raise ValueError("--initial is of a pair, not of a sequence")
+        if self.field_convention and not self.initial:
+            raise ValueError("--field-convention is of --initial, the only transform that is read")
         if self.report and settings.reference is not None:
             raise ValueError("--report is of a pair, not of a sequence")
         if self.labels_fixed and self.labels_moving is None:
@@ -209,7 +213,8 @@ class Job:
         options = {"spacing": settings.spacing, "mask": read["mask"], "estimate": estimate}
         with doubts_of_refinement(done.doubts):
             if settings.reference is None:
-                options["initial"] = self._initial(read, settings)
+                options["initial"] = initial = self._initial(read, settings)
+                about |= {} if initial is None else {"initial_understood": initial.understood}
                 result = registration.register(read["moving"], read["fixed"], predictor, **options)
                 scored = (read[role] for role in ("fixed", "labels", "labels of the fixed image"))
                 done.outcomes.append(Outcome.of(result, *scored))
@@ -250,13 +255,17 @@ class Job:
     def _read(self) -> dict[str, Image | None]:
         paths = {"moving": self.moving, "fixed": self.fixed, "labels": self.labels_moving, "mask": self.mask}
         paths["labels of the fixed image"] = self.labels_fixed
-        return {role: None if path is None else read_image(path) for role, path in paths.items()}
+        images = {role: None if path is None else read_image(path) for role, path in paths.items()}
+        if fixed := images["fixed"]:
+            images |= {role: image.with_axes_of(fixed) for role, image in images.items() if image is not None}
+        return images
 
     def _initial(self, read: dict, settings: Settings) -> Transform | Chain | None:
         if self.initial is None:
             return None
         own = matched_grid(read["moving"], read["fixed"])
-        return read_chain([self.initial], read["fixed"].grid, own, inverse_tolerance=settings.inverse_tolerance)
+        grid, tolerance = read["fixed"].grid, settings.inverse_tolerance
+        return read_chain([self.initial], grid, own, None, tolerance, self.field_convention)
 
     def _calibration(self, settings: Settings, say: Callable):
         """What judges the pair; the one beside the model only where a page shows the verdict."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def read_array(path: Path, ndims: tuple[int, ...]) -> Image:
     """Reads an image whose file may carry more axes of length 1 than it has dimensions.
 
     Args:
-        path: a NIfTI file.
+        path: a file that `read_image` reads.
         ndims: numbers of dimensions it may have; last axes of length 1 are dropped down to the smallest.
 
     Raises:
@@ -97,7 +98,7 @@ def read_array(path: Path, ndims: tuple[int, ...]) -> Image:
             f"{path}: expected an image with {expected} dimensions, received shape {image.array.shape}; "
             "save one frame or one channel a file."
         )
-    return Image(array, spacing, image.affine, image.oriented, image.path)
+    return replace(image, array=array, spacing=spacing)
 
 
 def read_frame(stem: Path, ndim: int, what: str) -> Image:
@@ -112,7 +113,7 @@ def frame_of(cine: Image, number: int, name: str) -> Image:
     """One frame, counted from 1, of a cine `(X, Y, Z, T)`; DataError where there are fewer."""
     if number > cine.array.shape[3]:
         raise DataError(f"{cine.path}: {name} is frame {number}, the file holds {cine.array.shape[3]} frames.")
-    return Image(cine.array[..., number - 1], cine.spacing[:3], cine.affine, cine.oriented, cine.path)
+    return replace(cine, array=cine.array[..., number - 1], spacing=cine.spacing[:3])
 
 
 def read_labels(stem: Path, frame: Image, labels: Mapping[str, int]) -> np.ndarray | None:

@@ -4,6 +4,7 @@ from hetmorph.io.apply import warp_image, warp_labels
 from hetmorph.io.atomic import replacing
 from hetmorph.io.bids import bids_names, describe_dataset
 from hetmorph.io.chain import SMALL, Chain, Inverse, check_inverse, inverse, read_chain
+from hetmorph.io.errors import DataError, DataWarning
 from hetmorph.io.geometry import (
     Grid,
     convert_displacement,
@@ -12,12 +13,14 @@ from hetmorph.io.geometry import (
     resample,
     through_plane,
 )
-from hetmorph.io.images import DataError, DataWarning, Image, matched_grid, read_image, write_image
+from hetmorph.io.images import Image, matched_grid, read_image, write_image
 from hetmorph.io.points import Points, read_points, transform_points, write_points
 from hetmorph.io.sidecar import provenance, sidecar_of, write_sidecar
 from hetmorph.io.transforms import FORMATS, Transform, convert, read_transform, write_transform
+from hetmorph.io.vectors import CONVENTIONS
 
 __all__ = [
+    "CONVENTIONS",
     "FORMATS",
     "SMALL",
     "Chain",

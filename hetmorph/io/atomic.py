@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def suffix_of(path: Path | str) -> str:
-    """The ending that says what a file is, in lower case: ".nii.gz" counts as one."""
-    name = Path(path).name.lower()
-    return ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+    """The ending that says what a file is, in lower case: ".nii.gz" counts as one, as does ".gz" after any other."""
+    endings = Path(Path(path).name.lower()).suffixes
+    return "".join(endings[-2:] if endings[-1:] == [".gz"] else endings[-1:])
 
 
 def stem_of(path: Path | str) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 
 from hetmorph.io import itk
 from hetmorph.io.atomic import suffix_of
+from hetmorph.io.errors import DataError, DataWarning
 from hetmorph.io.geometry import Grid, SupportsWorld, slabs
-from hetmorph.io.images import DataError, DataWarning
 from hetmorph.io.transforms import ITK, NUMPY, Transform, read_transform
 from hetmorph.transforms.inversion import preimages
 from hetmorph.transforms.sampling import pull
@@ -33,6 +33,7 @@ class Linear:
     """
 
     matrix: np.ndarray
+    understood: str = "ITK transform, linear"
 
     def world(self, places: np.ndarray) -> np.ndarray:
         """Places `[P, 3]` taken to places."""
@@ -40,7 +41,7 @@ class Linear:
 
     def inverse(self) -> Linear:
         """From the moving image to the fixed one."""
-        return Linear(np.linalg.inv(self.matrix))
+        return Linear(np.linalg.inv(self.matrix), self.understood)
 
 
 class Inverted:
@@ -53,6 +54,7 @@ class Inverted:
 
     def __init__(self, transform: Transform, tolerance: float = TOLERANCE):
         self.transform, self.grid, self.tolerance = transform, transform.grid, tolerance
+        self.understood = transform.understood
         self._displacement = transform.displacement.astype(float)
 
     def world(self, places: np.ndarray) -> np.ndarray:
@@ -125,6 +127,11 @@ class Chain:
         self._check(missed)
         return Transform(np.concatenate(parts), self.grid)
 
+    @property
+    def understood(self) -> str:
+        """How the files of the links were understood."""
+        return ", then ".join(link.understood for link in self.links)
+
     def inverse(self, grid: Grid) -> Chain:
         """The links backwards, the last one first, on the grid of the moving image."""
         return Chain([_backwards(link) for link in reversed(self.links)], grid)
@@ -153,6 +160,7 @@ def read_chain(
     moving: Grid | None = None,
     format: str | None = None,
     inverse_tolerance: float = TOLERANCE,
+    field_convention: str | None = None,
 ) -> Chain | Transform:
     """Reads transforms that follow each other.
 
@@ -162,6 +170,7 @@ def read_chain(
         fixed: grid of the fixed image; None: that of the first file, if it has one and is not inverted.
         moving, format: as `read_transform`, of the only transform; several in voxels are between images of one grid.
         inverse_tolerance: how much an inverse may be wrong by, voxels of the transform that is inverted.
+        field_convention: as `read_transform`, of every image of vectors among them.
 
     Returns:
         A `Transform` for a single displacement, else a `Chain`.
@@ -171,8 +180,8 @@ def read_chain(
     """
     paths = [path_of(word) for word in words]
     if len(paths) == 1 and not paths[0][1] and _linear(paths[0][0]) is None:
-        return read_transform(paths[0][0], fixed, moving, format)
-    links = [_link(path, backwards, fixed, format, inverse_tolerance) for path, backwards in paths]
+        return read_transform(paths[0][0], fixed, moving, format, field_convention)
+    links = [_link(*path, fixed, format, inverse_tolerance, field_convention) for path in paths]
     grid = links[0].grid if fixed is None and isinstance(links[0], Transform) else fixed
     if grid is None:
         raise DataError(f"{words[0]}: does not say on which grid the results shall lie; give the fixed image.")
@@ -185,15 +194,17 @@ def path_of(word: str | Path) -> tuple[Path, bool]:
     return (Path(match["path"]), match["way"] in ("inverse", "1")) if match else (Path(word), False)
 
 
-def _link(path: Path, backwards: bool, fixed: Grid | None, format: str | None, tolerance: float) -> SupportsWorld:
+def _link(
+    path: Path, backwards: bool, fixed: Grid | None, format: str | None, tolerance: float, convention: str | None
+) -> SupportsWorld:
     """A transform on its own grid, so that it is asked only where it is known."""
     matrix = _linear(path)
     if matrix is not None:
         return Linear(matrix).inverse() if backwards else Linear(matrix)
     if suffix_of(path) in ITK and path.is_file():
-        transform = Transform(*itk.read_transform(path, None if itk.has_grid(path) else fixed))
+        transform = read_transform(path, None if itk.has_grid(path) else fixed)
     else:
-        transform = read_transform(path, fixed if suffix_of(path) in NUMPY else None, None, format)
+        transform = read_transform(path, fixed if suffix_of(path) in NUMPY else None, None, format, convention)
     return Inverted(transform, tolerance) if backwards else transform
 
 

@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
 import io
-import math
-import zipfile
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
-from hetmorph.io.atomic import replacing, suffix_of, write_bytes
+from hetmorph.io import freesurfer
+from hetmorph.io.atomic import replacing, suffix_of
+from hetmorph.io.errors import UNREADABLE, DataError, damaged
 from hetmorph.io.geometry import NO_HEADER, Grid
+from hetmorph.io.nifti import PAIRS, SUFFIXES, decode_nifti, nifti_on, place_of, write_nifti
 
-SUFFIXES = (".nii.gz", ".nii")
 _NUMPY = (".npz", ".npy")
-_ITK = (".mha", ".mhd", ".nrrd")
-READABLE = (*SUFFIXES, *_ITK, *_NUMPY, ".png")
-_UNREADABLE = (
-    EOFError,
-    HeaderDataError,
-    ImageFileError,
-    MemoryError,
-    OSError,
-    SyntaxError,  # Pillow's word for a damaged PNG
-    ValueError,
-    WrapStructError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
-
-class DataError(ValueError):
-    """A data file or folder that cannot be used; the message names it and says what would help."""
-
-
-class DataWarning(UserWarning):
-    """Something about data that is probably not meant, though a result is defined."""
+_NIBABEL = (*PAIRS, ".hdr.gz", ".img.gz", ".mnc", ".head", ".brik", ".brik.gz", ".par", ".rec")
+ITK = (".mha", ".mhd", ".nrrd", ".nhdr", ".gipl", ".gipl.gz", ".vtk")
+_PICTURES = (".png", ".tif", ".tiff", ".bmp", ".jpg", ".jpeg")
+READABLE = (*SUFFIXES, *freesurfer.SUFFIXES, *_NIBABEL, *ITK, *_NUMPY, *_PICTURES)
+_SECONDS = {"msec": 1e-3, "usec": 1e-6}
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +36,8 @@ class Image:
         path: the file.
         codes: as those of `Grid`.
         time_unit: unit of the spacing of a fourth axis: "sec", "msec", "usec", or "unknown".
+        qform: a qform of NIfTI that places the image elsewhere than its sform, `(4, 4)` in mm, and its code; it counts
+            for nothing, and is written as it was read.
     """
 
     array: np.ndarray
@@ -67,6 +47,7 @@ class Image:
     path: Path
     codes: tuple[int, int] = (1, 1)
     time_unit: str = "sec"
+    qform: tuple[np.ndarray, int] | None = None
 
     @property
     def grid(self) -> Grid:
@@ -80,6 +61,25 @@ class Image:
     def in_mm(self) -> bool:
         """Whether the file says how large its voxels are; a picture without a header has ones."""
         return self.oriented or any(size != 1 for size in self.spacing)
+
+    def trimmed(self) -> Image:
+        """Without last axes of length 1 after the third: (X, Y, Z, 1) is the volume that it is."""
+        kept = self.array.ndim
+        while kept > 3 and self.array.shape[kept - 1] == 1:
+            kept -= 1
+        first = (..., *[0] * (self.array.ndim - kept))
+        return self if kept == self.array.ndim else replace(self, array=self.array[first], spacing=self.spacing[:kept])
+
+    def with_axes_of(self, other: Image) -> Image:
+        """The same as 2-D image or as volume of a single slice, whichever the other is; else itself."""
+        array, theirs = self.array, other.array
+        if array.ndim == 2 and theirs.ndim == 3 and theirs.shape[2] == 1:
+            affine = self.grid.affine
+            thickness = float(np.linalg.norm(affine[:3, 2]))
+            return replace(self, array=array[..., None], spacing=(*self.spacing, thickness), affine=affine)
+        if array.ndim == 3 and theirs.ndim == 2 and array.shape[2] == 1:
+            return replace(self, array=array[..., 0], spacing=self.spacing[:2])
+        return self
 
     def frames(self, ndim: int = 3) -> list[Image]:
         """The images of a sequence, whose last axis is time; itself alone, if it has `ndim` axes and no time.
@@ -126,13 +126,15 @@ def find_image(stem: Path | str) -> Path | None:
 def read_image(path: Path | str, ndim: int | None = None, finite: bool = True) -> Image:
     """Reads an image completely and checks it.
 
-    A NIfTI file is decompressed whole, so that its checksum is verified: a damaged gzip stream may otherwise
-    decode to plausible voxels. MetaImage, NRRD and DICOM need SimpleITK.
+    A NIfTI or MGH file is decompressed whole, so that its checksum is verified: a damaged gzip stream may otherwise
+    decode to plausible voxels. MetaImage, NRRD, DICOM, GIPL and VTK need SimpleITK.
+    Last axes of length 1 after the third are left out, as many converters write them.
 
     Args:
-        path: `.nii`, `.nii.gz`; `.mha`, `.mhd`, `.nrrd`; `.npz` (one array, or one called `vol`; perhaps `affine`),
-            `.npy`; a grey `.png`, its columns as first axis; a folder with one DICOM series, or a file of one of
-            several: slices at one place become the frames of a sequence.
+        path: `.nii`, `.nii.gz`, `.hdr` and `.img`; `.mgz`, `.mgh`; `.mnc`; AFNI's `.HEAD`; Philips' `.PAR`; `.mha`,
+            `.mhd`, `.nrrd`, `.nhdr`, `.gipl`, `.vtk`; `.npz` (one array, or one called `vol`; perhaps `affine`),
+            `.npy`; a grey `.png`, `.tif`, `.bmp` or `.jpg`, its columns as first axis; a folder with one DICOM series,
+            or a file of one of several: slices at one place become the frames of a sequence.
         ndim: number of dimensions that the array must have; None takes any.
         finite: refuse NaN and infinite voxels.
 
@@ -152,7 +154,7 @@ def read_image(path: Path | str, ndim: int | None = None, finite: bool = True) -
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file.")
-    image = _reader(path)(path)
+    image = _reader(path)(path).trimmed()
     array = image.array
     if ndim is not None and array.ndim != ndim:
         raise DataError(f"{path}: expected an image with {ndim} dimensions, received shape {array.shape}.")
@@ -182,7 +184,8 @@ def write_image(
     """Writes an array on the grid of an image, completely or not at all.
 
     Args:
-        path: `.nii`, `.nii.gz`; `.mha`, `.nrrd` (with SimpleITK); `.npz`, `.npy`; `.png` for 2-D of 8 or 16 bits.
+        path: `.nii`, `.nii.gz`; `.mgz`, `.mgh`; `.mha`, `.nrrd` (with SimpleITK); `.npz`, `.npy`; `.png` for 2-D of 8
+            or 16 bits.
         array: `[*S]`, or `[*S, T]` for a sequence.
         like: the image whose grid it lies on, as a rule the fixed one; NIfTI also takes over whether it is oriented, in
             which world, and the unit of time.
@@ -209,8 +212,9 @@ def write_image(
         raise ValueError(f"{path}: expected {grid.shape}, as {like.path.name}, received {array.shape}")
     array = _cast(array, np.dtype(like.array.dtype if dtype is None else dtype))
     step = (like.spacing[3],) if len(like.spacing) > 3 else (1.0,)
+    seconds = step[0] * _SECONDS.get(like.time_unit, 1.0)  # other formats have no unit but their own
     if suffix in SUFFIXES:
-        nifti = nifti_on(array, grid, like.oriented, step)
+        nifti = nifti_on(array, grid, like.oriented, step, like.qform)
         nifti.header.set_xyzt_units("mm", like.time_unit)
         nifti.header["descrip"] = description.encode()[:79]
         return write_nifti(path, nifti)
@@ -223,69 +227,13 @@ def write_image(
         return path
     if suffix == ".png":
         return _write_png(path, array)
+    if suffix in freesurfer.SUFFIXES:
+        return freesurfer.write(path, array, grid, like.oriented, 1000 * seconds)
     if suffix in (".mha", ".nrrd"):
         from hetmorph.io import itk
 
-        seconds = step[0] * {"msec": 1e-3, "usec": 1e-6}.get(like.time_unit, 1.0)  # ITK has no unit but this
         return itk.write_image(path, array, grid, seconds)
-    raise ValueError(f"{path}: images are written as .nii.gz, .nii, .mha, .nrrd, .npz, .npy or .png")
-
-
-def nifti_on(array: np.ndarray, grid: Grid, oriented: bool = True, further: tuple[float, ...] = ()) -> nib.Nifti1Image:
-    """A NIfTI image in memory whose sform and qform both are the affine of a grid, with its codes.
-
-    A sheared grid has no qform. Types that NIfTI has not, or few programs read, become the next larger ones.
-
-    Args:
-        array: `[*S, …]`.
-        grid: where its first axes lie.
-        oriented: whether the header states the affine as known.
-        further: spacing of the axes after the spatial ones.
-    """
-    nifti = nib.Nifti1Image(array.astype(_storable(array), copy=False), grid.affine)
-    if array.ndim > grid.ndim:
-        zooms = (*grid.spacing, *further, *[1.0] * array.ndim)
-        nifti.header.set_zooms(zooms[: array.ndim])
-    sform, qform = grid.codes if oriented else (0, 0)
-    nifti.set_sform(grid.affine, sform)
-    nifti.set_qform(*((None, 0) if grid.sheared else (grid.affine, qform)))
-    nifti.header.set_xyzt_units("mm", "sec")
-    return nifti
-
-
-def write_nifti(path: Path | str, nifti: nib.Nifti1Image) -> Path:
-    """Writes a NIfTI image atomically; the same image gives the same bytes."""
-    content = nifti.to_bytes()
-    if suffix_of(path) == ".nii.gz":
-        content = gzip.compress(content, 1, mtime=0)
-    return write_bytes(path, content)
-
-
-def decode_nifti(path: Path) -> tuple[nib.Nifti1Image, np.ndarray]:
-    """A NIfTI-1 or -2 file with all its voxels, checksum verified; DataError where that fails."""
-    try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        version2 = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
-        nifti = (nib.Nifti2Image if version2 else nib.Nifti1Image).from_bytes(content)
-        _check_size(path, nifti, len(content))
-        return nifti, np.asanyarray(nifti.dataobj)
-    except DataError:
-        raise
-    except _UNREADABLE as error:
-        raise damaged(path, "NIfTI", error) from error
-
-
-def _check_size(path: Path, nifti: nib.Nifti1Image, held: int) -> None:
-    """Refuse a header that promises more voxels than the file has, before memory is asked for them."""
-    promised = math.prod(int(size) for size in nifti.shape) * nifti.get_data_dtype().itemsize
-    held = max(held - int(nifti.dataobj.offset), 0)
-    if promised > held:
-        raise DataError(
-            f"{path}: not a complete NIfTI file: its header promises {nifti.shape} voxels, {promised} bytes, and it "
-            f"holds {held}; it is truncated or damaged, fetch it again."
-        )
+    raise ValueError(f"{path}: images are written as .nii.gz, .nii, .mgz, .mgh, .mha, .nrrd, .npz, .npy or .png")
 
 
 def load_numpy(path: Path) -> dict[str, np.ndarray]:
@@ -297,31 +245,26 @@ def load_numpy(path: Path) -> dict[str, np.ndarray]:
             return {"": loaded}
         with loaded as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise damaged(path, path.suffix, error) from error
-
-
-def damaged(path: Path, kind: str, error: Exception) -> DataError:
-    """The error that says why a file is not a complete one of its kind."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
-    if isinstance(error, MemoryError):
-        reason = "its header promises more than the memory holds"
-    return DataError(f"{path}: not a complete {kind} file, it may be truncated or damaged ({reason}); fetch it again.")
 
 
 def _reader(path: Path):
     suffix = suffix_of(path)
     series = path.is_dir() or _is_dicom(path)
-    if series or suffix in _ITK:
+    if series or suffix in ITK:
         from hetmorph.io import itk
 
         return itk.read_series if series else itk.read_image
-    if suffix in _NUMPY:
-        return _read_numpy
-    if suffix == ".png":
-        return _read_png
-    if suffix in SUFFIXES:
-        return _read_nifti
+    readers = {
+        **dict.fromkeys(SUFFIXES, _read_nifti),
+        **dict.fromkeys(freesurfer.SUFFIXES, _read_mgh),
+        **dict.fromkeys(_NIBABEL, _read_other),
+        **dict.fromkeys(_NUMPY, _read_numpy),
+        **dict.fromkeys(_PICTURES, _read_picture),
+    }
+    if suffix in readers:
+        return readers[suffix]
     raise DataError(f"{path}: expected a file that ends in {', '.join(READABLE)}, or a folder with a DICOM series.")
 
 
@@ -331,20 +274,43 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _read_nifti(path: Path) -> Image:
-    nifti, array = decode_nifti(path)
-    spacing = tuple(float(zoom) for zoom in nifti.header.get_zooms()[: array.ndim])
-    affine, codes = np.asarray(nifti.affine, float), codes_of(nifti)
-    oriented, time_unit = any(codes), nifti.header.get_xyzt_units()[1]
-    return Image(array, spacing, affine, oriented, path, codes if oriented else (1, 1), time_unit)
+    return _of_nifti(path, *decode_nifti(path))
 
 
-def codes_of(nifti: nib.Nifti1Image) -> tuple[int, int]:
-    """Codes of sform and qform; that of a qform which places the image elsewhere than the sform is 0."""
-    sform, qform = int(nifti.header["sform_code"]), int(nifti.header["qform_code"])
-    if sform and qform:
-        apart = np.abs(nifti.get_sform() - nifti.get_qform()).max()
-        qform = qform if apart <= 1e-3 * max(nifti.header.get_zooms()[:3]) else 0
-    return sform, qform
+def _of_nifti(path: Path, nifti: nib.Nifti1Pair, array: np.ndarray) -> Image:
+    place = place_of(path, nifti)
+    oriented = any(place.codes)
+    codes = place.codes if oriented else (1, 1)
+    return Image(
+        array, place.spacing[: array.ndim], place.affine, oriented, path, codes, place.time_unit, qform=place.qform
+    )
+
+
+def _read_mgh(path: Path) -> Image:
+    volume = freesurfer.decode(path)
+    spacing = tuple(float(zoom) for zoom in volume.image.header.get_zooms())
+    affine = np.asarray(volume.image.affine, float)
+    return Image(volume.array, spacing, affine, volume.oriented, path, time_unit="msec")
+
+
+def _read_other(path: Path) -> Image:
+    """What nibabel reads besides: NIfTI and Analyze in two files, MINC, AFNI, Philips' PAR/REC."""
+    try:
+        image = nib.load(path, mmap=False)
+        array = np.asanyarray(image.dataobj)
+    except Exception as error:  # each of nibabel's readers has errors of its own
+        raise damaged(path, "image", error) from error
+    left_open = getattr(image.dataobj, "file_like", None)
+    if hasattr(left_open, "close"):  # of Philips' files
+        left_open.close()
+    if isinstance(image, nib.Nifti1Pair):
+        return _of_nifti(path, image, array)
+    spacing = [float(zoom) for zoom in image.header.get_zooms()]
+    if isinstance(image, nib.Minc1Image) and array.ndim == 4:  # its time comes first
+        array, spacing = np.moveaxis(array, 0, -1), [*spacing[1:], spacing[0]]
+    # Analyze says nothing of places, but SPM does in a file beside it
+    oriented = not isinstance(image, nib.AnalyzeImage) or path.with_suffix(".mat").is_file()
+    return Image(array, tuple(spacing[: array.ndim]), np.asarray(image.affine, float), oriented, path)
 
 
 def _read_numpy(path: Path) -> Image:
@@ -361,14 +327,17 @@ def _read_numpy(path: Path) -> Image:
     return Image(array, spacing[: array.ndim], affine, oriented, path)
 
 
-def _read_png(path: Path) -> Image:
+def _read_picture(path: Path) -> Image:
     from PIL import Image as Picture
 
     try:
-        with Picture.open(path, formats=("PNG",)) as picture:
-            pixels = np.asarray(picture.convert("RGBA") if picture.mode == "P" else picture)
-    except _UNREADABLE as error:
-        raise damaged(path, "PNG", error) from error
+        with Picture.open(path, formats=("PNG", "TIFF", "BMP", "JPEG")) as picture:
+            pages, mode = getattr(picture, "n_frames", 1), {"P": "RGBA", "CMYK": "RGB", "YCbCr": "RGB"}
+            pixels = np.asarray(picture.convert(mode.get(picture.mode, picture.mode)))
+    except UNREADABLE as error:
+        raise damaged(path, "picture", error) from error
+    if pages != 1:
+        raise DataError(f"{path}: expected one picture, received {pages} pages; save them as a volume.")
     if pixels.ndim == 3:
         colours = pixels[..., : max(1, 3 if pixels.shape[-1] > 2 else 1)]
         if (colours != colours[..., :1]).any():
@@ -404,16 +373,3 @@ def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     # 64-bit limits are no float64 numbers: the nearest below them are
     low, high = (np.nextafter(float(x), 0) if abs(x) > 2**53 else x for x in (limits.min, limits.max))
     return np.clip(np.rint(array), low, high).astype(dtype)
-
-
-def _storable(array: np.ndarray) -> np.dtype:
-    """The type that NIfTI stores: no booleans, half precision, or 64-bit integers where 32 bits do."""
-    if array.dtype == bool:
-        return np.dtype(np.uint8)
-    if array.dtype == np.float16:
-        return np.dtype(np.float32)
-    if array.dtype in (np.int64, np.uint64):
-        narrow = np.iinfo(np.int32)
-        fits = array.size == 0 or (array.min() >= narrow.min and array.max() <= narrow.max)
-        return np.dtype(np.int32 if fits else np.float64)
-    return array.dtype

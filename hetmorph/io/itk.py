@@ -1,4 +1,4 @@
-"""What goes through SimpleITK, an extra: MetaImage, NRRD, DICOM series, and ITK's transform files."""
+"""What goes through SimpleITK, an extra: MetaImage, NRRD and others, DICOM series, and ITK's transform files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from hetmorph.io.atomic import replacing, suffix_of
+from hetmorph.io.errors import DataError, damaged
+from hetmorph.io.foreign import check_not_foreign
 from hetmorph.io.geometry import RAS_TO_LPS, Grid
-from hetmorph.io.images import DataError, Image, damaged
+from hetmorph.io.images import Image
+from hetmorph.io.nrrd import check_frame, unit_of
 from hetmorph.io.vectors import from_lps, to_lps
 
 EXTRA = 'pip install "hetmorph[formats]"'
@@ -27,12 +30,37 @@ _POSITION, _ORIENTATION, _TRIGGER_TIME, _INSTANCE, _SERIES = (
 
 
 def read_image(path: Path) -> Image:
-    """An image of any format that SimpleITK knows; DataError where it cannot read it."""
+    """An image of any format that SimpleITK knows, in mm; DataError where it cannot read it."""
     sitk = _package()
-    try:
-        return _image(sitk, sitk.ReadImage(str(path)), path)
-    except RuntimeError as error:
-        raise damaged(path, "image", _last_line(error)) from error
+    image = _read(sitk, path)
+    return _image(sitk, _in_mm(image, path), path)
+
+
+def read_field(path: Path, frame_given: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors `[*S, N]` as the file holds them, and its affine, of an image of vectors.
+
+    Args:
+        path: `.mha`, `.mhd`, `.nrrd`, `.nhdr` …
+        frame_given: the frame of the vectors is known from elsewhere; else it must be that of ITK, LPS mm.
+
+    Raises:
+        DataError: not an image of real vectors with a component for each axis, or one whose vectors may be of another
+            frame or unit.
+    """
+    sitk = _package()
+    image = _read(sitk, path)
+    if not frame_given:
+        check_frame(path, unit_of(path, _said(image)))
+    count, ndim = image.GetNumberOfComponentsPerPixel(), image.GetDimension()
+    array = _array(sitk, image, vectors=count > 1)
+    if count == 1 and frame_given and ndim in (3, 4) and array.shape[-1] == ndim - 1:
+        count, ndim = ndim - 1, ndim - 1  # the components as a last axis
+    if count != ndim or array.dtype.kind != "f":
+        raise DataError(
+            f"{path}: expected displacements, a real vector of {ndim} components at each voxel, received {count} of "
+            f"{array.dtype}."
+        )
+    return array, _affine(_in_mm(image, path))
 
 
 def write_image(path: Path, array: np.ndarray, grid: Grid, step: float = 1.0) -> Path:
@@ -79,6 +107,7 @@ def read_transform(path: Path, fixed: Grid | None) -> tuple[np.ndarray, Grid]:
         DataError: not a transform, one of another dimension, or no `fixed` for one without a grid.
     """
     sitk = _package()
+    check_not_foreign(path)
     try:
         transform = _simplest(sitk, sitk.ReadTransform(str(path)))
         field, grid = _field(sitk, transform, path, fixed)
@@ -106,6 +135,7 @@ def read_linear(path: Path) -> np.ndarray | None:
         DataError: not a transform.
     """
     sitk = _package()
+    check_not_foreign(path)
     try:
         transform = sitk.ReadTransform(str(path))
         if not transform.IsLinear():
@@ -164,6 +194,27 @@ def _write(function, what, part: Path, path: Path, *arguments) -> None:
 
 def _last_line(error: Exception) -> RuntimeError:
     return RuntimeError((str(error).strip() or "no reason given").splitlines()[-1])
+
+
+def _read(sitk, path: Path):
+    try:
+        return sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise damaged(path, "image", _last_line(error)) from error
+
+
+def _said(image) -> str:
+    """The unit that ITK has found in the header."""
+    return image.GetMetaData("ITK_VoxelUnits") if image.HasMetaDataKey("ITK_VoxelUnits") else ""
+
+
+def _in_mm(image, path: Path):
+    """The image with the first three axes in mm, which ITK leaves in the unit of the header."""
+    factor, n = unit_of(path, _said(image)), min(image.GetDimension(), 3)
+    if factor != 1:
+        image.SetSpacing([*(factor * size for size in image.GetSpacing()[:n]), *image.GetSpacing()[n:]])
+        image.SetOrigin([*(factor * place for place in image.GetOrigin()[:n]), *image.GetOrigin()[n:]])
+    return image
 
 
 def _image(sitk, image, path: Path) -> Image:

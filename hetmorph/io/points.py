@@ -19,8 +19,8 @@ import numpy as np
 
 from hetmorph.io.atomic import write_bytes
 from hetmorph.io.chain import Chain
+from hetmorph.io.errors import DataError, DataWarning
 from hetmorph.io.geometry import RAS_TO_LPS, Grid
-from hetmorph.io.images import DataError, DataWarning
 from hetmorph.io.transforms import Transform
 
 FRAMES = ("LPS", "RAS", "voxel")

@@ -9,15 +9,17 @@ moving image resampled onto the fixed grid predicts just this u.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from hetmorph.io import itk, vectors, voxel_fields
+from hetmorph.io import freesurfer, images, itk, vectors, voxel_fields
 from hetmorph.io.atomic import suffix_of
+from hetmorph.io.errors import DataError
+from hetmorph.io.foreign import check_ending
 from hetmorph.io.geometry import Grid, convert_displacement
-from hetmorph.io.images import SUFFIXES, DataError, decode_nifti
+from hetmorph.io.nifti import PAIRS, SUFFIXES, decode_nifti
 from hetmorph.io.sidecar import write_sidecar
 from hetmorph.transforms.sampling import pull
 
@@ -38,6 +40,7 @@ class Transform:
     Attributes:
         displacement: `[*S, N]`, voxels of `grid`; moved(x) = moving(x + u(x)).
         grid: grid of the fixed image.
+        understood: how the file that it was read from was understood; "" for one that was not read.
 
     Raises:
         ValueError: the shapes do not fit, or the displacement holds NaN or infinity.
@@ -45,6 +48,7 @@ class Transform:
 
     displacement: np.ndarray
     grid: Grid
+    understood: str = ""
 
     def __post_init__(self) -> None:
         displacement, expected = np.asarray(self.displacement), (*self.grid.shape, self.grid.ndim)
@@ -58,7 +62,7 @@ class Transform:
 
     def on(self, grid: Grid) -> Transform:
         """The same mapping of the world on another grid; see `convert_displacement`."""
-        return Transform(convert_displacement(self.displacement, self.grid, grid), grid)
+        return replace(self, displacement=convert_displacement(self.displacement, self.grid, grid), grid=grid)
 
     def positions(self, moving: Grid) -> np.ndarray:
         """Index in the moving image of each voxel of the fixed one, `[*S, N]`, float64."""
@@ -143,53 +147,77 @@ def write_transform(
 
 
 def read_transform(
-    path: Path | str, fixed: Grid | None = None, moving: Grid | None = None, format: str | None = None
+    path: Path | str,
+    fixed: Grid | None = None,
+    moving: Grid | None = None,
+    format: str | None = None,
+    field_convention: str | None = None,
 ) -> Transform:
-    """Reads a transform of any format of `FORMATS`, and every other kind that ITK reads.
+    """Reads a transform of any format of `FORMATS`, every other kind that ITK reads, and fields of other programs.
 
     Args:
-        path: `.nii.gz`, `.nii`, `.h5`, `.hdf5`, `.tfm`, `.txt`, `.mat`, `.npz`, `.npy`.
+        path: `.nii.gz`, `.nii`, `.h5`, `.hdf5`, `.tfm`, `.txt`, `.mat`, `.npz`, `.npy`; an image of vectors in `.mha`,
+            `.mhd`, `.nrrd` or `.nhdr`; a warp of FreeSurfer's in `.mgz`.
         fixed: grid of the fixed image: needed where the file has none (`.npz`, affine transforms); else the field is
             brought onto it.
         moving: grid of the moving image, for files in voxels; None: the same as `fixed`.
         format: a name of `FORMATS`; None finds out.
+        field_convention: what the vectors of an image are, a name of `CONVENTIONS`: displacements in "lps" or "ras"
+            millimetres, or in voxels; None: what the file says.
 
     Returns:
-        The transform, on `fixed` if given, else on the grid of the file.
+        The transform, on `fixed` if given, else on the grid of the file; it says how it was understood.
 
     Raises:
-        DataError: the file is missing, damaged, of another kind or shape, holds NaN, or needs `fixed`.
+        DataError: the file is missing, damaged, of another kind or shape, holds NaN, needs `fixed`, or may be
+            understood in more than one way.
         ImportError: an ITK file without SimpleITK.
 
     Example:
         >>> transform = read_transform("warp.h5", fixed=read_image("fixed.nii.gz").grid)
     """
-    path, suffix = Path(path), suffix_of(path)
+    path = Path(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file.")
     if format is not None and format not in FORMATS:
         raise ValueError(f"unknown format of transforms {format!r}, expected one of {', '.join(FORMATS)}")
-    if suffix in ITK:
-        return Transform(*itk.read_transform(path, fixed))
-    if suffix in NUMPY:
-        learn2reg = None if format is None else format == "learn2reg"
-        transform = _of_voxels(*voxel_fields.read_npz(path, fixed, learn2reg), moving)
-    elif suffix in SUFFIXES:
-        nifti, array = decode_nifti(path)
-        if format in ("learn2reg", "voxelmorph") or (format is None and array.ndim < 5):
-            if format is None:
-                voxel_fields.check_meant(path, nifti, array)
-            transform = _of_voxels(*voxel_fields.decode(path, nifti, array), moving)
-        else:
-            transform = Transform(*vectors.decode(path, nifti, array))
-    else:
-        raise DataError(f"{path}: expected a transform ending in {', '.join((*SUFFIXES, *ITK, *NUMPY))}.")
+    if field_convention is not None and field_convention not in vectors.CONVENTIONS:
+        expected = ", ".join(vectors.CONVENTIONS)
+        raise ValueError(f"unknown convention of fields {field_convention!r}, expected one of {expected}")
+    transform = _read(path, fixed, moving, format, field_convention)
     if fixed is None:
         return transform
     try:
         return transform.on(fixed)
     except ValueError as error:
         raise DataError(f"{path}: does not belong to this fixed image: {error}.") from error
+
+
+def _read(path: Path, fixed: Grid | None, moving: Grid | None, format: str | None, convention: str | None) -> Transform:
+    """The transform of a file, on `fixed` or on a grid of its own."""
+    suffix = suffix_of(path)
+    if suffix in ITK:
+        return Transform(*itk.read_transform(path, fixed), understood="ITK transform, LPS mm")
+    if suffix in NUMPY:
+        learn2reg = None if format is None else format == "learn2reg"
+        return _of_voxels(*voxel_fields.read_npz(path, fixed, learn2reg), moving)
+    if suffix in (*SUFFIXES, *PAIRS):
+        nifti, array = decode_nifti(path)
+        in_voxels = format in ("learn2reg", "voxelmorph") and convention is None
+        field = None if in_voxels else vectors.decode(path, nifti, array, convention)
+        if field is not None:
+            return _of_field(path, field, moving)
+        if not in_voxels:
+            voxel_fields.check_meant(path, nifti, array)
+        return _of_voxels(*voxel_fields.decode(path, nifti, array), moving)
+    if suffix in freesurfer.SUFFIXES:
+        return _of_field(path, vectors.read_mgh(path, convention), moving)
+    if suffix in images.ITK:
+        meaning = vectors.Meaning(convention or "lps", "field convention" if convention else "image of vectors, as ITK")
+        return _of_field(path, vectors.checked(path, *itk.read_field(path, convention is not None), meaning), moving)
+    check_ending(path)
+    expected = (*SUFFIXES, *PAIRS, *ITK, *NUMPY, *freesurfer.SUFFIXES, *images.ITK)
+    raise DataError(f"{path}: expected a transform ending in {', '.join(expected)}.")
 
 
 def convert(
@@ -199,6 +227,7 @@ def convert(
     fixed: Grid | None = None,
     moving: Grid | None = None,
     provenance: Mapping | None = None,
+    field_convention: str | None = None,
 ) -> Path:
     """Reads a transform and writes it in another format; returns the path written.
 
@@ -207,8 +236,12 @@ def convert(
         target: file to write.
         format, provenance: format and origin of the target, as `write_transform` takes them.
         fixed, moving: grids, as `read_transform`.
+        field_convention: of the source, as `read_transform`.
     """
-    return write_transform(target, read_transform(source, fixed, moving), format, moving, provenance)
+    transform = read_transform(source, fixed, moving, field_convention=field_convention)
+    if provenance is not None:
+        provenance = {"understood": transform.understood, **provenance}
+    return write_transform(target, transform, format, moving, provenance)
 
 
 def description(transform: Transform, format: str) -> dict:
@@ -224,9 +257,26 @@ def description(transform: Transform, format: str) -> dict:
     }
 
 
+def _of_field(path: Path, field: vectors.Field, moving: Grid | None) -> Transform:
+    """The transform of an image of vectors."""
+    meaning, grid = field.meaning, field.grid
+    if meaning.frame != "voxel":
+        return Transform(vectors.from_lps(vectors.in_lps(field), grid).astype(np.float32), grid, str(meaning))
+    if field.vectors.shape[-1] != grid.ndim:
+        raise DataError(
+            f"{path}: expected vectors of {grid.ndim} voxels, received {field.vectors.shape[-1]} components."
+        )
+    shift = field.vectors - grid.indices() if meaning.absolute else field.vectors.astype(float)
+    own = meaning.moving or moving
+    if own is None and meaning.absolute:
+        raise DataError(f"{path}: holds voxels of the moving image without saying where they lie; give that image.")
+    return replace(_of_voxels(shift, grid, own), understood=str(meaning))
+
+
 def _of_voxels(displacement: np.ndarray, grid: Grid, moving: Grid | None) -> Transform:
     """The transform of what `Transform.voxels` gives."""
+    understood = "displacements, voxels of the moving image"
     if moving is None or moving.same(grid):
-        return Transform(displacement, grid)
+        return Transform(displacement, grid, understood)
     places = moving.world(grid.indices() + displacement)
-    return Transform((grid.index(places) - grid.indices()).astype(np.float32), grid)
+    return Transform((grid.index(places) - grid.indices()).astype(np.float32), grid, understood)

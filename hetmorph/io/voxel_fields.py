@@ -20,8 +20,10 @@ import numpy as np
 from scipy import ndimage
 
 from hetmorph.io.atomic import replacing, suffix_of
+from hetmorph.io.errors import DataError
 from hetmorph.io.geometry import Grid
-from hetmorph.io.images import DataError, load_numpy, nifti_on, write_nifti
+from hetmorph.io.images import load_numpy
+from hetmorph.io.nifti import nifti_on, place_of, write_nifti
 
 _MARK = b"hetmorph: displacement in voxels"
 _NAMES = ("vol", "warp", "displacement", "arr_0")
@@ -87,7 +89,8 @@ def decode(path: Path, nifti: nib.Nifti1Image, array: np.ndarray) -> tuple[np.nd
     if intent:
         raise DataError(f"{path}: expected displacements in voxels, without intent; the header has intent {intent}.")
     try:
-        return _checked(path, array), Grid(array.shape[:-1], nifti.affine)
+        place = place_of(path, nifti)
+        return _checked(path, array), Grid(array.shape[:-1], place.affine, place.codes if any(place.codes) else (1, 1))
     except ValueError as error:
         raise error if isinstance(error, DataError) else DataError(f"{path}: {error}.") from error
 
@@ -106,7 +109,8 @@ def check_meant(path: Path, nifti: nib.Nifti1Image, array: np.ndarray) -> None:
         what = "an image of two slices" if array.ndim == 3 else "a sequence of three frames"
         raise DataError(
             f"{path}: expected displacements, received {array.shape}, which may be {what}; if they are displacements "
-            "in voxels, say that their format is voxelmorph or learn2reg."
+            "in voxels, say that their format is voxelmorph or learn2reg; if in mm, say with field_convention "
+            "(--field-convention) whether they are lps or ras."
         )
 
 

@@ -95,6 +95,7 @@ class Registration:
             method: see `io.warp_labels`.
             start: through the model's own answer, where it was optimised.
         """
+        labels = labels.trimmed().with_axes_of(fixed)
         return warp_labels(self.start if start else self.transform, labels.array, matched_grid(labels, fixed), method)
 
 
@@ -135,7 +136,9 @@ def register(
         >>> result = register(read_image("m.nii.gz"), read_image("f.nii.gz"), "model.keras", spacing=1.0)
         >>> write_image("moved.nii.gz", result.moved, like=fixed)
     """
-    predictor = wrap(model)
+    predictor, fixed = wrap(model), fixed.trimmed()
+    moving = moving.trimmed().with_axes_of(fixed)
+    mask = None if mask is None else mask.trimmed().with_axes_of(fixed)
     slices = by_slice(moving, fixed, predictor.ndims)
     own, grid, seen = model_pair(moving, fixed, spacing, mask, slices, initial)
     predictions = _slices(predictor, *seen) if slices else [predictor(*seen)]

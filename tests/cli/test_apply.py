@@ -1,7 +1,9 @@
 """`hetmorph apply` and `jacobian` on transforms that are known."""
 
 import dataclasses
+import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -165,3 +167,67 @@ def test_neither_needs_tensorflow(moved_world):
     for words in (apply, ("jacobian", *transform, "--out", moved_world / "j.nii.gz")):
         done = run(words, ("-c", STARTS["script"]))
         assert done.returncode == 0 and done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+def dispvect(path, vectors, intent):
+    nifti = nib.Nifti1Image(vectors.astype(np.float32), GRID.affine)
+    nifti.header.set_intent(intent)
+    nib.save(nifti, path)
+
+
+def test_a_warp_of_another_program_is_understood_or_asked_about(hetmorph, moved_world):
+    """Points say which way the vectors go; the sidecar and a dry run say how they were understood."""
+    place, warp = anatomy.middle(GRID), moved_world / "w.nii.gz"
+    (moved_world / "p.csv").write_text(f"x,y,z\n{','.join(map(str, place))}\n")
+    words = ("--points", moved_world / "p.csv", "--points-out", moved_world / "q.csv", "--points-frame", "RAS")
+    field = np.broadcast_to(SHIFT, (*GRID.shape, 3))
+    dispvect(warp, field[:, :, :, None], 1006)  # as FreeSurfer and ITK have it, RAS
+    for what, said in ((field, ()), (field, ("--field-convention", "ras")), (-field, ("--field-convention", "lps"))):
+        if said:
+            dispvect(warp, what * [1, 1, -1 if said[1] == "lps" else 1], 1007)  # four axes: programs differ
+            result = hetmorph("apply", "--transform", warp, *words, status=2)
+            assert "--field-convention" in result.output and len(result.output.splitlines()) == 1
+        hetmorph("apply", "--transform", warp, *words, *said)
+        got = np.array((moved_world / "q.csv").read_text().splitlines()[1].split(","), float)
+        np.testing.assert_allclose(got, place + SHIFT, atol=1e-4)
+        understood = json.loads((moved_world / "q.csv.json").read_text())["transform_understood"]
+        assert understood.startswith(f"displacements, {said[1].upper() if said else 'RAS'} mm")
+        assert understood in hetmorph("apply", "--transform", warp, *words, *said, "--dry-run").output
+        hetmorph("jacobian", "--transform", warp, *said, "--out", moved_world / "j.nii.gz")
+        assert json.loads((moved_world / "j.json").read_text())["transform_understood"] == understood
+
+
+def test_a_transform_of_elastix_is_named(hetmorph, moved_world):
+    pytest.importorskip("SimpleITK")
+    (moved_world / "TransformParameters.0.txt").write_text('(Transform "EulerTransform")\n(NumberOfParameters 6)\n')
+    words = (
+        "--fixed",
+        moved_world / "l.nii.gz",
+        "--moving",
+        moved_world / "m.nii.gz",
+        "--moved",
+        moved_world / "x.nii",
+    )
+    result = hetmorph("apply", "--transform", moved_world / "TransformParameters.0.txt", *words, status=2)
+    assert "elastix" in result.output and "transformix" in result.output and "damaged" not in result.output
+
+
+def test_results_in_freesurfers_format_and_the_qform_of_the_fixed_image(hetmorph, moved_world):
+    """A sequence too has the place of the fixed image, its qform of another place included."""
+    fixed = nib.load(moved_world / "m.nii.gz")
+    fixed = nib.Nifti1Image(np.asarray(fixed.dataobj), fixed.affine)
+    elsewhere = fixed.affine + np.array([[0, 0, 0, 9.0]] * 3 + [[0, 0, 0, 0]])
+    fixed.set_sform(fixed.affine, 4)
+    fixed.set_qform(elsewhere, 1)
+    nib.save(fixed, moved_world / "f.nii.gz")
+    frames = np.stack([np.asarray(fixed.dataobj)] * 2, -1)
+    write_image(moved_world / "m4.nii.gz", frames, GRID)
+    words = ("apply", "--transform", moved_world / "t.nii.gz", "--fixed", moved_world / "f.nii.gz", "--moving")
+    for moving in ("m", "m4"):
+        result = hetmorph(*words, moved_world / f"{moving}.nii.gz", "--moved", moved_world / "moved.nii.gz")
+        assert result.output.count("warning") == 1 and "qform" in result.output
+        header = nib.load(moved_world / "moved.nii.gz").header
+        assert (header["sform_code"], header["qform_code"]) == (4, 1)
+        np.testing.assert_allclose(header.get_qform(), elsewhere, atol=1e-3)
+    hetmorph(*words, moved_world / "m.nii.gz", "--moved", moved_world / "moved.mgz")
+    np.testing.assert_allclose(nib.load(moved_world / "moved.mgz").affine, fixed.affine, atol=1e-4)

@@ -19,11 +19,13 @@ SPEAKER = re.compile(r"(?:hetmorph ([a-z][a-z-]*)|(\w+)\.py|\b(pip) )[^.,;:]*$")
 SCRIPTS = {"compare": compare, "uncertainty.py": uncertainty}
 # Who shows messages of the parts that are no command's own. Elsewhere anybody does: such a message names no flag.
 SHOWN_BY = {"data": {"train", "evaluate"}}
+# Of those who read transforms.
+SHOWN_BY |= dict.fromkeys(("io/nrrd.py", "io/vectors.py", "io/voxel_fields.py"), {"apply", "jacobian", "register"})
 GROUP = {"--help", "--debug"}
 # Messages on combinations of options that `register` alone has, in what the other verbs share with it.
 OF_REGISTER = {("register_job", name) for name in ("Job", "_result", "Settings", "_transform")}
 OF_REGISTER |= {("models", "calibration_of"), ("options", "calibration")}
-OTHERS = {"serving/deploy.py"}  # flags of tensorflow_model_server and docker
+OTHERS = {"serving/deploy.py", "io/foreign.py"}  # flags of tensorflow_model_server and docker; of who wrote a file
 
 
 def options(verb):
@@ -163,7 +165,8 @@ def code():
             if name in SCRIPTS or name in cli.commands:
                 yield where, tree, {name}
         elif where.removeprefix("hetmorph/") not in OTHERS:
-            yield where, tree, SHOWN_BY.get(path.relative_to(ROOT / "hetmorph").parts[0])
+            place = path.relative_to(ROOT / "hetmorph")
+            yield where, tree, SHOWN_BY.get(place.as_posix(), SHOWN_BY.get(place.parts[0]))
 
 
 def test_flags_in_messages_are_options_of_who_shows_them():

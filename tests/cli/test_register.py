@@ -4,6 +4,7 @@ import json
 import re
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -154,6 +155,49 @@ def test_bids_names(hetmorph, volumes, models):
     names = {path.name for path in (volumes / "out").glob("*.nii.gz")}
     assert "sub-m_from-moving_to-fixed_mode-image_xfm.nii.gz" in names and len(names) == 4
     assert json.loads((volumes / "out" / "dataset_description.json").read_text())["DatasetType"] == "derivative"
+
+
+def test_a_last_axis_of_one_and_a_single_slice_are_no_other_dimension(hetmorph, tmp_path, rng):
+    """(X, Y, Z, 1) is the volume that it is, (X, Y, 1) meets (X, Y); the fixed image says which comes out."""
+    array = rng.random((10, 12, 6)).astype(np.float32)
+    for name, values in (("m", array), ("f", array), ("l", (array > 0.5).astype(np.int16))):
+        nib.save(nib.Nifti1Image(values[..., None], np.diag([1.5, 2, 3, 1])), tmp_path / f"{name}.nii.gz")
+        nib.save(nib.Nifti1Image(values[:, :, :1], np.diag([1.5, 2, 3, 1])), tmp_path / f"slice-{name}.nii.gz")
+        nib.save(nib.Nifti1Image(values[:, :, 0], np.diag([1.5, 2, 3, 1])), tmp_path / f"flat-{name}.nii.gz")
+    for moving, fixed, shape in (
+        ("", "", (10, 12, 6)),
+        ("slice-", "flat-", (10, 12)),
+        ("flat-", "slice-", (10, 12, 1)),
+    ):
+        hetmorph(
+            *("register", "--model", "undeformed", "--moving", tmp_path / f"{moving}m.nii.gz"),
+            *("--fixed", tmp_path / f"{fixed}f.nii.gz", "--moved", tmp_path / "o.nii.gz"),
+            *("--labels-moving", tmp_path / f"{moving}l.nii.gz", "--labels-fixed", tmp_path / f"{fixed}l.nii.gz"),
+            *("--mask", tmp_path / f"{moving}l.nii.gz", "--labels-out", tmp_path / "lo.nii.gz"),
+        )
+        for got, source in zip(arrays(tmp_path / "o.nii.gz", tmp_path / "lo.nii.gz"), "fl", strict=True):
+            assert got.shape == shape
+            np.testing.assert_allclose(got, arrays(tmp_path / f"{fixed}{source}.nii.gz")[0], atol=1e-6)
+
+
+def test_an_initial_warp_of_another_program_is_understood_as_it_is_said(hetmorph, volumes):
+    """A translation by (3, 2, 1) mm RAS, in a file of which programs differ, takes the undeformed image with it."""
+    fixed = nib.load(volumes / "f.nii.gz")
+    warp = nib.Nifti1Image(np.full((*fixed.shape, 3), [3.0, 2, 1], np.float32), fixed.affine)
+    warp.header.set_intent(1007)
+    nib.save(warp, volumes / "w.nii.gz")
+    words = ("--initial", volumes / "w.nii.gz")
+    result = register(hetmorph, volumes, "undeformed", *words, results=("transform",), status=2)
+    assert "--field-convention" in result.output
+    words = (*words, "--field-convention", "ras")
+    register(hetmorph, volumes, "undeformed", *words, results=("transform",))
+    grid = read_image(volumes / "f.nii.gz").grid
+    transform, corners = read_transform(volumes / "transform.nii.gz"), grid.world(grid.corners())
+    np.testing.assert_allclose(transform.world(corners) - corners, np.broadcast_to([3, 2, 1], (8, 3)), atol=1e-3)
+    said = json.loads((volumes / "transform.json").read_text())
+    assert said["initial_understood"] == "displacements, RAS mm (field convention)"
+    words = ("--field-convention", "ras")
+    assert "--initial" in register(hetmorph, volumes, "undeformed", *words, results=("transform",), status=2).output
 
 
 @pytest.mark.parametrize("backwards", [False, True])

@@ -8,7 +8,7 @@ import pytest
 
 from hetmorph.data import DataError, load
 from hetmorph.data.normalise import minmax
-from hetmorph.io import Grid, read_image, resample
+from hetmorph.io import DataWarning, Grid, read_image, resample
 from hetmorph.registration.pair import model_pair
 from tests.data.sets import picture, save, shell, write_csv, write_table
 
@@ -184,6 +184,39 @@ def test_an_image_is_one_however_its_path_is_spelt(tmp_path, path):
     rows[2]["moving"] = rows[0]["moving"]
     with pytest.raises(DataError, match="line 4: the same moving and fixed image as in line 2"):
         read(write_csv(table, rows))
+
+
+def test_units_and_formats_are_those_of_register(tmp_path):
+    """A table of FreeSurfer's files, and of headers in micrometres, gives the pairs of the same images in mm."""
+    known = write_table(tmp_path, 1, (10, 12, 14))
+    expected = read(known).pairs[0]
+    for name in ("moving", "fixed", "moving_labels", "fixed_labels"):
+        cell = rows_of(known)[0][name]
+        nifti = nib.load(tmp_path / cell)
+        nib.save(nib.MGHImage(np.asarray(nifti.dataobj).astype(np.float32), nifti.affine), tmp_path / f"{name}.mgz")
+        micron = nib.Nifti1Image(np.asarray(nifti.dataobj), np.diag([1e3, 1e3, 1e3, 1]) @ nifti.affine)
+        micron.header.set_xyzt_units("micron")
+        nib.save(micron, tmp_path / f"{name}.nii")
+    for suffix in (".mgz", ".nii"):
+        row = {name: f"{name}{suffix}" for name in ("moving", "fixed", "moving_labels", "fixed_labels")}
+        pair = read(write_csv(tmp_path / "other.csv", [row])).pairs[0]
+        np.testing.assert_allclose(pair.spacing, expected.spacing, rtol=1e-5)
+        for name in ("moving", "fixed", "moving_labels", "fixed_labels"):
+            np.testing.assert_allclose(getattr(pair, name), getattr(expected, name), atol=1e-6)
+
+
+def test_scores_in_mm_have_the_voxels_of_the_affine(tmp_path):
+    """Whatever pixdim says."""
+    row = {}
+    for name in ("moving", "fixed"):
+        nifti = nib.Nifti1Image(picture(shell((10, 12, 14), 5, 3), len(name)), np.diag([2.0, 2, 2, 1]))
+        nifti.set_sform(nifti.affine, 1)
+        nifti.set_qform(None, 0)
+        nifti.header["pixdim"][1:4] = 1
+        nib.save(nifti, tmp_path / f"{name}.nii")
+        row[name] = f"{name}.nii"
+    with pytest.warns(DataWarning, match="pixdim"):
+        assert read(write_csv(tmp_path / "table.csv", [row])).pairs[0].spacing == (2, 2, 2)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from hetmorph.io import DataError, Transform, read_image, read_transform, write_image, write_transform
+from hetmorph.io import DataError, DataWarning, Transform, read_image, read_transform, write_image, write_transform
 from hetmorph.io.images import find_image
 
 
@@ -145,14 +145,88 @@ def test_which_world_it_is_stays_known(tmp_path, codes):
     assert read_transform(tmp_path / "t.nii.gz").grid.codes == codes
 
 
-def test_a_qform_of_another_place_is_not_called_the_same(tmp_path):
+def test_a_qform_of_another_place_is_told_of_and_stays_what_it_is(tmp_path):
+    """Whoever prefers the qform sees the result where the fixed image is, whoever prefers the sform too."""
     nifti = nib.Nifti1Image(np.zeros((4, 3, 2), np.int16), np.diag([1.5, 1.25, 8, 1]))
+    elsewhere = np.array([[-1.5, 0, 0, 5], [0, 1.25, 0, -7], [0, 0, 8, 9], [0, 0, 0, 1]])
     nifti.set_sform(nifti.affine, 4)
-    nifti.set_qform(np.diag([-1.5, 1.25, 8, 1]), 1)
+    nifti.set_qform(elsewhere, 1)
+    nib.save(nifti, tmp_path / "a.nii.gz")
+    with pytest.warns(DataWarning, match=r"a\.nii\.gz: its sform \(code 4\).*qform \(code 1\) 1[0-9.]+ mm from there"):
+        image = read_image(tmp_path / "a.nii.gz")
+    assert image.codes == (4, 0)  # of the grid: vectors have the frame of the sform
+    again = nib.load(write_image(tmp_path / "b.nii", image.array, image))
+    np.testing.assert_array_equal(again.affine, nifti.affine)
+    assert (again.header["sform_code"], again.header["qform_code"]) == (4, 1)
+    np.testing.assert_allclose(again.get_qform(), elsewhere, atol=1e-5)
+    zeros = Transform(np.zeros((4, 3, 2, 3)), image.grid)
+    header = nib.load(write_transform(tmp_path / "t.nii.gz", zeros)).header
+    assert (header["sform_code"], header["qform_code"]) == (4, 0)
+
+
+def test_pixdim_that_contradicts_the_affine_is_told_of(tmp_path):
+    nifti = nib.Nifti1Image(np.zeros((4, 3, 2), np.int16), np.diag([2.0, 2, 2, 1]))
+    nifti.set_sform(nifti.affine, 2)
+    nifti.set_qform(None, 0)
+    nifti.header["pixdim"][1:4] = 1
+    nib.save(nifti, tmp_path / "a.nii")
+    assert nib.load(tmp_path / "a.nii").header.get_zooms() == (1, 1, 1)
+    with pytest.warns(DataWarning, match="pixdim says voxels of 1 × 1 × 1 mm, the sform of 2 × 2 × 2 mm"):
+        image = read_image(tmp_path / "a.nii")
+    assert image.spacing == image.grid.spacing == (2, 2, 2)
+    assert nib.load(write_image(tmp_path / "b.nii", image.array, image)).header.get_zooms() == (2, 2, 2)
+
+
+@pytest.mark.parametrize(("unit", "millimetres"), [("micron", 1e-3), ("meter", 1e3), ("unknown", 1)])
+@pytest.mark.parametrize("codes", [(1, 1), (0, 1), (2, 0), (0, 0)])
+def test_headers_in_other_units_are_read_and_written_in_mm(tmp_path, array, unit, millimetres, codes):
+    """nibabel leaves the unit to the reader; SimpleITK is asked where the voxels lie."""
+    affine = np.array([[-1.5, 0, 0, 30], [0, 1.25, 0, -20], [0, 0, 8, -10], [0, 0, 0, 1]])
+    theirs = np.diag([*[1 / millimetres] * 3, 1]) @ affine
+    nifti = nib.Nifti1Image(array, theirs)
+    nifti.set_sform(theirs, codes[0])
+    nifti.set_qform(theirs, codes[1])
+    nifti.header.set_xyzt_units(unit)
     nib.save(nifti, tmp_path / "a.nii.gz")
     image = read_image(tmp_path / "a.nii.gz")
-    assert image.codes == (4, 0)
-    np.testing.assert_array_equal(nib.load(write_image(tmp_path / "b.nii", image.array, image)).affine, nifti.affine)
+    np.testing.assert_allclose(image.spacing, (1.5, 1.25, 8), rtol=1e-5)
+    np.testing.assert_allclose(image.grid.spacing, (1.5, 1.25, 8), rtol=1e-5)
+    path = write_image(tmp_path / "b.nii.gz", array, image)
+    assert nib.load(path).header.get_xyzt_units()[0] == "mm"
+    if any(codes):
+        np.testing.assert_allclose(image.affine, affine, rtol=1e-5)
+        sitk = pytest.importorskip("SimpleITK")
+        for itk in (sitk.ReadImage(str(tmp_path / "a.nii.gz")), sitk.ReadImage(str(path))):
+            np.testing.assert_allclose(itk.GetSpacing(), (1.5, 1.25, 8), rtol=1e-5)
+            np.testing.assert_allclose(itk.GetOrigin(), (-30, 20, -10), rtol=1e-5)
+
+
+def test_the_unit_of_vxm_load_volfile_is_mm_too(tmp_path, array):
+    from hetmorph.voxelmorph.py.utils import load_volfile
+
+    nifti = nib.Nifti1Image(array, np.diag([1500.0, 1250, 8000, 1]))
+    nifti.header.set_xyzt_units("micron")
+    nib.save(nifti, tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(load_volfile(tmp_path / "a.nii.gz", ret_affine=True)[1], np.diag([1.5, 1.25, 8, 1]))
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".npy", ".npz", ".nrrd"])
+@pytest.mark.parametrize("ones", [1, 2])
+def test_last_axes_of_one_are_those_of_no_sequence(tmp_path, array, suffix, ones):
+    path, more = tmp_path / f"a{suffix}", array.reshape(*array.shape, *[1] * ones)
+    if suffix == ".nii.gz":
+        save(path, more)
+    elif suffix == ".npy":
+        np.save(path, more)
+    elif suffix == ".npz":
+        np.savez(path, vol=more)
+    else:
+        sitk = pytest.importorskip("SimpleITK")
+        sitk.WriteImage(sitk.GetImageFromArray(np.ascontiguousarray(array.T[None]), isVector=False), str(path))
+    image = read_image(path, ndim=3)
+    np.testing.assert_array_equal(image.array, array)
+    assert len(image.spacing) == 3 and image.grid.shape == array.shape
+    assert read_image(save(tmp_path / "slice.nii", array[:, :, :1])).array.shape == (7, 5, 1)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".npy"])

@@ -57,6 +57,17 @@ def test_a_vector_of_the_model_is_one_translation_of_the_world(name, spacing):
         np.testing.assert_allclose(result.grid.spacing, spacing, rtol=1e-5)
 
 
+def test_arrays_with_a_last_axis_of_one_are_volumes():
+    """Of images that were made by hand; files are read so."""
+    fixed = anatomy.image(GRIDS_3D["oblique"])
+    labels, vector = anatomy.labels(GRIDS_3D["oblique"]), [0.7, -0.4, 0.3]
+    stored = [dataclasses.replace(image, array=image.array[..., None]) for image in (fixed, labels)]
+    expected, got = register(fixed, fixed, Constant(vector)), register(stored[0], stored[0], Constant(vector))
+    np.testing.assert_array_equal(got.moved, expected.moved)
+    np.testing.assert_array_equal(got.labels(stored[1], stored[0]), expected.labels(labels, fixed))
+    register(stored[0], fixed, Constant(vector), mask=stored[1])
+
+
 @pytest.mark.parametrize("name", GRIDS_2D)
 def test_2d(name):
     grid = GRIDS_2D[name]

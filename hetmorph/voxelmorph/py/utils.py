@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hetmorph.io.nifti import place_of
 from hetmorph.voxelmorph.original import vxm
 
 _original = vxm.py.utils
@@ -59,7 +60,7 @@ def load_volfile(
         ret_affine: also return the voxel-to-RAS matrix, None where the file has none.
 
     Returns:
-        The array, in the file's own type, or the pair of it and its affine.
+        The array, in the file's own type, or the pair of it and its affine, voxel to RAS mm.
 
     Raises:
         ValueError: no such file, a file that cannot be read, an unknown type, or no array `np_var`.
@@ -101,7 +102,9 @@ def _read_medical(path: str):
     import nibabel
 
     image = nibabel.load(path)
-    return np.asanyarray(image.dataobj).squeeze(), image.affine
+    mgh = isinstance(image, nibabel.MGHImage)  # FreeSurfer's volumes are in mm
+    affine = image.affine if mgh else place_of(Path(path), image).affine
+    return np.asanyarray(image.dataobj).squeeze(), affine
 
 
 def _read_numpy(path: str, np_var: str) -> np.ndarray:
