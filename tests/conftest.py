@@ -85,11 +85,15 @@ def _release():
     import gc
 
     import keras
+    from tensorflow.python.framework.ops import gradient_registry
 
     from hetmorph.ops import xla
 
     keras.backend.clear_session(free_memory=False)
     xla.forget()
+    # TensorFlow remembers the gradient of every custom function that was ever traced, and with it the whole graph.
+    for name in [name for name in gradient_registry._registry if name.startswith("CustomGradient-")]:
+        del gradient_registry._registry[name]
     gc.collect()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc keeps what was freed, gigabytes of it
         trim(0)

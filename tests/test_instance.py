@@ -162,28 +162,21 @@ def test_the_network_is_refined_in_a_copy(rng, optimizer):
         np.testing.assert_array_equal(one, other)
 
 
-OWN = {
-    "vxm": ({}, "mse"),
-    "gradicon": ({"arch": "gradicon", "width": 0.1}, "gradicon"),
-    "het-gradicon": ({}, "het-gradicon"),
-}
-
-
-@pytest.mark.parametrize("name", OWN)
-def test_a_network_goes_on_with_what_it_was_trained_by(rng, name):
-    """The first loss is the one that `evaluate` reports; the answer registers better, and both ways if it should."""
-    network, objective = OWN[name]
+@pytest.mark.parametrize("objective", ["mse", "gradicon", "het-gradicon"])
+def test_a_network_goes_on_with_what_it_was_trained_by(rng, objective):
+    """The first loss is the one that `evaluate` reports; the model itself stays as it was."""
+    network = {"features": FEATURES, "int_steps": 2}
     settings = {"network": network, "objective": {"name": objective}, "optimizer": {"decay": "none"}}
     with eagerly():
         model = build(config.from_dict(settings), (32, 32))
         moving = smooth(rng, (32, 32))
         pair = [image[None, ..., None] for image in (moving, shifted(moving, 2))]
-        if name != "het-gradicon":  # whose loss of a network's image is weighted by the voxels' variance
+        if objective != "het-gradicon":  # whose loss of a network's image is weighted by the voxels' variance
             expected = model.evaluate(tuple(pair), verbose=0)
         before = [w.copy() for w in model.get_weights()]
         refined = Refined(model, 8, of="network", loss="own", optimizer="adam", learning_rate=1e-3)
         result = refined.refine(moving, shifted(moving, 2))
-    if name != "het-gradicon":
+    if objective != "het-gradicon":
         assert result.losses[0] == pytest.approx(np.ravel(expected)[0], rel=1e-4)
     assert result.loss < result.losses[0]
     np.testing.assert_allclose(refined.predictor(moving, shifted(moving, 2)).displacement, result.start.displacement)

@@ -218,7 +218,7 @@ class LoadableModel(Trained, keras.Model):
         return hdf5.write_layer_weights(self.layers, path)
 
     def fit(self, x=None, *args, validation_data=None, **kwargs):
-        """As `keras.Model.fit`; generators and data sets may give lists, as VoxelMorph's, where Keras 3 wants tuples."""
+        """As `keras.Model.fit`; generators and data sets may give lists, as VoxelMorph's do; Keras 3 wants tuples."""
         if inspect.isgenerator(x) or isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # it cannot be shuffled, and Keras warns about its own default
         return super().fit(_in_tuples(x), *args, validation_data=_in_tuples(validation_data), **kwargs)

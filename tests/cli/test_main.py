@@ -123,6 +123,7 @@ def test_a_bug_is_not_hidden(monkeypatch):
     assert isinstance(CliRunner().invoke(cli, ["doctor"]).exception, KeyError)
 
 
+@pytest.mark.graph  # hundreds of evaluations of one function
 def test_doctor(hetmorph, monkeypatch):
     said = hetmorph("doctor").output
     assert "tensorflow 2." in said and "ok a registration with a known answer" in said and "extra formats" in said

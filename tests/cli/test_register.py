@@ -109,6 +109,7 @@ def test_a_2d_model_on_a_stack(hetmorph, stack, models):
     assert variance.shape == transform.grid.shape and variance.min() > 0
 
 
+@pytest.mark.graph  # hundreds of evaluations of one function
 def test_png(hetmorph, tmp_path, models):
     from PIL import Image as Picture
 
@@ -314,6 +315,7 @@ def test_the_shipped_model_by_its_name(hetmorph, stack):
     assert arrays(stack / "variance.nii.gz")[0].min() > 0
 
 
+@pytest.mark.graph  # hundreds of evaluations of one function
 def test_a_cine(hetmorph, tmp_path, models):
     """The reference frame comes out as each frame; labels of it give a curve."""
     import csv
@@ -400,6 +402,7 @@ def scores(said, name):
     return [float(number) for number in re.findall(r"(\d+\.\d+) (?:undeformed|registered)", line)]
 
 
+@pytest.mark.graph  # hundreds of evaluations of one function
 def test_it_says_what_it_did(hetmorph, stack):
     """Similarity rises, Dice too, nothing folds; the numbers are those of the files."""
     fixed = read_image(stack / "f.nii.gz")
@@ -434,6 +437,7 @@ def test_it_says_when_the_result_is_worse(hetmorph, stack, tmp_path):
     assert "no model.json beside it says for what it was made" in done.stdout
 
 
+@pytest.mark.graph  # hundreds of evaluations of one function
 def test_it_says_when_the_optimisation_lowers_the_dice_of_the_model(hetmorph, stack, models):
     """The labels to reach are those of the model's own answer: whatever is optimised leads away from them."""
     register(hetmorph, stack, models["het2d"], results=("labels-out",))

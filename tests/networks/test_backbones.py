@@ -132,10 +132,15 @@ def test_what_steps_and_their_objectives_cannot_do_is_refused(network, objective
         model_class(config.from_dict({"network": network, "objective": {"name": "mse", **objective}}))
 
 
+# What an export of large networks costs is spent on one of each architecture, among the slow tests.
 STEPS = [
-    ({"arch": "gradicon", "width": 0.1}, {"name": "gradicon", "similarity": "mse"}),
+    pytest.param({"arch": "gradicon", "width": 0.1}, {"name": "gradicon", "similarity": "mse"}, marks=pytest.mark.slow),
     ({"arch": "gradicon", "width": 0.1}, {"name": "het-gradicon", "warm_start": 0}),
-    ({"arch": "constricon", "width": 0.1}, {"name": "velocity-diffusion", "similarity": "ncc"}),
+    pytest.param(
+        {"arch": "constricon", "width": 0.1},
+        {"name": "velocity-diffusion", "similarity": "ncc"},
+        marks=pytest.mark.slow,
+    ),
     ({"arch": "constricon", "width": 0.1}, {"name": "diffusion"}),
     ({"features": [[4, 4], [4, 4, 4]], "repeats": 2}, {"name": "mse"}),
     ({"features": [[4, 4], [4, 4, 4]]}, {"name": "icon", "similarity": "lncc2", "sigma": 1.0, "smoothness": 1.0}),
@@ -145,10 +150,7 @@ STEPS = [
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(("network", "objective"), STEPS, ids=lambda part: part.get("name", part.get("arch")))
 def test_networks_of_steps_go_through_every_door(network, objective, pair, tmp_path):
-    """Trained, saved, exported at any size: every one answers as the model itself.
-
-    What an export of large networks costs is spent on one of each architecture.
-    """
+    """Trained, saved, exported at any size: every one answers as the model itself."""
     settings = config.from_dict({"network": network, "objective": objective, "optimizer": {"decay": "none"}})
     keras.utils.set_random_seed(0)
     model = build(settings, pair[0].shape[1:-1])

@@ -82,6 +82,7 @@ def test_set_flow_takes_the_displacement_of_another_model(size):
         model.set_flow(np.zeros((3, 3)))
 
 
+@pytest.mark.graph  # hundreds of evaluations of one function
 def test_set_flow_of_a_displacement_registers_with_that_displacement(rng):
     """Taken as the velocity, as before, it was .85 voxel off."""
     grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 32)] * 2, indexing="ij"), -1)
