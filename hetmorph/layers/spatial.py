@@ -6,6 +6,7 @@ they call `keras.layers.Layer` by name, so that nothing of theirs depends on whe
 
 import math
 import warnings
+from fractions import Fraction
 
 import keras
 import tensorflow as tf
@@ -272,7 +273,8 @@ class CropToReference(keras.layers.Layer):
     def _size(self, reference):
         if reference is None or isinstance(reference, int):
             return reference and math.ceil(reference / self.resolution)
-        return tf.cast(tf.math.ceil(tf.cast(reference, tf.float64) / self.resolution), tf.int32)
+        ratio = Fraction(self.resolution).limit_denominator(10**4)
+        return -(-reference * ratio.denominator // ratio.numerator)
 
     def compute_output_shape(self, input_shape):
         tensor, reference = input_shape

@@ -143,8 +143,8 @@ class LoadableModel(Trained, keras.Model):
             return cls.from_config(config)
         except TypeError as error:  # arguments that the class has not, or lacks
             raise ValueError(
-                f"{path} holds a {stored_as}, of which no {cls.__name__} can be made ({error}): load it with "
-                f"{stored_as}.load"
+                f"expected a file of a {cls.__name__}, received {path}, which holds a {stored_as}, of which none can "
+                f"be made ({error})"
             ) from error
 
     load_config = staticmethod(hdf5.read_config)
@@ -217,11 +217,13 @@ class LoadableModel(Trained, keras.Model):
             return super().save_weights(filepath, overwrite=overwrite)
         return hdf5.write_layer_weights(self.layers, path)
 
-    def fit(self, x=None, *args, validation_data=None, **kwargs):
+    def fit(self, x=None, *args, **kwargs):
         """As `keras.Model.fit`; generators and data sets may give lists, as VoxelMorph's do; Keras 3 wants tuples."""
+        given = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
         if inspect.isgenerator(x) or isinstance(x, tf.data.Dataset):
-            kwargs.setdefault("shuffle", False)  # it cannot be shuffled, and Keras warns about its own default
-        return super().fit(_in_tuples(x), *args, validation_data=_in_tuples(validation_data), **kwargs)
+            given.setdefault("shuffle", False)  # it cannot be shuffled, and Keras warns about its own default
+        given |= {name: _in_tuples(given[name]) for name in ("x", "validation_data") if name in given}
+        return super().fit(**given)
 
     def evaluate(self, x=None, *args, **kwargs):
         """As `keras.Model.evaluate`; generators as in `fit`."""

@@ -197,14 +197,25 @@ def assign_layer_weights(
 
 
 def _assign_what_fits(layers, stored: dict[str, list[np.ndarray]]) -> list[str]:
+    layers = [layer for layer in named_layers(layers) if layer.weights]
+    names = {layer.name for layer in layers}
+    # Of the layers that Keras numbered, each takes what only the file has under the same name but for the numbers.
+    numbered = {}
+    for name in (name for name in stored if name not in names):
+        numbered.setdefault(_unnumbered(name), []).append(stored[name])
     kept = []
-    for layer in (layer for layer in named_layers(layers) if layer.weights):
-        arrays = stored.get(layer.name)
+    for layer in layers:
+        others = numbered.get(_unnumbered(layer.name), []) if layer.name not in stored else []
+        arrays = stored.get(layer.name, others.pop(0) if others else None)
         if arrays is not None and _shapes(arrays) == _shapes(layer.weights):
             layer.set_weights(arrays)
         else:
             kept.append(layer.name)
     return kept
+
+
+def _unnumbered(name: str) -> str:
+    return re.sub(r"_\d+(?=/|$)", "", name)
 
 
 def _numbered_pairs(layers: list, stored: dict[str, list[np.ndarray]]) -> list[tuple]:

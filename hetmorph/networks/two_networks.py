@@ -250,10 +250,14 @@ class TwoNetworks:
         loss += self._layer_losses(super().layers) + self.further_loss(play)
         self.note_loss(loss, play)
         folds = fields.jacobian_determinant(registered.displacement) <= 0
-        self.folds_tracker.update_state(100 * tf.reduce_mean(tf.cast(folds, tf.float32)))
-        self.weight_tracker.update_state(tf.add_n([tf.reduce_mean(w) for w in weights]) / len(weights))
-        for tracker, value in ((self.image_loss_tracker, image_loss), (self.smoothness_tracker, smoothness)):
-            tracker.update_state(value * replicas())
+        shown = {
+            self.image_loss_tracker: image_loss * replicas(),
+            self.smoothness_tracker: smoothness * replicas(),
+            self.folds_tracker: 100 * tf.reduce_mean(tf.cast(folds, tf.float32)),
+            self.weight_tracker: tf.add_n([tf.reduce_mean(w) for w in weights]) / len(weights),
+        }
+        for tracker, value in shown.items():
+            tracker.update_state(value, sample_weight=tf.shape(registered.fixed)[0])
         return loss
 
     def _variance_loss(self, play: Play) -> tf.Tensor:
@@ -264,7 +268,7 @@ class TwoNetworks:
             for view, log_variance, weight in zip(registered.views, registered.log_variances, of_samples, strict=False)
         ]
         loss = tf.add_n(losses) / len(losses)
-        self.variance_loss_tracker.update_state(loss * replicas())
+        self.variance_loss_tracker.update_state(loss * replicas(), sample_weight=tf.shape(registered.fixed)[0])
         return loss + self._layer_losses([self.variance_network])
 
     def _layer_losses(self, layers: list) -> tf.Tensor:

@@ -3,6 +3,8 @@
 Fields are `[B, *S, N]`, in voxels of their own grid, axes in array order; u pulls: moved(x) = moving(x + u(x)).
 """
 
+from fractions import Fraction
+
 import tensorflow as tf
 
 from hetmorph.ops import separable
@@ -72,11 +74,13 @@ def resized_shape(shape: list, factor: float) -> list:
         factor: new voxels for each old one along each axis, as `resize` takes it.
     """
     rounding = 1e-6  # 48 * (2 / 3) must not fall below the integer it stands for
+    ratio = Fraction(factor).limit_denominator(10**4)
 
     def one(size):
         if size is None or isinstance(size, int):
             return None if size is None else int(size * factor + rounding)
-        return tf.cast(tf.floor(tf.cast(size, tf.float64) * factor + rounding), tf.int32)
+        # In whole numbers: TensorFlow Lite does not compute with float64, and float32 is off by more than the rounding.
+        return size * ratio.numerator // ratio.denominator
 
     return [one(size) for size in shape]
 

@@ -74,6 +74,9 @@ def pad(tensor: tf.Tensor, before, after) -> tf.Tensor:
     padded = tf.raw_ops.PadV2(input=tensor, paddings=paddings, constant_values=tf.zeros([], tensor.dtype))
     known = [None if tf.is_tensor(n) else n + a + b for n, a, b in zip(sizes, before, after, strict=True)]
     padded.set_shape([tensor.shape[0], *known, tensor.shape[-1]])
+    if None in known and tensor.shape[-1] is not None:
+        # So that the graph says how many channels there are, and not Python alone: TensorFlow Lite looks there.
+        padded = tf.reshape(padded, [-1, *spatial_shape(padded), tensor.shape[-1]])
     return padded
 
 

@@ -45,7 +45,8 @@ def pull(image: tf.Tensor, position: tf.Tensor, relative: bool) -> tf.Tensor:
     cells = _cells(position, spatial_shape(image), relative)
     voxels = flat_voxels(image)
     values = [tf.gather(voxels, cells.row + offset) for offset in cells.offsets]
-    fractions = [tf.cast(f, image.dtype)[..., None] for f in cells.fractions]
+    # Not f[..., None]: TensorFlow Lite has no slice that adds an axis to an image of unknown size.
+    fractions = [tf.expand_dims(tf.cast(f, image.dtype), -1) for f in cells.fractions]
     return _contract(values, fractions)
 
 
@@ -126,7 +127,8 @@ def _cells(position: tf.Tensor, sizes, relative: bool) -> _Cells:
     for x, size in zip(coordinates, sizes, strict=True):
         clipped = tf.clip_by_value(x, 0.0, tf.cast(size - 1, x.dtype))
         # Clipped again as an integer: NaN casts to an arbitrary index, and must not leave the image.
-        lower = tf.clip_by_value(tf.cast(clipped, tf.int32), 0, _at_least_zero(size - 2))
+        # In this order: of the other, up to 6, TensorFlow Lite makes an operation that has no integers.
+        lower = tf.minimum(tf.maximum(tf.cast(clipped, tf.int32), 0), _at_least_zero(size - 2))
         row = row * size + lower
         fraction = clipped - tf.cast(lower, x.dtype)
         # XLA up to TensorFlow 2.19 loses NaN in the clipping.

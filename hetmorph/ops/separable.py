@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from hetmorph.ops import xla
+
 
 def multiply(image, matrices: Sequence[np.ndarray | tf.Tensor | None]) -> tf.Tensor:
     """Each spatial axis of an image multiplied by a matrix of its own.
@@ -20,8 +22,11 @@ def multiply(image, matrices: Sequence[np.ndarray | tf.Tensor | None]) -> tf.Ten
     letters = "bxyzc"[: image.shape.rank - 1] + "c"
     for letter, matrix in zip(letters[1:], matrices, strict=False):
         if matrix is not None:
-            target = letters.replace(letter, "n")
-            image = tf.einsum(f"n{letter},{letters}->{target}", tf.cast(matrix, image.dtype), image)
+            target, matrix = letters.replace(letter, "n"), tf.cast(matrix, image.dtype)
+            if xla.active():  # in a training step, where this order takes a sixth less time
+                image = tf.einsum(f"n{letter},{letters}->{target}", matrix, image)
+            else:  # TensorFlow Lite fails on the other one where the batch is free
+                image = tf.einsum(f"{letters},n{letter}->{target}", image, matrix)
     return image
 
 

@@ -36,7 +36,8 @@ def warp(image, displacement, method: str = "linear", fill_value: float | None =
     moved = _linear(image, displacement) if method == "linear" else _nearest(image, displacement)
     if fill_value is None:
         return moved
-    return tf.where(_inside(displacement, spatial_shape(image))[..., None], moved, tf.cast(fill_value, moved.dtype))
+    inside = tf.expand_dims(_inside(displacement, spatial_shape(image)), -1)
+    return tf.where(inside, moved, tf.cast(fill_value, moved.dtype))
 
 
 def _check(image: tf.Tensor, displacement: tf.Tensor, method: str) -> None:
@@ -65,7 +66,7 @@ def _nearest(image: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
     for x, size in zip(displaced_grid(displacement), sizes, strict=True):
         nearest = tf.clip_by_value(tf.round(x), 0.0, tf.cast(size - 1, x.dtype))
         # Clipped again as an integer: NaN casts to an arbitrary index, and must not leave the image.
-        row = row * size + tf.clip_by_value(tf.cast(nearest, tf.int32), 0, size - 1)
+        row = row * size + tf.minimum(tf.maximum(tf.cast(nearest, tf.int32), 0), size - 1)
     return tf.gather(flat_voxels(image), row)
 
 

@@ -120,7 +120,7 @@ def constant_rate(optimizer: keras.optimizers.Optimizer) -> float | None:
         optimizer: any.
     """
     rate = bare(optimizer)._learning_rate
-    return float(rate) if isinstance(rate, keras.Variable) else None
+    return float(rate.numpy()) if isinstance(rate, keras.Variable) else None
 
 
 def begin_averages(optimizer: keras.optimizers.Optimizer) -> None:
@@ -130,11 +130,11 @@ def begin_averages(optimizer: keras.optimizers.Optimizer) -> None:
         optimizer: built; without `use_ema` nothing happens.
     """
     optimizer = bare(optimizer)
-    if optimizer.use_ema and not int(optimizer.iterations):
+    if optimizer.use_ema and not int(optimizer._iterations.numpy()):
         for variable, average in zip(
             optimizer._trainable_variables, optimizer._model_variables_moving_average, strict=True
         ):
-            average.assign(variable)
+            average.assign(variable.numpy())
 
 
 def check_variables(optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]) -> None:

@@ -101,6 +101,24 @@ def test_training_starts_with_the_undeformed_score(capsys):
     assert callback.score() == callback.undeformed
 
 
+def test_the_best_model_is_one_whose_networks_are_all_trained(tmp_path):
+    """One of the warm start gives way to any of later, and does not come back."""
+    saved = []
+
+    class Model(Fake):
+        def save(self, path):
+            saved.append(self.warming_up)
+            path.touch()
+
+    callback = ValidationDice([labelled(2)], best_path=tmp_path / "best.keras")
+    for epoch, (warming_up, shift) in enumerate([(True, 0.0), (True, -2.0), (False, -1.0), (False, -0.5), (False, -2)]):
+        model = Model([shift, 0.0])
+        model.warming_up = warming_up
+        callback.set_model(model)
+        callback.on_epoch_end(epoch, {})
+    assert saved == [True, True, False, False] and callback.best == 1.0
+
+
 def test_a_model_that_is_worse_than_none_is_warned_of_each_time_it_falls():
     callback, told = ValidationDice([labelled(2)]), []
     for epoch, shift in enumerate([0.0, 2.0, 3.0, -2.0, 2.0]):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from hetmorph.losses import MSE, Grad
-from hetmorph.networks import InstanceDense, Unet, VxmDense
+from hetmorph.networks import HetVxmDense, InstanceDense, TransMorph, Unet, VxmDense
 
 pytestmark = pytest.mark.usefixtures("eager")
 SIZE = (16, 16)
@@ -37,6 +37,63 @@ def test_generators_may_yield_lists(rng):
     assert np.isfinite(fitted.history["val_loss"]).all()
     assert np.isfinite(model.evaluate(lists(rng), steps=1)).all()
     assert model.predict(lists(rng), steps=2)[0].shape == (4, *SIZE, 1)
+
+
+def test_data_sets_may_give_lists(rng):
+    class Pairs(keras.utils.PyDataset):
+        ended = 0
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            source, target, zeros = batch(np.random.default_rng(index))
+            return [source, target], [target, zeros]
+
+        def on_epoch_end(self):
+            self.ended += 1
+
+    model, pairs = compiled(run_eagerly=True), Pairs()
+    fitted = model.fit(pairs, epochs=2, validation_data=Pairs(workers=2), verbose=0)
+    assert np.isfinite(fitted.history["val_loss"]).all() and pairs.ended >= 2
+    assert np.isfinite(model.evaluate(Pairs(), verbose=0)).all()
+    assert model.predict(Pairs(), verbose=0)[0].shape == (4, *SIZE, 1)
+
+
+@pytest.mark.parametrize("name", ["w.h5", "w.weights.h5"])
+def test_a_file_of_weights_is_called_that(name, tmp_path):
+    compiled().save_weights(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} holds weights only.*load_weights"):
+        VxmDense.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_a_file_of_another_class_is_made_into_this_one_or_named(suffix, tmp_path, rng):
+    path, (source, target, _) = tmp_path / f"m{suffix}", batch(rng)
+    model = compiled()
+    model.save(path)
+    noise = HetVxmDense.load(path, variance_features=SMALL["nb_unet_features"])
+    assert type(noise) is HetVxmDense
+    np.testing.assert_array_equal(noise.register(source, target), model.register(source, target))
+    with pytest.raises(ValueError, match=r"a file of a TransMorph, .* holds a VxmDense.*nb_unet_features"):
+        TransMorph.load(path)
+    noise.save(path)
+    assert type(VxmDense.load(path)) is HetVxmDense  # it is a VxmDense
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_a_file_of_no_registration_is_named(suffix, tmp_path):
+    entry = keras.Input((2,))
+    keras.Model(entry, keras.layers.Dense(1)(entry)).save(tmp_path / f"m{suffix}")
+    with pytest.raises(ValueError, match="a file of a VxmDense, .* holds a Functional"):
+        VxmDense.load(tmp_path / f"m{suffix}")
+
+
+def test_a_file_of_no_model_is_refused(tmp_path):
+    (tmp_path / "m.h5").write_bytes(b"version https://git-lfs")
+    with pytest.raises(ValueError, match="m.h5: expected a file of HDF5 or a .keras file"):
+        VxmDense.load(tmp_path / "m.h5")
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])

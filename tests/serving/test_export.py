@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -270,6 +271,7 @@ def test_warp_refuses_one_image_for_many_displacements(plane):
 
 RUN_WITH_TENSORFLOW_ALONE = """
 import sys
+import warnings
 
 for name in ("hetmorph", "voxelmorph", "neurite", "keras"):
     sys.modules[name] = None  # importing it fails as if it were not installed
@@ -351,3 +353,32 @@ def test_saved_model_cli_shows_the_signatures(plane):
         "Method name is: tensorflow/serving/predict",
     ):
         assert text in shown
+
+
+def test_tensorflow_lite_runs_an_export_and_a_model_of_one_size_by_its_own_operations(tmp_path):
+    """Any size from an export; of a model of one size the batch is free. Grids of 8 voxels once made it fail."""
+    model = random_weights(VxmDense((16, 16), nb_unet_features=[[4], [4, 4]], int_steps=1))
+    moving, fixed = images((16, 16))
+    expected = model.register(moving, fixed)
+    folder = export_savedmodel(model, tmp_path)
+
+    def interpreter(converter):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"(?s).*tf\.lite\.Interpreter is deprecated.*")
+            return tf.lite.Interpreter(model_content=converter.convert())
+
+    lite = interpreter(tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=["register"]))
+    found = lite.get_signature_runner("register")(moving=moving, fixed=fixed)["displacement"]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+    function = tf.function(lambda images: model(images, training=False)[0])
+    concrete = function.get_concrete_function([tf.TensorSpec([None, 16, 16, 1])] * 2)
+    lite = interpreter(tf.lite.TFLiteConverter.from_concrete_functions([concrete], model))
+    for detail, image in zip(lite.get_input_details(), (moving, fixed), strict=True):
+        lite.resize_tensor_input(detail["index"], (2, 16, 16, 1))
+    lite.allocate_tensors()
+    for detail, image in zip(lite.get_input_details(), (moving, fixed), strict=True):
+        lite.set_tensor(detail["index"], np.concatenate([image, image]))
+    lite.invoke()
+    moved = lite.get_tensor(lite.get_output_details()[0]["index"])
+    np.testing.assert_allclose(moved, np.repeat(model.predict([moving, fixed], verbose=0)[0], 2, axis=0), atol=1e-4)
