@@ -17,6 +17,7 @@ _MATRIX = (
     "c3d_affine_tool -ref FIXED -src MOVING FILE -fsl2ras -oitk affine.txt makes a transform that can be read"
 )
 _XFM = "a transform of MINC; FreeSurfer's lta_convert --inmni FILE --outitk affine.txt makes one that can be read"
+_AFNI = "a dataset of AFNI; 3dAFNItoNIFTI makes NIfTI of it, whose vectors are lps where the image is not oblique"
 _LTA = "a transform of FreeSurfer; lta_convert --inlta FILE --outitk affine.txt makes one that can be read"
 # what the text of a file begins with or holds
 _TEXTS = {
@@ -36,6 +37,7 @@ _ENDINGS = {
     ".1d": "a transform of AFNI; nitransforms makes an ITK transform of it",
     ".x5": "a transform in the X5 format; nitransforms makes an ITK transform of it",
     ".toml": _ELASTIX,
+    **dict.fromkeys((".head", ".brik", ".brik.gz"), _AFNI),
 }
 _FSL = {
     **dict.fromkeys((2006, 2018), "a field of FSL (fnirt, topup), in its scaled voxels"),

@@ -83,21 +83,20 @@ def place_of(path: Path, nifti: nib.Nifti1Image) -> Place:
     spacing = (*(zoom * factor for zoom in zooms[:3]), *zooms[3:])
     affine = _scaled(nifti.affine, factor)
     sform, qform = int(header["sform_code"]), int(header["qform_code"])
+    place = Place(affine, spacing, (sform, qform), None, unit, time_unit)
     if not sform or not np.isfinite(affine).all():
-        return Place(affine, spacing, (sform, qform), None, unit, time_unit)
+        return place
     lengths = np.linalg.norm(affine[:3, :3], axis=0)[: len(spacing)]
     if not np.allclose(lengths, spacing[:3], rtol=1e-3, atol=0):
         _warn(f"{path}: pixdim says voxels of {_by(spacing[:3])} mm, the sform of {_by(lengths)} mm; the sform counts.")
-        return Place(affine, (*lengths.tolist(), *spacing[3:]), (sform, 0), None, unit, time_unit)
-    if not qform:
-        return Place(affine, spacing, (sform, 0), None, unit, time_unit)
-    other = _qform(header, factor)
+        return place._replace(spacing=(*lengths.tolist(), *spacing[3:]), codes=(sform, 0))
+    other = _qform(header, factor) if qform else affine
     apart = np.inf if other is None else _furthest(nifti.shape, affine - other)
     if apart <= _APART * lengths.min():
-        return Place(affine, spacing, (sform, qform), None, unit, time_unit)
+        return place
     where = "and its qform is no rotation" if other is None else f"its qform (code {qform}) {apart:.3g} mm from there"
     _warn(f"{path}: its sform (code {sform}) places the image, {where}; the sform counts.")
-    return Place(affine, spacing, (sform, 0), None if other is None else (other, qform), unit, time_unit)
+    return place._replace(codes=(sform, 0), qform=None if other is None else (other, qform))
 
 
 def nifti_on(

@@ -18,7 +18,7 @@ from hetmorph.io import freesurfer, images, itk, vectors, voxel_fields
 from hetmorph.io.atomic import suffix_of
 from hetmorph.io.errors import DataError
 from hetmorph.io.foreign import check_ending
-from hetmorph.io.geometry import Grid, convert_displacement
+from hetmorph.io.geometry import Grid, convert_displacement, from_slices
 from hetmorph.io.nifti import PAIRS, SUFFIXES, decode_nifti
 from hetmorph.io.sidecar import write_sidecar
 from hetmorph.transforms.sampling import pull
@@ -188,7 +188,7 @@ def read_transform(
     if fixed is None:
         return transform
     try:
-        return transform.on(fixed)
+        return _like(transform, fixed).on(fixed)
     except ValueError as error:
         raise DataError(f"{path}: does not belong to this fixed image: {error}.") from error
 
@@ -255,6 +255,16 @@ def description(transform: Transform, format: str) -> dict:
         "shape": list(transform.grid.shape),
         "affine_ras_mm": transform.grid.affine.tolist(),
     }
+
+
+def _like(transform: Transform, fixed: Grid) -> Transform:
+    """The same for a 2-D image or a volume of a single slice, whichever the fixed image is; else itself."""
+    u, grid = transform.displacement, transform.grid
+    if grid.ndim == 2 and fixed.ndim == 3 and fixed.shape[2] == 1:
+        u, grid = from_slices([u]), Grid((*grid.shape, 1), grid.affine, grid.codes)
+    elif grid.ndim == 3 and grid.shape[2] == 1 and fixed.ndim == 2:
+        u, grid = u[:, :, 0, :2], Grid(grid.shape[:2], grid.affine, grid.codes)
+    return replace(transform, displacement=u, grid=grid)
 
 
 def _of_field(path: Path, field: vectors.Field, moving: Grid | None) -> Transform:

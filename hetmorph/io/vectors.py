@@ -19,7 +19,7 @@ from hetmorph.io import freesurfer
 from hetmorph.io.errors import DataError
 from hetmorph.io.foreign import check_intent
 from hetmorph.io.geometry import RAS_TO_LPS, Grid
-from hetmorph.io.nifti import Place, decode_nifti, nifti_on, place_of, write_nifti
+from hetmorph.io.nifti import Place, nifti_on, place_of, write_nifti
 
 CONVENTIONS = ("lps", "ras", "voxel")
 _DISPLACEMENTS, _VECTORS = 1006, 1007  # intents
@@ -99,22 +99,17 @@ def write(path: Path, displacement: np.ndarray, grid: Grid) -> Path:
     return write_nifti(path, nifti)
 
 
-def read(path: Path, convention: str | None = None) -> Field | None:
+def decode(path: Path, nifti: nib.Nifti1Image, vectors: np.ndarray, convention: str | None = None) -> Field | None:
     """The field of a NIfTI file; None for one that only its shape may make a field of voxels, as VoxelMorph writes it.
 
     Args:
         path: the file.
+        nifti, vectors: it in memory, with all its voxels.
         convention: one of `CONVENTIONS`, of displacements; None: what the header says.
 
     Raises:
         DataError: not a displacement field as the module describes, or one that may be understood in two ways.
     """
-    nifti, vectors = decode_nifti(path)
-    return decode(path, nifti, vectors, convention)
-
-
-def decode(path: Path, nifti: nib.Nifti1Image, vectors: np.ndarray, convention: str | None = None) -> Field | None:
-    """As `read`, of a file that is in memory."""
     intent = int(nifti.header["intent_code"])
     if convention is None and vectors.ndim != 5:
         check_intent(path, intent)

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from hetmorph.io import DataError, convert, read_chain, read_transform, transform_points
+from hetmorph.io import DataError, Grid, convert, read_chain, read_transform, transform_points, write_transform
 from hetmorph.io.vectors import CONVENTIONS
 from tests.io.worlds import GRIDS_2D, GRIDS_3D, moving_of, smooth_transform
 
@@ -60,6 +60,17 @@ def test_the_intent_tells_the_frame_as_simpleitk_takes_it(tmp_path, rng, transfo
     theirs = sitk.DisplacementFieldTransform(sitk.ReadImage(str(path), sitk.sitkVectorFloat64))
     points = GRID.world(rng.uniform(1, np.array(GRID.shape) - 2, (30, 3))) * RAS_TO_LPS
     np.testing.assert_allclose([theirs.TransformPoint(p) for p in points], transform_points(got, points), atol=1e-3)
+
+
+def test_a_field_of_a_picture_meets_a_volume_of_one_slice(tmp_path, rng):
+    plane = GRIDS_2D["oblique"]
+    flat = smooth_transform(rng, plane)
+    slice_ = Grid((*plane.shape, 1), plane.affine)
+    lifted = read_transform(write_transform(tmp_path / "flat.nii.gz", flat), slice_)
+    np.testing.assert_allclose(lifted.displacement[:, :, 0, :2], flat.displacement, atol=1e-5)
+    assert lifted.grid.same(slice_) and not lifted.displacement[..., 2].any()
+    back = read_transform(write_transform(tmp_path / "slice.nii.gz", lifted), plane)
+    np.testing.assert_allclose(back.displacement, flat.displacement, atol=1e-5)
 
 
 def test_a_nifti_field_may_be_in_two_files(tmp_path, transform):
@@ -286,6 +297,7 @@ LTA = "# transform file x.lta\n# created by FreeSurfer\n\ntype      = 1 # LINEAR
         ("a.m3z", "?", "FreeSurfer; mri_warp_convert"),
         ("subject_sn.mat", "MATLAB 5.0 MAT-file, Platform: GLNXA64", "SPM"),
         ("a.aff12.1D", "1 0 0 0", "AFNI"),
+        ("anat_WARP+tlrc.HEAD", "type = string-attribute", "AFNI"),
     ],
 )
 def test_transforms_of_other_programs_are_named_and_not_called_damaged(tmp_path, name, content, message):
