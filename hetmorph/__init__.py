@@ -23,6 +23,7 @@ __all__ = [
     "config",
     "data",
     "evaluation",
+    "from_preset",
     "generators",
     "instance",
     "io",
@@ -32,6 +33,7 @@ __all__ = [
     "networks",
     "objectives",
     "ops",
+    "presets",
     "py",
     "registration",
     "serving",
@@ -47,6 +49,8 @@ __all__ = [
 
 def __getattr__(name: str):
     """A part, imported when it is first asked for."""
+    if name == "from_preset":
+        return importlib.import_module("hetmorph.presets").from_preset
     if name == "default_unet_features":
         return importlib.import_module("hetmorph.networks").default_unet_features
     if name in __all__:

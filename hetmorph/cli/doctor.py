@@ -11,8 +11,9 @@ import time
 import click
 
 from hetmorph.cli.messages import import_tensorflow
-from hetmorph.cli.models import SHIPPED, find_model, model_folders
+from hetmorph.cli.models import SHIPPED, find_model
 from hetmorph.cli.options import dry_run
+from hetmorph.presets import model_folders
 from hetmorph.version import __version__
 
 _PACKAGES = ("tensorflow", "keras", "voxelmorph", "neurite", "numpy", "scipy", "nibabel", "h5py", "click")

@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 SHIPPED = "acdc_vxm_het"
 FIELD, NETWORK = INSTANCE_OF = ("field", "network")
 INSTANCE_LAMBDA = 0.3
 INSTANCE_LAMBDA_SQUARES = 0.01  # of mean squares, which are small numbers
-CARD = "model.json"
 CALIBRATION, NO_CALIBRATION = "calibration.json", "none"
-_PACKAGE = Path(__file__).resolve().parents[1]
-
-
-def model_folders() -> list[Path]:
-    """Where models are looked for by name: HETMORPH_MODELS, the clone that the package is in, the package itself."""
-    given = [Path(folder) for folder in os.environ.get("HETMORPH_MODELS", "").split(os.pathsep) if folder]
-    return [*given, _PACKAGE.parent / "saved_models", _PACKAGE / "saved_models"]
 
 
 def find_model(name: str) -> str:
     """The path of a model, or as it is: the name of a program, the address of a model on a server.
 
     Raises:
-        ValueError: no such file, and no such name in any of `model_folders()`.
+        ValueError: no such file, and no such name in any of `hetmorph.presets.model_folders()`.
     """
     from hetmorph.evaluation import PROGRAMS
+    from hetmorph.presets import find
     from hetmorph.serving import is_endpoint
 
-    if name in PROGRAMS or is_endpoint(name) or Path(name).exists():
+    if name in PROGRAMS or is_endpoint(name):
         return name
-    folders = model_folders()
-    if Path(name).name == name:
-        for folder in folders:
-            if (folder / name).is_dir():
-                return str(folder / name)
-    known = sorted({path.name for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_dir()})
-    raise ValueError(
-        f"no model {name!r}: no such file or folder, and none of that name in {', '.join(map(str, folders))} "
-        f"(HETMORPH_MODELS adds folders; there are: {', '.join(known) or 'none'}; programs: {', '.join(PROGRAMS)})"
-    )
+    try:
+        return str(find(name))
+    except ValueError as error:
+        raise ValueError(f"{error}; programs: {', '.join(PROGRAMS)}") from error
 
 
 def load_model(name: str, passes: int = 1, threads: int | None = None, compiled: bool = False):
@@ -64,36 +49,21 @@ def load_model(name: str, passes: int = 1, threads: int | None = None, compiled:
 def described(name: str) -> str:
     """One line: which model this is and for what it was made.
 
-    The folder of a model, or of its versions, says so in `model.json`: name, purpose, anatomy, modality, ndims,
-    training_data.
-
     Args:
         name: what `find_model` gives.
 
     Raises:
-        ValueError: the file cannot be read, or lacks one of these.
+        ValueError: as `hetmorph.presets.card`.
     """
     from hetmorph.evaluation import PROGRAMS
+    from hetmorph.presets import CARD, card
     from hetmorph.serving import is_endpoint
 
     if name in PROGRAMS:
         return f"model: {name}, a program for images of any kind"
     if is_endpoint(name):
         return f"model: {name}, on a server"
-    folder = Path(name) if Path(name).is_dir() else Path(name).parent
-    found = next((place / CARD for place in (folder, folder.parent) if (place / CARD).is_file()), None)
-    if found is None:
-        return f"model: {name} (no {CARD} beside it says for what it was made)"
-    try:
-        card = json.loads(found.read_text(encoding="utf-8"))
-        return (
-            f"model: {card['name']}, {card['purpose']}; made for: {card['anatomy']}, {card['modality']}, "
-            f"{card['ndims']}-D; trained on: {card['training_data']}"
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{found}: expected name, purpose, anatomy, modality, ndims, training_data ({error})"
-        ) from error
+    return f"model: {card(name) or f'{name} (no {CARD} beside it says for what it was made)'}"
 
 
 def check_instance(iterations: int | None, window: int | None, smoothness: float | None, of: str | None) -> None:

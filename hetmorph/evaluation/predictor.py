@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from hetmorph.layers import DropPath, SampleNormalLogVar
 from hetmorph.networks import MultiPass
+from hetmorph.networks.preset import is_preset, read_preset
 from hetmorph.transforms import Displacement, Transform
 
 NAMES = ("displacement", "moved", "log_variance", "weight")
@@ -345,7 +346,7 @@ def load(path, threads: int | None = None, passes: int = 1, compiled: bool = Fal
 
     Args:
         path: a `.keras` file; or a SavedModel folder, or the folder above it that holds integer version
-            folders, of which the largest is taken; or a name of `evaluation.PROGRAMS`, such as "demons" (a folder
+            folders, of which the largest is taken; or a folder of `hetmorph.networks.preset` without these; or a name of `evaluation.PROGRAMS`, such as "demons" (a folder
             of that name is "./demons").
         threads: number of threads of a classical program; None takes one.
         passes: how often a `.keras` model is applied, see `hetmorph.networks.MultiPass` (default: once).
@@ -370,6 +371,9 @@ def load(path, threads: int | None = None, passes: int = 1, compiled: bool = Fal
         programs = ", ".join(classical.PROGRAMS)
         raise FileNotFoundError(f"no model at {path}: expected a .keras file, a SavedModel folder, or {programs}")
     if path.is_dir():
+        exported = (path / "saved_model.pb").exists() or any(entry.name.isdecimal() for entry in path.iterdir())
+        if is_preset(path) and not exported:
+            return ModelPredictor(read_preset(path))
         return SavedModelPredictor(savedmodel_folder(path))
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is not a model: expected a .keras file or a SavedModel folder")

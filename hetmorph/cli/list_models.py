@@ -1,0 +1,21 @@
+"""`hetmorph models`: which models there are by name, and for what they were made."""
+
+from __future__ import annotations
+
+import click
+
+from hetmorph.presets import card, models
+
+
+@click.command("models")
+def list_models() -> None:
+    """List the models that --model takes by name, and for what they were made.
+
+    Those of this installation, and of the folders in HETMORPH_MODELS. Their direction is that of every model:
+    moved(x) = moving(x + u(x)). `hetmorph.from_preset(NAME)` loads one in Python.
+    """
+    found = list(models())
+    for path in found:
+        click.echo(f"{card(path) or f'{path.name}: no model.json says for what it was made'}\n  {path}")
+    if not found:
+        click.echo("none; HETMORPH_MODELS adds folders")
