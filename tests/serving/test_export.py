@@ -374,7 +374,7 @@ def test_tensorflow_lite_runs_an_export_and_a_model_of_one_size_by_its_own_opera
     function = tf.function(lambda images: model(images, training=False)[0])
     concrete = function.get_concrete_function([tf.TensorSpec([None, 16, 16, 1])] * 2)
     lite = interpreter(tf.lite.TFLiteConverter.from_concrete_functions([concrete], model))
-    for detail, image in zip(lite.get_input_details(), (moving, fixed), strict=True):
+    for detail in lite.get_input_details():
         lite.resize_tensor_input(detail["index"], (2, 16, 16, 1))
     lite.allocate_tensors()
     for detail, image in zip(lite.get_input_details(), (moving, fixed), strict=True):
