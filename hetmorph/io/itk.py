@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import locale
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -197,10 +198,13 @@ def _last_line(error: Exception) -> RuntimeError:
 
 
 def _read(sitk, path: Path):
+    before = locale.setlocale(locale.LC_ALL)
     try:
         return sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise damaged(path, "image", _last_line(error)) from error
+    finally:  # ITK's reader of VTK leaves it at "C", and with it ASCII as the encoding of every file opened later
+        locale.setlocale(locale.LC_ALL, before)
 
 
 def _said(image) -> str:

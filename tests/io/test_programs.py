@@ -1,6 +1,7 @@
 """Images of other programs' formats, against nibabel and SimpleITK: where the voxels lie, and in which unit."""
 
 import gzip
+import locale
 from pathlib import Path
 
 import nibabel as nib
@@ -129,7 +130,11 @@ def test_what_else_simpleitk_reads(tmp_path, volume, suffix):
     image.SetSpacing((1.5, 2, 3))
     image.SetOrigin((4, 5, 6))
     sitk.WriteImage(image, str(tmp_path / f"a{suffix}"))
-    theirs, got = sitk.ReadImage(str(tmp_path / f"a{suffix}")), read_image(tmp_path / f"a{suffix}")
+    before = locale.setlocale(locale.LC_ALL)
+    got = read_image(tmp_path / f"a{suffix}")
+    assert locale.setlocale(locale.LC_ALL) == before
+    theirs = sitk.ReadImage(str(tmp_path / f"a{suffix}"))
+    locale.setlocale(locale.LC_ALL, before)  # which ITK's reader of VTK changes
     np.testing.assert_array_equal(got.array, volume)
     index = [3, 4, 5]
     np.testing.assert_allclose(theirs.TransformIndexToPhysicalPoint(index), got.grid.world(index) * [-1, -1, 1])
