@@ -25,6 +25,7 @@ SERVING = ["grpcio>=1.60", "requests>=2.31"]
 REPORTS = ["SimpleITK>=2.3"]
 # Programs by others that run what hetmorph serves: a client of TensorFlow Serving, a runtime not of TensorFlow.
 OTHERS = ["ovmsclient>=2023.1", "openvino>=2024.0"]
+HUB = ["huggingface_hub>=0.20"]  # hf:// models
 FORMATS = ["SimpleITK>=2.3"]  # MetaImage, NRRD, DICOM series and ITK's transform files, see docs/files.md
 TESTS = [
     "pytest>=8",
@@ -60,6 +61,7 @@ setup(
     extras_require={
         "serving": SERVING,
         "formats": FORMATS,
+        "hub": HUB,
         "reports": REPORTS,
         "tests": TESTS,
         "bench": BENCH,

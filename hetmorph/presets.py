@@ -26,7 +26,15 @@ _CARD_FIELDS = ("name", "purpose", "anatomy", "modality", "ndims", "training_dat
 
 @dataclass(frozen=True)
 class Card:
-    """For what a model was made, as its `model.json` says."""
+    """For what a model was made, as its `model.json` says.
+
+    Attributes:
+        name: of the model.
+        purpose: what it does, a clause.
+        anatomy, modality: of the images.
+        ndims: their spatial axes.
+        training_data: what it was trained on.
+    """
 
     name: str
     purpose: str

@@ -17,7 +17,18 @@ FLOORS = {
     4: {"objectives", "training"},
     5: {"networks", "data"},
     6: {"evaluation", "callbacks", "voxelmorph"},
-    7: {"uncertainty", "viz", "serving", "instance", "registration", "generators", "utils", "py", "keras_classes", "presets"},
+    7: {
+        "uncertainty",
+        "viz",
+        "serving",
+        "instance",
+        "registration",
+        "generators",
+        "utils",
+        "py",
+        "keras_classes",
+        "presets",
+    },
     8: {"cli", "tf"},
     9: {"scripts", "hetmorph"},  # scripts; hetmorph/__init__.py: what users see, above everything it gathers
 }

@@ -10,6 +10,7 @@ import click
 from hetmorph.cli.apply import apply, jacobian
 from hetmorph.cli.doctor import doctor
 from hetmorph.cli.export import export, serve_check
+from hetmorph.cli.list_models import list_models
 from hetmorph.cli.messages import line_of
 from hetmorph.cli.parsers import VERBS
 from hetmorph.cli.register import register, report, uncertainty
@@ -57,5 +58,5 @@ def cli(debug: bool) -> None:
     """
 
 
-for verb in (register, apply, jacobian, uncertainty, *VERBS, report, export, serve_check, doctor):
+for verb in (register, apply, jacobian, uncertainty, *VERBS, report, export, serve_check, list_models, doctor):
     cli.add_command(verb)

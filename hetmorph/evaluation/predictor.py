@@ -345,9 +345,9 @@ def load(path, threads: int | None = None, passes: int = 1, compiled: bool = Fal
     """The predictor of a model on disk, or of a classical program.
 
     Args:
-        path: a `.keras` file; or a SavedModel folder, or the folder above it that holds integer version
-            folders, of which the largest is taken; or a folder of `hetmorph.networks.preset` without these; or a name of `evaluation.PROGRAMS`, such as "demons" (a folder
-            of that name is "./demons").
+        path: a `.keras` file; a SavedModel folder, or the folder above it that holds integer version folders, of which
+            the largest is taken; a folder of `hetmorph.networks.preset` without these; or a name of
+            `evaluation.PROGRAMS`, such as "demons" (a folder of that name is "./demons").
         threads: number of threads of a classical program; None takes one.
         passes: how often a `.keras` model is applied, see `hetmorph.networks.MultiPass` (default: once).
         compiled: load a `.keras` model with the losses that it was trained by, which predictions do not need.
