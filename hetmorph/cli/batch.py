@@ -13,8 +13,10 @@ from tqdm import tqdm
 
 from hetmorph.cli.messages import line_of
 from hetmorph.cli.models import described, find_model
+from hetmorph.cli.outcome import verdict_status
 from hetmorph.cli.register_job import Job, Settings
 from hetmorph.data.csv_pairs import read_table
+from hetmorph.evaluation import write_cases
 from hetmorph.io.atomic import write_text
 from hetmorph.io.sidecar import sha256_of
 
@@ -22,6 +24,7 @@ COLUMNS = ("moving", "fixed", "moving_labels", "mask", "case")
 DEFAULT = {"moved": Path("moved.nii.gz"), "transform": Path("transform.nii.gz")}
 _LABELS = Path("labels.nii.gz")
 _DONE = "registration.json"
+_TABLE = "cases.csv"
 
 
 def run(
@@ -32,21 +35,24 @@ def run(
     command: Sequence[str],
     resume: bool,
     dry_run: bool,
+    fail_on: str = "never",
 ) -> int:
     """Register every pair of a table.
 
     Args:
         table: CSV, see `pairs_of`.
         out: folder; every case has one of its own in it, whose `registration.json` is written last.
-        outputs: names of the results within it; none: moved.nii.gz and transform.nii.gz. Where a row names labels,
+        outputs: names of the results within it; none: moved.nii.gz and transform.nii.gz. `cases.csv` in `out` has the
+            verdict and the scores of every case. Where a row names labels,
             they are moved too.
         settings: what decides the results of all pairs beside the images.
         command: the words of the command line.
         resume: leave out what is done with the same settings from the same files.
         dry_run: check every case instead.
+        fail_on: the mildest verdict that counts as a failure, "review" or "reject"; or "never".
 
     Returns:
-        Exit status: 1 if a case failed, else 0.
+        Exit status: 1 if a case failed, else `outcome.FAILED_VERDICT` if a verdict is as bad as `fail_on`, else 0.
 
     Raises:
         ValueError: the table or the settings are wrong, or results are there and not to be resumed.
@@ -64,6 +70,7 @@ def run(
     decides = _decides(settings, outputs)
     done = {case for case, job in jobs.items() if _is_done(job, out / case, decides)}
     predictor, failures = settings.predictor(), {}
+    judged = {case: _verdict_of(out / case) for case in jobs if case in done}
     click.echo(described(find_model(settings.model)))
     pending = {case: job for case, job in jobs.items() if case not in done}
     for case, job in tqdm(pending.items(), unit="case", disable=True if dry_run else None):
@@ -73,10 +80,12 @@ def run(
                 click.echo("\n".join([f"{case}:", *(f"  {line}" for line in job.preview(settings, predictor))]))
                 continue
             result = job.run(settings, predictor, command)
-            tqdm.write(f"{case}: {result.outcomes[0].line}; {result.seconds:.1f} s")
+            tqdm.write(f"{case}: {result.outcomes[0].line}; {result.verdict.flag}; {result.seconds:.1f} s")
             for doubt in result.doubts:
                 click.echo(f"warning: {case}: {doubt}", err=True)
-            entries = decides | {"inputs": _inputs(job)}
+            judged[case] = {"verdict": result.verdict.flag, "reason": result.verdict.reason}
+            judged[case] |= result.outcomes[0].checks.scores()
+            entries = decides | {"inputs": _inputs(job), "verdict": judged[case]}
             write_text(out / case / _DONE, json.dumps(entries, indent=2) + "\n")
         except Exception as error:
             line = line_of(error)
@@ -86,9 +95,16 @@ def run(
     skipped = f", {len(done)} were done before" if done else ""
     what = "could be registered" if dry_run else "registered"
     click.echo(f"{len(pending) - len(failures)} of {len(jobs)} pairs {what}{skipped}, {len(failures)} failed")
+    for flag in ("review", "reject"):
+        for case in [case for case in jobs if judged.get(case, {}).get("verdict") == flag]:
+            click.echo(f"{flag}: {case}: {judged[case]['reason']}", err=True)
     for case, line in failures.items():
         click.echo(f"failed: {case}: {line}", err=True)
-    return 1 if failures else 0
+    if not dry_run:
+        rows = [{"case_id": case, "failed": failures.get(case, ""), **judged.get(case, {})} for case in jobs]
+        write_cases(out / _TABLE, rows)
+        click.echo(f"wrote {out / _TABLE}")
+    return 1 if failures else verdict_status([one["verdict"] for one in judged.values() if one], fail_on)
 
 
 def pairs_of(table: Path) -> dict[str, dict[str, Path]]:
@@ -142,6 +158,12 @@ def _is_done(job: Job, folder: Path, decides: dict) -> bool:
     if not marker.is_file() or not all(path.exists() for path in [*job.outputs.values(), *job.inputs.values()]):
         return False
     try:
-        return json.loads(marker.read_text()) == decides | {"inputs": _inputs(job)}
-    except ValueError:
+        told = json.loads(marker.read_text())
+        return {name: told.get(name) for name in (*decides, "inputs")} == decides | {"inputs": _inputs(job)}
+    except (ValueError, AttributeError):
         return False
+
+
+def _verdict_of(folder: Path) -> dict:
+    """Verdict and scores of a case that is done; empty where it was done before there were any."""
+    return json.loads((folder / _DONE).read_text()).get("verdict", {})

@@ -146,11 +146,12 @@ def remembered(estimate: Callable) -> Callable:
 
 
 def judge(maps: dict, calibration: uncertainty.Calibration) -> Callable:
-    """Verdict and mean bound of a pair, as `evaluation.evaluate` asks for; "" where the calibration cannot tell."""
+    """Verdict and mean bound of a pair, as `evaluation.evaluate` asks for."""
 
-    def judged(pair) -> tuple[str, float]:
-        said = viz.verdict(pair, {name: estimate(pair) for name, estimate in maps.items()}, calibration)
-        return ("" if said.flag == "none" else said.flag), said.score
+    def judged(pair, prediction) -> tuple[str, float]:
+        checks = evaluation.Checks.of(pair.moving, pair.fixed, prediction.moved, prediction.displacement)
+        said = viz.verdict(pair, {name: estimate(pair) for name, estimate in maps.items()}, calibration, checks)
+        return said.flag, said.score
 
     return judged
 

@@ -54,7 +54,8 @@ def cli(debug: bool) -> None:
     The moving image is registered to the fixed one: moved(x) = moving(x + u(x)), x in the fixed image. Results lie on
     the grid of the fixed image, distances are in millimetres, and files are what their endings say (docs/files.md).
 
-    Exit status: 0 done; 1 some cases failed, or something is not as it should be; 2 a mistake in the call or its files.
+    Exit status: 0 done; 1 some cases failed, or something is not as it should be; 2 a mistake in the call or its files;
+    3 done, but a registration is rejected (register, report: --fail-on).
     """
 
 

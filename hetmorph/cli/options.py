@@ -182,7 +182,15 @@ calibration = click.option(
     "--calibration",
     metavar="FILE|none",
     help="calibration.json of hetmorph calibrate, by which a pair is accepted, reviewed or rejected; its maps are made "
-    "with its own draws and seed. Default: with --report, the one beside the model.",
+    "with its own draws and seed. Default: with --report, the one beside the model; without one, plain checks decide.",
+)
+
+fail_on = click.option(
+    "--fail-on",
+    type=click.Choice(("review", "reject", "never")),
+    default="reject",
+    show_default=True,
+    help="Exit with status 3 where the verdict is this or worse. Results are written all the same.",
 )
 
 dry_run = click.option(

@@ -1,22 +1,24 @@
-"""What a registration did to the images, in a few lines, and whether that looks wrong."""
+"""What a registration did to the images, in a few lines, and what its verdict does to the exit status."""
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from hetmorph.instance import RefinementWarning, window_of
+from hetmorph.evaluation import Checks
+from hetmorph.evaluation.checks import FLAGS, similarity
+from hetmorph.instance import RefinementWarning
 from hetmorph.io import Image, matched_grid, resample
 from hetmorph.metrics import dice
-from hetmorph.ops.windows import local_correlation
 from hetmorph.registration import Registration, jacobian
 
-_MANY_FOLDS = 0.1  # percent of the voxels
+NEVER = "never"
+FAILED_VERDICT = 3  # exit status: 1 and 2 say that something was not done, here it was and is no good
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,13 @@ class Outcome:
     """Scores of one registration; pairs of numbers are those before and after.
 
     Attributes:
-        similarity: mean squared local correlation, 0 to 1, of what the model saw: undeformed and registered.
-        folds: percent of the voxels of the fixed image, det ≤ 0.
+        checks: of what the model saw; folds and unevenness of the voxels of the fixed image.
         optimised: loss, similarity and percent of folds, before and after, where the answer was optimised on the pair.
         dice: Dice of each label value on the fixed grid, undeformed and registered.
         dice_of_model: Dice of each label value by the model alone; empty if that moves nothing or was not optimised.
     """
 
-    similarity: tuple[float, float]
-    folds: float
+    checks: Checks
     optimised: dict[str, tuple[float, float]] = field(default_factory=dict)
     dice: dict[int, tuple[float, float]] = field(default_factory=dict)
     dice_of_model: dict[int, float] = field(default_factory=dict)
@@ -47,13 +47,14 @@ class Outcome:
             labels: label image of the moving image, or None.
             target: labels of the fixed image, or None.
         """
-        after = _similarity(result, result.prediction.moved)
+        (moving, there), answer = result.seen, result.prediction
+        determinant = jacobian(result.transform)
+        checks = Checks.of(moving, there, answer.moved, answer.displacement, determinant, result.by_slice)
         scored = labels is not None and target is not None
         undeformed, registered, start = _dice(result, fixed, labels, target) if scored else ({}, {}, {})
         return cls(
-            similarity=(_similarity(result, result.seen[0]), after),
-            folds=100 * float(np.mean(jacobian(result.transform) <= 0)),
-            optimised=_optimised(result, after) if result.refinements else {},
+            checks=checks,
+            optimised=_optimised(result, checks.similarity[1]) if result.refinements else {},
             dice={label: (undeformed[label], registered[label]) for label in registered},
             dice_of_model=start,
         )
@@ -61,9 +62,7 @@ class Outcome:
     @property
     def line(self) -> str:
         """Similarity and folds."""
-        before, after = self.similarity
-        said = f"similarity (local correlation) {before:.3f} undeformed, {after:.3f} registered"
-        return f"{said}; folds {self.folds:.3f} %"
+        return _line(self.checks.similarity, self.checks.folds)
 
     def lines(self) -> Iterator[str]:
         """All of it."""
@@ -84,15 +83,7 @@ class Outcome:
         return f"Dice{of}: {before:.3f} undeformed, {alone}{after:.3f} registered"
 
     def doubts(self) -> Iterator[str]:
-        """Sentences on what looks wrong."""
-        before, after = self.similarity
-        if after < before:
-            yield (
-                f"the moved image is less like the fixed one than the undeformed image (local correlation "
-                f"{before:.3f} to {after:.3f}): was the model made for such images?"
-            )
-        if self.folds > _MANY_FOLDS:
-            yield f"the deformation folds at {self.folds:.2f} % of the voxels"
+        """Sentences on what looks wrong beside what the verdict says: of that, labels are no part."""
         worse = [f"{label}: {a:.3f} to {b:.3f}" for label, (a, b) in self.dice.items() if b < a]
         if worse:
             yield f"Dice is lower than undeformed (label {', '.join(worse)})"
@@ -118,16 +109,25 @@ def doubts_of_refinement(doubts: list[str]) -> Iterator[None]:
 
 def mean_line(outcomes: Sequence[Outcome]) -> str:
     """Similarity and folds of several frames."""
-    similarity = tuple(np.mean([outcome.similarity for outcome in outcomes], 0))
-    return f"mean of {len(outcomes)} frames: {Outcome(similarity, np.mean([one.folds for one in outcomes])).line}"
+    checks = [outcome.checks for outcome in outcomes]
+    means = np.mean([one.similarity for one in checks], 0), np.mean([one.folds for one in checks])
+    return f"mean of {len(outcomes)} frames: {_line(*means)}"
 
 
-def _similarity(result: Registration, moved: np.ndarray) -> float:
-    """Mean local correlation with the fixed image; of a stack that a 2-D model saw, in windows of its slices."""
-    shape = moved.shape
-    window = [*window_of(shape[:-1]), 1] if result.by_slice else window_of(shape)
-    pair = (np.asarray(image, np.float32)[None, ..., None] for image in (result.seen[1], moved))
-    return float(np.mean(local_correlation(*pair, window)))
+def verdict_status(flags: Iterable[str], fail_on: str) -> int:
+    """`FAILED_VERDICT` if a verdict is as bad as `fail_on` or worse, else 0.
+
+    Args:
+        flags: of the verdicts.
+        fail_on: "review", "reject", or "never".
+    """
+    bad = () if fail_on == NEVER else FLAGS[FLAGS.index(fail_on) :]
+    return FAILED_VERDICT if any(flag in bad for flag in flags) else 0
+
+
+def _line(similarity, folds: float) -> str:
+    before, after = similarity
+    return f"similarity (local correlation) {before:.3f} undeformed, {after:.3f} registered; folds {folds:.3f} %"
 
 
 def _optimised(result: Registration, after: float) -> dict[str, tuple[float, float]]:
@@ -135,7 +135,11 @@ def _optimised(result: Registration, after: float) -> dict[str, tuple[float, flo
     starts = [part.start.moved for part in parts]
     moved = np.stack(starts, -1) if result.by_slice else starts[0]
     loss, folds = (np.mean(x, 0) for x in ([(p.losses[0], p.loss) for p in parts], [p.folds for p in parts]))
-    return {"loss": tuple(loss), "similarity": (_similarity(result, moved), after), "folds in percent": tuple(folds)}
+    return {
+        "loss": tuple(loss),
+        "similarity": (similarity(result.seen[1], moved, result.by_slice), after),
+        "folds in percent": tuple(folds),
+    }
 
 
 def _dice(result: Registration, fixed: Image, labels: Image, target: Image) -> tuple[dict[int, float], ...]:

@@ -13,6 +13,7 @@ from hetmorph.cli.options import (
     calibration,
     dry_run,
     estimate_options,
+    fail_on,
     field_convention,
     inverse_tolerance,
     model_options,
@@ -100,9 +101,10 @@ from hetmorph.cli.options import (
     "--out", type=FILE, help="Of --pairs: a folder for each case goes here; results are file names inside it."
 )
 @click.option("--resume", is_flag=True, help="Of --pairs: do only what is missing.")
+@fail_on
 @dry_run
 @click.pass_obj
-def register(command: list[str], dry_run: bool, **options) -> int:
+def register(command: list[str], fail_on: str, dry_run: bool, **options) -> int:
     """Register images: moving to fixed, back onto the grid of the fixed image.
 
     Direction: moved(x) = moving(x + u(x)), x in the fixed image. Images are matched by their headers, resampled to what
@@ -128,7 +130,7 @@ def register(command: list[str], dry_run: bool, **options) -> int:
             )
         if out is None:
             raise click.UsageError("--pairs needs --out, the folder for the results.")
-        return batch.run(pairs, out, outputs, settings, command, resume, dry_run)
+        return batch.run(pairs, out, outputs, settings, command, resume, dry_run, fail_on)
     if out is not None or resume:
         raise click.UsageError("--out and --resume are for --pairs.")
     if inputs["moving"] is None or (inputs["fixed"] is None and settings.reference is None):
@@ -139,7 +141,7 @@ def register(command: list[str], dry_run: bool, **options) -> int:
     if settings.reference is not None and labels is not None and outputs:
         inputs["curve"] = inputs["curve"] or default_curve(next(iter(outputs.values())))
     job = Job(outputs=outputs, **inputs)
-    status = run(job, settings, command, dry_run)
+    status = run(job, settings, command, dry_run, fail_on)
     if bids is not None and not dry_run and (path := describe_dataset(bids)):
         click.echo(f"wrote {path}")
     return status
@@ -156,9 +158,12 @@ def register(command: list[str], dry_run: bool, **options) -> int:
 @model_options
 @estimate_options
 @calibration
+@fail_on
 @dry_run
 @click.pass_obj
-def report(command: list[str], moving, fixed, out, labels_moving, labels_fixed, dry_run: bool, **options) -> int:
+def report(
+    command: list[str], moving, fixed, out, labels_moving, labels_fixed, fail_on: str, dry_run: bool, **options
+) -> int:
     """Register a pair and write a page on it: verdict, images, deformation, uncertainty, scores; nothing else.
 
     Direction and frame: u in moved(x) = moving(x + u(x)), on the grid that the model saw, in the world of the fixed
@@ -168,7 +173,7 @@ def report(command: list[str], moving, fixed, out, labels_moving, labels_fixed, 
 
     mask = options.pop("mask")
     job = Job(moving, fixed, labels_moving, mask, report=out, labels_fixed=labels_fixed, result_option="--out")
-    return run(job, Settings(**options), command, dry_run)
+    return run(job, Settings(**options), command, dry_run, fail_on)
 
 
 @click.command(
@@ -195,9 +200,10 @@ def uncertainty(command: list[str], moving, fixed, out, dry_run: bool, **options
     return run(job, Settings(**options), command, dry_run)
 
 
-def run(job, settings, command: list[str], dry_run: bool) -> int:
-    """Check and do one job."""
+def run(job, settings, command: list[str], dry_run: bool, fail_on: str = "never") -> int:
+    """Check and do one job; its exit status."""
     from hetmorph.cli.models import described, find_model
+    from hetmorph.cli.outcome import verdict_status
 
     job.check(settings)
     predictor = settings.predictor()
@@ -207,9 +213,9 @@ def run(job, settings, command: list[str], dry_run: bool) -> int:
     click.echo(described(find_model(settings.model)))
     done = job.run(settings, predictor, command)
     click.echo("\n".join(done.lines()))
-    for doubt in done.doubts:
-        click.echo(f"{' '.join(command[:2])}: warning: {doubt}", err=True)
-    return 0
+    for warning in done.warnings():
+        click.echo(f"{' '.join(command[:2])}: warning: {warning}", err=True)
+    return verdict_status([done.verdict.flag], fail_on)
 
 
 def _bids(folder: Path, moving: Path, labels: Path | None) -> dict[str, Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -17,6 +17,7 @@ from hetmorph.cli.models import NETWORK, calibration_of, check_instance, describ
 from hetmorph.cli.outcome import Outcome, doubts_of_refinement, mean_line
 from hetmorph.data import Pair
 from hetmorph.evaluation import Predictor
+from hetmorph.evaluation.checks import worst
 from hetmorph.io import (
     Chain,
     DataError,
@@ -104,13 +105,15 @@ class Done:
     Attributes:
         paths: the files written.
         outcomes: scores of the pair, or of each frame.
-        doubts: sentences on what looks wrong.
+        verdict: on the pair; of a sequence that on its worst frame.
+        doubts: sentences on what else looks wrong.
         seconds: time that registration and writing took.
-        notes: further sentences, such as the verdict.
+        notes: further sentences.
     """
 
     paths: list[Path] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
+    verdict: viz.Verdict | None = None
     doubts: list[str] = field(default_factory=list)
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -118,7 +121,23 @@ class Done:
     def lines(self) -> list[str]:
         """What was done, for a reader."""
         of_all = self.outcomes[0].lines() if len(self.outcomes) == 1 else [mean_line(self.outcomes)]
-        return [*of_all, *self.notes, f"took {self.seconds:.1f} s", *(f"wrote {path}" for path in self.paths)]
+        verdict = self.verdict.flag if self.warned else f"{self.verdict.flag}: {self.verdict.reason}"
+        return [
+            *of_all,
+            *self.notes,
+            f"verdict: {verdict}",
+            f"took {self.seconds:.1f} s",
+            *(f"wrote {path}" for path in self.paths),
+        ]
+
+    @property
+    def warned(self) -> bool:
+        """Whether the verdict is one to be warned of."""
+        return self.verdict.flag != "accept"
+
+    def warnings(self) -> list[str]:
+        """What a user has to know even if nobody reads what was done."""
+        return [*([f"{self.verdict.flag}: {self.verdict.reason}"] if self.warned else []), *self.doubts]
 
 
 @dataclass(frozen=True)
@@ -216,29 +235,30 @@ class Job:
                 options["initial"] = initial = self._initial(read, settings)
                 about |= {} if initial is None else {"initial_understood": initial.understood}
                 result = registration.register(read["moving"], read["fixed"], predictor, **options)
-                scored = (read[role] for role in ("fixed", "labels", "labels of the fixed image"))
-                done.outcomes.append(Outcome.of(result, *scored))
-                maps = self._judged(result, read, settings, predictor, calibration, about, done.notes)
-                done.paths += self._write_pair(result, read, settings, about, maps, calibration)
+                transforms = {name: _transform(name, result, settings) for name in TRANSFORMS if name in self.outputs}
+                done.outcomes.append(self._outcome(result, read, transforms.get("inverse")))
+                case, checks = self._case(result, read), done.outcomes[0].checks
+                maps = {} if result.map is None else {settings.method: result.map}
+                if calibration is not None:
+                    maps |= _calibrated(calibration, case, predictor, maps, settings)
+                done.verdict = viz.verdict(case, maps, calibration, checks)
+                about |= {"verdict": done.verdict.told(), "checks": checks.scores()}
+                done.paths += self._write_pair(result, read, transforms, settings, about)
+                if self.report:
+                    self._write_report(result, case, settings, about, maps, calibration, checks)
             else:
                 frame = registration.reference_frame(read["moving"], settings.reference)
                 results = registration.register_sequence(read["moving"], frame, predictor, **options)
                 results = _scored(results, read["moving"].frames(3), done.outcomes)
-                done.paths += self._write_sequence(results, frame, read, settings, about)
+                done.paths += self._write_sequence(results, frame, read, settings, about, done)
         done.doubts += dict.fromkeys(doubt for outcome in done.outcomes for doubt in outcome.doubts())
         done.seconds = time.perf_counter() - start
         return done
 
-    def _judged(self, result, read: dict, settings, predictor, calibration, about: dict, notes: list) -> dict:
-        """The maps of uncertainty of a pair; with a calibration, the verdict goes into `about` and `notes`."""
-        maps = {} if result.map is None else {settings.method: result.map}
-        if calibration is not None:
-            case = self._case(result, read)
-            maps |= _calibrated(calibration, case, predictor, maps, settings)
-            said = viz.verdict(case, maps, calibration)
-            about["verdict"] = {"flag": said.flag, "reason": said.reason}
-            notes.append(f"{said.flag}: {said.reason}")
-        return maps
+    def _outcome(self, result: Registration, read: dict, inverse: Inverse | None) -> Outcome:
+        """Scores of a pair, of its inverse too where one was asked for."""
+        outcome = Outcome.of(result, *(read[role] for role in ("fixed", "labels", "labels of the fixed image")))
+        return outcome if inverse is None else replace(outcome, checks=outcome.checks.with_inverse(inverse.worst))
 
     def _planned(self, moving: Image, settings: Settings) -> list[Path]:
         """What will be written; of a sequence, a transform for each frame."""
@@ -283,19 +303,15 @@ class Job:
         return functools.partial(estimate, settings.method, n=settings.draws, seed=settings.seed, progress=False)
 
     def _write_pair(
-        self, result: Registration, read: dict, settings: Settings, about: dict, maps: Mapping, calibration
+        self, result: Registration, read: dict, transforms: Mapping, settings: Settings, about: dict
     ) -> list[Path]:
         moving, fixed, labels = read["moving"], read["fixed"], read["labels"]
         images = [name for name in self.outputs if name not in TRANSFORMS]
         arrays = {name: _result(name, result, moving, fixed, labels) for name in images}
-        transforms = {name: _transform(name, result, settings) for name in TRANSFORMS if name in self.outputs}
-        for name in TRANSFORMS:
-            if name in self.outputs:
-                _write_transform(self.outputs[name], result, transforms[name], settings.format, about)
+        for name, transform in transforms.items():
+            _write_transform(self.outputs[name], result, transform, settings.format, about)
         for name, (array, kind) in arrays.items():
             _write_image(self.outputs[name], array, fixed, kind, name, about)
-        if self.report:
-            self._write_report(result, self._case(result, read), settings, about, maps, calibration)
         return self.written()
 
     def _case(self, result: Registration, read: dict) -> Pair:
@@ -312,7 +328,7 @@ class Job:
         return Pair(name, "", None, None, *result.seen, **labels, **known)
 
     def _write_report(
-        self, result: Registration, case: Pair, settings: Settings, about: dict, maps: Mapping, calibration
+        self, result: Registration, case: Pair, settings: Settings, about: dict, maps: Mapping, calibration, checks
     ) -> None:
         """The page of the pair."""
         values = [] if case.fixed_labels is None else np.unique(case.fixed_labels)
@@ -328,9 +344,11 @@ class Job:
             main=next(iter(names), None),
             affine=result.grid.affine if result.grid.ndim == 3 else None,
             about=facts,
+            checks=checks,
         )
 
-    def _write_sequence(self, results, frame: int, read: dict, settings: Settings, about: dict) -> list[Path]:
+    def _write_sequence(self, results, frame: int, read: dict, settings: Settings, about: dict, done: Done) -> list:
+        """Write the frames; `done` gets the verdict on the worst of them."""
         sequence, labels = read["moving"], _frame_labels(read["labels"], frame)
         frames, paths, transforms, warped = sequence.frames(3), [], [], []
         arrays: dict[str, list] = {name: [] for name in self.outputs if name not in TRANSFORMS}
@@ -341,13 +359,14 @@ class Job:
                 arrays[name].append(array)
             for name in TRANSFORMS:
                 if name in self.outputs:
-                    path = _numbered(self.outputs[name], number)
-                    paths.append(
-                        _write_transform(path, result, _transform(name, result, settings), settings.format, about)
-                    )
+                    path, transform = _numbered(self.outputs[name], number), _transform(name, result, settings)
+                    told = about | {"verdict": _of_frame(done.outcomes[number]).told()}
+                    paths.append(_write_transform(path, result, transform, settings.format, told))
             if labels is not None:
                 transforms.append(result.transform)
                 warped.append(arrays["labels_out"][-1] if "labels_out" in arrays else result.labels(labels, fixed))
+        done.verdict = _of_frames(done.outcomes)
+        about = about | {"verdict": done.verdict.told()}
         for name, parts in arrays.items():
             paths.append(_write_image(self.outputs[name], np.stack(parts, -1), sequence, kinds[name], name, about))
         if self.curve:
@@ -369,6 +388,19 @@ def _calibrated(calibration, case: Pair, predictor: Predictor, made: Mapping, se
     same = all(calibration.about.get(name) == getattr(settings, name) for name in ("draws", "seed"))
     estimates = calibrated_estimates(calibration, predictor)
     return {name: made[name] if same and name in made else of(case) for name, of in estimates.items()}
+
+
+def _of_frame(outcome: Outcome) -> viz.Verdict:
+    return viz.verdict(None, {}, None, outcome.checks)
+
+
+def _of_frames(outcomes: Sequence[Outcome]) -> viz.Verdict:
+    """The verdict on the first of the worst frames, which it names unless all are good."""
+    verdicts = [_of_frame(outcome) for outcome in outcomes]
+    flag = worst(one.flag for one in verdicts)
+    frames = [number for number, one in enumerate(verdicts) if one.flag == flag]
+    named = "" if flag == "accept" else f"Frame {frames[0]} (and {len(frames) - 1} more): "
+    return replace(verdicts[frames[0]], reason=f"{named}{verdicts[frames[0]].reason}")
 
 
 def _scored(results: Iterable[Registration], frames: Sequence[Image], outcomes: list) -> Iterator[Registration]:

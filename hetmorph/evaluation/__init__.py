@@ -2,6 +2,7 @@
 
 from hetmorph.evaluation.adapter import FunctionPredictor, wrap
 from hetmorph.evaluation.cases import CONVENTIONS, evaluate, evaluate_each, evaluate_pair
+from hetmorph.evaluation.checks import Checks
 from hetmorph.evaluation.classical import PROGRAMS
 from hetmorph.evaluation.known_truth import KINDS, Case, known_pair, measure
 from hetmorph.evaluation.paired import compare, compare_runs, over_seeds, read_cases
@@ -15,6 +16,7 @@ from hetmorph.evaluation.uncertainty import Curves
 __all__ = [
     "CONVENTIONS",
     "Case",
+    "Checks",
     "Curves",
     "FunctionPredictor",
     "KINDS",

@@ -65,8 +65,9 @@ def evaluate(
         curves: collects sparsification and calibration of σ_I over the pairs, for a model that predicts it.
         maps: estimates of uncertainty by name, functions of a pair that return an `uncertainty.UncertaintyMap`; each
             adds the columns `registered_<name>_…` of `map_columns`. Left out of pairs that could not be registered.
-        judge: function of a pair that returns a verdict and the mean bound of the error, voxels: columns `verdict` and
-            `registered_bound_mean`. What could not be registered is rejected; "review" where the judge could not.
+        judge: function of a pair and its prediction that returns a verdict and the mean bound of the error, voxels:
+            columns `verdict` and `registered_bound_mean`. What could not be registered is rejected; "review" where the
+            judge could not.
         inverse: also register the other way round: columns `registered_inverse_error` and `…_mm`, the mean distance of
             φ_AB(φ_BA(x)) from x, voxels and millimetres; see `Predictor.transforms`.
 
@@ -186,7 +187,7 @@ def _row_of(
         for name, estimate in (maps or {}).items():
             registered |= _map_scores(name, estimate, pair, prediction)
         if judge is not None:
-            verdict["verdict"], registered["bound_mean"] = _judged(judge, pair)
+            verdict["verdict"], registered["bound_mean"] = _judged(judge, pair, prediction)
         if not unscored and math.isnan(registered["hd_px"]):
             failed = f"{main} vanished by warping"
     row = {
@@ -211,10 +212,10 @@ def _registered(predictor, pair) -> tuple[Prediction | None, str]:
     return prediction, "" if _finite(prediction) else "prediction not finite"
 
 
-def _judged(judge: Callable, pair) -> tuple[str, float]:
+def _judged(judge: Callable, pair, prediction: Prediction) -> tuple[str, float]:
     """The verdict; of a pair whose maps cannot be made, somebody has to look at it."""
     try:
-        return judge(pair)
+        return judge(pair, prediction)
     except RegistrationFailed:
         return "review", math.nan
 

@@ -1,31 +1,17 @@
 """What is minimised when one pair is optimised."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from hetmorph.losses import Grad
 from hetmorph.losses.voxelwise import voxelwise_loss
 from hetmorph.ops import fields
-from hetmorph.ops.windows import local_correlation
+from hetmorph.ops.windows import local_correlation, window_of
 
-_WINDOW = {2: 15, 3: 7}
-_OF_AXIS = 4  # a window takes at most this part of an axis: stacks have few slices
 _HALF_RESOLUTION = 2  # the factor on ‖∇u‖² of training at half resolution
 _LEAST_VOLUME = 0.1
 _FOLDING = 10.0
-
-
-def window_of(shape: Sequence[int], side: int | None = None) -> list[int]:
-    """Odd sides of the window of local correlation for an image.
-
-    Args:
-        shape: spatial sizes.
-        side: voxels, an even one gets one more; None takes 15 in 2-D and 7 in 3-D. An axis gets a quarter of its voxels
-            at most.
-    """
-    side = _WINDOW.get(len(shape), 9) if side is None else side
-    return [min(side, size // _OF_AXIS) // 2 * 2 + 1 for size in shape]
 
 
 class LocalCorrelation:

@@ -35,7 +35,15 @@ def deformation_scores(displacement) -> dict[str, float]:
 
     Arguments and errors as `folds_percent`.
     """
-    determinant = _determinant(displacement)
+    return scores_of_determinant(_determinant(displacement))
+
+
+def scores_of_determinant(determinant: np.ndarray) -> dict[str, float]:
+    """The same of Jacobian determinants.
+
+    Args:
+        determinant: `[*S]`.
+    """
     logarithm = np.log(np.maximum(determinant, MINIMUM_DETERMINANT))
     return {"folds_percent": 100.0 * float(np.mean(determinant <= 0)), "sdlogj": float(logarithm.std())}
 

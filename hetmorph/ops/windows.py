@@ -7,6 +7,8 @@ import tensorflow as tf
 from hetmorph.ops import xla
 
 _FLOOR = 3e-3
+_WINDOW = {2: 15, 3: 7}
+_OF_AXIS = 4  # a window takes at most this part of an axis: stacks have few slices
 
 
 def box_sum(image, sides: Sequence[int]) -> tf.Tensor:
@@ -46,6 +48,18 @@ def box_mean(image, sides: Sequence[int]) -> tf.Tensor:
     """
     image = tf.convert_to_tensor(image)
     return box_sum(image, sides) / box_sum(tf.ones_like(image[:1, ..., :1]), sides)
+
+
+def window_of(shape: Sequence[int], side: int | None = None) -> list[int]:
+    """Odd sides of the window of local correlation for an image.
+
+    Args:
+        shape: spatial sizes.
+        side: voxels, an even one gets one more; None takes 15 in 2-D and 7 in 3-D. An axis gets a quarter of its voxels
+            at most.
+    """
+    side = _WINDOW.get(len(shape), 9) if side is None else side
+    return [min(side, size // _OF_AXIS) // 2 * 2 + 1 for size in shape]
 
 
 def local_correlation(fixed, moved, sides: Sequence[int]) -> tf.Tensor:

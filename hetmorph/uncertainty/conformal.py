@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hetmorph.evaluation.checks import FLAGS  # noqa: F401  of a calibration, too
 from hetmorph.io.atomic import write_text
 from hetmorph.metrics.ranking import sparsification
 from hetmorph.uncertainty.combination import Combination
 
-FLAGS = ("accept", "review", "reject")
 MARGIN = 1.25  # of the size of images to those of the calibration, along an axis
 BAD_ACCEPTED = 0.1  # share of bad cases that acceptance tolerates
 BAD_REJECTED = 0.9  # share of bad cases from which on a case is rejected

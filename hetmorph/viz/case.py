@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hetmorph.data import Pair
-from hetmorph.evaluation import Prediction, RegistrationFailed, evaluate_pair
+from hetmorph.evaluation import Checks, Prediction, RegistrationFailed, evaluate_pair
 from hetmorph.evaluation.cases import NO_LABELS, warp_labels
 from hetmorph.evaluation.table import FEW, structure_heading
 from hetmorph.ops.fields import jacobian_determinant
@@ -89,7 +89,15 @@ class ReportedCase:
 
 
 def report_on(
-    pair, prediction, row, maps=NO_MAPS, calibration=None, convention="hetmorph", labels=NO_LABELS, main=None
+    pair,
+    prediction,
+    row,
+    maps=NO_MAPS,
+    calibration=None,
+    convention="hetmorph",
+    labels=NO_LABELS,
+    main=None,
+    checks=None,
 ) -> ReportedCase:
     """Everything about one case; arguments and errors as `case_report`."""
     for name, one in maps.items():
@@ -111,7 +119,11 @@ def report_on(
             after = dict(
                 zip(labels, warp_labels(pair.moving_labels, field, [*labels.values()], convention), strict=True)
             )
-    said = Verdict("reject", "Nothing was registered.") if prediction is None else verdict(pair, maps, calibration)
+        if checks is None:
+            checks = Checks.of(pair.moving, pair.fixed, prediction.moved, field, determinant)
+    said = Verdict("reject", "Nothing was registered.")
+    if prediction is not None:
+        said = verdict(pair, maps, calibration, checks)
     return ReportedCase(pair, prediction, row, maps, said, determinant, labels, *masks, after, main)
 
 

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import numpy as np
 
 from hetmorph.data import Pair
-from hetmorph.evaluation import Prediction
+from hetmorph.evaluation import Checks, Prediction
 from hetmorph.evaluation.cases import NO_LABELS, foreground
 from hetmorph.evaluation.table import structure_heading
 from hetmorph.io.atomic import write_text
@@ -18,7 +18,7 @@ from hetmorph.viz import html
 from hetmorph.viz.case import ReportedCase, report_on
 from hetmorph.viz.html import Html, element
 from hetmorph.viz.scores import better, change, every_score, number, score_table
-from hetmorph.viz.verdict import WORDS, promise
+from hetmorph.viz.verdict import WORDS, looked_at, promise
 from hetmorph.viz.view import View, view_of
 
 
@@ -36,6 +36,7 @@ def case_report(
     axis: int | None = None,
     about: Mapping[str, object] | None = None,
     home: str | None = None,
+    checks: Checks | None = None,
 ) -> Path:
     """Write the report of one registration.
 
@@ -48,7 +49,7 @@ def case_report(
         path: file to write, .html.
         row: row of the pair in the table of `evaluation.evaluate`; None scores the prediction here.
         maps: by name, `uncertainty.UncertaintyMap`s of the pair.
-        calibration: `uncertainty.Calibration` that judges the maps; None leaves the case without verdict.
+        calibration: `uncertainty.Calibration` that judges the maps; None leaves the verdict to the checks.
         convention: how warped labels become masks, as the row was made with.
         labels: label value of each structure.
         main: the structure that surface distances refer to.
@@ -57,6 +58,7 @@ def case_report(
         axis: array axis through the slices of a volume; None for that of the widest spacing.
         about: lines on where the result comes from (model, files, command).
         home: relative address of the cohort's report.
+        checks: `evaluation.Checks` of the registration; None checks the prediction here.
 
     Returns:
         The path written.
@@ -67,7 +69,7 @@ def case_report(
     Example:
         >>> case_report(pair, predictor(pair.moving, pair.fixed), "case.html")
     """
-    case = report_on(pair, prediction, row, dict(maps or {}), calibration, convention, labels, main)
+    case = report_on(pair, prediction, row, dict(maps or {}), calibration, convention, labels, main, checks)
     sheet = pictures.sheet_of(case, _view(case, affine, axis))
     sections = [
         _verdict(case, calibration),
@@ -127,10 +129,11 @@ def _verdict(case: ReportedCase, calibration) -> Html:
     elif row["unscored"] and case.labels:
         told = f"Not scored, which says nothing of the registration: {row['unscored']}."
         parts.append(element("p", told, class_="note"))
-    if calibration is not None:
-        parts.append(
-            element("details", element("summary", "What this verdict rests on"), element("p", promise(calibration)))
-        )
+    if case.prediction is not None:
+        rests = [element("p", looked_at())]
+        if calibration is not None:
+            rests.insert(0, element("p", promise(calibration)))
+        parts.append(element("details", element("summary", "What this verdict rests on"), rests))
     flag = "reject" if case.prediction is None else said.flag
     return element("section", element("div", parts, class_=f"verdict {flag}"), _glance(case), id="verdict")
 

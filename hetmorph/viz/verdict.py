@@ -1,42 +1,66 @@
 """Accept, review or reject one registration, and why, in words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hetmorph.evaluation import checks as plain
 from hetmorph.evaluation.cases import foreground
+from hetmorph.evaluation.checks import Checks
 
 WORDS = {"accept": "Accept", "review": "Review", "reject": "Reject", "none": "No verdict"}
 
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What a calibration says about one registration.
+    """What a calibration, or else the plain checks, say about one registration.
 
     Attributes:
         flag: "accept", "review", "reject", or "none" where nothing can be said.
-        reason: a sentence or two.
+        reason: a few sentences.
         bound: `[*S]` bound of the displacement's error, voxels, NaN where not known; or None.
         score: its mean over the region, voxels; NaN where it is not known.
+        calibrated: whether a calibration judged; else it is the plain checks, which know no bound.
     """
 
     flag: str
     reason: str
     bound: np.ndarray | None = None
     score: float = float("nan")
+    calibrated: bool = False
+
+    def told(self) -> dict[str, str]:
+        """Flag, reason, and what they rest on, for the file beside a result."""
+        by = "calibration and checks" if self.calibrated else "checks"
+        return {"flag": self.flag, "reason": self.reason, "by": by}
 
 
-def verdict(pair, maps: Mapping, calibration) -> Verdict:
-    """Judge a registration by its maps of uncertainty.
+def verdict(pair, maps: Mapping, calibration, checks: Checks | None = None) -> Verdict:
+    """Judge a registration by its maps of uncertainty, and by what images and deformation show without any.
+
+    A calibration leads, the checks can only make its verdict worse. Where there is none, the verdict is theirs.
 
     Args:
         pair: the `hetmorph.data.Pair`.
         maps: by name, `uncertainty.UncertaintyMap`s of it.
         calibration: an `uncertainty.Calibration`, made with the same options of the maps; or None.
+        checks: `evaluation.Checks` of the registration; None leaves the verdict to the calibration.
     """
+    said = _calibrated(pair, maps, calibration)
+    if checks is None:
+        return said
+    if said.flag == "none":
+        unknown = "" if checks.flag == "reject" else f" {said.reason}"
+        return replace(said, flag=checks.flag, reason=checks.reason + unknown)
+    flag = plain.worst((said.flag, checks.flag))
+    return replace(said, flag=flag, reason=f"{said.reason} {checks.reason}" if any(checks.doubts()) else said.reason)
+
+
+def _calibrated(pair, maps: Mapping, calibration) -> Verdict:
+    """The verdict of the calibration, "none" where there is none that can judge."""
     if calibration is None:
-        return Verdict("none", "No calibration was given: nothing here says whether this registration can be trusted.")
+        return Verdict("none", "No calibration was given: how far the displacement may be wrong is not known.")
     missing = [name for name in calibration.combination.weights if name not in maps]
     if missing:
         return Verdict("none", f"The calibration is of maps that were not made here: {', '.join(missing)}.")
@@ -48,11 +72,26 @@ def verdict(pair, maps: Mapping, calibration) -> Verdict:
     bound, flag = calibration.judge({name: one.std for name, one in maps.items()}, region)
     values = bound[region & np.isfinite(bound)]
     if not values.size:
-        return Verdict(flag, f"In no voxel of the {where} is the bound of the error known.", bound)
+        unknown = f"In no voxel of the {where} is the bound of the error known."
+        return Verdict(flag, unknown, bound, calibrated=True)
     score = float(values.mean())
     if not calibration.of_size(pair.fixed.shape):
-        return Verdict("review", _unlike(pair.fixed.shape, score, where, calibration), bound, score)
-    return Verdict(flag, _reason(flag, score, where, calibration.triage), bound, score)
+        return Verdict("review", _unlike(pair.fixed.shape, score, where, calibration), bound, score, True)
+    return Verdict(flag, _reason(flag, score, where, calibration.triage), bound, score, True)
+
+
+def looked_at() -> str:
+    """What the plain checks are, and what they cannot see."""
+    limits = (
+        "the moved image is more like the fixed one than the moving one was, by mean squared local correlation, and at "
+        f"least {plain.UNLIKE:g} alike; the deformation folds at {plain.FOLDS[0]:g} % of the voxels at most; no more "
+        f"than {plain.OUTSIDE:g} % of them come from outside the moving image, no more than a hundredth moves by "
+        f"{plain.FAR:g} % of it; an inverse, if one was made, misses by {plain.INVERSE:g} voxels at most"
+    )
+    return (
+        f"Plain checks: {limits}. They see that a registration failed as a whole, not that it is right: an error of "
+        "one organ, of one slice or along an edge stays unseen, and so do images that are alike though of two patients."
+    )
 
 
 def promise(calibration) -> str:

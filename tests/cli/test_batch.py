@@ -1,5 +1,7 @@
 """A table of pairs: what can be done is done, what cannot is listed, what is missing is made up for."""
 
+import csv
+import json
 import shutil
 
 import pytest
@@ -93,3 +95,22 @@ def test_a_table_that_cannot_be_used(hetmorph, table, models, content, message):
 )
 def test_options_that_do_not_go_with_a_table(hetmorph, table, models, words, message):
     assert message in batch(hetmorph, table, models, *words, status=2)[0].stderr
+
+
+def test_the_table_of_verdicts_and_the_list_of_the_bad(hetmorph, table, models):
+    """`undeformed` makes nothing more alike: to be reviewed. What was done before keeps its verdict."""
+    shutil.copy(table.parent / "f.nii.gz", table.parent / "gone.nii.gz")  # of two, which is alike already
+    words = ("register", "--pairs", table, "--out", table.parent / "out", "--model", "undeformed")
+    result = hetmorph(*words)
+    with open(table.parent / "out" / "cases.csv", newline="") as file:
+        rows = {row["case_id"]: row for row in csv.DictReader(file)}
+    assert [row["verdict"] for row in rows.values()] == ["review", "accept", "review"]
+    assert float(rows["two"]["registered_similarity"]) == pytest.approx(1, abs=0.01)
+    listed = [line.split(": ")[1] for line in result.stderr.splitlines() if line.startswith("review: ")]
+    assert listed == ["one", "three"] and rows["one"]["reason"] in result.stderr and result.exit_code == 0
+    told = json.loads((table.parent / "out" / "one" / "moved.json").read_text())["verdict"]
+    assert (told["flag"], told["reason"]) == ("review", rows["one"]["reason"])
+    result = hetmorph(*words, "--resume", "--fail-on", "review", status=3)
+    assert "3 were done before" in result.stdout and "review: three: " in result.stderr
+    (table.parent / "gone.nii.gz").unlink()
+    hetmorph(*words, "--resume", "--fail-on", "review", status=1)  # what is missing is worse than what is bad

@@ -230,7 +230,9 @@ def test_images_in_which_nothing_can_be_found(hetmorph, volumes):
     for array, what in ((np.full(grid.shape, 7.0), "is constant"), (np.zeros((1, 1, 1)), "holds a single voxel")):
         write_image(volumes / "m.nii.gz", array, Grid(array.shape, grid.affine))
         said = register(hetmorph, volumes, "undeformed").stderr
-        assert f"warning: {volumes / 'm.nii.gz'}: the moving image {what}" in said and len(said.splitlines()) == 1
+        told, rejected = said.splitlines()
+        assert f"warning: {volumes / 'm.nii.gz'}: the moving image {what}" in told
+        assert "warning: reject: The images have nothing in common" in rejected
         assert np.isfinite(arrays(volumes / "moved.nii.gz")[0]).all()
 
 
@@ -432,9 +434,15 @@ def test_it_says_when_the_result_is_worse(hetmorph, stack, tmp_path):
     write_image(stack / "lf.nii.gz", anatomy.labels(fixed.grid).array, fixed, np.uint8)
     labels = ("--labels-moving", stack / "l.nii.gz", "--labels-fixed", stack / "lf.nii.gz")
     done = register(hetmorph, stack, tmp_path / "astray.keras", *labels, results=("moved",))
-    assert "hetmorph register: warning: the moved image is less like the fixed one" in done.stderr
+    assert done.exit_code == 3 and "verdict: reject" in done.stdout.splitlines()
+    assert "hetmorph register: warning: reject: " in done.stderr and "less like the fixed one" in done.stderr
     assert "% of the voxels" in done.stderr and "Dice is lower than undeformed (label " in done.stderr
     assert "no model.json beside it says for what it was made" in done.stdout
+    told = json.loads((stack / "moved.json").read_text())
+    assert told["verdict"]["flag"] == "reject" and told["verdict"]["by"] == "checks"
+    before, after = (told["checks"][f"{when}_similarity"] for when in ("undeformed", "registered"))
+    assert after < before
+    assert register(hetmorph, stack, tmp_path / "astray.keras", "--fail-on", "never").exit_code == 0
 
 
 @pytest.mark.graph  # hundreds of evaluations of one function

@@ -208,11 +208,11 @@ def test_a_judge_adds_its_verdict_and_what_gave_no_answer_is_rejected():
 
     judge = {"same": ("accept", 0.5), "far": ("", math.nan)}
     pairs = [pair("same"), pair("far")]
-    rows = evaluate(NOTHING, pairs, progress=False, judge=lambda one: judge[one.case_id])
+    rows = evaluate(NOTHING, pairs, progress=False, judge=lambda one, answer: judge[one.case_id])
     assert [row["verdict"] for row in rows] == ["accept", ""] and rows[0]["registered_bound_mean"] == 0.5
-    (row,) = evaluate(broken, pairs[:1], progress=False, judge=lambda one: judge[one.case_id])
+    (row,) = evaluate(broken, pairs[:1], progress=False, judge=lambda one, answer: judge[one.case_id])
     assert row["verdict"] == "reject" and "no luck" in row["failed"]
-    (row,) = evaluate(NOTHING, pairs[:1], progress=False, judge=lambda one: broken(one, one))
+    (row,) = evaluate(NOTHING, pairs[:1], progress=False, judge=broken)
     assert row["verdict"] == "review" and math.isnan(row["registered_bound_mean"])
 
 

@@ -260,11 +260,14 @@ def test_the_verdict_is_the_calibrations_and_says_why(tmp_path, size, flag, word
     assert "Bound of the error" in page.titles()
 
 
-def test_no_verdict_without_calibration_or_without_its_maps(tmp_path):
-    assert "No calibration was given" in report(tmp_path).all("div", "verdict")[0]["text"]
+def test_without_calibration_or_without_its_maps_the_checks_decide(tmp_path):
+    (box,) = report(tmp_path).all("div", "verdict")
+    assert box["text"].startswith("Accept No check found a fault") and "No calibration was given" in box["text"]
+    assert "accept" in box["class"].split() and "not that it is right" in box["text"]
     (box,) = report(tmp_path, calibration=CALIBRATION).all("div", "verdict")
-    assert box["text"].startswith("No verdict") and "not made here: spread" in box["text"]
-    assert "none" in box["class"].split()
+    assert box["text"].startswith("Accept") and "not made here: spread" in box["text"]
+    (box,) = report(tmp_path, prediction=registered(pair(), (4, 0))).all("div", "verdict")  # the wrong way
+    assert box["text"].startswith("Reject The moved image is less like") and "reject" in box["class"].split()
 
 
 def test_what_is_missing_is_absent_with_a_line_that_says_so(tmp_path):

@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from hetmorph.evaluation import Checks
 from hetmorph.uncertainty import Bound, Calibration, Combination, Triage
 from hetmorph.viz.verdict import promise, verdict
 from tests.evaluation.fakes import heart, shifted_pair
@@ -74,3 +75,25 @@ def test_the_promise_is_not_more_than_the_calibration_gives():
     for part in ("12 of the calibration", "90%", "not in every patient", "1.5 voxels", "data: hearts, model: m.keras"):
         assert part in text
     assert "an unknown source" in promise(calibration())
+
+
+GOOD = Checks((0.7, 0.95), 0.0, 0.1, 0.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("std", "folds", "flag"),
+    [(1.0, 0.0, "accept"), (1.0, 1.0, "review"), (1.0, 9.0, "reject"), (2.5, 0.0, "reject"), (2.5, 1.0, "reject")],
+)
+def test_checks_make_the_verdict_of_a_calibration_only_worse(std, folds, flag):
+    maps = {"spread": displacement_map("spread", np.full((32, 32), std))}
+    said = verdict(shifted_pair(3), maps, calibration(), dataclasses.replace(GOOD, folds=folds))
+    assert said.flag == flag and said.reason.startswith("The mean bound") and said.calibrated
+    assert ("folds at" in said.reason) == (folds > 0) and said.score == pytest.approx(2 * std)
+
+
+def test_without_calibration_the_checks_decide_and_say_what_is_not_known():
+    said = verdict(shifted_pair(3), {}, None, GOOD)
+    assert said.flag == "accept" and "No calibration was given" in said.reason and math.isnan(said.score)
+    assert said.told()["by"] == "checks"
+    assert verdict(shifted_pair(3), {}, None, dataclasses.replace(GOOD, similarity=(0.7, 0.5))).flag == "reject"
+    assert verdict(shifted_pair(3), {}, None).flag == "none"
