@@ -62,9 +62,7 @@ def test_a_file_that_is_not_the_one_of_the_card_is_refused(preset, tmp_path):
     with open(folder / "model.weights.h5", "r+b") as file:
         file.seek(5000)
         file.write(b"\x00\x01\x02\x03" * 9)
-    with pytest.raises(
-        ValueError, match="model.weights.h5: expected SHA-256 .*, received .* damaged"
-    ):
+    with pytest.raises(ValueError, match="model.weights.h5: expected SHA-256 .*, received .* damaged"):
         read_preset(folder)
     (folder / "model.weights.h5").unlink()
     with pytest.raises(FileNotFoundError, match=r"expected a preset, .* lacks \['model.weights.h5'\]"):

@@ -8,6 +8,7 @@ import sys
 import click
 
 from hetmorph.cli.apply import apply, jacobian
+from hetmorph.cli.bids import bids
 from hetmorph.cli.doctor import doctor
 from hetmorph.cli.export import export, serve_check
 from hetmorph.cli.list_models import list_models
@@ -59,5 +60,5 @@ def cli(debug: bool) -> None:
     """
 
 
-for verb in (register, apply, jacobian, uncertainty, *VERBS, report, export, serve_check, list_models, doctor):
+for verb in (register, apply, jacobian, uncertainty, bids, *VERBS, report, export, serve_check, list_models, doctor):
     cli.add_command(verb)

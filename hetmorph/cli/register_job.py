@@ -155,6 +155,7 @@ class Job:
         initial: transform that the moving image of a pair goes through first, as `io.read_chain` takes it.
         field_convention: what the vectors of `initial` are, where it is an image of vectors that does not say.
         result_option: what the verb calls its one result, where it has one only.
+        facts: further entries of the sidecars.
     """
 
     moving: Path
@@ -168,6 +169,7 @@ class Job:
     initial: str | None = None
     field_convention: str | None = None
     result_option: str | None = None
+    facts: Mapping = field(default_factory=dict)
 
     @property
     def inputs(self) -> dict[str, Path]:
@@ -226,6 +228,7 @@ class Job:
     def run(self, settings: Settings, predictor: Predictor, command: Sequence[str]) -> Done:
         """Register and write."""
         about = provenance(command, find_model(settings.model), self._names(), settings=asdict(settings))
+        about |= self.facts
         read, done, start = self._read(), Done(), time.perf_counter()
         calibration = self._calibration(settings, done.notes.append)
         estimate = self._estimate(settings, calibration)
