@@ -6,10 +6,11 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import click
 
+_LEVEL, _ERRORS = "TF_CPP_MIN_LOG_LEVEL", "3"  # 3: no notes on the processor, no warnings
 _EXPECTED = (ValueError, OSError, ImportError)
 _NAMED = {"RegistrationFailed", "ServingError", "OpError", "MemoryError"}  # by name: their modules import TensorFlow
 _LESS_MEMORY = {
@@ -39,9 +40,11 @@ class FileVerb(click.Command):
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow; the notes that its libraries write before their log level counts are dropped."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _silent():
+    """Import TensorFlow; the notes that its libraries write before their log level counts are dropped.
+
+    Who has set another level wants to read them. `import hetmorph` alone leaves both to the program that imports it.
+    """
+    with _silent() if os.environ.setdefault(_LEVEL, _ERRORS) == _ERRORS else nullcontext():
         import tensorflow  # noqa: F401
 
 

@@ -1,5 +1,6 @@
 """The command as a whole: help, errors, start, doctor."""
 
+import contextlib
 import importlib.util
 import logging
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from tensorflow.python.util import deprecation
 
+from hetmorph.cli import messages
 from hetmorph.cli.main import cli
 from hetmorph.cli.messages import line_of
 from hetmorph.cli.models import find_model
@@ -61,6 +63,7 @@ def test_train_and_evaluate(hetmorph, tmp_path, monkeypatch):
 def run(words, start=("-m", "hetmorph.cli"), **options):
     """The command in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # as of a user who never heard of it
     command = [sys.executable, *start, *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, **options)
 
@@ -100,11 +103,24 @@ def test_the_command_of_its_own_process(volumes, models):
         ),
         cwd=volumes,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr  # a model of random weights
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("hetmorph register: warning: reject: "), "not a word of TensorFlow"
     assert "wrote x/moved.nii.gz" in done.stdout and arrays(volumes / "x" / "moved.nii.gz")[0].any()
     done = run(("apply", "--transform", "no.nii.gz", "--moving", "m.nii.gz", "--moved", "y.nii.gz"), cwd=volumes)
     assert done.returncode == 2
     assert done.stderr == "hetmorph apply: error: --transform no.nii.gz: no such file\n"
+
+
+@pytest.mark.parametrize(("level", "dropped"), [(None, True), ("3", True), ("0", False), ("1", False)])
+def test_who_wants_to_read_the_notes_of_tensorflow_may(monkeypatch, level, dropped):
+    called = []
+    monkeypatch.setattr(messages, "_silent", lambda: called.append(True) or contextlib.nullcontext())
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    if level is not None:
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", level)
+    messages.import_tensorflow()
+    assert bool(called) == dropped and os.environ["TF_CPP_MIN_LOG_LEVEL"] == (level or "3")
 
 
 def test_the_script_is_installed():
