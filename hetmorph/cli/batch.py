@@ -73,6 +73,8 @@ def run(
                 click.echo("\n".join([f"{case}:", *(f"  {line}" for line in job.preview(settings, predictor))]))
                 continue
             result = job.run(settings, predictor, command)
+            if result.affine is not None:
+                tqdm.write(f"{case}: {result.affine}")
             tqdm.write(f"{case}: {result.outcomes[0].line}; {result.seconds:.1f} s")
             for doubt in result.doubts:
                 click.echo(f"warning: {case}: {doubt}", err=True)
