@@ -149,8 +149,8 @@ model_options = combined(
     click.option(
         "--mask",
         type=FILE,
-        help="Region of interest in the fixed image, not 0: the model sees the box round it, --affine the mask itself. "
-        "Outside the box, u is that of its nearest voxel.",
+        help="Region of interest in the fixed image, not 0: the model sees the box round it. Outside the box, u is "
+        "that of its nearest voxel.",
     ),
     _instance("--instance-optimise", type=click.IntRange(0)),
     _instance("--instance-window", type=click.IntRange(0), callback=_odd_or_none),
@@ -165,7 +165,7 @@ affine_options = combined(
         show_default=True,
         help="Before the model: bring the moving image near by a rotation and a shift (rigid), also one scale "
         "(similarity), or scales and shears (affine), found in the world of the headers, in mm. All results are both "
-        "together; the image is interpolated once. Needs SimpleITK.",
+        "together; the image is interpolated once. It looks at the voxels of --mask alone. Needs SimpleITK.",
     ),
     click.option(
         "--affine-start",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,18 +96,25 @@ def search(level: Level, kind: str, matrix: np.ndarray, metric: str = "mi") -> n
         ImportError: no SimpleITK.
     """
     sitk = package()
+    with _one_thread(sitk):
+        return _searched(sitk, level, kind, matrix, metric)
+
+
+def _searched(sitk, level: Level, kind: str, matrix: np.ndarray, metric: str) -> np.ndarray:
     n, frame = level.grid.ndim, _frame(level.grid)
     transform = _transform(sitk, kind, n)
     transform.SetCenter((_middle(level.grid) @ frame).tolist())
     _set(sitk, transform, frame.T @ matrix[:3, :3] @ frame, frame.T @ matrix[:3, 3])
     method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)  # sums in one order: the same result each time
     if metric == "correlation":
         method.SetMetricAsCorrelation()
     else:
         method.SetMetricAsMattesMutualInformation(_BINS)
     if level.counts is not None:
         method.SetMetricFixedMask(_to_itk(sitk, level.counts.astype(np.uint8), level.grid, frame))
+    # Gradients between neighbouring voxels: those of a recursive filter need four along each axis.
+    method.SetMetricUseMovingImageGradientFilter(False)
+    method.SetMetricUseFixedImageGradientFilter(False)
     method.SetInterpolator(sitk.sitkLinear)
     # The first step takes no point further than a voxel; it is halved wherever the gradient turns round.
     farthest = {"estimateLearningRate": method.Once, "maximumStepSizeInPhysicalUnits": min(level.grid.spacing)}
@@ -117,6 +126,17 @@ def search(level: Level, kind: str, matrix: np.ndarray, metric: str = "mi") -> n
     except RuntimeError as error:
         raise RegistrationFailed((str(error).strip() or "no reason given").splitlines()[-1]) from error
     return _matrix(transform, frame)
+
+
+@contextmanager
+def _one_thread(sitk) -> Iterator[None]:
+    """Sums in one order, so the same result each time; a method's own number of threads does not reach its metric."""
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 def package():

@@ -21,8 +21,7 @@ MOTION = motion(GRID, (0, 0, 20), (0.2, -0.1, 0.05))
 @pytest.fixture
 def apart(tmp_path):
     """A pair of files far from each other, and labels of both."""
-    sitk = pytest.importorskip("SimpleITK")
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    pytest.importorskip("SimpleITK")
     write_image(tmp_path / "f.nii.gz", fixed_of(GRID).array, GRID)
     write_image(tmp_path / "m.nii.gz", moved_by(MOTION, GRID).array, GRID)
     labels = anatomy.labels(GRID).array
@@ -56,8 +55,12 @@ def test_all_results_are_of_both_stages(hetmorph, apart, models):
     start = GRID.world(np.argwhere(anatomy.labels(GRID).array > 0))
     linear = start @ matrix[:3, :3].T + matrix[:3, 3]
     between = np.linalg.norm(there.world(start) - linear, axis=-1)
-    assert 0.1 < between.max() < 8  # the model's part
-    np.testing.assert_allclose(back.world(there.world(start)), start, atol=0.3)
+    assert between.max() > 0.1  # the model moves something, too
+    voxels = GRID.world(GRID.indices().reshape(-1, 3))
+    index = GRID.index(back.world(voxels))
+    known = ((index >= 0) & (index <= np.array(GRID.shape) - 1)).all(-1)
+    assert known.mean() > 0.3
+    np.testing.assert_allclose(there.world(back.world(voxels[known])), voxels[known], atol=0.02)
     hetmorph(
         *("apply", "-t", apart / "transform.nii.gz", "--moving", apart / "m.nii.gz", "--moved", apart / "again.nii.gz")
     )

