@@ -138,6 +138,8 @@ class Cohort:
 def _registered(case: str, job: Job, settings: Settings, predictor, command: Sequence[str]) -> dict:
     """Do a job, say how it went; its verdict and scores."""
     result = job.run(settings, predictor, command)
+    if result.affine is not None:
+        tqdm.write(f"{case}: {result.affine}")
     tqdm.write(f"{case}: {result.outcomes[0].line}; {result.verdict.flag}; {result.seconds:.1f} s")
     for doubt in result.doubts:
         click.echo(f"warning: {case}: {doubt}", err=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from hetmorph.cli.messages import Verb
-from hetmorph.cli.options import FILE, dry_run, fail_on, model_options
+from hetmorph.cli.options import FILE, affine_options, dry_run, fail_on, model_options
 
 _RESULTS = ("moved", "transform", "inverse", "jacobian")
 _RECORDS = "hetmorph"
@@ -33,6 +33,7 @@ _RECORDS = "hetmorph"
 )
 @click.option("--datatype", default="anat", show_default=True, help="Folder of a session that they lie in.")
 @click.option("--skull-stripped", is_flag=True, help="The images show no skull, which BIDS wants to know of results.")
+@affine_options
 @model_options
 @fail_on
 @dry_run
@@ -60,8 +61,9 @@ def bids(
     from hetmorph.cli.register_job import Job, Settings
     from hetmorph.io.bids import bids_names, describe_dataset, follow_ups, session_of
 
-    if options.pop("mask") is not None:
-        raise click.UsageError("--mask is of one fixed image, and there are many here.")
+    for flag, given in (("--mask", options.pop("mask")), ("--affine-out", options.pop("affine_out"))):
+        if given is not None:
+            raise click.UsageError(f"{flag} is of one pair, and there are many here.")
     labels = [label for words in participants for label in words.replace(",", " ").split()]
     pairs, without = follow_ups(data_set, suffix, datatype, labels or None)
     jobs, records = {}, {}

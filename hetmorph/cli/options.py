@@ -39,6 +39,9 @@ ESTIMATES = (
 CALIBRATED = ("equivariance", "dissimilarity", "residual", "variance")  # what calibrate combines unless told
 KINDS = ("translation", "affine", "bspline", "composition")
 REGIONS = ("foreground", "labels")
+AFFINE = ("none", "rigid", "similarity", "affine")
+AFFINE_STARTS = ("best", "header", "centre")
+AFFINE_METRICS = ("mi", "correlation")
 WINDOWS = (15, 7)  # of `instance.window_of`, in 2-D and in 3-D
 
 FILE = click.Path(path_type=Path)
@@ -163,6 +166,35 @@ model_options = combined(
     _instance("--instance-of", type=click.Choice(INSTANCE_OF)),
     _instance("--instance-window", type=click.IntRange(0), callback=_odd_or_none),
     _instance("--instance-lambda", type=click.FloatRange(0)),
+)
+
+affine_options = combined(
+    click.option(
+        "--affine",
+        type=click.Choice(AFFINE),
+        default=AFFINE[0],
+        show_default=True,
+        help="Before the model: bring the moving image near by a rotation and a shift (rigid), also one scale "
+        "(similarity), or scales and shears (affine), found in the world of the headers, in mm. All results are both "
+        "together; the image is interpolated once. It looks at the voxels of --mask alone. Needs SimpleITK.",
+    ),
+    click.option(
+        "--affine-start",
+        type=click.Choice(AFFINE_STARTS),
+        help="... from where the headers place the images, from centre of mass on centre of mass, or from both, the "
+        "better taken (default: best). With an initial transform, it starts there.",
+    ),
+    click.option(
+        "--affine-metric",
+        type=click.Choice(AFFINE_METRICS),
+        help="... by mutual information, for any modalities, or by correlation, for one (default: mi).",
+    ),
+    click.option(
+        "--affine-out",
+        type=FILE,
+        help="Write: what it found alone, .mat, .tfm, .txt or .h5 of ITK; points of the fixed image to the moving one, "
+        "LPS, mm. With an initial transform that is linear, both together.",
+    ),
 )
 
 estimate_options = combined(

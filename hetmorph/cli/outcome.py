@@ -30,12 +30,16 @@ class Outcome:
         optimised: loss, similarity and percent of folds, before and after, where the answer was optimised on the pair.
         dice: Dice of each label value on the fixed grid, undeformed and registered.
         dice_of_model: Dice of each label value by the model alone; empty if that moves nothing or was not optimised.
+        before: what the first number of a pair is of: the images undeformed, or after an affine stage.
+        dice_placed: Dice of each label value without that stage; empty without one.
     """
 
     checks: Checks
     optimised: dict[str, tuple[float, float]] = field(default_factory=dict)
     dice: dict[int, tuple[float, float]] = field(default_factory=dict)
     dice_of_model: dict[int, float] = field(default_factory=dict)
+    before: str = "undeformed"
+    dice_placed: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, result: Registration, fixed: Image, labels: Image | None, target: Image | None) -> Outcome:
@@ -57,12 +61,14 @@ class Outcome:
             optimised=_optimised(result, checks.similarity[1]) if result.refinements else {},
             dice={label: (undeformed[label], registered[label]) for label in registered},
             dice_of_model=start,
+            **({} if result.affine is None else {"before": f"after the {result.affine.kind} stage"}),
+            dice_placed=_dice_placed(result, fixed, labels, target) if scored and result.affine else {},
         )
 
     @property
     def line(self) -> str:
         """Similarity and folds."""
-        return _line(self.checks.similarity, self.checks.folds)
+        return _line(self.checks.similarity, self.checks.folds, self.before)
 
     def lines(self) -> Iterator[str]:
         """All of it."""
@@ -77,16 +83,18 @@ class Outcome:
 
     def _dice_line(self, of: str, labels: list[int]) -> str:
         before, after = np.mean([self.dice[label] for label in labels], 0)
-        alone = ""
+        placed, alone = "", ""
+        if self.dice_placed:
+            placed = f"{np.mean([self.dice_placed[label] for label in labels]):.3f} undeformed, "
         if self.dice_of_model:
             alone = f"{np.mean([self.dice_of_model[label] for label in labels]):.3f} by the model alone, "
-        return f"Dice{of}: {before:.3f} undeformed, {alone}{after:.3f} registered"
+        return f"Dice{of}: {placed}{before:.3f} {self.before}, {alone}{after:.3f} registered"
 
     def doubts(self) -> Iterator[str]:
         """Sentences on what looks wrong beside what the verdict says: of that, labels are no part."""
         worse = [f"{label}: {a:.3f} to {b:.3f}" for label, (a, b) in self.dice.items() if b < a]
         if worse:
-            yield f"Dice is lower than undeformed (label {', '.join(worse)})"
+            yield f"Dice is lower than {self.before} (label {', '.join(worse)})"
         if self.dice_of_model:
             scores = [(a, self.dice[label][1]) for label, a in self.dice_of_model.items()]
             alone, after = np.mean(scores, 0)
@@ -125,9 +133,9 @@ def verdict_status(flags: Iterable[str], fail_on: str) -> int:
     return FAILED_VERDICT if any(flag in bad for flag in flags) else 0
 
 
-def _line(similarity, folds: float) -> str:
+def _line(similarity, folds: float, first: str = "undeformed") -> str:
     before, after = similarity
-    return f"similarity (local correlation) {before:.3f} undeformed, {after:.3f} registered; folds {folds:.3f} %"
+    return f"similarity (local correlation) {before:.3f} {first}, {after:.3f} registered; folds {folds:.3f} %"
 
 
 def _optimised(result: Registration, after: float) -> dict[str, tuple[float, float]]:
@@ -154,3 +162,13 @@ def _dice(result: Registration, fixed: Image, labels: Image, target: Image) -> t
     values = [int(value) for value in np.unique(there) if value != 0]
     scores = [{value: dice(there == value, way == value) for value in values} for way in ways]
     return (*scores, {})[:3]
+
+
+def _dice_placed(result: Registration, fixed: Image, labels: Image, target: Image) -> dict[int, float]:
+    """Of each label, as it lies without the affine stage; 0 where the images do not meet."""
+    there = resample(target.array, matched_grid(target, fixed), fixed.grid, "nearest")
+    try:
+        way = resample(labels.array, matched_grid(labels, fixed), fixed.grid, "nearest", through=result.affine.earlier)
+    except ValueError:
+        way = np.zeros_like(there)
+    return {int(value): dice(there == value, way == value) for value in np.unique(there) if value != 0}

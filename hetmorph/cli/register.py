@@ -10,6 +10,7 @@ from hetmorph.cli.messages import Verb
 from hetmorph.cli.options import (
     FILE,
     FORMATS,
+    affine_options,
     calibration,
     dry_run,
     estimate_options,
@@ -26,7 +27,8 @@ from hetmorph.cli.options import (
     "  hetmorph register --moving m.nii.gz --fixed f.nii.gz --moved moved.nii.gz --transform warp.nii.gz\n"
     "  hetmorph register --moving cine.nii.gz --reference ED --moved moved.nii.gz \\\n"
     "      --labels-moving ed_labels.nii.gz --labels-out labels.nii.gz --curve curve.csv\n"
-    "  hetmorph register --pairs pairs.csv --out results --moved moved.nii.gz --transform warp.nii.gz --resume",
+    "  hetmorph register --pairs pairs.csv --out results --moved moved.nii.gz --transform warp.nii.gz --resume\n"
+    "  hetmorph register --moving m.nii.gz --fixed f.nii.gz --affine rigid --affine-out rigid.mat --moved moved.nii.gz",
 )
 @click.option(
     "--moving",
@@ -72,6 +74,7 @@ from hetmorph.cli.options import (
     help="Transform, fixed to moving, that the moving image is taken through first; the results are both together.",
 )
 @field_convention
+@affine_options
 @model_options
 @estimate_options
 @calibration

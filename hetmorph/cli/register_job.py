@@ -14,17 +14,20 @@ import numpy as np
 from hetmorph import registration, viz
 from hetmorph.cli.files import IMAGES, PICTURES, check_files, stored_type, summary, transform_endings
 from hetmorph.cli.models import NETWORK, calibration_of, check_instance, described, find_model, load_model, optimised
+from hetmorph.cli.options import AFFINE
 from hetmorph.cli.outcome import Outcome, doubts_of_refinement, mean_line
 from hetmorph.data import Pair
 from hetmorph.evaluation import Predictor
 from hetmorph.evaluation.checks import worst
 from hetmorph.io import (
+    FORMATS,
     Chain,
     DataError,
     Grid,
     Image,
     Inverse,
     Transform,
+    itk,
     matched_grid,
     provenance,
     read_chain,
@@ -36,13 +39,14 @@ from hetmorph.io import (
 )
 from hetmorph.io.atomic import stem_of, suffix_of
 from hetmorph.io.chain import SMALL, path_of
-from hetmorph.registration import Registration, pair
+from hetmorph.registration import Alignment, Registration, linear_search, pair
 from hetmorph.uncertainty import calibrated_estimates, estimate, estimate_names
 from hetmorph.uncertainty.estimates import AT_ONCE
 
 TRANSFORMS = ("transform", "inverse")
 MAPS = ("uncertainty", "variance", "jacobian")
-RESULTS = ("moved", *TRANSFORMS, *MAPS, "labels_out")
+LINEAR = "affine_out"
+RESULTS = ("moved", *TRANSFORMS, *MAPS, "labels_out", LINEAR)
 _NO_MILLIMETRES = (*AT_ONCE, "ensemble")
 _SAYS = {
     "moved": {"what": "moving image on the grid of the fixed one", "unit": "intensity of the moving image"},
@@ -71,6 +75,9 @@ class Settings:
     reference: str | None = None
     inverse_tolerance: float = 1.0
     calibration: str | None = None
+    affine: str = AFFINE[0]
+    affine_start: str | None = None
+    affine_metric: str | None = None
 
     def predictor(self) -> Predictor:
         """Load the model."""
@@ -92,10 +99,25 @@ class Settings:
         names = [name for name in estimate_names() if name not in _NO_MILLIMETRES]
         if self.method not in names:
             raise ValueError(f"--method {self.method}: expected one of {', '.join(names)}")
+        self._check_affine()
         if self.calibration and self.reference is not None:
             raise ValueError("--calibration is of pairs, not of a sequence")
         if self.calibration:
             self.judging()
+
+    @property
+    def aligns(self) -> bool:
+        """Whether an affine stage comes before the model."""
+        return self.affine != AFFINE[0]
+
+    def _check_affine(self) -> None:
+        if self.aligns and self.reference is not None:
+            raise ValueError("--affine is of a pair, not of a sequence")
+        for flag, value in (("--affine-start", self.affine_start), ("--affine-metric", self.affine_metric)):
+            if value is not None and not self.aligns:
+                raise ValueError(f"{flag} has no effect without --affine")
+        if self.aligns:
+            linear_search.package()
 
 
 @dataclass
@@ -109,6 +131,7 @@ class Done:
         doubts: sentences on what else looks wrong.
         seconds: time that registration and writing took.
         notes: further sentences.
+        affine: what the affine stage found; None without one.
     """
 
     paths: list[Path] = field(default_factory=list)
@@ -117,12 +140,14 @@ class Done:
     doubts: list[str] = field(default_factory=list)
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    affine: Alignment | None = None
 
     def lines(self) -> list[str]:
         """What was done, for a reader."""
         of_all = self.outcomes[0].lines() if len(self.outcomes) == 1 else [mean_line(self.outcomes)]
         verdict = self.verdict.flag if self.warned else f"{self.verdict.flag}: {self.verdict.reason}"
         return [
+            *([] if self.affine is None else [str(self.affine)]),
             *of_all,
             *self.notes,
             f"verdict: {verdict}",
@@ -195,6 +220,10 @@ class Job:
             raise ValueError("--initial is of a pair, not of a sequence")
         if self.field_convention and not self.initial:
             raise ValueError("--field-convention is of --initial, the only transform that is read")
+        if self.initial and settings.affine_start:
+            raise ValueError("--affine-start and --initial both say where the affine stage starts: give one")
+        if LINEAR in self.outputs and not settings.aligns:
+            raise ValueError("--affine-out has no effect without --affine")
         if self.report and settings.reference is not None:
             raise ValueError("--report is of a pair, not of a sequence")
         if self.labels_fixed and self.labels_moving is None:
@@ -203,6 +232,7 @@ class Job:
             raise ValueError("--labels-fixed is of a pair, not of a sequence")
         endings = {name: IMAGES for name in MAPS} | {"moved": PICTURES, "labels_out": PICTURES}
         endings |= dict.fromkeys(TRANSFORMS, transform_endings(settings.format))
+        endings[LINEAR] = FORMATS["itk"]
         outputs = {self.result_option or _option(name): (path, endings[name]) for name, path in self.outputs.items()}
         if self.curve:
             outputs["--curve"] = (self.curve, (".csv",))
@@ -215,7 +245,11 @@ class Job:
         read = self._read()
         moving, fixed = _example(read, settings)
         by_slice = pair.by_slice(moving, fixed, predictor.ndims)
-        initial = self._initial(read, settings)
+        before = {"initial": None, "affine": None}
+        if settings.reference is None:
+            before = self._before(read, settings, self._initial(read, settings))
+        found = before["affine"]
+        initial = before["initial"] if found is None else found.initial
         _, grid, _ = pair.model_pair(moving, fixed, settings.spacing, read["mask"], by_slice, initial)
         how = "slice by slice, " if by_slice else ""
         seen = f"{' × '.join(map(str, grid.shape))} voxels of {' × '.join(f'{size:.4g}' for size in grid.spacing)} mm"
@@ -223,6 +257,8 @@ class Job:
         if settings.reference is not None:
             lines.append(f"reference: frame {registration.reference_frame(read['moving'], settings.reference)}")
         lines += [described(find_model(settings.model)), f"the model sees {how}{seen}"]
+        if found is not None:
+            lines.append(str(found))
         return [*lines, *(f"would write {path}" for path in self._planned(read["moving"], settings))]
 
     def run(self, settings: Settings, predictor: Predictor, command: Sequence[str]) -> Done:
@@ -235,8 +271,12 @@ class Job:
         options = {"spacing": settings.spacing, "mask": read["mask"], "estimate": estimate}
         with doubts_of_refinement(done.doubts):
             if settings.reference is None:
-                options["initial"] = initial = self._initial(read, settings)
+                initial = self._initial(read, settings)
                 about |= {} if initial is None else {"initial_understood": initial.understood}
+                options |= self._before(read, settings, initial)
+                done.affine = options["affine"]
+                if done.affine is not None:
+                    about["affine"] = done.affine.summary()
                 result = registration.register(read["moving"], read["fixed"], predictor, **options)
                 transforms = {name: _transform(name, result, settings) for name in TRANSFORMS if name in self.outputs}
                 done.outcomes.append(self._outcome(result, read, transforms.get("inverse")))
@@ -290,6 +330,14 @@ class Job:
         grid, tolerance = read["fixed"].grid, settings.inverse_tolerance
         return read_chain([self.initial], grid, own, None, tolerance, self.field_convention)
 
+    def _before(self, read: dict, settings: Settings, initial) -> dict:
+        """What the moving image goes through before the model, as `registration.register` takes it."""
+        if not settings.aligns:
+            return {"initial": initial, "affine": None}
+        chosen = {"start": settings.affine_start or "best", "metric": settings.affine_metric or "mi"}
+        pair_of = (read["moving"], read["fixed"], settings.affine)
+        return {"initial": None, "affine": registration.align(*pair_of, **chosen, mask=read["mask"], initial=initial)}
+
     def _calibration(self, settings: Settings, say: Callable):
         """What judges the pair; the one beside the model only where a page shows the verdict."""
         if settings.reference is not None or (settings.calibration is None and self.report is None):
@@ -309,12 +357,14 @@ class Job:
         self, result: Registration, read: dict, transforms: Mapping, settings: Settings, about: dict
     ) -> list[Path]:
         moving, fixed, labels = read["moving"], read["fixed"], read["labels"]
-        images = [name for name in self.outputs if name not in TRANSFORMS]
+        images = [name for name in self.outputs if name in _SAYS]
         arrays = {name: _result(name, result, moving, fixed, labels) for name in images}
         for name, transform in transforms.items():
             _write_transform(self.outputs[name], result, transform, settings.format, about)
         for name, (array, kind) in arrays.items():
             _write_image(self.outputs[name], array, fixed, kind, name, about)
+        if LINEAR in self.outputs:
+            _write_linear(self.outputs[LINEAR], result, about)
         return self.written()
 
     def _case(self, result: Registration, read: dict) -> Pair:
@@ -337,6 +387,8 @@ class Job:
         values = [] if case.fixed_labels is None else np.unique(case.fixed_labels)
         names = {f"label_{value}": int(value) for value in values if value != 0}
         facts = {"model": settings.model, "command": " ".join(about["command"]), **self._names()}
+        if result.affine is not None:
+            facts["affine stage"] = str(result.affine)
         viz.case_report(
             case,
             result.prediction,
@@ -457,6 +509,15 @@ def _write_transform(
     way = f"points of the {between[0]} image to the {between[1]} one; images of the {between[1]} onto the {between[0]}"
     about = {**about, "takes": way} | ({} if forth else {"inverse": what.summary()})
     return write_transform(path, what if forth else what.transform, format, moving=there, provenance=about)
+
+
+def _write_linear(path: Path, result: Registration, about: dict) -> Path:
+    """What the affine stage found, by itself."""
+    grid = result.transform.grid
+    itk.write_linear(path, result.affine.linear.matrix, 2 if grid.in_xy_plane else 3)
+    says = {"takes": "points of the fixed image to the moving one", "frame": "LPS", "unit": "mm"}
+    write_sidecar(path, {**about, **says})
+    return path
 
 
 def _labels_on(grid: Grid, labels: Image, fixed: Image, through: Transform | Chain | None) -> np.ndarray:

@@ -150,6 +150,29 @@ def read_linear(path: Path) -> np.ndarray | None:
     return _LPS @ matrix @ _LPS
 
 
+def write_linear(path: Path, matrix: np.ndarray, ndim: int = 3) -> Path:
+    """Writes a matrix `(4, 4)`, RAS+ mm to RAS+ mm, as ITK's affine transform.
+
+    Args:
+        path: `.h5`, `.tfm`, `.txt`, `.mat`.
+        matrix: fixed to moving.
+        ndim: 2 for images that ITK takes for 2-D, whose plane is one of constant z.
+
+    Raises:
+        OSError: it cannot be written; nothing is left half-written.
+    """
+    sitk = _package()
+    lps, transform = _LPS @ matrix @ _LPS, sitk.AffineTransform(ndim)
+    transform.SetMatrix(lps[:ndim, :ndim].ravel().tolist())
+    transform.SetTranslation(lps[:ndim, 3].tolist())
+    with replacing(path) as part:
+        _write(sitk.WriteTransform, transform, part, path)
+        written = read_linear(part)
+        if written is None or not np.allclose(written[:ndim], matrix[:ndim], rtol=1e-6, atol=1e-6):
+            raise OSError(f"{path}: does not hold what was written; is the disk full?")
+    return path
+
+
 def write_transform(path: Path, displacement: np.ndarray, grid: Grid) -> Path:
     """Writes a displacement `[*S, N]` in voxels as ITK's displacement field transform, in double precision.
 

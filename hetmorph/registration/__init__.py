@@ -1,5 +1,6 @@
 """Images with headers in, images with headers out: one pair, a stack by a 2-D model, a sequence."""
 
+from hetmorph.registration.affine import Alignment, align
 from hetmorph.registration.pair import Registration, jacobian, model_pair, register
 from hetmorph.registration.sequence import (
     curve,
@@ -12,7 +13,9 @@ from hetmorph.registration.sequence import (
 )
 
 __all__ = [
+    "Alignment",
     "Registration",
+    "align",
     "curve",
     "draw_curve",
     "jacobian",

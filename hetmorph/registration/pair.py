@@ -30,6 +30,7 @@ from hetmorph.io import (
     warp_image,
     warp_labels,
 )
+from hetmorph.registration.affine import Alignment, align
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,7 @@ class Registration:
         by_slice: whether the model saw slices along the last axis of `grid`, one by one.
         refinements: `instance.Refinement` of the pair, or of each slice, if the model optimises; else empty.
         initial: what the moving image went through before the model saw it, a part of `transform`; None for nothing.
+        affine: what the affine stage found, which made `initial`; None without one.
         start: then, the transform of the model's own answer; else None.
         backward: function that gives the other direction, `[*G, N]` voxels of `grid`, or None where the model has none.
     """
@@ -66,6 +68,7 @@ class Registration:
     by_slice: bool = False
     refinements: tuple = ()
     initial: Transform | Chain | None = None
+    affine: Alignment | None = None
     start: Transform | None = None
     backward: Callable[[], np.ndarray | None] = lambda: None
 
@@ -107,6 +110,7 @@ def register(
     mask: Image | None = None,
     estimate: Callable | None = None,
     initial: Transform | Chain | None = None,
+    affine: str | Alignment | None = None,
 ) -> Registration:
     """Register two images.
 
@@ -124,6 +128,8 @@ def register(
             displacement is that of its nearest voxel.
         estimate: `(predictor, moving, fixed) → uncertainty.UncertaintyMap` of a displacement.
         initial: fixed to moving; the moving image is taken through it first, and the result is both together.
+        affine: "rigid", "similarity" or "affine": a linear transform of that kind is found first, from `initial` on,
+            and the result is all together; or what `align` has found, with `initial` in it.
 
     Returns:
         A `Registration`.
@@ -140,6 +146,10 @@ def register(
     moving = moving.trimmed().with_axes_of(fixed)
     mask = None if mask is None else mask.trimmed().with_axes_of(fixed)
     slices = by_slice(moving, fixed, predictor.ndims)
+    if isinstance(affine, str):
+        affine = align(moving, fixed, affine, mask=mask, initial=initial)
+    if affine is not None:
+        initial = affine.initial
     own, grid, seen = model_pair(moving, fixed, spacing, mask, slices, initial)
     predictions = _slices(predictor, *seen) if slices else [predictor(*seen)]
     prediction = _joined(predictions) if slices else predictions[0]
@@ -158,6 +168,7 @@ def register(
         seen=seen,
         prediction=prediction,
         initial=initial,
+        affine=affine,
         variance=None if log_variance is None else _on_fixed(np.exp(log_variance), grid, fixed.grid),
         by_slice=slices,
         refinements=refinements,

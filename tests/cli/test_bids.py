@@ -68,7 +68,7 @@ def test_derivatives_lie_where_bids_has_them_and_are_made_once(hetmorph, study, 
     [
         (("--participant-label", "09"), "has no sub-09; there are sub-01, sub-02, sub-03"),
         (("--suffix", "bold"), "nothing to register"),
-        (("--mask", "m.nii.gz"), "--mask is of one fixed image"),
+        (("--mask", "m.nii.gz"), "--mask is of one pair"),
     ],
 )
 def test_mistakes_are_one_line(hetmorph, study, tmp_path, words, message):

@@ -187,4 +187,4 @@ def test_a_flag_of_another_verb_is_found():
     assert [line.split(":")[1] for line in wrong("module.py", tree, {"train", "register"})] == ["2", "3", "4"]
     assert [line.split(":")[1] for line in wrong("module.py", tree, None)] == ["2", "3", "4"]
     assert shown_by()["messages", "line_of"] == set(cli.commands)
-    assert shown_by()["options", "model_options"] == {"register", "report", "uncertainty"}
+    assert shown_by()["options", "model_options"] == {"bids", "register", "report", "uncertainty"}
