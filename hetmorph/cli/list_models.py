@@ -7,7 +7,7 @@ import click
 from hetmorph.presets import card, models
 
 
-@click.command("models")
+@click.command("models", epilog="\b\nExample:\n  HETMORPH_MODELS=~/models hetmorph models")
 def list_models() -> None:
     """List the models that --model takes by name, and for what they were made.
 
