@@ -156,6 +156,11 @@ def _prepared(moving: Image, fixed: Image, mask: Image | None, initial: Transfor
     for role, image in (("moving", moving), ("fixed", fixed)):
         if image.array.min() == image.array.max():
             raise DataError(f"{image.path}: the {role} image is constant: an affine stage has nothing to align.")
+    if moving.array.ndim not in (2, 3) or moving.array.ndim != fixed.array.ndim:
+        raise DataError(
+            f"{moving.path}: an affine stage takes two 2-D or two 3-D images, received shapes {moving.array.shape} and "
+            f"{fixed.array.shape}."
+        )
     array, own = _brought(moving, fixed, initial)
     sides = [(moving, array, own), (fixed, fixed.array, fixed.grid)]
     if mask is not None:
@@ -178,7 +183,8 @@ def _brought(moving: Image, fixed: Image, initial: Transform | Chain | None) -> 
         return moving.array, own
     if matrix is not None:
         return moving.array, Grid(own.shape, np.linalg.inv(matrix) @ own.affine)
-    more = np.ceil(_MARGIN * np.array(fixed.grid.shape)).astype(int)
+    size = np.array(fixed.grid.shape)
+    more = np.where(size > 1, np.ceil(_MARGIN * size), 0).astype(int)
     affine = fixed.grid.affine.copy()
     affine[:3, 3] = fixed.grid.world(-more)
     wide = Grid(tuple(fixed.grid.shape + 2 * more), affine)

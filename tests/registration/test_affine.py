@@ -219,6 +219,7 @@ def test_refusals():
             {"moving": moved_by(np.eye(4), VOLUME, high), "fixed": moved_by(np.eye(4), VOLUME, single)},
             "lie in different planes",
         ),
+        ({"moving": fixed_of(PLANE)}, "two 2-D or two 3-D images, received shapes"),
         ({"kind": "projective"}, "one of rigid, similarity, affine, received 'projective'"),
         ({"start": "luck"}, "one of best, header, centre"),
     ):
