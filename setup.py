@@ -23,6 +23,7 @@ def version():
 # `tensorflow`, of its own version or newer. The Makefile installs it with --no-deps beside the TensorFlow at hand.
 SERVING = ["grpcio>=1.60", "requests>=2.31"]
 REPORTS = ["SimpleITK>=2.3"]
+ONNX = ["tf2onnx>=1.17", "onnxruntime>=1.20"]  # hetmorph export --format onnx, and its comparison with the model
 # Programs by others that run what hetmorph serves: a client of TensorFlow Serving, a runtime not of TensorFlow.
 OTHERS = ["ovmsclient>=2023.1", "openvino>=2024.0"]
 HUB = ["huggingface_hub>=0.20"]  # hf:// models
@@ -62,6 +63,7 @@ setup(
         "serving": SERVING,
         "formats": FORMATS,
         "hub": HUB,
+        "onnx": ONNX,
         "reports": REPORTS,
         "tests": TESTS,
         "bench": BENCH,

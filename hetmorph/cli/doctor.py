@@ -22,6 +22,7 @@ _EXTRAS = {
     "formats": ("MetaImage, NRRD, DICOM, ITK transforms", ("SimpleITK",)),
     "classical": ("demons, bspline, ants-syn", ("SimpleITK", "ants")),
     "serving": ("client of TensorFlow Serving, hetmorph export --warmup", ("grpc", "requests", "tensorflow_serving")),
+    "onnx": ("hetmorph export --format onnx", ("tf2onnx", "onnxruntime")),
 }
 _PROTOS = "tensorflow_serving"  # no part of the extra: its releases ask for another TensorFlow than may be there
 

@@ -1,4 +1,4 @@
-"""`hetmorph export`: a trained model as SavedModel; `serve-check`: does it, or a server, do what clients expect?"""
+"""`hetmorph export`: a trained model as SavedModel or ONNX; `serve-check`: does it, or a server, do what clients expect?"""
 
 from __future__ import annotations
 
@@ -8,25 +8,47 @@ from hetmorph.cli.messages import Verb
 from hetmorph.cli.options import FILE, dry_run
 
 
-@click.command(cls=Verb, epilog="\b\nExample:\n  hetmorph export --model runs/het/model.keras --out saved_models/mine")
+_OF_SAVEDMODELS = ("version", "warmup", "deploy")
+
+
+@click.command(
+    cls=Verb,
+    epilog="\b\nExamples:\n"
+    "  hetmorph export --model runs/het/model.keras --out saved_models/mine\n"
+    "  hetmorph export --model runs/het/model.keras --format onnx --size 128x128 --out mine.onnx",
+)
 @click.option("--model", required=True, type=FILE, help="A .keras file of hetmorph.")
-@click.option("--out", required=True, type=FILE, help="Folder of all versions of the model; made if missing.")
 @click.option(
-    "--version", type=click.IntRange(0), help="Folder name inside it. Default: one above the largest there is."
+    "--out",
+    required=True,
+    type=FILE,
+    help="Folder of all versions of the model, made if missing; with --format onnx the file, NAME.onnx.",
+)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(("savedmodel", "onnx")),
+    default="savedmodel",
+    show_default=True,
+    help="onnx needs the extra onnx.",
+)
+@click.option("--size", metavar="N[xN…]", help="Of --format onnx: the one image size it takes. Default: any.")
+@click.option(
+    "--version", type=click.IntRange(0), help="Folder name inside --out. Default: one above the largest there is."
 )
 @click.option(
     "--warmup", multiple=True, metavar="N[xN…]", help="Image size that a server registers when it loads this."
 )
 @click.option("--deploy", is_flag=True, help="Write models.config, Dockerfile, compose.yaml … beside the versions.")
 @dry_run
-def export(model, out, version: int | None, warmup: tuple[str, ...], deploy: bool, dry_run: bool) -> int:
-    """Write a model as SavedModel, for TensorFlow Serving or anything that runs TensorFlow.
+def export(model, out, kind: str, size: str | None, dry_run: bool, **of_savedmodels) -> int:
+    """Write a model as SavedModel, for TensorFlow Serving or anything that runs TensorFlow; or as ONNX.
 
     Its signature `register` takes moving and fixed [B, *S, 1], float32 in 0 … 1, of any size, and returns the
     displacement [B, *S, N], frame of the fixed image, direction moved(x) = moving(x + u(x)); and moved. Units: voxels.
-    More on serving it: docs/deploying.md.
+    A file of ONNX is that signature, with log_variance and weight of a model with a variance network. It is compared
+    with the model on a random pair: exit status 2, and nothing written, above 0.001 voxels. More: docs/deploying.md.
     """
-    from hetmorph import serving
     from hetmorph.evaluation import load
     from hetmorph.evaluation.predictor import ModelPredictor
 
@@ -35,16 +57,46 @@ def export(model, out, version: int | None, warmup: tuple[str, ...], deploy: boo
     loaded = load(model)
     if not isinstance(loaded, ModelPredictor):
         raise ValueError(f"--model {model}: expected a .keras file")
+    if kind == "savedmodel":
+        if size is not None:
+            raise ValueError("--size is of --format onnx; a SavedModel takes images of any size")
+        return _export_savedmodel(loaded.model, out, dry_run=dry_run, **of_savedmodels)
+    for name in _OF_SAVEDMODELS:
+        if of_savedmodels[name] not in (None, (), False):
+            raise ValueError(f"--{name} is of --format savedmodel; a file of ONNX has no versions and no server here")
+    return _export_onnx(loaded.model, out, None if size is None else sizes_of(size), dry_run)
+
+
+def _export_savedmodel(model, out, version: int | None, warmup: tuple[str, ...], deploy: bool, dry_run: bool) -> int:
+    from hetmorph import serving
+
     if version is not None and (out / str(version)).exists():
         raise ValueError(f"{out / str(version)} exists; versions are never overwritten")
     sizes = [sizes_of(size) for size in warmup]
     if dry_run:
         click.echo(f"would write {out / ('<next version>' if version is None else str(version))}")
         return 0
-    click.echo(f"wrote {serving.export_savedmodel(loaded.model, out, version, sizes)}")
+    click.echo(f"wrote {serving.export_savedmodel(model, out, version, sizes)}")
     if deploy:
         for path in serving.deploy(out).files:
             click.echo(f"wrote {path}")
+    return 0
+
+
+def _export_onnx(model, out, size: tuple[int, ...] | None, dry_run: bool) -> int:
+    from hetmorph.serving.onnx import check_target, export_onnx
+
+    check_target(model, out, size)
+    if dry_run:
+        click.echo(f"would write {out}")
+        return 0
+    differences = export_onnx(model, out, size)
+    click.echo(f"wrote {out}")
+    if differences is None:
+        click.echo('not compared with the model: this needs onnxruntime, pip install ".[onnx]"')
+    else:
+        found = ", ".join(f"{name} {value:.1g}" for name, value in differences.items())
+        click.echo(f"largest differences from the model, displacements in voxels: {found}")
     return 0
 
 

@@ -12,8 +12,8 @@ def list_models() -> None:
     """List the models that --model takes by name, and for what they were made.
 
     Those of this installation, and of the folders in HETMORPH_MODELS. Direction, frame and unit are those of every
-    model: moved(x) = moving(x + u(x)), u in voxels on the grid of the fixed image. `hetmorph.from_preset(NAME)` loads one
-    in Python.
+    model: moved(x) = moving(x + u(x)), u in voxels on the grid of the fixed image. `hetmorph.from_preset(NAME)` loads
+    one in Python.
     """
     found = list(models())
     for path in found:

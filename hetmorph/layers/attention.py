@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import initializers as KI
 from keras import layers as KL
 
-from hetmorph.ops.grid import crop_to, flat_voxels, identity_grid, spatial_shape
+from hetmorph.ops.grid import crop_to, flat_voxels, identity_grid, missing, spatial_shape
 
 # Added to the logits of voxels that do not belong together. As published: exp(-100) is 0 in float32.
 EXCLUDED = -100.0
@@ -318,7 +318,7 @@ class PatchMerging(KL.Layer):
 
 def pad_to_windows(image: tf.Tensor, window: Sequence[int]) -> tf.Tensor:
     """Append zeros to `[B, *S, C]` until each size is a multiple of its window's."""
-    after = [(-size) % width for size, width in zip(spatial_shape(image), window, strict=True)]
+    after = [missing(size, width) for size, width in zip(spatial_shape(image), window, strict=True)]
     if all(isinstance(a, int) and a == 0 for a in after):
         return image
     return tf.pad(image, [[0, 0], *[[0, a] for a in after], [0, 0]])

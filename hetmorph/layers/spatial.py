@@ -274,7 +274,8 @@ class CropToReference(keras.layers.Layer):
         if reference is None or isinstance(reference, int):
             return reference and math.ceil(reference / self.resolution)
         ratio = Fraction(self.resolution).limit_denominator(10**4)
-        return -(-reference * ratio.denominator // ratio.numerator)
+        # Of no negative number, see `ops.grid.missing`.
+        return (reference * ratio.denominator + ratio.numerator - 1) // ratio.numerator
 
     def compute_output_shape(self, input_shape):
         tensor, reference = input_shape

@@ -180,6 +180,12 @@ class LoadableModel(Trained, keras.Model):
         hdf5.name_layers(self.layers, str(filepath))
         return hdf5.write_training_state(self, self.optimizers if self.compiled else [], str(filepath))
 
+    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
+        """As `keras.Model.export`; as ONNX without a call before, which Keras asks for although the graph is there."""
+        if format == "onnx" and input_signature is None:
+            input_signature = [[keras.InputSpec(x.dtype, (None, *x.shape[1:]), name=x.name) for x in self.inputs]]
+        return super().export(filepath, format, verbose, input_signature, **kwargs)
+
     @property
     def metadata(self) -> dict:
         """Notes of the user's own, stored with the configuration."""

@@ -57,7 +57,18 @@ def pad_to_multiple(tensor: tf.Tensor, multiple: int) -> tf.Tensor:
         multiple: voxels.
     """
     sizes = spatial_shape(tensor)
-    return pad(tensor, 0, [(-size) % multiple for size in sizes])
+    return pad(tensor, 0, [missing(size, multiple) for size in sizes])
+
+
+def missing(size, multiple: int):
+    """Voxels that an axis lacks to a multiple.
+
+    Args:
+        size: voxels, an integer or a scalar tensor.
+        multiple: voxels.
+    """
+    # Not (-size) % multiple: what converts graphs to ONNX (tf2onnx 1.17) rounds quotients towards zero.
+    return (multiple - size % multiple) % multiple
 
 
 def pad(tensor: tf.Tensor, before, after) -> tf.Tensor:

@@ -4,6 +4,7 @@ from hetmorph.serving.check import Check, check
 from hetmorph.serving.client import Client, ServedPredictor, ServingError, is_endpoint
 from hetmorph.serving.deploy import Deployment, deploy
 from hetmorph.serving.export import export_savedmodel
+from hetmorph.serving.onnx import export_onnx
 from hetmorph.serving.warmup import read_warmup, write_warmup
 from hetmorph.serving.weights import read_weights, start_from
 
@@ -15,6 +16,7 @@ __all__ = [
     "ServingError",
     "check",
     "deploy",
+    "export_onnx",
     "export_savedmodel",
     "is_endpoint",
     "read_warmup",

@@ -72,7 +72,7 @@ def export_savedmodel(
         raise FileExistsError(f"{target} exists; versions are never overwritten, choose another or leave it out")
     if warmup := list(warmup):
         tensorflow_serving("prediction_log_pb2")  # now, not after the minute that saving takes
-    served = _any_size(model)
+    served = of_size(model)
     module = tf.Module()
     module.weights = [variable.value for variable in served.variables]
     directory.mkdir(parents=True, exist_ok=True)
@@ -98,19 +98,40 @@ def _version(directory: Path, version: int | None) -> int:
     return version
 
 
-def _any_size(model: keras.Model) -> keras.Model:
-    """The model with free spatial sizes, in float32; itself where its sizes are bound to an `input_model`."""
+def of_size(model: keras.Model, size: tuple[int, ...] | None = None) -> keras.Model:
+    """The model of a spatial size, in float32; itself where its sizes are bound to an `input_model`.
+
+    Args:
+        model: a registration model.
+        size: of its images, None for any.
+    """
     references = getattr(model, "references", None)
     if getattr(references, "pos_flow", None) is None or getattr(references, "y_source", None) is None:
         raise ValueError(
             f"expected a registration model with references.pos_flow and .y_source, got {type(model).__name__}"
         )
+    ndims = references.pos_flow.shape[-1]
+    size = (None,) * ndims if size is None else tuple(size)
+    if len(size) != ndims:
+        raise ValueError(f"expected a size of {ndims} axes, as the model's images have, received {size}")
     if _has_input_model(model):
+        if any(n not in (None, own) for n, own in zip(size, model.inshape, strict=True)):
+            raise ValueError(f"expected the size of the model's input_model, {model.inshape}, received {size}")
         return model
     # bfloat16 pays on processors that compute with it; what serves the model may be another one.
     network = getattr(references, "model", model)
     precision = {"precision": "float32"} if network.get_config().get("precision") else {}
-    return model.with_shape((None,) * references.pos_flow.shape[-1], **precision)
+    return model.with_shape(size, **precision)
+
+
+def input_names(model: keras.Model) -> list[str]:
+    """What clients call the inputs: `moving`, `fixed`, and others by their own names, as all of an `input_model`.
+
+    Args:
+        model: a registration model.
+    """
+    names = [tensor.name for tensor in model.inputs]
+    return names if _has_input_model(model) else ["moving", "fixed", *names[2:]]
 
 
 def _has_input_model(model: keras.Model) -> bool:
@@ -119,9 +140,7 @@ def _has_input_model(model: keras.Model) -> bool:
 
 def _signatures(model: keras.Model) -> dict[str, Callable]:
     answer, ndims = whole_answer(model), model.references.pos_flow.shape[-1]
-    names = [tensor.name for tensor in model.inputs]
-    if not _has_input_model(model):
-        names[:2] = ["moving", "fixed"]
+    names = input_names(model)
     of_register = {name: x for name, x in answer.items() if name in ("displacement", "moved", "backward")}
     register = _endpoint(keras.Model(model.inputs, of_register), names)
     signatures = {

@@ -7,6 +7,7 @@ import tensorflow as tf
 # Of the same minor version, since both hold code made for one version of protobuf.
 PROTOS = f'pip install --no-deps "tensorflow-serving-api=={tf.__version__.rpartition(".")[0]}.*"'
 EXTRA = 'pip install ".[serving]"'
+ONNX = 'pip install ".[onnx]"'
 
 
 def tensorflow_serving(*names: str) -> list:
@@ -26,6 +27,11 @@ def grpc():
 def requests():
     """The module `requests`; ImportError says how to install it."""
     return _module("requests", "requests", EXTRA)
+
+
+def tf2onnx():
+    """The module `tf2onnx`; ImportError says how to install it."""
+    return _module("tf2onnx", "tf2onnx", ONNX)
 
 
 def _module(name: str, package: str, command: str):

@@ -36,7 +36,8 @@ class Heard(logging.Handler):
 @pytest.mark.parametrize("verb", sorted(set(cli.commands) - {"train", "evaluate", "calibrate"}))
 def test_help_of_every_verb(hetmorph, verb):
     said = " ".join(hetmorph(verb, "--help").output.lower().split())
-    for word in ("direction", "frame", "unit", "example", f"hetmorph {verb}", "--dry-run"):
+    writes = verb != "models"
+    for word in ("direction", "frame", "unit", "example", f"hetmorph {verb}", *(["--dry-run"] if writes else [])):
         assert word in said, f"{verb} --help says nothing of {word}"
 
 
@@ -187,6 +188,20 @@ def test_export(hetmorph, tmp_path, models):
     assert "expected a size such as" in hetmorph(*words, "--warmup", "12,12", status=2).stderr
     said = hetmorph(*words, "--deploy").output
     assert (tmp_path / "served" / "2").is_dir() and "models.config" in said
+
+
+def test_export_to_onnx(hetmorph, tmp_path, models):
+    words = ("export", "--model", models["het2d"], "--format", "onnx", "--out", tmp_path / "het.onnx")
+    assert "would write" in hetmorph(*words, "--dry-run").output and not any(tmp_path.iterdir())
+    assert "--warmup is of --format savedmodel" in hetmorph(*words, "--warmup", "16x16", status=2).stderr
+    assert "expected a size of 2 axes" in hetmorph(*words, "--size", "8x8x8", status=2).stderr
+    assert "ends in .onnx" in hetmorph(*words[:-1], tmp_path / "het", status=2).stderr
+    of_savedmodel = ("export", "--model", models["het2d"], "--out", tmp_path / "served", "--size", "16x16")
+    assert "--size is of --format onnx" in hetmorph(*of_savedmodel, status=2).stderr
+    for package in ("tf2onnx", "onnxruntime"):
+        pytest.importorskip(package, reason='pip install ".[onnx]"')
+    said = hetmorph(*words, "--size", "13x18").output
+    assert "wrote" in said and "displacements in voxels: displacement" in said and "log_variance" in said
 
 
 def test_serve_check(hetmorph, tmp_path, models):

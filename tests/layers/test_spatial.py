@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from hetmorph import layers
+from hetmorph.layers.attention import pad_to_windows
 from hetmorph.voxelmorph.original import vxm
 from tests.contract import check_layer
 
@@ -143,3 +144,19 @@ def test_padding_survives_in_front_of_a_convolution(ndims, rng):
 
     result = tf.function(padded)(image)
     np.testing.assert_allclose(result, padded(image), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda image: layers.PadToMultiple(4)(image),
+        lambda image: layers.CropToReference(2)([image, image]),
+        lambda image: pad_to_windows(image, [4, 4]),
+    ],
+    ids=["pad", "crop", "windows"],
+)
+def test_unknown_sizes_are_divided_as_they_are(layer):
+    """tf2onnx 1.17 rounds quotients towards zero: of −27 the padding to 4 came out as −3, a crop."""
+    graph = tf.function(layer).get_concrete_function(tf.TensorSpec([None, None, None, 1])).graph
+    kinds = {operation.type for operation in graph.get_operations()}
+    assert kinds & {"FloorMod", "FloorDiv"} and "Neg" not in kinds
