@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Import name -> name on PyPI, where they differ. Extras are imported only where they are used; google is protobuf,
 # which TensorFlow brings.
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow"}
-EXTRAS = {"SimpleITK", "google", "grpc", "requests", "tensorflow_serving"}
+EXTRAS = {"onnx", "onnxruntime", "SimpleITK", "google", "grpc", "requests", "tensorflow_serving"}
 
 
 def setup_value(*flags):

@@ -1,4 +1,4 @@
-"""ONNX files give the model's numbers in onnxruntime, at odd sizes and in any batch; what cannot be written is refused."""
+"""ONNX files give the numbers of the model, at odd sizes and in any batch; what cannot be written is refused."""
 
 import sys
 
