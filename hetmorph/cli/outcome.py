@@ -13,7 +13,7 @@ import numpy as np
 from hetmorph.evaluation import Checks
 from hetmorph.evaluation.checks import FLAGS, similarity
 from hetmorph.instance import RefinementWarning
-from hetmorph.io import Image, matched_grid, resample
+from hetmorph.io import Chain, Image, matched_grid, resample, warp_labels
 from hetmorph.metrics import dice
 from hetmorph.registration import Registration, jacobian
 
@@ -152,10 +152,12 @@ def _optimised(result: Registration, after: float) -> dict[str, tuple[float, flo
 
 def _dice(result: Registration, fixed: Image, labels: Image, target: Image) -> tuple[dict[int, float], ...]:
     """Of each label: undeformed, registered, and by the model alone if that moves anything and was optimised."""
-    there, undeformed = (
-        resample(image.array, matched_grid(image, fixed), fixed.grid, "nearest", through=through)
-        for image, through in ((target, None), (labels, result.initial))
-    )
+    there = resample(target.array, matched_grid(target, fixed), fixed.grid, "nearest")
+    own = matched_grid(labels, fixed)
+    if result.initial is None:
+        undeformed = resample(labels.array, own, fixed.grid, "nearest")
+    else:  # as the registered ones are, or the difference would be that of two interpolations
+        undeformed = warp_labels(Chain([result.initial], fixed.grid).transform, labels.array, own)
     ways = [undeformed, result.labels(labels, fixed)]
     if any(part.start.displacement.any() for part in result.refinements):
         ways.append(result.labels(labels, fixed, start=True))

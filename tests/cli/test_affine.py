@@ -72,6 +72,14 @@ def test_all_results_are_of_both_stages(hetmorph, apart, models):
     np.testing.assert_allclose(sitk.GetArrayFromImage(theirs).T, arrays(apart / "moved.nii.gz")[0], atol=0.02)
 
 
+def test_a_stage_alone_is_no_loss_of_its_own(hetmorph, apart):
+    """Labels after the stage are interpolated as the registered ones: without a model, nothing is worse than before."""
+    labels = ("--labels-moving", apart / "l.nii.gz", "--labels-fixed", apart / "fl.nii.gz")
+    said = register(hetmorph, apart, "undeformed", "--affine", "rigid", *labels)
+    after, registered = re.search(r"mean: .* (\S+) after the rigid stage, (\S+) registered", said.stdout).groups()
+    assert after == registered and "Dice is lower" not in said.stderr
+
+
 def test_it_starts_from_an_initial_transform(hetmorph, apart):
     words = ("--affine", "rigid", "--affine-out")
     register(hetmorph, apart, "undeformed", *words, apart / "a.mat")
