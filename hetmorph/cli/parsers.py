@@ -65,7 +65,7 @@ FLAGS = {
     "--similarity": (
         "objective.similarity",
         str,
-        "diffusion, velocity-diffusion, icon, gradicon: mse, ncc, lncc, lncc2 or mind",
+        "diffusion, velocity-diffusion, icon, gradicon: mse, ncc, lncc, lncc2, mind or ngf",
     ),
     "--sigma": ("objective.sigma", float, "lncc, lncc2: standard deviation of the Gaussian window, voxels"),
     "--delta": ("objective.delta", float, "gradicon, het-gradicon: length of a difference, as a share of the image"),
