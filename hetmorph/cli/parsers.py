@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from hetmorph.cli.messages import import_tensorflow, warning_in_a_line
-from hetmorph.cli.models import INSTANCE_OF
+from hetmorph.cli.models import INSTANCE_LAMBDA, INSTANCE_OF
 from hetmorph.cli.options import (
     CALIBRATED,
     CONVENTIONS,
@@ -266,6 +266,7 @@ def evaluate(prog: str = "evaluate.py") -> argparse.ArgumentParser:
     add("--draws", "--ensemble")
     kinds = {
         "--instance-optimise": {"type": int},
+        "--instance-similarity": {"choices": tuple(INSTANCE_LAMBDA)},
         "--instance-of": {"choices": INSTANCE_OF},
         "--instance-window": {"type": odd_or_none},
         "--instance-lambda": {"type": float},

@@ -14,6 +14,7 @@ from hetmorph.cli.options import (
     dry_run,
     estimate_options,
     field_convention,
+    guidance,
     inverse_tolerance,
     model_options,
 )
@@ -72,6 +73,7 @@ from hetmorph.cli.options import (
 )
 @field_convention
 @model_options
+@guidance
 @estimate_options
 @calibration
 @click.option(

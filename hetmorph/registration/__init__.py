@@ -1,5 +1,6 @@
 """Images with headers in, images with headers out: one pair, a stack by a 2-D model, a sequence."""
 
+from hetmorph.registration.guidance import Guidance
 from hetmorph.registration.pair import Registration, jacobian, model_pair, register
 from hetmorph.registration.sequence import (
     curve,
@@ -12,6 +13,7 @@ from hetmorph.registration.sequence import (
 )
 
 __all__ = [
+    "Guidance",
     "Registration",
     "curve",
     "draw_curve",
