@@ -8,7 +8,7 @@ from pathlib import Path
 
 SHIPPED = "acdc_vxm_het"
 FIELD, NETWORK = INSTANCE_OF = ("field", "network")
-INSTANCE_LAMBDA = {"ncc": 0.3, "mse": 0.01, "mind": 0.03, "mi": 0.1, "ngf": 0.1}  # of `instance.SIMILARITIES`
+INSTANCE_LAMBDA = {"ncc": 0.3, "mse": 0.01, "mind": 0.1, "mi": 0.3, "ngf": 0.1}  # of `instance.SIMILARITIES`
 CARD = "model.json"
 CALIBRATION, NO_CALIBRATION = "calibration.json", "none"
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -62,8 +62,8 @@ class LocalCorrelation:
 SIMILARITIES: dict[str, tuple[Callable, float]] = {
     "ncc": (LocalCorrelation().loss, 0.3),
     "mse": (MSE().loss, 0.01),
-    "mind": (MIND().loss, 0.03),
-    "mi": (MutualInformation(nb_bins=32).loss, 0.1),
+    "mind": (MIND().loss, 0.1),
+    "mi": (MutualInformation(nb_bins=32).loss, 0.3),
     "ngf": (NGF().loss, 0.1),
 }
 
