@@ -109,12 +109,12 @@ def check_instance(
         raise ValueError(f"--instance-optimise must be 0 or more iterations, received {iterations}")
     if window is not None and window < 0:
         raise ValueError(f"--instance-window must be 0 or more voxels, received {window}")
-    if similarity is not None and window is not None and (similarity, window) != ("mse", 0):
-        if similarity != "ncc" or window == 0:
-            raise ValueError(
-                f"--instance-window {window} has no effect with --instance-similarity {similarity}: windows are of "
-                "ncc, and 0 is mse"
-            )
+    fitting = {"ncc": window != 0, "mse": window == 0}
+    if similarity is not None and window is not None and not fitting.get(similarity):
+        raise ValueError(
+            f"--instance-window {window} has no effect with --instance-similarity {similarity}: windows are of ncc, "
+            "and 0 is mse"
+        )
     if of == NETWORK and any(option is not None for option in of_loss):
         raise ValueError(
             "--instance-similarity, --instance-window and --instance-lambda have no effect with --instance-of network, "
