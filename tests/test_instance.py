@@ -279,6 +279,7 @@ def test_what_no_mask_holds_counts_nothing(rng, loss):
     np.testing.assert_allclose(result.displacement, plain.displacement, atol=1e-3)
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("loss", [None, "mse", "mind", "ngf", MutualInformation().loss])
 def test_a_mask_of_everything_is_none(rng, loss):
     moving, fixed = smooth(rng, (16, 15)), smooth(rng, (16, 15))
