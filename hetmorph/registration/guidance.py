@@ -57,7 +57,7 @@ class Guidance:
         if self.points_fixed is not None and self.points_weight > 0:
             points = [grid.index(self.points_fixed), grid.index(_before(self.points_moving, initial, fixed.grid))]
         guide = Guide(*masks, *points, self.points_weight, grid.spacing)
-        if None not in masks and not np.all(masks, axis=0).any():
+        if len(guide.masks) == 2 and not np.all(guide.masks, axis=0).any():
             paths = f"{self.mask_fixed.path} and {self.mask_moving.path}"
             raise DataError(f"{paths}: the masks have no voxel in common, so there is nothing to compare.")
         if slices:
