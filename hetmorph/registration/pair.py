@@ -275,7 +275,7 @@ def _guide(guidance, predictor: Predictor, grid: Grid, moving: Image, fixed: Ima
         return None
     if not predictor.guided:
         raise ValueError(
-            "masks and points steer the optimisation of a pair, instance.Refined or --instance-optimise; "
+            "masks and points steer the optimisation of a pair, as instance.Refined does; "
             f"{type(predictor).__name__} does none"
         )
     return guidance.on(grid, moving, fixed, initial, slices)
