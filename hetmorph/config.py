@@ -86,7 +86,8 @@ class ObjectiveConfig:
         name: one of `hetmorph.objectives.RECIPES`.
         smoothness: λ, the weight of the squared gradient; of "icon", "gradicon" and "het-gradicon" that of the inverse
             consistency. None takes the recipe's own.
-        similarity: "diffusion", "velocity-diffusion", "icon", "gradicon": "mse", "ncc", "lncc", "lncc2" or "mind".
+        similarity: "diffusion", "velocity-diffusion", "icon", "gradicon": "mse", "ncc", "lncc", "lncc2", "mind" or
+            "ngf".
         window: "ncc", "het-ncc": side of the window, voxels.
         sigma: "lncc", "lncc2": standard deviation of the Gaussian window, voxels.
         delta: "gradicon", "het-gradicon": length of a difference, as a share of the image.

@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from hetmorph import data, evaluation, objectives, uncertainty
 from hetmorph.cli.main import cli
 from hetmorph.data import registry
-from hetmorph.io import Grid, Image, model_grid, through_plane, write_image, write_transform
+from hetmorph.io import Grid, Image, model_grid, read_image, through_plane, write_image, write_transform
 from hetmorph.networks import HetVxmDense, VxmDense
 from hetmorph.serving import deploy
 from tests import anatomy
@@ -113,7 +114,26 @@ def command_line(page):
     Path("fixed_landmarks.csv").write_text("x,y,z\n5,60,-9\n")
     Path("pairs.csv").write_text("case,moving,fixed\none,m.nii.gz,f.nii.gz\n")
     written = ("moved", "warp", "back", "jacobian", "uncertainty", "labels", "again", "again_labels", "moved_cine")
-    for _ in range(6):
+    for name in "fm":
+        image = read_image(f"{name}.nii.gz")
+        write_image(f"{name}_mask.nii.gz", image.array > 0, image, np.uint8)
+        Path(f"{name}_points.csv").write_text(
+            "name,x,y,z\napex," + ",".join(map(str, image.grid.world([4, 6, 5]) * [-1, -1, 1]))
+        )
+    for name in ("sub-01_ses-a", "sub-01_ses-b", "sub-02_ses-a", "sub-02_ses-b"):
+        folder = Path("study", *name.split("_"), "anat")
+        folder.mkdir(parents=True)
+        shutil.copy("f.nii.gz", folder / f"{name}_T1w.nii.gz")
+    Path("study/dataset_description.json").write_text("{}")
+    quick = ("--instance-optimise 50", "--instance-optimise 2")
+    for _ in range(3):
+        page.run()
+    page.run(quick)
+    assert "target registration error" in page.output
+    page.run(quick)
+    assert Path("derivatives/hetmorph/hetmorph/cases.csv").is_file()
+    page.read()  # docker
+    for _ in range(3):
         page.run()
     assert Path("near_warp.nii.gz").is_file() and Path("rigid.mat").is_file()
     assert all(Path(f"{name}.nii.gz").is_file() for name in (*written, "cine_warp_frame-01"))

@@ -5,12 +5,14 @@ import contextlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from hetmorph import config
-from hetmorph.cli.models import optimised
+from hetmorph.cli import options
+from hetmorph.cli.models import INSTANCE_LAMBDA, optimised
+from hetmorph.evaluation import POINTS_WEIGHT, Guide
 from hetmorph.evaluation.predictor import Predictor
-from hetmorph.instance import Refined, RefinementWarning, window_of
+from hetmorph.instance import SIMILARITIES, Refined, RefinementWarning, window_of
 from hetmorph.losses import MSE, NCC, MutualInformation
 from hetmorph.metrics import endpoint_error, folds_percent
 from hetmorph.networks import HetVxmDense, VxmDense
@@ -48,6 +50,16 @@ def shifted(image, voxels):
     return np.concatenate([image[voxels:], np.repeat(image[-1:], voxels, 0)])
 
 
+def known_warp(rng, shape, voxels):
+    """A smooth displacement of up to so many voxels that does not fold, nought at the border."""
+    bend = gaussian_filter(rng.standard_normal((*shape, len(shape))), (*(6.0 for _ in shape), 0), mode="constant")
+    return fields.integrate((voxels * bend / np.abs(bend).max())[None].astype(np.float32)).numpy()[0]
+
+
+def warped(image, displacement):
+    return warp(image[None, ..., None], displacement[None]).numpy()[0, ..., 0]
+
+
 @pytest.mark.parametrize(("shape", "optimizer"), [((32, 27), "lbfgs"), ((32, 27), "adam"), ((16, 18, 15), "lbfgs")])
 def test_a_translation_is_found(rng, shape, optimizer):
     moving = smooth(rng, shape)
@@ -66,9 +78,8 @@ def test_a_translation_is_found(rng, shape, optimizer):
 def test_a_smooth_warp_of_several_voxels_is_undone_by_the_defaults(rng, shape):
     """Farther than the window of a voxel sees at full resolution, and without folds."""
     moving = smooth(rng, shape, 1.5)
-    bend = gaussian_filter(rng.standard_normal((*shape, len(shape))), (*(6.0 for _ in shape), 0), mode="constant")
-    truth = fields.integrate((4 * bend / np.abs(bend).max())[None].astype(np.float32)).numpy()[0]
-    fixed = warp(moving[None, ..., None], truth[None]).numpy()[0, ..., 0]
+    truth = known_warp(rng, shape, 4)
+    fixed = warped(moving, truth)
     result = Refined(Rest()).refine(moving, 0.3 + 0.5 * fixed)  # another contrast and brightness
     inner = np.zeros(shape, bool)
     inner[tuple(slice(4, -4) for _ in shape)] = True
@@ -239,3 +250,99 @@ def test_no_iterations_are_the_models_own_answer():
     assert optimised(predictor := Rest(), 0, None, None) is predictor
     with pytest.raises(ValueError, match="0 or more iterations, received -1"):
         optimised(predictor, -1, None, None)
+
+
+@pytest.mark.filterwarnings("ignore::hetmorph.instance.RefinementWarning")  # mean squares fold
+@pytest.mark.parametrize("loss", ["mind", "ngf", "mi", "mse"])
+def test_images_of_another_modality(rng, loss):
+    """Of inverted contrast and another gamma: what looks for equal intensities fails, the others find the warp."""
+    moving, truth = smooth(rng, (31, 30), 1.5), known_warp(rng, (31, 30), 3)
+    result = Refined(Rest(), 25, loss=loss).refine(moving, 1 - warped(moving, truth) ** 0.6)
+    inner = np.zeros(moving.shape, bool)
+    inner[4:-4, 4:-4] = True
+    before, after = (endpoint_error(u, truth, inner) for u in (np.zeros_like(truth), result.displacement))
+    assert after > before if loss == "mse" else after < 0.35 * before
+
+
+@pytest.mark.parametrize("loss", ["ncc", "mse", "mi"])
+def test_what_no_mask_holds_counts_nothing(rng, loss):
+    """Whatever stands there, at every resolution, in windows and histograms, and where the moving mask is moved to."""
+    moving, truth = smooth(rng, (31, 30), 1.5), known_warp(rng, (31, 30), 2)
+    fixed, masks = warped(moving, truth), np.zeros((2, 31, 30))
+    masks[0, 3:-8, 3:-3] = masks[1, 3:-3, 3:-10] = 1
+    guide = Guide(*masks)
+    refined = Refined(Rest(), 15, loss=loss)
+    plain = refined.refine(moving, fixed, guide)
+    spoilt = [np.where(mask, image, rng.random(image.shape)) for image, mask in ((moving, masks[1]), (fixed, masks[0]))]
+    result = refined.refine(*spoilt, guide)
+    assert np.abs(plain.displacement).max() > 0.5 and min(plain.losses) < plain.losses[0]
+    np.testing.assert_allclose(result.displacement, plain.displacement, atol=1e-3)
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("loss", [None, "mse", "mind", "ngf", MutualInformation().loss])
+def test_a_mask_of_everything_is_none(rng, loss):
+    moving, fixed = smooth(rng, (16, 15)), smooth(rng, (16, 15))
+    whole = np.ones(moving.shape)
+    refined = Refined(Rest(), 1, loss=loss)
+    values = [refined.refine(moving, fixed, guide).losses[0] for guide in (None, Guide(whole, whole))]
+    assert values[1] == pytest.approx(values[0], rel=1e-4)
+
+
+@pytest.mark.usefixtures("eager")
+def test_where_nothing_counts_the_models_own_answer_stays(rng):
+    image, model = smooth(rng, (24, 20)), lively(VxmDense((24, 20), FEATURES, int_steps=2), rng)
+    refined, guide = Refined(model, 5), Guide(np.zeros(image.shape))
+    result = refined.refine(image, image, guide)
+    np.testing.assert_array_equal(result.displacement, refined.predictor(image, image).displacement)
+    assert guide.idle and result.displacement.any()
+
+
+@pytest.mark.parametrize(("count", "shape"), [(1, (31, 28)), (3, (15, 14, 13))])
+def test_points_are_brought_together(rng, count, shape):
+    """φ takes those of the fixed image to those of the moving one, by the unit of the spacing, against equal images."""
+    image, spacing = smooth(rng, shape), np.arange(1, len(shape) + 1) / 2
+    points = rng.uniform(4, np.array(shape) - 7, (count, len(shape)))
+    there = points + 2.5
+    refined = Refined(Rest(), 25, smoothness=0.05)
+    guide = Guide(points_fixed=points, points_moving=there, weight=1.0, spacing=spacing)
+    result = refined.refine(image, image, guide)
+    assert result.losses[0] == pytest.approx(np.sum((2.5 * spacing) ** 2), rel=1e-3)
+    u = np.stack([map_coordinates(axis, points.T, order=1) for axis in np.moveaxis(result.displacement, -1, 0)], -1)
+    missed = np.linalg.norm((points + u - there) * spacing, axis=-1)
+    assert missed.mean() < 0.25 * np.linalg.norm(2.5 * spacing)
+
+
+def test_the_points_of_a_stack_go_to_their_slices():
+    fixed, moving = np.array([[1.0, 2.0, 0.2], [3.0, 4.0, 2.0]]), np.array([[1.5, 2.0, 0.0], [3.0, 5.0, 2.4]])
+    slices = Guide(np.ones((6, 6, 3)), None, fixed, moving, spacing=(1, 2, 8)).slices(3)
+    np.testing.assert_array_equal(slices[2].points_moving, [[3, 5]])
+    assert slices[1].points_fixed is None and slices[0].mask_fixed.shape == (6, 6) and slices[0].spacing == (1, 2)
+    with pytest.raises(ValueError, match="point 2 lies at slice 2.0 of the fixed image and 2.6 of the moving one"):
+        Guide(points_fixed=fixed, points_moving=moving + [0, 0, 0.2]).slices(3)
+    with pytest.raises(ValueError, match="point 2 lies at slice 2.0 of the fixed image, which has 0 to 1"):
+        Guide(points_fixed=fixed, points_moving=moving).slices(2)
+
+
+@pytest.mark.parametrize(
+    ("guide", "message"),
+    [
+        (lambda: Guide(np.ones((4, 4)), np.ones((4, 5))), r"masks of one shape, received \(4, 4\) and \(4, 5\)"),
+        (lambda: Guide(points_fixed=np.ones((2, 2))), r"points \[P, N\] of either image, received \(2, 2\) and None"),
+        (lambda: Guide(points_fixed=np.ones((0, 2)), points_moving=np.ones((0, 2))), r"received \(0, 2\) and \(0, 2\)"),
+        (lambda: Guide(weight=-1.0), "0 or more, received -1"),
+        (lambda: Guide(np.ones((4, 5))), r"mask of the images' shape \(8, 8\), received \(4, 5\)"),
+        (
+            lambda: Guide(points_fixed=np.ones((2, 3)), points_moving=np.ones((2, 3))),
+            r"points \[P, 2\], received \(2, 3",
+        ),
+    ],
+)
+def test_a_guide_that_does_not_fit(guide, message):
+    with pytest.raises(ValueError, match=message):
+        Refined(Rest(), 1).refine(np.zeros((8, 8)), np.zeros((8, 8)), guide())
+
+
+def test_what_the_command_says_of_the_optimisation_is_so():
+    assert {name: smoothness for name, (_, smoothness) in SIMILARITIES.items()} == INSTANCE_LAMBDA
+    assert options.POINTS_WEIGHT == POINTS_WEIGHT

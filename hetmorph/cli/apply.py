@@ -42,13 +42,7 @@ from hetmorph.cli.options import FILE, dry_run
 )
 @click.option("--points", type=FILE, help="Points of the FIXED image: .csv with columns x, y, z, or legacy .vtk.")
 @click.option("--points-out", type=FILE, help="Write: where they lie in the MOVING image, in the same format.")
-@click.option(
-    "--points-frame",
-    type=click.Choice(("LPS", "RAS", "voxel")),
-    default="LPS",
-    show_default=True,
-    help="LPS mm (ITK, ANTs, DICOM), RAS mm (NIfTI), or voxel indices.",
-)
+@options.points_frame
 @dry_run
 @click.pass_obj
 def apply(command: list[str], **choices) -> int:

@@ -178,7 +178,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     options, splits = data_options(args), split_file(args)
     predictor = load_model(args.model, args.passes, args.threads, compiled=args.instance_of == NETWORK)
     instance = [args.instance_optimise, args.instance_window, args.instance_lambda]
-    predictor = optimised(predictor, *instance, args.instance_of)
+    predictor = optimised(predictor, *instance, args.instance_of, args.instance_similarity)
     loaded = data.load(
         args.data,
         data_dir=args.data_dir,
@@ -213,6 +213,8 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     }
     if args.instance_of == NETWORK:
         decides |= {"instance_of": NETWORK}
+    if args.instance_similarity:
+        decides |= {"instance_similarity": args.instance_similarity}
     if args.inverse_error:
         decides |= {"inverse_error": True}
     if args.uncertainty:

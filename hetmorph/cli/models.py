@@ -6,8 +6,7 @@ from pathlib import Path
 
 SHIPPED = "acdc_vxm_het"
 FIELD, NETWORK = INSTANCE_OF = ("field", "network")
-INSTANCE_LAMBDA = 0.3
-INSTANCE_LAMBDA_SQUARES = 0.01  # of mean squares, which are small numbers
+INSTANCE_LAMBDA = {"ncc": 0.3, "mse": 0.01, "mind": 0.1, "mi": 0.3, "ngf": 0.1}  # of `instance.SIMILARITIES`
 CALIBRATION, NO_CALIBRATION = "calibration.json", "none"
 
 
@@ -66,25 +65,41 @@ def described(name: str) -> str:
     return f"model: {card(name) or f'{name} (no {CARD} beside it says for what it was made)'}"
 
 
-def check_instance(iterations: int | None, window: int | None, smoothness: float | None, of: str | None) -> None:
+def check_instance(
+    iterations: int | None, window: int | None, smoothness: float | None, of: str | None, similarity: str | None = None
+) -> None:
     """Refuse options of an optimisation that nothing asks for, and of the image loss where the model has its own."""
-    of_loss = [window, smoothness]
+    of_loss = [window, smoothness, similarity]
     if iterations is None and any(option is not None for option in (*of_loss, of)):
         raise ValueError(
-            "--instance-of, --instance-window and --instance-lambda have no effect without --instance-optimise"
+            "--instance-of, --instance-similarity, --instance-window and --instance-lambda have no effect without "
+            "--instance-optimise"
         )
     if iterations is not None and iterations < 0:
         raise ValueError(f"--instance-optimise must be 0 or more iterations, received {iterations}")
     if window is not None and window < 0:
         raise ValueError(f"--instance-window must be 0 or more voxels, received {window}")
+    fitting = {"ncc": window != 0, "mse": window == 0}
+    if similarity is not None and window is not None and not fitting.get(similarity):
+        raise ValueError(
+            f"--instance-window {window} has no effect with --instance-similarity {similarity}: windows are of ncc, "
+            "and 0 is mse"
+        )
     if of == NETWORK and any(option is not None for option in of_loss):
         raise ValueError(
-            "--instance-window and --instance-lambda have no effect with --instance-of network, which goes on with the "
-            "losses that the model was trained by"
+            "--instance-similarity, --instance-window and --instance-lambda have no effect with --instance-of network, "
+            "which goes on with the losses that the model was trained by"
         )
 
 
-def optimised(predictor, iterations: int | None, window: int | None, smoothness: float | None, of: str | None = None):
+def optimised(
+    predictor,
+    iterations: int | None,
+    window: int | None,
+    smoothness: float | None,
+    of: str | None = None,
+    similarity: str | None = None,
+):
     """The predictor, followed by what --instance-optimise asks for, if it does.
 
     Args:
@@ -94,20 +109,19 @@ def optimised(predictor, iterations: int | None, window: int | None, smoothness:
         smoothness: λ; None takes that of the image loss.
         of: "field", as None, or "network": the weights, by what the model was trained by, of a predictor that was
             loaded with it.
+        similarity: the image loss, of `instance.SIMILARITIES`; None takes local correlation.
     """
     from hetmorph.instance import LocalCorrelation, Refined
-    from hetmorph.losses import MSE
 
-    check_instance(iterations, window, smoothness, of)
+    check_instance(iterations, window, smoothness, of, similarity)
     if not iterations:
         return predictor
     if of == NETWORK:
         return Refined(predictor, iterations, of=NETWORK, loss="own")
-    squares = window == 0
-    if smoothness is None:
-        smoothness = INSTANCE_LAMBDA_SQUARES if squares else INSTANCE_LAMBDA
+    name = similarity or ("mse" if window == 0 else "ncc")
+    loss = LocalCorrelation(window).loss if name == "ncc" else name
     return Refined(
-        predictor, iterations, loss=(MSE() if squares else LocalCorrelation(window)).loss, smoothness=smoothness
+        predictor, iterations, loss=loss, smoothness=INSTANCE_LAMBDA[name] if smoothness is None else smoothness
     )
 
 

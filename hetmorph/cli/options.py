@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from hetmorph.cli.models import INSTANCE_LAMBDA, INSTANCE_LAMBDA_SQUARES, INSTANCE_OF, SHIPPED
+from hetmorph.cli.models import INSTANCE_LAMBDA, INSTANCE_OF, SHIPPED
 
 # As the registries have them: to ask those would import TensorFlow.
 DATASETS = (
@@ -43,6 +43,7 @@ AFFINE = ("none", "rigid", "similarity", "affine")
 AFFINE_STARTS = ("best", "header", "centre")
 AFFINE_METRICS = ("mi", "correlation")
 WINDOWS = (15, 7)  # of `instance.window_of`, in 2-D and in 3-D
+POINTS_WEIGHT = 0.01  # of `evaluation.Guide`
 
 FILE = click.Path(path_type=Path)
 
@@ -90,6 +91,11 @@ INSTANCE = {
         None,
         "... or the weights of a copy of the network, on what it was trained by; of a .keras file (default: field).",
     ),
+    "--instance-similarity": (
+        None,
+        "... on another image loss: mse, mean squares; or of different modalities mind, self-similarities, mi, mutual "
+        "information, ngf, directions of edges (default: ncc, squared local correlation).",
+    ),
     "--instance-window": (
         "W",
         f"... in windows of W voxels a side (default: {WINDOWS[0]} in 2-D, {WINDOWS[1]} in 3-D; a quarter of an axis "
@@ -97,8 +103,8 @@ INSTANCE = {
     ),
     "--instance-lambda": (
         "λ",
-        f"... with this weight of smoothness (default: {INSTANCE_LAMBDA:g}; of mean squares "
-        f"{INSTANCE_LAMBDA_SQUARES:g}).",
+        "... with this weight of smoothness (default: "
+        f"{', '.join(f'{name} {value:g}' for name, value in INSTANCE_LAMBDA.items())}).",
     ),
 }
 
@@ -108,6 +114,13 @@ def _instance(flag: str, **how) -> Callable:
     return click.option(flag, metavar=metavar, help=text, **how)
 
 
+points_frame = click.option(
+    "--points-frame",
+    type=click.Choice(("LPS", "RAS", "voxel")),  # of hetmorph.io
+    default="LPS",
+    show_default=True,
+    help="Of points: LPS mm (ITK, ANTs, DICOM), RAS mm (NIfTI), or voxel indices.",
+)
 FORMATS = click.Choice(("nifti", "itk", "learn2reg", "voxelmorph"))  # of hetmorph.io, which a help need not import
 inverse_tolerance = click.option(
     "--inverse-tolerance",
@@ -164,6 +177,7 @@ model_options = combined(
     ),
     _instance("--instance-optimise", type=click.IntRange(0)),
     _instance("--instance-of", type=click.Choice(INSTANCE_OF)),
+    _instance("--instance-similarity", type=click.Choice(tuple(INSTANCE_LAMBDA))),
     _instance("--instance-window", type=click.IntRange(0), callback=_odd_or_none),
     _instance("--instance-lambda", type=click.FloatRange(0)),
 )
@@ -195,6 +209,33 @@ affine_options = combined(
         help="Write: what it found alone, .mat, .tfm, .txt or .h5 of ITK; points of the fixed image to the moving one, "
         "LPS, mm. With an initial transform that is linear, both together.",
     ),
+)
+
+guidance = combined(
+    click.option(
+        "--mask-fixed",
+        type=FILE,
+        help="Of --instance-optimise: only where this mask on the grid of the fixed image is not 0, the images are "
+        "compared. Unlike --mask it crops nothing.",
+    ),
+    click.option(
+        "--mask-moving", type=FILE, help="... and where this one, on the grid of the moving image and moved with it."
+    ),
+    click.option(
+        "--points-fixed",
+        type=FILE,
+        help="Of --instance-optimise: points of the fixed image, .csv or .vtk, that are to come to those of "
+        "--points-moving.",
+    ),
+    click.option("--points-moving", type=FILE, help="... the same points in the moving image, in the same order."),
+    click.option(
+        "--points-weight",
+        type=click.FloatRange(0),
+        metavar="W",
+        help="... weight of their mean squared distance, mm², in the loss; 0: they are only measured (default: "
+        f"{POINTS_WEIGHT:g}).",
+    ),
+    points_frame,
 )
 
 estimate_options = combined(

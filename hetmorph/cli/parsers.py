@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from hetmorph.cli.messages import import_tensorflow, warning_in_a_line
-from hetmorph.cli.models import INSTANCE_OF
+from hetmorph.cli.models import INSTANCE_LAMBDA, INSTANCE_OF
 from hetmorph.cli.options import (
     CALIBRATED,
     CONVENTIONS,
@@ -65,7 +65,7 @@ FLAGS = {
     "--similarity": (
         "objective.similarity",
         str,
-        "diffusion, velocity-diffusion, icon, gradicon: mse, ncc, lncc, lncc2 or mind",
+        "diffusion, velocity-diffusion, icon, gradicon: mse, ncc, lncc, lncc2, mind or ngf",
     ),
     "--sigma": ("objective.sigma", float, "lncc, lncc2: standard deviation of the Gaussian window, voxels"),
     "--delta": ("objective.delta", float, "gradicon, het-gradicon: length of a difference, as a share of the image"),
@@ -266,6 +266,7 @@ def evaluate(prog: str = "evaluate.py") -> argparse.ArgumentParser:
     add("--draws", "--ensemble")
     kinds = {
         "--instance-optimise": {"type": int},
+        "--instance-similarity": {"choices": tuple(INSTANCE_LAMBDA)},
         "--instance-of": {"choices": INSTANCE_OF},
         "--instance-window": {"type": odd_or_none},
         "--instance-lambda": {"type": float},

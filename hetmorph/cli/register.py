@@ -16,6 +16,7 @@ from hetmorph.cli.options import (
     estimate_options,
     fail_on,
     field_convention,
+    guidance,
     inverse_tolerance,
     model_options,
 )
@@ -76,6 +77,7 @@ from hetmorph.cli.options import (
 @field_convention
 @affine_options
 @model_options
+@guidance
 @estimate_options
 @calibration
 @click.option(

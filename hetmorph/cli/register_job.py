@@ -12,6 +12,7 @@ import click
 import numpy as np
 
 from hetmorph import registration, viz
+from hetmorph.cli import guidance
 from hetmorph.cli.files import IMAGES, PICTURES, check_files, stored_type, summary, transform_endings
 from hetmorph.cli.models import NETWORK, calibration_of, check_instance, described, find_model, load_model, optimised
 from hetmorph.cli.options import AFFINE
@@ -65,6 +66,7 @@ class Settings:
     passes: int = 1
     spacing: float | None = None
     instance_optimise: int | None = None
+    instance_similarity: str | None = None
     instance_of: str | None = None
     instance_window: int | None = None
     instance_lambda: float | None = None
@@ -78,6 +80,8 @@ class Settings:
     affine: str = AFFINE[0]
     affine_start: str | None = None
     affine_metric: str | None = None
+    points_weight: float | None = None
+    points_frame: str = "LPS"
 
     def predictor(self) -> Predictor:
         """Load the model."""
@@ -86,7 +90,8 @@ class Settings:
 
     @property
     def _instance(self) -> tuple:
-        return self.instance_optimise, self.instance_window, self.instance_lambda, self.instance_of
+        of_loss = self.instance_window, self.instance_lambda
+        return self.instance_optimise, *of_loss, self.instance_of, self.instance_similarity
 
     def judging(self):
         """The calibration to judge by, or None, and a line on it."""
@@ -181,6 +186,8 @@ class Job:
         field_convention: what the vectors of `initial` are, where it is an image of vectors that does not say.
         result_option: what the verb calls its one result, where it has one only.
         facts: further entries of the sidecars.
+        mask_fixed, mask_moving: where an image counts in the loss of an optimisation.
+        points_fixed, points_moving: tables of the same points in either image.
     """
 
     moving: Path
@@ -195,13 +202,21 @@ class Job:
     field_convention: str | None = None
     result_option: str | None = None
     facts: Mapping = field(default_factory=dict)
+    mask_fixed: Path | None = None
+    mask_moving: Path | None = None
+    points_fixed: Path | None = None
+    points_moving: Path | None = None
 
     @property
     def inputs(self) -> dict[str, Path]:
-        names = ("moving", "fixed", "labels_moving", "mask", "labels_fixed")
+        names = ("moving", "fixed", "labels_moving", "mask", "labels_fixed", *self._guiding)
         named = {_option(name): getattr(self, name) for name in names}
         named["--initial"] = None if self.initial is None else path_of(self.initial)[0]
         return {option: path for option, path in named.items() if path is not None}
+
+    @property
+    def _guiding(self) -> dict[str, Path | None]:
+        return {name: getattr(self, name) for name in (*guidance.MASKS, *guidance.POINTS)}
 
     def written(self) -> list[Path]:
         return [*self.outputs.values(), *(path for path in (self.curve, self.report) if path)]
@@ -230,6 +245,7 @@ class Job:
             raise ValueError("--labels-fixed needs --labels-moving: the scores are of both")
         if self.labels_fixed and settings.reference is not None:
             raise ValueError("--labels-fixed is of a pair, not of a sequence")
+        guidance.check_guidance(self._guiding, settings, "uncertainty" in self.outputs)
         endings = {name: IMAGES for name in MAPS} | {"moved": PICTURES, "labels_out": PICTURES}
         endings |= dict.fromkeys(TRANSFORMS, transform_endings(settings.format))
         endings[LINEAR] = FORMATS["itk"]
@@ -251,6 +267,8 @@ class Job:
         found = before["affine"]
         initial = before["initial"] if found is None else found.initial
         _, grid, _ = pair.model_pair(moving, fixed, settings.spacing, read["mask"], by_slice, initial)
+        if guiding := guidance.read_guidance(self._guiding, read, settings):
+            guiding.on(grid, moving.trimmed(), fixed.trimmed(), initial, by_slice)
         how = "slice by slice, " if by_slice else ""
         seen = f"{' × '.join(map(str, grid.shape))} voxels of {' × '.join(f'{size:.4g}' for size in grid.spacing)} mm"
         lines = [summary(role, image) for role, image in read.items() if image is not None]
@@ -277,7 +295,12 @@ class Job:
                 done.affine = options["affine"]
                 if done.affine is not None:
                     about["affine"] = done.affine.summary()
+                options["guidance"] = guiding = guidance.read_guidance(self._guiding, read, settings)
                 result = registration.register(read["moving"], read["fixed"], predictor, **options)
+                entries, notes, doubts = guidance.landmarks(guiding, result, "mm" if read["fixed"].in_mm else "voxels")
+                about |= entries
+                done.notes += notes
+                done.doubts += doubts
                 transforms = {name: _transform(name, result, settings) for name in TRANSFORMS if name in self.outputs}
                 done.outcomes.append(self._outcome(result, read, transforms.get("inverse")))
                 case, checks = self._case(result, read), done.outcomes[0].checks
@@ -317,7 +340,10 @@ class Job:
 
     def _read(self) -> dict[str, Image | None]:
         paths = {"moving": self.moving, "fixed": self.fixed, "labels": self.labels_moving, "mask": self.mask}
-        paths["labels of the fixed image"] = self.labels_fixed
+        paths |= {
+            "labels of the fixed image": self.labels_fixed,
+            **{name: getattr(self, name) for name in guidance.MASKS},
+        }
         images = {role: None if path is None else read_image(path) for role, path in paths.items()}
         if fixed := images["fixed"]:
             images |= {role: image.with_axes_of(fixed) for role, image in images.items() if image is not None}
@@ -348,6 +374,8 @@ class Job:
         return calibration
 
     def _estimate(self, settings: Settings, calibration):
+        if guidance.steering(self._guiding, settings):
+            return None  # it would be of a registration without them
         known = calibration is not None and settings.method in calibration.combination.weights
         if "uncertainty" not in self.outputs and (self.report is None or known):
             return None

@@ -4,6 +4,7 @@ from hetmorph.evaluation.adapter import FunctionPredictor, wrap
 from hetmorph.evaluation.cases import CONVENTIONS, evaluate, evaluate_each, evaluate_pair
 from hetmorph.evaluation.checks import Checks
 from hetmorph.evaluation.classical import PROGRAMS
+from hetmorph.evaluation.guide import POINTS_WEIGHT, Guide
 from hetmorph.evaluation.known_truth import KINDS, Case, known_pair, measure
 from hetmorph.evaluation.paired import compare, compare_runs, over_seeds, read_cases
 from hetmorph.evaluation.predictor import Prediction, Predictor, RegistrationFailed, load
@@ -19,7 +20,9 @@ __all__ = [
     "Checks",
     "Curves",
     "FunctionPredictor",
+    "Guide",
     "KINDS",
+    "POINTS_WEIGHT",
     "PROGRAMS",
     "Partial",
     "Prediction",

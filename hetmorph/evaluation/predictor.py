@@ -63,6 +63,7 @@ class Predictor:
         compiles: whether the first call on images of another shape takes longer than those after it.
         random: what in the model can be drawn anew: "dropout", "posterior" (a predicted distribution of velocities),
             "callable" (a function that may do what it likes). Empty for a model that always answers the same.
+        guided: whether `predict_batch` takes `guides`, an `evaluation.Guide` for each pair, as an optimisation does.
 
     Args:
         ndims: number of spatial axes the model works on; None takes 2-D and 3-D alike.
@@ -71,6 +72,7 @@ class Predictor:
 
     compiles = True
     random: frozenset[str] = frozenset()
+    guided = False
 
     def __init__(self, ndims: int | None, channels: tuple[int, int] = (1, 1)):
         self.ndims, self.channels = ndims, channels

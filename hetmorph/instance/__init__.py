@@ -7,8 +7,8 @@ any predictor, from coarse to fine images; or the weights of a copy of the netwo
 Reference: Balakrishnan et al., IEEE TMI 2019, doi:10.1109/TMI.2019.2897538, section V-C.
 """
 
-from hetmorph.instance.criterion import LocalCorrelation
+from hetmorph.instance.criterion import SIMILARITIES, LocalCorrelation
 from hetmorph.instance.refined import Refined, Refinement, RefinementWarning
 from hetmorph.ops.windows import window_of
 
-__all__ = ["LocalCorrelation", "Refined", "Refinement", "RefinementWarning", "window_of"]
+__all__ = ["SIMILARITIES", "LocalCorrelation", "Refined", "Refinement", "RefinementWarning", "window_of"]

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from hetmorph.losses import Grad
+from hetmorph.instance import known
+from hetmorph.losses import MIND, MSE, NGF, Grad, MutualInformation
 from hetmorph.losses.voxelwise import voxelwise_loss
 from hetmorph.ops import fields
 from hetmorph.ops.windows import local_correlation, window_of
@@ -32,9 +33,32 @@ class LocalCorrelation:
         """The mean."""
         return tf.reduce_mean(self.voxelwise(fixed, moved))
 
+    def within(self, fixed, moved, weight) -> tf.Tensor:
+        """The mean of the voxels that count, in windows of such voxels alone.
+
+        Args:
+            fixed, moved: images `[B, *S, C]`.
+            weight: `[B, *S, 1]`, not negative.
+        """
+        correlation = local_correlation(fixed, moved, window_of(fixed.shape[1:-1], self.side), weight)
+        return known.weighted_mean(1.0 - correlation, weight)
+
+
+# by name: the image loss, and the λ that suits it
+SIMILARITIES: dict[str, tuple[Callable, float]] = {
+    "ncc": (LocalCorrelation().loss, 0.3),
+    "mse": (MSE().loss, 0.01),
+    "mind": (MIND().loss, 0.1),
+    "mi": (MutualInformation(nb_bins=32).loss, 0.3),
+    "ngf": (NGF().loss, 0.1),
+}
+
 
 class Criterion:
-    """Image loss and smoothness of a displacement, and a penalty on a further displacement that folds.
+    """Image loss, smoothness of a displacement and distance of points, and a penalty on a displacement that folds.
+
+    Of masks the image loss is the mean over the voxels that count, times the part of the image that they are at rest:
+    so λ does to them what it does without a mask, and pushing voxels out of a mask gains nothing.
 
     Args:
         image_loss: `(fixed, moved) → loss`.
@@ -46,13 +70,22 @@ class Criterion:
         self.image_loss = voxelwise_loss(image_loss) if weighted else image_loss
         self.smoothness, self.weighted = smoothness, weighted
 
-    def __call__(self, fixed, moved, weight, displacement) -> tf.Tensor:
-        """The loss proper of images `[1, *S, 1]`, which may not rise."""
-        dissimilarity = self.image_loss(fixed, moved)
-        if self.weighted:
-            dissimilarity = weight * dissimilarity
+    def __call__(self, fixed, moving, weight, displacement, said: known.Known) -> tf.Tensor:
+        """The loss proper of images `[1, *S, 1]`, which may not rise; `said` as `known.known` gives it."""
+        moved, counted = known.moved(said, moving, displacement)
+        if counted is None:
+            dissimilarity = tf.reduce_mean(self._dissimilarity(fixed, moved, weight))
+        elif self.weighted:
+            dissimilarity = said["part"] * known.weighted_mean(self._dissimilarity(fixed, moved, weight), counted)
+        else:
+            dissimilarity = said["part"] * tf.reduce_mean(known.within(self.image_loss)(fixed, moved, counted))
         roughness = Grad("l2", loss_mult=_HALF_RESOLUTION).loss(None, displacement)
-        return tf.reduce_mean(dissimilarity) + self.smoothness * tf.reduce_mean(roughness)
+        return dissimilarity + self.smoothness * tf.reduce_mean(roughness) + known.pull(said, displacement)
+
+    def _dissimilarity(self, fixed, moved, weight):
+        """One number, one of each sample, or of each voxel."""
+        dissimilarity = self.image_loss(fixed, moved)
+        return weight * dissimilarity if self.weighted else dissimilarity
 
     @staticmethod
     def folding(displacement) -> tf.Tensor:

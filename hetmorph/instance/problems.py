@@ -11,7 +11,6 @@ import tensorflow as tf
 from hetmorph.evaluation.predictor import ModelPredictor, Predictor
 from hetmorph.instance.criterion import Criterion
 from hetmorph.ops import fields, separable, xla
-from hetmorph.ops.warp import warp
 
 _SQUARINGS = 5
 _COARSENING = 2  # from the image to the velocity
@@ -24,7 +23,8 @@ _WORTH_COMPILING = 200_000  # voxels: compiling takes seconds, and an evaluation
 class Problem:
     """Loss of a pair as a function of `variables`; one object serves all pairs of a shape: traced once.
 
-    A pair is `(moving, fixed, weight, start)`: images `[1, *S, 1]`, and the model's own displacement `[1, *S, N]`.
+    A pair is `(moving, fixed, weight, start, said)`: images `[1, *S, 1]`, the model's own displacement
+    `[1, *S, N]`, and what is known of the pair besides, as `known.known` gives it.
     """
 
     variables: list[keras.Variable]
@@ -42,10 +42,10 @@ class Problem:
         """The displacement, and the penalty on its folds."""
         raise NotImplementedError
 
-    def _value_and_gradient(self, moving, fixed, weight, start):
+    def _value_and_gradient(self, moving, fixed, weight, start, said):
         with tf.GradientTape() as tape:
             displacement, folding = self.displacement(moving, fixed, start)
-            value = self.criterion(fixed, warp(moving, displacement), weight, displacement) + folding
+            value = self.criterion(fixed, moving, weight, displacement, said) + folding
         return value, tape.gradient(value, [v.value for v in self.variables]), displacement
 
 
@@ -152,7 +152,7 @@ class Trained(Network):
                 f"{predictor.model.name} is not"
             )
 
-    def _value_and_gradient(self, moving, fixed, weight, start):
+    def _value_and_gradient(self, moving, fixed, weight, start, said):
         with tf.GradientTape() as tape:
             play = self._copy.play([moving, fixed], None, None, training=False)
             value = self._player.loss(play)

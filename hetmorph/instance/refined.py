@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
 
 from hetmorph.evaluation.adapter import wrap
+from hetmorph.evaluation.guide import Guide
 from hetmorph.evaluation.predictor import Prediction, Predictor
-from hetmorph.instance.criterion import Criterion, LocalCorrelation
+from hetmorph.instance import known
+from hetmorph.instance.criterion import SIMILARITIES, Criterion
 from hetmorph.instance.problems import Field, Network, Problem, Trained, resolutions
 from hetmorph.instance.search import Search
-from hetmorph.ops import fields, separable
+from hetmorph.ops import fields
 from hetmorph.ops.warp import warp
 
 _KINDS = ("field", "network")
 _OPTIMIZERS = ("lbfgs", "adam")
 _MORE_FOLDS = 0.1  # percent of the voxels; what folds more than the model's own answer by this is refused
+_SMOOTHNESS = 0.3
 _NOTHING = 1e-6  # a loss from which there is nowhere to go
 _SHORTER = (0.75, 0.5, 0.25)
 
@@ -61,9 +64,10 @@ class Refined(Predictor):
         iterations: at most so many at each resolution (a quarter, a half and all of the voxels of an axis, as far as 8
             are left); it stops earlier where the loss no longer falls by 10⁻⁵ of itself. A network sees the last only.
         of: "field", or "network" for the weights of a copy of it; the model itself stays as it is.
-        loss: image loss `(fixed, moved) → loss`; None takes `LocalCorrelation`; "own", of a network that is compiled,
-            takes all that it was trained by, its terms and λ too, as ICON and GradICON go on from their answers.
-        smoothness: λ; about 0.3 for local correlation, 0.01 for mean squares. Not for "own".
+        loss: image loss `(fixed, moved) → loss`, or a name: "ncc", as None, is `LocalCorrelation`, "mse", and of images
+            of different modalities "mind", "mi" or "ngf"; "own", of a network that is compiled, takes all that it was
+            trained by, its terms and λ too, as ICON and GradICON go on from their answers.
+        smoothness: λ; None takes the one that suits a named loss (`SIMILARITIES`), 0.3 of others. Not for "own".
         optimizer: "lbfgs", or "adam" with `learning_rate`.
         learning_rate: step of Adam: voxels for a field (about 0.1), weights for a network (about 1e-4).
         weighted: weight the voxels of the loss as the heteroscedastic model does.
@@ -76,20 +80,27 @@ class Refined(Predictor):
         >>> displacement = refined(moving, fixed).displacement
     """
 
+    guided = True
+
     def __init__(
         self,
         model,
         iterations: int = 50,
         of: str = "field",
         loss: Callable | str | None = None,
-        smoothness: float = 0.3,
+        smoothness: float | None = None,
         optimizer: str = "lbfgs",
         learning_rate: float = 0.1,
         weighted: bool = False,
     ):
-        for name, value, choices in (("of", of, _KINDS), ("optimizer", optimizer, _OPTIMIZERS)):
+        own, named = loss == "own", "ncc" if loss in (None, "own") else loss
+        names = {} if callable(named) else {"loss": (named, (*SIMILARITIES, "own"))}
+        names |= {"of": (of, _KINDS), "optimizer": (optimizer, _OPTIMIZERS)}
+        for name, (value, choices) in names.items():
             if value not in choices:
                 raise ValueError(f"expected {name} to be one of {choices}, received {value!r}")
+        image_loss, suiting = SIMILARITIES.get(named, (named, _SMOOTHNESS))
+        smoothness = suiting if smoothness is None else smoothness
         if iterations < 1 or smoothness < 0 or learning_rate <= 0:
             raise ValueError(
                 f"expected iterations >= 1, smoothness >= 0 and learning_rate > 0, received {iterations}, "
@@ -99,42 +110,64 @@ class Refined(Predictor):
         super().__init__(self.predictor.ndims)
         self.iterations, self.smoothness, self.weighted = iterations, smoothness, weighted
         self.of, self.optimizer, self.learning_rate = of, optimizer, learning_rate
-        own = loss == "own"
         if own and (of != "network" or weighted):
             raise ValueError("loss='own' goes with of='network', and knows its own weights")
-        self._criterion = Criterion(LocalCorrelation().loss if own or loss is None else loss, smoothness, weighted)
+        self._criterion = Criterion(image_loss, smoothness, weighted)
         self._network = Trained if own else Network
         if of == "network":
             self._network.check(self.predictor)
         self._problems: dict[tuple, Problem] = {}
 
-    def refine(self, moving, fixed) -> Refinement:
-        """Optimise one pair of images `[*S]`, intensities in [0, 1]."""
-        return self._refine(self.predictor(moving, fixed), moving, fixed)
+    def refine(self, moving, fixed, guide: Guide | None = None) -> Refinement:
+        """Optimise one pair of images `[*S]`, intensities in [0, 1].
 
-    def predict_batch(self, moving, fixed) -> list[Prediction]:
+        Args:
+            moving, fixed: the images.
+            guide: masks of the image loss, and points that are to meet.
+
+        Raises:
+            ValueError: masks of another shape than the images, or points of another number of axes.
+        """
+        return self._refine(self.predictor(moving, fixed), moving, fixed, guide)
+
+    def predict_batch(self, moving, fixed, guides: Sequence[Guide | None] | None = None) -> list[Prediction]:
         starts = self.predictor.predict_batch(moving, fixed)
-        return [self._answer(start, *pair) for start, *pair in zip(starts, moving, fixed, strict=True)]
+        guides = [None] * len(starts) if guides is None else guides
+        return [self._answer(*one) for one in zip(starts, moving, fixed, guides, strict=True)]
 
     def _run(self, moving, fixed):
         answers = self.predict_batch(moving.numpy()[..., 0], fixed.numpy()[..., 0])
         return {"displacement": np.stack([answer.displacement for answer in answers])}
 
-    def _answer(self, start: Prediction, moving, fixed) -> Prediction:
-        result = self._refine(start, moving, fixed)
+    def _answer(self, start: Prediction, moving, fixed, guide: Guide | None) -> Prediction:
+        result = self._refine(start, moving, fixed, guide)
         return replace(start, displacement=result.displacement, moved=result.moved, refinement=result)
 
-    def _refine(self, start: Prediction, moving, fixed) -> Refinement:
+    def _refine(self, start: Prediction, moving, fixed, guide: Guide | None) -> Refinement:
         if self.weighted and start.weight is None:
             raise ValueError("weighted refinement needs a model that predicts a weight; this one does not")
+        if guide is not None:
+            self._check(guide, np.shape(fixed))
+        if guide is not None and guide.idle:
+            return Refinement(start.displacement, start.moved, [0.0], 0.0, (_folds(start.displacement),) * 2, start)
         weight = np.ones(np.shape(fixed)) if start.weight is None else start.weight
         images = [np.asarray(x, np.float32)[None, ..., None] for x in (moving, fixed, weight)]
-        pair = tuple(map(tf.constant, (*images, start.displacement[None])))
+        pair = (*map(tf.constant, (*images, start.displacement[None])), known.known(guide))
         search = self._of_field(pair) if self.of == "field" else self._of_network(pair)
         displacement, loss = self._accepted(search, start.displacement)
         moved = warp(pair[0], displacement[None]).numpy()[0, ..., 0]
         folds = _folds(start.displacement), _folds(displacement)
         return Refinement(displacement, moved, search.losses, loss, folds, start)
+
+    def _check(self, guide: Guide, shape: tuple[int, ...]) -> None:
+        """Raise ValueError for a guide that does not fit the images, or that this cannot follow."""
+        if self._network is Trained:
+            raise ValueError("loss='own' knows neither masks nor points: give another loss, or of='field'")
+        for mask in guide.masks:
+            if np.shape(mask) != shape:
+                raise ValueError(f"expected a mask of the images' shape {shape}, received {np.shape(mask)}")
+        if guide.points_fixed is not None and guide.points_fixed.shape[1] != len(shape):
+            raise ValueError(f"expected points [P, {len(shape)}], received {guide.points_fixed.shape}")
 
     def _of_network(self, pair: tuple) -> Search:
         shape = tuple(pair[0].shape[1:-1])
@@ -159,7 +192,7 @@ class Refined(Predictor):
             return finest
         velocity, before = None, None
         for factor in (*coarser, whole):
-            shrunk = (*(separable.shrink(x, factor) for x in pair[:3]), separable.shrink(pair[3], factor) / factor)
+            shrunk = known.shrunk(pair, factor)
             problem = self._field(tuple(shrunk[0].shape[1:-1]), resting)
             search, step = Search(problem, shrunk) if factor != whole else finest, np.multiply(factor, problem.factors)
             problem.restart()

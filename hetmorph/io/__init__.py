@@ -14,7 +14,7 @@ from hetmorph.io.geometry import (
     through_plane,
 )
 from hetmorph.io.images import Image, matched_grid, read_image, write_image
-from hetmorph.io.points import Points, read_points, transform_points, write_points
+from hetmorph.io.points import Points, read_points, transform_points, world_points, write_points
 from hetmorph.io.sidecar import provenance, sidecar_of, write_sidecar
 from hetmorph.io.transforms import FORMATS, Transform, convert, read_transform, write_transform
 from hetmorph.io.vectors import CONVENTIONS
@@ -52,6 +52,7 @@ __all__ = [
     "transform_points",
     "warp_image",
     "warp_labels",
+    "world_points",
     "write_image",
     "write_points",
     "write_sidecar",

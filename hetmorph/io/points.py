@@ -24,7 +24,9 @@ from hetmorph.io.geometry import RAS_TO_LPS, Grid
 from hetmorph.io.transforms import Transform
 
 FRAMES = ("LPS", "RAS", "voxel")
+_SIGNS = {"LPS": RAS_TO_LPS, "RAS": np.ones(3)}
 _AXES = ("x", "y", "z")
+_NAMES = ("name", "label")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +37,13 @@ class Points:
         coordinates: `[P, N]`, N = 2 or 3.
         suffix: ending of the file they came from.
         encode: the content of that file with other coordinates `[P, N]` in their place.
+        names: of the points, from a column `name` or `label`; None for a file without.
     """
 
     coordinates: np.ndarray
     suffix: str
     encode: Callable[[np.ndarray], bytes]
+    names: tuple[str, ...] | None = None
 
     def moved_to(self, coordinates: np.ndarray) -> Points:
         """The same file with other coordinates."""
@@ -67,7 +71,23 @@ def transform_points(
     Raises:
         ValueError: unknown frame, another shape, or NaN.
     """
-    points, grid = np.asarray(coordinates, float), transform.grid
+    grid, width = transform.grid, np.shape(coordinates)[-1] if np.ndim(coordinates) else 0
+    there = transform.world(world_points(coordinates, grid, frame))
+    return (moving or grid).index(there) if frame == "voxel" else (there * _SIGNS[frame])[:, :width]
+
+
+def world_points(coordinates: np.ndarray, grid: Grid, frame: str = "LPS") -> np.ndarray:
+    """Places `[P, 3]` of points, RAS+ mm; a `DataWarning` tells of those further outside than the image is large.
+
+    Args:
+        coordinates: `[P, 3]` mm, or `[P, 2]` for a 2-D image in a plane of constant z; for "voxel" `[P, N]`.
+        grid: of the image that they lie in.
+        frame: "LPS", "RAS" or "voxel".
+
+    Raises:
+        ValueError: unknown frame, another shape, or NaN.
+    """
+    points = np.asarray(coordinates, float)
     if frame not in FRAMES:
         raise ValueError(f"points have one of the frames {', '.join(FRAMES)}, received {frame!r}")
     widths = (grid.ndim,) if frame == "voxel" else (2, 3) if grid.in_xy_plane else (3,)
@@ -77,12 +97,11 @@ def transform_points(
         raise ValueError("a point has NaN or infinity as coordinate")
     if frame == "voxel":
         _tell_far(grid, points)
-        return (moving or grid).index(transform.world(grid.world(points)))
-    sign, width = RAS_TO_LPS if frame == "LPS" else np.ones(3), points.shape[1]
-    plane = np.full((len(points), 3 - width), grid.affine[2, 3])
-    places = np.hstack([points, plane]) * sign
+        return grid.world(points)
+    plane = np.full((len(points), 3 - points.shape[1]), grid.affine[2, 3])
+    places = np.hstack([points, plane]) * _SIGNS[frame]
     _tell_far(grid, grid.index(places))
-    return (transform.world(places) * sign)[:, :width]
+    return places
 
 
 def _tell_far(grid: Grid, index: np.ndarray) -> None:
@@ -93,10 +112,10 @@ def _tell_far(grid: Grid, index: np.ndarray) -> None:
     if far.any():
         mm = np.linalg.norm(beyond * grid.spacing, axis=-1).max()
         warnings.warn(
-            f"{far.sum()} of {len(index)} points lie up to {mm:.0f} mm outside the fixed image, further than it is "
+            f"{far.sum()} of {len(index)} points lie up to {mm:.0f} mm outside the image, further than it is "
             "large: is this their frame? Each moves as the nearest voxel of the edge",
             DataWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -165,7 +184,9 @@ def _read_csv(path: Path, content: bytes) -> Points:
             table.writerow([moved.get(place, cell) for place, cell in enumerate(row)])
         return stream.getvalue().encode()
 
-    return Points(np.array(coordinates), ".csv", encode)
+    named = next((names.index(name) for name in _NAMES if name in names), None)
+    called = None if named is None else tuple(row[named] if named < len(row) else "" for row in rows)
+    return Points(np.array(coordinates), ".csv", encode, called)
 
 
 def _read_vtk(path: Path, content: bytes) -> Points:

@@ -4,6 +4,7 @@ from hetmorph.losses.adaptive import AdaFrame
 from hetmorph.losses.consistency import gradient_inverse_consistency, inverse_consistency, velocity_diffusion
 from hetmorph.losses.labels import Dice
 from hetmorph.losses.mind import MIND
+from hetmorph.losses.ngf import NGF
 from hetmorph.losses.similarity import LNCC, MSE, NCC, GlobalNCC, MutualInformation, SquaredLNCC, TukeyBiweight
 from hetmorph.losses.smoothness import KL, Grad, SmoothPosterior
 
@@ -13,6 +14,7 @@ __all__ = [
     "MIND",
     "MSE",
     "NCC",
+    "NGF",
     "AdaFrame",
     "Dice",
     "GlobalNCC",

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from hetmorph.losses.serializable import SerializableLoss, as_real, per_sample, require_rank
-from hetmorph.ops.grid import spatial_shape
+from hetmorph.ops.grid import edge_repeated, neighbours
 from hetmorph.ops.windows import box_sum
 
 
@@ -40,8 +40,8 @@ class MIND(SerializableLoss):
         ndims = require_rank(image, "MIND")
         if ndims == 1 or image.shape[-1] not in (1, None):
             raise ValueError(f"MIND needs one-channel images of 2 or 3 axes, got shape {image.shape}")
-        neighbours = [(axis, seen) for axis in range(ndims) for seen in _beside(image, axis, self.dilation)]
-        pairs = [(a, b) for (i, a), (j, b) in itertools.combinations(neighbours, 2) if i != j]
+        beside = [(axis, seen) for axis in range(ndims) for seen in neighbours(image, axis, self.dilation)]
+        pairs = [(a, b) for (i, a), (j, b) in itertools.combinations(beside, 2) if i != j]
         distance = _patch_mean(tf.square(tf.concat([a - b for a, b in pairs], axis=-1)), self.radius)
         distance -= tf.reduce_min(distance, axis=-1, keepdims=True)
         scale = tf.reduce_mean(distance, axis=-1, keepdims=True)
@@ -61,25 +61,13 @@ class MIND(SerializableLoss):
         return {"radius": self.radius, "dilation": self.dilation}
 
 
-def _beside(image: tf.Tensor, axis: int, distance: int) -> list[tf.Tensor]:
-    """image(x − distance) and image(x + distance) along an axis, the edge repeated."""
-    size = spatial_shape(image)[axis]
-    padded = _edge_repeated(image, axis, distance)
-    return [padded[(*[slice(None)] * (axis + 1), slice(start, start + size))] for start in (0, 2 * distance)]
-
-
 def _patch_mean(image: tf.Tensor, radius: int) -> tf.Tensor:
     """Mean of the patch round each voxel, the edge repeated."""
     if not radius:
         return image
     ndims = image.shape.rank - 2
     for axis in range(ndims):
-        image = _edge_repeated(image, axis, radius)
+        image = edge_repeated(image, axis, radius)
     sums = box_sum(image, [2 * radius + 1] * ndims)
     inside = (slice(None), *[slice(radius, -radius)] * ndims)
     return sums[inside] / (2 * radius + 1) ** ndims
-
-
-def _edge_repeated(image: tf.Tensor, axis: int, margin: int) -> tf.Tensor:
-    first, last = (image[(*[slice(None)] * (axis + 1), part)] for part in (slice(None, 1), slice(-1, None)))
-    return tf.concat([*[first] * margin, image, *[last] * margin], axis=axis + 1)

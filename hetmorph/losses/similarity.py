@@ -277,22 +277,39 @@ class MutualInformation(SerializableLoss):
         self.soft_bin_alpha = None if soft_bin_alpha is None else float(soft_bin_alpha)
 
     def _loss(self, y_true, y_pred):
+        return self._of(y_true, y_pred, None)
+
+    def within(self, y_true, y_pred, weight) -> tf.Tensor:
+        """The same of the voxels that count.
+
+        Args:
+            y_true, y_pred: images `[B, *S, 1]`.
+            weight: `[B, *S, 1]`, not negative; where it is 0, a voxel enters neither histograms nor bins.
+        """
+        y_true, weight, y_pred = as_real(y_true, weight, y_pred)
+        return self._of(y_true, y_pred, tf.reshape(weight, [tf.shape(weight)[0], -1, 1]))
+
+    def _of(self, y_true, y_pred, weight):
         if y_true.shape[-1] not in (1, None) or y_pred.shape[-1] not in (1, None):
             raise ValueError(f"mutual information needs one-channel images, got {y_true.shape} and {y_pred.shape}")
         tiny = keras.backend.epsilon()
-        a, b = self._memberships(y_true), self._memberships(y_pred)
-        joint = _distribution(tf.matmul(a, b, transpose_a=True), tiny)
-        of_a, of_b = (_distribution(tf.reduce_sum(m, axis=1, keepdims=True), tiny) for m in (a, b))
+        a, b = self._memberships(y_true, weight), self._memberships(y_pred, weight)
+        counted = [m if weight is None else weight * m for m in (a, b)]
+        joint = _distribution(tf.matmul(counted[0], b, transpose_a=True), tiny)
+        of_a, of_b = (_distribution(tf.reduce_sum(m, axis=1, keepdims=True), tiny) for m in counted)
         independent = tf.matmul(of_a, of_b, transpose_a=True)
         return -tf.reduce_sum(joint * tf.math.log(joint / (independent + tiny) + tiny), axis=[1, 2])
 
-    def _memberships(self, image) -> tf.Tensor:
-        """How much each voxel belongs to each bin, `[B, voxels, bins]`."""
+    def _memberships(self, image, weight) -> tf.Tensor:
+        """How much each voxel belongs to each bin, `[B, voxels, bins]`; `weight` `[B, voxels, 1]` or None."""
         flat = tf.reshape(image, [tf.shape(image)[0], -1, 1])
         if self.bin_centers is not None:
             centers = tf.constant(self.bin_centers, flat.dtype)[None, None]
         else:
             low, high = (reduce(flat, axis=1, keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
+            if weight is not None:
+                highest, lowest = tf.where(weight > 0, flat, high), tf.where(weight > 0, flat, low)
+                low, high = tf.reduce_min(highest, 1, keepdims=True), tf.reduce_max(lowest, 1, keepdims=True)
             centers = low + (high - low) * tf.linspace(tf.zeros([], flat.dtype), 1.0, self.nb_bins or 16)
         low = -np.inf if self.min_clip is None else self.min_clip
         high = np.inf if self.max_clip is None else self.max_clip

@@ -29,6 +29,5 @@ def voxelwise_loss(loss) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     if loss in _SQUARED or loss is keras.losses.mean_squared_error or isinstance(loss, keras.losses.MeanSquaredError):
         return MSE().voxelwise
     raise ValueError(
-        "the heteroscedastic weight needs an image loss that is a mean over voxels: MSE, NCC or TukeyBiweight; "
-        f"got {loss!r}"
+        f"weights of voxels need an image loss that is a mean over voxels, such as MSE, NCC, MIND or NGF; got {loss!r}"
     )

@@ -4,7 +4,19 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hetmorph.losses import KL, LNCC, MIND, MSE, NCC, AdaFrame, Grad, MutualInformation, SmoothPosterior, SquaredLNCC
+from hetmorph.losses import (
+    KL,
+    LNCC,
+    MIND,
+    MSE,
+    NCC,
+    NGF,
+    AdaFrame,
+    Grad,
+    MutualInformation,
+    SmoothPosterior,
+    SquaredLNCC,
+)
 from hetmorph.objectives import terms
 from hetmorph.objectives.likelihoods import Heteroscedastic, JointLikelihood
 from hetmorph.objectives.terms import GradientInverseConsistency, InverseConsistency, Term
@@ -313,6 +325,7 @@ SIMILARITIES = {
     "lncc": lambda recipe: LNCC(recipe.sigma),
     "lncc2": lambda recipe: SquaredLNCC(recipe.sigma),
     "mind": lambda recipe: MIND(),
+    "ngf": lambda recipe: NGF(),
 }
 
 RECIPES: dict[str, type[Recipe]] = {

@@ -91,6 +91,31 @@ def pad(tensor: tf.Tensor, before, after) -> tf.Tensor:
     return padded
 
 
+def edge_repeated(image: tf.Tensor, axis: int, margin: int) -> tf.Tensor:
+    """An image `[B, *S, C]` with its first and last voxels repeated along a spatial axis.
+
+    Args:
+        image: a batch of any rank.
+        axis: from 0, the first spatial one.
+        margin: voxels added at either end.
+    """
+    first, last = (image[(*[slice(None)] * (axis + 1), part)] for part in (slice(None, 1), slice(-1, None)))
+    return tf.concat([*[first] * margin, image, *[last] * margin], axis=axis + 1)
+
+
+def neighbours(image: tf.Tensor, axis: int, distance: int) -> list[tf.Tensor]:
+    """image(x − distance) and image(x + distance) along an axis, the edge repeated.
+
+    Args:
+        image: `[B, *S, C]`.
+        axis: from 0, the first spatial one.
+        distance: voxels.
+    """
+    size = spatial_shape(image)[axis]
+    padded = edge_repeated(image, axis, distance)
+    return [padded[(*[slice(None)] * (axis + 1), slice(start, start + size))] for start in (0, 2 * distance)]
+
+
 def crop_to(tensor: tf.Tensor, shape: list) -> tf.Tensor:
     """Keep the first `shape[d]` voxels of each spatial axis of a `[B, *S, C]` tensor.
 

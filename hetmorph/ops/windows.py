@@ -1,5 +1,6 @@
 """Windows round each voxel: their sums, their means, and the local correlation of two images."""
 
+import functools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -62,7 +63,21 @@ def window_of(shape: Sequence[int], side: int | None = None) -> list[int]:
     return [min(side, size // _OF_AXIS) // 2 * 2 + 1 for size in shape]
 
 
-def local_correlation(fixed, moved, sides: Sequence[int]) -> tf.Tensor:
+def weighted_box_mean(image, sides: Sequence[int], weight) -> tf.Tensor:
+    """Weighted mean over a box round each voxel; 0 where the weights are.
+
+    Args:
+        image: `[B, *S, C]`, floating.
+        sides: voxels along each spatial axis, as `box_sum` takes them.
+        weight: `[B, *S, 1]`, not negative.
+
+    Returns:
+        The same shape as the image.
+    """
+    return tf.math.divide_no_nan(box_sum(weight * image, sides), box_sum(weight, sides))
+
+
+def local_correlation(fixed, moved, sides: Sequence[int], weight=None) -> tf.Tensor:
     """Squared correlation coefficient of two images in a window round each voxel, `[B, *S, C]`, 0 to 1.
 
     (cov + √(εδ))² / ((var + ε)(var + δ)), where ε and δ are 0.003 of the variances of the whole images: noise in a
@@ -73,32 +88,41 @@ def local_correlation(fixed, moved, sides: Sequence[int]) -> tf.Tensor:
     Args:
         fixed, moved: `[B, *S, C]`; gradients reach both.
         sides: voxels of the window along each axis.
+        weight: `[B, *S, 1]`, how much each voxel counts in the windows and in the variances; None counts all alike.
 
     Reference:
         Avants et al., Medical Image Analysis 2008, doi:10.1016/j.media.2007.06.004.
     """
-    fixed, moved = _centred(fixed), _centred(moved)
+    fixed, moved = _centred(fixed, weight), _centred(moved, weight)
+    mean = box_mean if weight is None else functools.partial(weighted_box_mean, weight=weight)
     # By themselves: the fixed image is a constant, of which no gradient is asked for.
-    mean_f, square_f = tf.split(box_mean(tf.concat([fixed, fixed**2], -1), sides), 2, axis=-1)
-    mean_m, square_m, product = tf.split(box_mean(tf.concat([moved, moved**2, fixed * moved], -1), sides), 3, axis=-1)
+    mean_f, square_f = tf.split(mean(tf.concat([fixed, fixed**2], -1), sides), 2, axis=-1)
+    mean_m, square_m, product = tf.split(mean(tf.concat([moved, moved**2, fixed * moved], -1), sides), 3, axis=-1)
     covariance = product - mean_f * mean_m
-    floor_f, floor_m = _floor(fixed), _floor(moved)
+    floor_f, floor_m = _floor(fixed, weight), _floor(moved, weight)
     variance_f, variance_m = tf.nn.relu(square_f - mean_f**2), tf.nn.relu(square_m - mean_m**2)
     raised = covariance + tf.sqrt(floor_f * floor_m)
     return raised**2 / ((variance_f + floor_f) * (variance_m + floor_m) + 1e-20)
 
 
-def _centred(image) -> tf.Tensor:
+def _centred(image, weight) -> tf.Tensor:
     """Without the mean, which would cost digits when squared."""
     image = tf.convert_to_tensor(image)
-    axes = list(range(1, image.shape.rank - 1))
-    return image - tf.stop_gradient(tf.reduce_mean(image, axes, keepdims=True))
+    return image - tf.stop_gradient(_mean(image, weight))
 
 
-def _floor(centred: tf.Tensor) -> tf.Tensor:
+def _floor(centred: tf.Tensor, weight) -> tf.Tensor:
     """What is added to the variances of an image."""
-    axes = list(range(1, centred.shape.rank - 1))
-    return _FLOOR * tf.stop_gradient(tf.reduce_mean(centred**2, axes, keepdims=True))
+    return _FLOOR * tf.stop_gradient(_mean(centred**2, weight))
+
+
+def _mean(image: tf.Tensor, weight) -> tf.Tensor:
+    """Mean of each image and channel, `[B, 1…, C]`."""
+    axes = list(range(1, image.shape.rank - 1))
+    if weight is None:
+        return tf.reduce_mean(image, axes, keepdims=True)
+    sums = (tf.reduce_sum(values, axes, keepdims=True) for values in (weight * image, weight))
+    return tf.math.divide_no_nan(*sums)
 
 
 def _boxes(image: tf.Tensor, sides: tuple[int, ...], ahead: bool) -> tf.Tensor:

@@ -1,6 +1,7 @@
 """Images with headers in, images with headers out: one pair, a stack by a 2-D model, a sequence."""
 
 from hetmorph.registration.affine import Alignment, align
+from hetmorph.registration.guidance import Guidance
 from hetmorph.registration.pair import Registration, jacobian, model_pair, register
 from hetmorph.registration.sequence import (
     curve,
@@ -14,6 +15,7 @@ from hetmorph.registration.sequence import (
 
 __all__ = [
     "Alignment",
+    "Guidance",
     "Registration",
     "align",
     "curve",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hetmorph.data.normalise import minmax
-from hetmorph.evaluation import Prediction, Predictor, RegistrationFailed, wrap
+from hetmorph.evaluation import Guide, Prediction, Predictor, RegistrationFailed, wrap
 from hetmorph.evaluation.predictor import pairs_together
 from hetmorph.io import (
     SMALL,
@@ -31,6 +31,7 @@ from hetmorph.io import (
     warp_labels,
 )
 from hetmorph.registration.affine import Alignment, align
+from hetmorph.registration.guidance import Guidance
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +112,7 @@ def register(
     estimate: Callable | None = None,
     initial: Transform | Chain | None = None,
     affine: str | Alignment | None = None,
+    guidance: Guidance | None = None,
 ) -> Registration:
     """Register two images.
 
@@ -130,13 +132,15 @@ def register(
         initial: fixed to moving; the moving image is taken through it first, and the result is both together.
         affine: "rigid", "similarity" or "affine": a linear transform of that kind is found first, from `initial` on,
             and the result is all together; or what `align` has found, with `initial` in it.
+        guidance: where the images count, and points that correspond; for a model that optimises the pair, such as
+            `instance.Refined`.
 
     Returns:
         A `Registration`.
 
     Raises:
         DataError: a number of axes that the model does not take, or headers that cannot be matched.
-        ValueError: images that do not overlap, or a model that answers with NaN.
+        ValueError: images that do not overlap, a model that answers with NaN, or one that follows no guidance.
 
     Example:
         >>> result = register(read_image("m.nii.gz"), read_image("f.nii.gz"), "model.keras", spacing=1.0)
@@ -151,7 +155,8 @@ def register(
     if affine is not None:
         initial = affine.initial
     own, grid, seen = model_pair(moving, fixed, spacing, mask, slices, initial)
-    predictions = _slices(predictor, *seen) if slices else [predictor(*seen)]
+    guide = _guide(guidance, predictor, grid, moving, fixed, initial, slices)
+    predictions = _slices(predictor, *seen, guide) if slices else _whole(predictor, *seen, guide)
     prediction = _joined(predictions) if slices else predictions[0]
     displacement, log_variance = prediction.displacement, prediction.log_variance
     if not np.isfinite(displacement).all():
@@ -275,12 +280,34 @@ def _scaled(array: np.ndarray, slices: bool) -> np.ndarray:
     return minmax(array)
 
 
-def _slices(predictor: Predictor, moving: np.ndarray, fixed: np.ndarray) -> list:
+def _guide(guidance, predictor: Predictor, grid: Grid, moving: Image, fixed: Image, initial, slices) -> Guide | None:
+    """What steers the predictor, None for nothing."""
+    if guidance is None or not guidance.steers:
+        return None
+    if not predictor.guided:
+        raise ValueError(
+            "masks and points steer the optimisation of a pair, as instance.Refined does; "
+            f"{type(predictor).__name__} does none"
+        )
+    return guidance.on(grid, moving, fixed, initial, slices)
+
+
+def _whole(predictor: Predictor, moving: np.ndarray, fixed: np.ndarray, guide: Guide | None) -> list:
+    """The prediction of one pair."""
+    if guide is None:
+        return [predictor(moving, fixed)]
+    return predictor.predict_batch(moving[None], fixed[None], guides=[guide])
+
+
+def _slices(predictor: Predictor, moving: np.ndarray, fixed: np.ndarray, guide: Guide | None) -> list:
     """The predictions of one slice after another along the last axis."""
     together = pairs_together(moving.shape[:2])
     moving, fixed = np.moveaxis(moving, -1, 0), np.moveaxis(fixed, -1, 0)
-    starts = range(0, len(moving), together)
-    return [p for i in starts for p in predictor.predict_batch(moving[i : i + together], fixed[i : i + together])]
+    guides = None if guide is None else guide.slices(len(moving))
+    parts = [slice(i, i + together) for i in range(0, len(moving), together)]
+    steered = [{} if guides is None else {"guides": guides[at]} for at in parts]
+    runs = (predictor.predict_batch(moving[at], fixed[at], **how) for at, how in zip(parts, steered, strict=True))
+    return [prediction for run in runs for prediction in run]
 
 
 def _backward(predictor: Predictor, seen: np.ndarray, slices: bool) -> np.ndarray | None:

@@ -1,11 +1,11 @@
-"""Correlation in a Gaussian window and of whole images, and self-similarity descriptors."""
+"""Correlation in a Gaussian window and of whole images, self-similarity descriptors, and gradients."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import ndimage
 
-from hetmorph.losses import LNCC, MIND, GlobalNCC, SquaredLNCC
+from hetmorph.losses import LNCC, MIND, NGF, GlobalNCC, SquaredLNCC
 from hetmorph.losses.voxelwise import voxelwise_loss
 from tests.contract import check_loss
 
@@ -21,6 +21,7 @@ LOSSES = [
     (SquaredLNCC, {"sigma": 1.5, "eps": 1e-4}),
     (GlobalNCC, {}),
     (MIND, {"radius": 1, "dilation": 2}),
+    (NGF, {"eta": 0.5}),
 ]
 every_loss = pytest.mark.parametrize(("cls", "kwargs"), LOSSES)
 WINDOWED = [LNCC, SquaredLNCC]
@@ -67,7 +68,7 @@ def test_local_correlation_is_its_formula(sigma, rng):
 
 
 @pytest.mark.parametrize("offset", [1024, -3e4])
-@pytest.mark.parametrize("cls", [*WINDOWED, MIND, GlobalNCC])
+@pytest.mark.parametrize("cls", [*WINDOWED, MIND, NGF, GlobalNCC])
 def test_images_far_from_zero(cls, offset, rng):
     """CT + 1024: within, where no window meets zeros, as without the offset; a loss of the whole image, altogether."""
     y_true, y_pred = smooth_pair(rng)
@@ -77,7 +78,7 @@ def test_images_far_from_zero(cls, offset, rng):
     if cls is GlobalNCC:
         np.testing.assert_allclose(cls().loss(*far), cls().loss(y_true, y_pred), atol=tolerance)
     else:
-        loss = cls(2) if cls is not MIND else cls()
+        loss = cls(2) if cls in WINDOWED else cls()
         within = (slice(None), slice(5, -5), slice(5, -5))
         np.testing.assert_allclose(loss.voxelwise(*far)[within], loss.voxelwise(y_true, y_pred)[within], atol=tolerance)
 
@@ -89,6 +90,8 @@ def test_of_opposite_contrast_only_squares_match(rng):
     np.testing.assert_allclose(SquaredLNCC(2).voxelwise(image, 2 - 3 * image)[within], 0, atol=0.05)
     np.testing.assert_allclose(GlobalNCC().loss(image, 2 - 3 * image), [2], atol=1e-4)
     np.testing.assert_allclose(MIND().loss(image, 2 - 3 * image), [0], atol=1e-5)
+    # what lies in the floor is the same whatever the contrast
+    np.testing.assert_allclose(NGF().loss(image, 2 - 3 * image), NGF().loss(image, image), atol=1e-4)
 
 
 def test_global_correlation_is_numpys(rng):
@@ -146,9 +149,40 @@ def test_descriptors_of_a_constant_image_are_ones_and_have_a_gradient():
     assert np.isfinite(tape.gradient(value, constant)).all()
 
 
+@pytest.mark.parametrize("shape", [(11, 9), (7, 6, 5), (8, 7, 1)])
+def test_gradients_are_compared_as_defined(shape, rng):
+    """Of two images, one of another contrast: the squared cosine of the angle between them, where they are steep."""
+    images = ndimage.gaussian_filter(rng.normal(size=(2, *shape)), (0, 1, 1, 1)[: len(shape) + 1])
+    padded = np.pad(images, [(0, 0)] + [(1, 1)] * len(shape), mode="edge")
+    inner = [slice(1, -1)] * len(shape)
+    edges = np.stack([(np.roll(padded, -1, i + 1) - np.roll(padded, 1, i + 1))[(slice(None), *inner)] / 2
+                      for i in range(len(shape))], -1)  # fmt: skip
+    squares = (edges**2).sum(-1)
+    first, second = (one + 0.5**2 * one.mean() for one in squares)
+    expected = 1 - (edges[0] * edges[1]).sum(-1) ** 2 / (first * second)
+    a, b = (np.float32(x)[None, ..., None] for x in images)
+    np.testing.assert_allclose(NGF(eta=0.5).voxelwise(a, b)[0, ..., 0], expected, atol=1e-5)
+    assert float(NGF(eta=0.5).loss(a, 1 - 7 * b)[0]) == pytest.approx(expected.mean(), abs=1e-5)
+
+
+def test_edges_that_cross_do_not_match_and_parallel_ones_do():
+    x, y = (np.float32(axis)[None, ..., None] for axis in np.meshgrid(np.arange(9), np.arange(9), indexing="ij"))
+    assert float(NGF(eta=1e-3).loss(x, y)[0]) == pytest.approx(1, abs=1e-5)
+    assert float(NGF(eta=1e-3).loss(x, -5 * x)[0]) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_flat_image_has_no_edges_and_a_gradient():
+    flat, ramp = tf.ones([1, 8, 8, 1]), tf.reshape(tf.linspace(0.0, 1.0, 64), [1, 8, 8, 1])
+    with tf.GradientTape() as tape:
+        tape.watch(flat)
+        value = NGF().loss(ramp, flat)
+    np.testing.assert_array_equal(value, [1])
+    assert np.isfinite(tape.gradient(value, flat)).all()
+
+
 def test_voxels_can_be_weighted(rng):
     pair = smooth_pair(rng)
-    for loss in (LNCC(2), SquaredLNCC(2), MIND()):
+    for loss in (LNCC(2), SquaredLNCC(2), MIND(), NGF()):
         voxels = voxelwise_loss(loss)(*pair)
         assert voxels.shape == pair[0].shape
         np.testing.assert_allclose(tf.reduce_mean(voxels), tf.reduce_mean(loss.loss(*pair)), rtol=1e-5)
@@ -159,6 +193,8 @@ BAD = [
     (lambda: LNCC(50), "sigma must be at most 32 voxels, got 50"),
     (lambda: SquaredLNCC(2, eps=0), "eps must be positive, got 0"),
     (lambda: LNCC().loss(np.zeros((4, 4)), np.zeros((4, 4))), r"LNCC.*\(4, 4\)"),
+    (lambda: NGF(eta=0), "eta must be positive, got 0"),
+    (lambda: NGF().loss(np.zeros((4, 4)), np.zeros((4, 4))), r"NGF.*\(4, 4\)"),
     (lambda: MIND(radius=1.5), "radius must be a whole number of at least 0, got 1.5"),
     (lambda: MIND(dilation=0), "dilation must be a whole number of at least 1, got 0"),
     (lambda: MIND().descriptor(np.zeros((1, 4, 4, 2))), r"one-channel.*\(1, 4, 4, 2\)"),

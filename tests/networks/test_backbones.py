@@ -118,7 +118,11 @@ def test_objectives_that_sample_velocities_are_refused_on_transmorph(name):
         ({"repeats": 2}, {"name": "adareg"}, "objective adareg has no form for .* network.repeats 2"),
         ({"repeats": 2}, {"name": "het-z"}, "objective het-z samples velocities"),
         ({"arch": "gradicon"}, {"name": "velocity-diffusion"}, "velocity-diffusion needs velocities"),
-        ({}, {"name": "gradicon", "similarity": "ssd"}, "similarity must be one of mse, ncc, lncc, lncc2, mind, got"),
+        (
+            {},
+            {"name": "gradicon", "similarity": "ssd"},
+            "similarity must be one of mse, ncc, lncc, lncc2, mind, ngf, got",
+        ),
         ({}, {"name": "gradicon", "delta": 0.0}, "delta must be positive"),
         ({}, {"name": "icon", "delta": 0.1}, "objective.delta has no effect on objective icon"),
         ({"passes": 2}, {"name": "icon"}, "network.passes must be 1 with objective icon"),

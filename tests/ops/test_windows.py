@@ -45,13 +45,17 @@ def test_a_mean_ends_with_the_image(rng):
 
 
 @pytest.mark.parametrize(("shape", "window"), [((9, 7), (5, 3)), ((6, 5, 4), (3, 3, 1))])
-def test_local_correlation_is_that_of_each_window(rng, shape, window):
+@pytest.mark.parametrize("masked", [False, True])
+def test_local_correlation_is_that_of_each_window(rng, shape, window, masked):
+    """Of the voxels that count, where there are weights."""
     fixed, moved = (rng.random((1, *shape, 1)).astype(np.float32) for _ in range(2))
-    ours = local_correlation(fixed, moved, window).numpy()[0, ..., 0]
-    for voxel in np.ndindex(shape):
+    counts = rng.random(shape) < 0.7 if masked else np.ones(shape, bool)
+    weight = counts[None, ..., None].astype(np.float32) if masked else None
+    ours = local_correlation(fixed, moved, window, weight).numpy()[0, ..., 0]
+    for voxel in zip(*np.nonzero(counts), strict=True):
         part = tuple(slice(max(0, x - w // 2), x + w // 2 + 1) for x, w in zip(voxel, window, strict=True))
-        a, b = (image[0, ..., 0][part].ravel().astype(float) for image in (fixed, moved))
-        floors = [3e-3 * image.var() for image in (fixed, moved)]
+        a, b = (image[0, ..., 0][part][counts[part]].astype(float) for image in (fixed, moved))
+        floors = [3e-3 * image[0, ..., 0][counts].var() for image in (fixed, moved)]
         variances = [x.var() + floor for x, floor in zip((a, b), floors, strict=True)]
         covariance = np.mean((a - a.mean()) * (b - b.mean()))
         expected = (covariance + np.prod(floors) ** 0.5) ** 2 / np.prod(variances)

@@ -1,0 +1,87 @@
+"""What is known of one pair beside its images, on the voxels of the images: where they count, and points that match."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+POINTS_WEIGHT = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Guide:
+    """Masks of the image loss and corresponding points, for a predictor that optimises a pair.
+
+    Attributes:
+        mask_fixed: `[*S]`, not 0 where the fixed image counts; None counts everywhere.
+        mask_moving: the same of the moving image, whose mask is moved with it.
+        points_fixed: `[P, N]` voxels, of the fixed image; None for none.
+        points_moving: `[P, N]` voxels, where each of them lies in the moving image.
+        weight: of the mean squared distance between φ(points_fixed) and points_moving in the loss.
+        spacing: length of a voxel along each axis, in the unit of the distance; None measures in voxels.
+
+    Raises:
+        ValueError: masks of two shapes, or points that do not belong together.
+    """
+
+    mask_fixed: np.ndarray | None = None
+    mask_moving: np.ndarray | None = None
+    points_fixed: np.ndarray | None = None
+    points_moving: np.ndarray | None = None
+    weight: float = POINTS_WEIGHT
+    spacing: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        shapes = {np.shape(mask) for mask in self.masks}
+        if len(shapes) > 1:
+            raise ValueError(f"expected masks of one shape, received {' and '.join(map(str, sorted(shapes)))}")
+        points = [None if p is None else np.shape(p) for p in (self.points_fixed, self.points_moving)]
+        if points != [None, None] and (points[0] != points[1] or len(points[0]) != 2 or not points[0][0]):
+            raise ValueError(f"expected as many points [P, N] of either image, received {points[0]} and {points[1]}")
+        if not self.weight >= 0:
+            raise ValueError(f"the weight of points must be 0 or more, received {self.weight}")
+
+    @property
+    def masks(self) -> list[np.ndarray]:
+        """The masks that there are."""
+        return [mask for mask in (self.mask_fixed, self.mask_moving) if mask is not None]
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of the images counts, and no point pulls."""
+        return self.points_fixed is None and bool(self.masks) and not np.all(self.masks, axis=0).any()
+
+    def slices(self, count: int) -> list[Guide]:
+        """The guides of slices along the last axis; a point belongs to the nearest of them.
+
+        Args:
+            count: slices that there are.
+
+        Raises:
+            ValueError: a point lies in none of the slices, or moves to another one.
+        """
+        at = None if self.points_fixed is None else self._slice_of_points(count)
+
+        def one(z: int) -> Guide:
+            masks = [None if mask is None else mask[..., z] for mask in (self.mask_fixed, self.mask_moving)]
+            here = [None, None]
+            if at is not None and (at == z).any():
+                here = [points[at == z, :-1] for points in (self.points_fixed, self.points_moving)]
+            return Guide(*masks, *here, self.weight, None if self.spacing is None else self.spacing[:-1])
+
+        return [one(z) for z in range(count)]
+
+    def _slice_of_points(self, count: int) -> np.ndarray:
+        depth = np.stack([self.points_fixed[:, -1], self.points_moving[:, -1]])
+        at = np.round(depth[0]).astype(int)
+        for number, (z, there) in enumerate(zip(*depth, strict=True), start=1):
+            if not -0.5 <= z <= count - 0.5:
+                raise ValueError(f"point {number} lies at slice {z:.1f} of the fixed image, which has 0 to {count - 1}")
+            if abs(z - there) > 0.5:
+                raise ValueError(
+                    f"point {number} lies at slice {z:.1f} of the fixed image and {there:.1f} of the moving one: "
+                    "nothing moves across the slices of a 2-D model"
+                )
+        return at.clip(0, count - 1)

@@ -1,0 +1,97 @@
+"""What a `Guide` says of a pair as tensors, at any resolution, and what it adds to the loss."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from hetmorph.evaluation.guide import Guide
+from hetmorph.losses.serializable import LossMethod
+from hetmorph.losses.voxelwise import voxelwise_loss
+from hetmorph.ops import separable
+from hetmorph.ops.interpolation import interpolate
+from hetmorph.ops.warp import warp
+
+Known = dict[str, tf.Tensor]
+
+
+def known(guide: Guide | None) -> Known:
+    """The tensors: masks `[1, *S, 1]` and the part of the image that they leave, points `[1, P, N]`, their weight."""
+    if guide is None:
+        return {}
+    result = {}
+    for name, mask in (("mask_fixed", guide.mask_fixed), ("mask_moving", guide.mask_moving)):
+        if mask is not None:
+            there = np.float32(np.asarray(mask) != 0)
+            result[name] = tf.constant(there[None, ..., None])
+            result.setdefault("part", tf.constant(there.mean()))
+    if guide.points_fixed is not None:
+        spacing = np.ones(guide.points_fixed.shape[1]) if guide.spacing is None else guide.spacing
+        numbers = {"fixed": guide.points_fixed[None], "moving": guide.points_moving[None], "spacing": spacing}
+        result |= {f"points_{name}": tf.constant(np.float32(values)) for name, values in numbers.items()}
+        result["points_weight"] = tf.constant(np.float32(guide.weight))
+    return result
+
+
+def shrunk(pair: tuple, factor: Sequence[int]) -> tuple:
+    """A pair `(moving, fixed, weight, start, said)` for every `factor`-th voxel."""
+    moving, fixed, weight, start, said = pair
+    factors, result = tf.constant(factor, tf.float32), dict(said)
+    shrink = functools.partial(separable.shrink, factors=factor)
+    moving, moving_part = _sampled(moving, said.get("mask_moving"), shrink)
+    fixed, fixed_part = _sampled(fixed, said.get("mask_fixed"), shrink)
+    result |= {} if moving_part is None else {"mask_moving": moving_part}
+    result |= {} if fixed_part is None else {"mask_fixed": fixed_part}
+    if "points_fixed" in said:
+        result |= {name: said[name] / factors for name in ("points_fixed", "points_moving")}
+        result["points_spacing"] = said["points_spacing"] * factors
+    return moving, fixed, shrink(weight), shrink(start) / factors, result
+
+
+def moved(said: Known, moving, displacement) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """The moved image, and how much each voxel counts, `[1, *S, 1]`, where both images do; None for all alike."""
+    image, part = _sampled(moving, said.get("mask_moving"), functools.partial(warp, displacement=displacement))
+    fixed = said.get("mask_fixed")
+    return image, part if fixed is None else fixed if part is None else fixed * part
+
+
+def _sampled(image, mask, sample: Callable) -> tuple[tf.Tensor, tf.Tensor | None]:
+    """An image and its mask, resampled; from voxels of the mask alone wherever there are any."""
+    if mask is None:
+        return sample(image), None
+    plain, inside, part = tf.split(sample(tf.concat([image, mask * image, mask], -1)), 3, axis=-1)
+    return tf.where(part > 0, tf.math.divide_no_nan(inside, part), plain), part
+
+
+def within(image_loss: Callable) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Function `(fixed, moved, counted) → loss`: an image loss of the voxels that count.
+
+    A loss object may know better than the weighted mean of its voxels, and have `within`: where it compares windows,
+    or histograms, in which nothing else shall count either.
+
+    Raises:
+        ValueError: a loss that is neither.
+    """
+    owner = image_loss.owner if isinstance(image_loss, LossMethod) else getattr(image_loss, "__self__", image_loss)
+    if hasattr(owner, "within"):
+        return owner.within
+    voxelwise = voxelwise_loss(image_loss)
+    return lambda fixed, moved, counted: weighted_mean(voxelwise(fixed, moved), counted)
+
+
+def weighted_mean(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """Σ w·v / Σ w; 0 where nothing counts."""
+    return tf.math.divide_no_nan(tf.reduce_sum(weight * values), tf.reduce_sum(weight * tf.ones_like(values)))
+
+
+def pull(said: Known, displacement) -> tf.Tensor:
+    """Weight times the mean squared distance of points from where the displacement takes their partners."""
+    if "points_fixed" not in said:
+        return tf.zeros([])
+    fixed = said["points_fixed"]
+    there = fixed + interpolate(displacement, fixed, relative=False)
+    missed = (there - said["points_moving"]) * said["points_spacing"]
+    return said["points_weight"] * tf.reduce_mean(tf.reduce_sum(missed**2, -1))

@@ -1,0 +1,104 @@
+"""What a user knows of a pair beside the images, as files say it, brought to where the model sees the pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hetmorph.evaluation import POINTS_WEIGHT, Guide
+from hetmorph.io import Chain, DataError, Grid, Image, Transform, matched_grid, resample
+from hetmorph.transforms import preimages
+
+
+@dataclass(frozen=True, eq=False)
+class Guidance:
+    """Masks of the image loss and corresponding points of a pair, each in the frame of its own image.
+
+    Attributes:
+        mask_fixed: not 0 where the fixed image counts, on its grid; None counts everywhere.
+        mask_moving: the same of the moving image, on the grid of that; it is moved with the image.
+        points_fixed: `[P, 3]` RAS+ mm, points of the fixed image; None for none.
+        points_moving: `[P, 3]` RAS+ mm, where each of them lies in the moving image.
+        points_weight: of their mean squared distance, mm², in the loss; 0: they are only measured.
+    """
+
+    mask_fixed: Image | None = None
+    mask_moving: Image | None = None
+    points_fixed: np.ndarray | None = None
+    points_moving: np.ndarray | None = None
+    points_weight: float = POINTS_WEIGHT
+
+    @property
+    def steers(self) -> bool:
+        """Whether a registration depends on it."""
+        return bool(self.mask_fixed or self.mask_moving or (self.points_fixed is not None and self.points_weight > 0))
+
+    def on(
+        self, grid: Grid, moving: Image, fixed: Image, initial: Transform | Chain | None = None, slices: bool = False
+    ) -> Guide:
+        """The same on the voxels that a model sees.
+
+        Args:
+            grid: those voxels.
+            moving, fixed: the images.
+            initial: what the moving image goes through before the model sees it.
+            slices: whether it sees slices along the last axis.
+
+        Raises:
+            DataError: a mask on another grid than its image, or in which nothing counts that the model sees.
+            ValueError: points that do not belong together, or that no slice can bring together.
+        """
+        masks = [
+            None if mask is None else _mask_on(grid, mask, image, fixed, through)
+            for mask, image, through in ((self.mask_fixed, fixed, None), (self.mask_moving, moving, initial))
+        ]
+        points = [None, None]
+        if self.points_fixed is not None and self.points_weight > 0:
+            points = [grid.index(self.points_fixed), grid.index(_before(self.points_moving, initial, fixed.grid))]
+        guide = Guide(*masks, *points, self.points_weight, grid.spacing)
+        if len(guide.masks) == 2 and not np.all(guide.masks, axis=0).any():
+            paths = f"{self.mask_fixed.path} and {self.mask_moving.path}"
+            raise DataError(f"{paths}: the masks have no voxel in common, so there is nothing to compare.")
+        if slices:
+            guide.slices(grid.shape[-1])  # says what cannot be
+        return guide
+
+    def distances(self, transform: Transform | Chain | None) -> np.ndarray:
+        """The target registration error of each point, `[P]` mm: from φ(points_fixed) to points_moving.
+
+        Args:
+            transform: fixed to moving; None leaves the points where they are.
+        """
+        there = self.points_fixed if transform is None else transform.world(self.points_fixed)
+        return np.linalg.norm(there - self.points_moving, axis=-1)
+
+
+def _mask_on(grid: Grid, mask: Image, image: Image, fixed: Image, through: Transform | Chain | None) -> np.ndarray:
+    mask = mask.trimmed().with_axes_of(fixed)
+    if mask.array.ndim != image.array.ndim or not matched_grid(mask, image).same(image.grid):
+        raise DataError(
+            f"{mask.path}: expected a mask on the grid of {image.path}, {_described(image.grid)}, received "
+            f"{_described(mask.grid)}."
+        )
+    if not mask.array.any():
+        raise DataError(f"{mask.path}: the mask is empty, so that no voxel would count.")
+    there = (mask.array != 0).astype(np.uint8)
+    seen = resample(there, matched_grid(image, fixed), grid, "nearest", through=through) != 0
+    if not seen.any():
+        raise DataError(f"{mask.path}: nothing of the mask lies in what the model sees.")
+    return seen
+
+
+def _described(grid: Grid) -> str:
+    origin = ", ".join(f"{value:.4g}" for value in grid.affine[:3, 3])
+    spacing = " × ".join(f"{size:.4g}" for size in grid.spacing)
+    return f"{' × '.join(map(str, grid.shape))} voxels of {spacing} mm from ({origin})"
+
+
+def _before(places: np.ndarray, initial: Transform | Chain | None, grid: Grid) -> np.ndarray:
+    """Places that the initial transform takes to places of the moving image: there the model sees them."""
+    if initial is None:
+        return places
+    whole = initial.transform if isinstance(initial, Chain) else initial.on(grid)
+    return whole.grid.world(preimages(whole.displacement, whole.grid.index(places)).points)
