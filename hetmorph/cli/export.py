@@ -1,4 +1,4 @@
-"""`hetmorph export`: a trained model as SavedModel or ONNX; `serve-check`: does it, or a server, do what clients expect?"""
+"""`hetmorph export`: a model as SavedModel or ONNX; `serve-check`: does it, or a server, do what clients expect?"""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import click
 
 from hetmorph.cli.messages import Verb
 from hetmorph.cli.options import FILE, dry_run
-
 
 _OF_SAVEDMODELS = ("version", "warmup", "deploy")
 
