@@ -1,4 +1,4 @@
-"""`hetmorph export`: a trained model as SavedModel or ONNX; `serve-check`: does it do what clients expect?"""
+"""`hetmorph export`: a model as SavedModel or ONNX; `serve-check`: does it, or a server, do what clients expect?"""
 
 from __future__ import annotations
 

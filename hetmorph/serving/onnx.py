@@ -86,12 +86,25 @@ def _graph(model: keras.Model) -> tuple[Callable, list[tf.TensorSpec]]:
     return tf.function(lambda *images: whole([*images], training=False), input_signature=specs), specs
 
 
-def _converted(converter, function: Callable, specs: list[tf.TensorSpec]):
+def _erfc(graph, node, name, args) -> None:
+    """The complementary error function, of which Keras' exact GELU is made and which tf2onnx does not know."""
+    shapes, types, outputs = node.output_shapes, node.output_dtypes, node.output
+    source = node.input[0]
+    graph.remove_node(node.name)
+    one = graph.make_const(f"{name}_one", np.ones([], np.float32)).output[0]
+    error = graph.make_node("Erf", [source], shapes=shapes, dtypes=types).output[0]
+    graph.make_node("Sub", [one, error], name=name, outputs=outputs, shapes=shapes, dtypes=types)
+
+
+_CONVERTERS = {"Erfc": (_erfc, [])}  # of operations that tf2onnx does not know
+
+
+def _converted(converter, function: Callable, specs: list[tf.TensorSpec], converters: dict = _CONVERTERS):
     """The ONNX model of a graph function; ValueError if it needs what ONNX does not have."""
     import onnx
 
     with _silenced("tf2onnx"):
-        model, _ = converter.convert.from_function(function, specs, custom_op_handlers={"Erfc": (_erfc, [])})
+        model, _ = converter.convert.from_function(function, specs, custom_op_handlers=dict(converters))
     absent = {node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, node.domain)}
     if absent:
         raise ValueError(
@@ -102,16 +115,6 @@ def _converted(converter, function: Callable, specs: list[tf.TensorSpec]):
     for value in (*model.graph.input, *model.graph.output):
         _name_sizes(value, known.get(value.name))
     return model
-
-
-def _erfc(graph, node, name, args) -> None:
-    """The complementary error function, of which Keras' exact GELU is made and which tf2onnx does not know."""
-    shapes, types, outputs = node.output_shapes, node.output_dtypes, node.output
-    source = node.input[0]
-    graph.remove_node(node.name)
-    one = graph.make_const(f"{name}_one", np.ones([], np.float32)).output[0]
-    error = graph.make_node("Erf", [source], shapes=shapes, dtypes=types).output[0]
-    graph.make_node("Sub", [one, error], name=name, outputs=outputs, shapes=shapes, dtypes=types)
 
 
 def _name_sizes(value, known: tf.Tensor | None) -> None:
