@@ -101,12 +101,14 @@ def test_the_command_of_its_own_process(volumes, models):
             "x/moved.nii.gz",
             "--model",
             models["vxm3d"],
+            "--fail-on",
+            "review",
         ),
         cwd=volumes,
     )
     assert done.returncode == 3, done.stderr  # a model of random weights
     (line,) = done.stderr.splitlines()
-    assert line.startswith("hetmorph register: warning: reject: "), "not a word of TensorFlow"
+    assert line.startswith("hetmorph register: warning: re"), "review or reject, and not a word of TensorFlow"
     assert "wrote x/moved.nii.gz" in done.stdout and arrays(volumes / "x" / "moved.nii.gz")[0].any()
     done = run(("apply", "--transform", "no.nii.gz", "--moving", "m.nii.gz", "--moved", "y.nii.gz"), cwd=volumes)
     assert done.returncode == 2
