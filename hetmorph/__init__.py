@@ -23,7 +23,6 @@ __all__ = [
     "config",
     "data",
     "evaluation",
-    "from_preset",
     "generators",
     "instance",
     "io",
@@ -59,7 +58,7 @@ def __getattr__(name: str):
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "from_preset"})
 
 
 register_with_keras()
