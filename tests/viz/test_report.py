@@ -57,7 +57,7 @@ def test_maps_and_verdicts_of_the_cases_shown(tmp_path, loaded):
     calibration = Calibration(Combination({"spread": 1.0}), Bound(2.0, 0.9, 12), Triage(3.0, 5.0, 1.5), {})
     sizes = {"same": 1.0, "far": 9.0}
     maps = {"spread": lambda one: displacement_map("spread", np.full((32, 32), sizes.get(one.case_id, 2.0)))}
-    index, *pages = write(tmp_path, loaded, maps=maps, calibration=calibration)
+    index, *pages = write(tmp_path, loaded, constant((0, 0)), maps=maps, calibration=calibration)
     assert "Accept1Review1Reject1without verdict0" in Page(index).by_id("verdict")["text"]
     words = {path.name: Page(path).all("strong")[0]["text"] for path in pages}
     assert words == {"same.html": "Accept", "far.html": "Reject", "_script_alert_1_script_.html": "Review"}
