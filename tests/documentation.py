@@ -18,6 +18,7 @@ import click
 from click.testing import CliRunner
 
 from hetmorph.cli.main import cli
+from hetmorph.cli.outcome import FAILED_VERDICT
 from hetmorph.cli.train import configuration
 from hetmorph.data.csv_pairs import COLUMNS
 
@@ -287,7 +288,8 @@ class Page:
             os.environ.update(word.split("=", 1) for word in words)
         elif program == "hetmorph":
             result = CliRunner().invoke(cli, words)
-            assert result.exit_code == 0, f"{place}: {result.output}{result.exception!r}"
+            done = (0, FAILED_VERDICT)  # the models here have random weights: what they answer may well be rejected
+            assert result.exit_code in done, f"{place}: {result.output}{result.exception!r}"
             self.output += result.output
         elif command.stdin is not None:
             os.environ.update(command.variables)

@@ -89,8 +89,8 @@ def looked_at() -> str:
         f"{plain.FAR:g} % of it; an inverse, if one was made, misses by {plain.INVERSE:g} voxels at most"
     )
     return (
-        f"Plain checks: {limits}. They see that a registration failed as a whole, not that it is right: an error of "
-        "one organ, of one slice or along an edge stays unseen, and so do images that are alike though of two patients."
+        f"Plain checks ask that {limits}. They see that a registration failed as a whole, not that it is right: an "
+        "error of one organ, of one slice or along an edge stays unseen, and so do alike images of two people."
     )
 
 
