@@ -90,8 +90,7 @@ def looked_at() -> str:
     )
     return (
         f"Plain checks ask that {limits}. They see that a registration failed as a whole, not that it is right: an "
-        "error of one organ, of one slice or along an edge stays unseen, and so do images that are alike but of two "
-        "people."
+        "error of one organ, of one slice or along an edge stays unseen, and so do alike images of two people."
     )
 
 
