@@ -128,7 +128,10 @@ class Checks:
     def _of_the_images(self) -> Iterator[Doubt]:
         before, after = self.similarity
         change = f"local correlation {before:.3f} to {after:.3f}"
-        if after < NOTHING_ALIKE:
+        if after < NOTHING_ALIKE and not self.displacement:
+            # Nobody registered them: `undeformed` brings an image onto another grid, which cannot fail.
+            yield Doubt("review", f"the images have nothing in common, and nothing was moved ({change})")
+        elif after < NOTHING_ALIKE:
             yield Doubt("reject", f"the images have nothing in common, even registered ({change})")
         elif before - after > LOSS[0]:
             flag = "reject" if before - after > LOSS[1] else "review"
