@@ -1,6 +1,5 @@
 """A model as a folder that people and hubs can read: its config, its weights, and a card with their checksums."""
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 import keras
 
 from hetmorph.io.atomic import write_text
+from hetmorph.io.sidecar import sha256_of
 
 CONFIG, WEIGHTS, CARD = "config.json", "model.weights.h5", "model.json"
 _CHECKSUMS = "sha256"
@@ -62,7 +62,7 @@ def write_preset(model: keras.Model, folder: str | os.PathLike, card: Mapping | 
     write_text(folder / CONFIG, json.dumps(config, indent=1) + "\n")
     bare.save_weights(str(folder / WEIGHTS))
     stored = json.loads((folder / CARD).read_text(encoding="utf-8")) if (folder / CARD).is_file() else {}
-    checksums = {name: _sha256(folder / name) for name in (CONFIG, WEIGHTS)}
+    checksums = {name: sha256_of(folder / name) for name in (CONFIG, WEIGHTS)}
     card = {**stored, **(card or {}), _CHECKSUMS: checksums}
     write_text(folder / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     return folder
@@ -77,13 +77,9 @@ def _verify(folder: Path) -> None:
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{folder / CARD}: expected a JSON object with {_CHECKSUMS} of each file ({error})") from error
     for name, checksum in expected:
-        found = _sha256(folder / name)
+        found = sha256_of(folder / name)
         if found != checksum:
             raise ValueError(
                 f"{folder / name}: expected SHA-256 {checksum[:16]}…, as {CARD} says, received {found[:16]}…: it is "
                 "damaged or another one"
             )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
