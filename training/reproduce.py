@@ -539,8 +539,9 @@ def main(argv=None) -> int:
 
 
 def _run(args: argparse.Namespace, argv: list[str]) -> int:
-    _check(args)
-    plan = Plan(args, tables(args.arch, args.noise)[args.table])
+    table = tables(args.arch, args.noise)[args.table]
+    _check(args, table)
+    plan = Plan(args, table)
     known = [method.label for method in plan.table.methods]
     names = {method.name for method in plan.table.methods}
     if unknown := sorted((set(args.only or ()) - set(known)) | (plan.own_smoothness.keys() - names)):
@@ -566,19 +567,19 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace, table: Table) -> None:
     """Refuse options that this table does not have, and numbers that a training would refuse an hour later."""
     if args.noise and args.table != "lambda":
         raise ValueError("--noise is for --table lambda; --table noise has its own levels")
-    if args.smoothness and args.table == "lambda":
-        raise ValueError("--lambda has no effect on --table lambda, which has its own values")
-    if args.table.startswith("inverse") and smoothness(args.smoothness or ())[0] != smoothness(())[0]:
+    if args.smoothness and args.table in ("lambda", "inverse-lambda"):
+        raise ValueError(f"--lambda has no effect on --table {args.table}, which has its own values")
+    if table.inverse and smoothness(args.smoothness or ())[0] != smoothness(())[0]:
         raise ValueError(
-            f"--lambda of --table {args.table} names rows, ROW=λ: λ of one method says nothing on that of another"
+            "--lambda of --table inverse names rows, ROW=λ: λ of one method says nothing on that of another"
         )
-    if not args.table.startswith("inverse") and (args.window or args.similarity != SIMILARITY):
+    if not table.inverse and (args.window or args.similarity != SIMILARITY):
         raise ValueError("--similarity and --window are for --table inverse and inverse-lambda")
-    if args.table.startswith("inverse") and args.passes > 1:
+    if table.inverse and args.passes > 1:
         raise ValueError(f"--passes is not for --table {args.table}, whose rows register both ways")
     if args.known_warp and args.table != "noise":
         raise ValueError("--known-warp is for --table noise")
@@ -592,7 +593,7 @@ def _write(args: argparse.Namespace, argv: list[str], table: Table, heading: lis
     values = re.sub(r"[, ]+", "-", re.sub(r" *= *", "", "-".join(args.smoothness or ())))
     values = f"-lambda{values}" if values else ""
     seeds = "".join(map(str, args.seeds))
-    compared = f"-{args.similarity}{args.window or ''}" if args.table.startswith("inverse") else ""
+    compared = f"-{args.similarity}{args.window or ''}" if table.inverse else ""
     name = f"table-{args.table}-{args.arch}{compared}{noise}{values}-{budget(args)}-s{seeds}-x{args.passes}"
     target = args.out / set_folder(args.data, args.size) / name
     caption = (

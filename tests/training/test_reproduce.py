@@ -111,8 +111,9 @@ def test_mistakes_are_named(tmp_path, capsys):
     ):
         assert reproduce.main(["--table", "main", "--out", str(tmp_path), *flags]) == 2
         assert message in capsys.readouterr().err
-    assert reproduce.main(["--table", "lambda", "--lambda", "0.1", "--out", str(tmp_path)]) == 2
-    assert "--lambda has no effect on --table lambda" in capsys.readouterr().err
+    for table, value in (("lambda", "0.1"), ("inverse-lambda", "icon=500")):
+        assert reproduce.main(["--table", table, "--lambda", value, "--out", str(tmp_path)]) == 2
+        assert f"--lambda has no effect on --table {table}, " in capsys.readouterr().err
     with pytest.raises(SystemExit):
         reproduce.main(["--table", "main", "--arch", "unet"])
 
