@@ -29,11 +29,21 @@ def train_step(case: dict):
     import hetmorph
     from hetmorph.networks import HetVxmDense, VxmDense
 
+    if "config" in case:
+        return keras_training.repeated(case, _configured(case))
     if case["objective"] == "mse":
         model = VxmDense(case["shape"], **_arguments(case))
     else:
         model = HetVxmDense(case["shape"], variance_pass=case["objective"], **_arguments(case))
     return keras_training.step(case, model, hetmorph.losses)
+
+
+def _configured(case: dict):
+    """The compiled model of a training's configuration."""
+    from hetmorph import config
+    from hetmorph.networks.build import build as compiled
+
+    return compiled(config.from_dict(case["config"]), case["shape"])
 
 
 def inference(case: dict):

@@ -46,7 +46,10 @@ def constricon(ndims: int, width: float = 1.0, channels: int = 1) -> Step:
         )
         for i in range(2)
     ]
-    velocity = [VelocityStep(_tall_unet(ndims, width, channels, f"velocity_{i}")) for i in range(2)]
+    velocity = [
+        VelocityStep(_tall_unet(ndims, width, channels, f"velocity_{i}"), int_steps=8, int_method="midpoint")
+        for i in range(2)
+    ]
     first, *others = [Consistent(step) for step in reversed(affine + velocity)]
     whole = first
     for step in others:

@@ -9,6 +9,7 @@ from hetmorph.ops.affine import exponential
 from hetmorph.ops.grid import spatial_shape
 from hetmorph.steps.base import Step
 from hetmorph.transforms import Affine, Displacement, Transform, Velocity
+from hetmorph.transforms.velocity import check_integration
 
 
 class NetworkStep(Step):
@@ -67,21 +68,32 @@ class VelocityStep(_Generated):
 
     Args:
         network: of `[moving, fixed]`.
-        int_steps: squarings of the integration.
+        int_steps: steps of the integration.
         spacing: voxels of the image for one voxel of the velocity.
+        int_method: "squaring", or "midpoint" where both directions must be inverse to a thousandth of a voxel, see
+            `transforms.Velocity`.
     """
 
-    def __init__(self, network: keras.Model, int_steps: int = 7, spacing: float = 1.0, **kwargs):
+    def __init__(
+        self,
+        network: keras.Model,
+        int_steps: int = 7,
+        spacing: float = 1.0,
+        int_method: str = "squaring",
+        **kwargs,
+    ):
         super().__init__(network, **kwargs)
         if int_steps < 1 or not spacing > 0:
             raise ValueError(f"expected int_steps >= 1 and spacing > 0, received {int_steps} and {spacing}")
-        self.int_steps, self.spacing = int_steps, spacing
+        check_integration(int_method, int_steps)
+        self.int_steps, self.spacing, self.int_method = int_steps, spacing, int_method
 
     def exponential(self, generator, fixed) -> Velocity:
-        return Velocity(generator, self.int_steps, self.spacing)
+        return Velocity(generator, self.int_steps, self.spacing, self.int_method)
 
     def get_config(self):
-        return {**super().get_config(), "int_steps": self.int_steps, "spacing": self.spacing}
+        own = {"int_steps": self.int_steps, "spacing": self.spacing, "int_method": self.int_method}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable("hetmorph")
