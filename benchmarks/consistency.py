@@ -1,4 +1,4 @@
-"""Time one update of the methods of inverse consistency, and the memory it takes, against one of the squared difference.
+"""Time one update of the methods of inverse consistency, and its memory, against one of the squared difference.
 
 2-D: 8 pairs of 128 × 128, registered in both directions by every method. "the same network" is VxmDense's; GradICON's
 own is four tall U-Nets, constricon two affine steps and two velocities, both at half of the published width. Velocities

@@ -30,9 +30,9 @@ class Velocity(Transform):
         spacing: voxels of the image for one voxel of the field's grid, where that is coarser: voxel i of the field lies
             on voxel i · spacing of the image.
         method: "squaring" integrates on the field's grid, see `ops.fields.integrate`, and interpolates the result: one
-            reading a point is all it takes afterwards, but exp(−v) misses the inverse of exp(v) by what interpolation loses in
-            each squaring. "midpoint" follows each point by itself through v, linear between voxels, by Runge and
-            Kutta's method of second order: 2 · steps readings a point, and exp(−v) misses by the order of the
+            reading a point is all it takes afterwards, but exp(−v) misses the inverse of exp(v) by what interpolation
+            loses in each squaring. "midpoint" follows each point by itself through v, linear between voxels, by Runge
+            and Kutta's method of second order: 2 · steps readings a point, and exp(−v) misses by the order of the
             integration alone.
 
     Raises:
