@@ -3,7 +3,7 @@
 import contextlib
 import ctypes
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,22 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 pytest.register_assert_rewrite("tests.contract")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out what -m does not ask for
+def pytest_collection_modifyitems(config, items):
+    """Of a test marked `quick("a", "b")` only these cases belong to the quick suite; the others are slow."""
+    whole_files = not any("::" in argument for argument in config.args)
+    known = defaultdict(set)
+    for item in items:
+        if mark := item.get_closest_marker("quick"):
+            known[item.function].add(item.callspec.id)
+            if item.callspec.id not in mark.args:
+                item.add_marker("slow")
+    for function, cases in known.items():
+        kept = {case for mark in function.pytestmark if mark.name == "quick" for case in mark.args}
+        if whole_files and not kept <= cases:
+            raise pytest.UsageError(f"{function.__name__} has no cases {sorted(kept - cases)}, only {sorted(cases)}")
 
 
 @pytest.fixture

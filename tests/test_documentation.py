@@ -236,10 +236,12 @@ PLAYS = {
 
 # The README trains and the first steps optimise a pair, in graphs; each command of the others would use one once.
 GRAPHS = dict.fromkeys(("README.md", "docs/getting-started.md"), pytest.mark.graph)
+SLOW = dict.fromkeys(("docs/getting-started.md", "docs/command-line.md", "docs/deploying.md"), pytest.mark.slow)
+MARKS = {name: [marks[name] for marks in (GRAPHS, SLOW) if name in marks] for name in TEXTS}
 
 
 @pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=GRAPHS.get(name, ())) for name in TEXTS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS[name]) for name in TEXTS])
 def test_every_block_of(name, folder, record_property):
     page = Page(name)
     PLAYS.get(name, Page.rest)(page)

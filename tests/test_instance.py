@@ -60,6 +60,7 @@ def warped(image, displacement):
     return warp(image[None, ..., None], displacement[None]).numpy()[0, ..., 0]
 
 
+@pytest.mark.quick("shape1-adam")
 @pytest.mark.parametrize(("shape", "optimizer"), [((32, 27), "lbfgs"), ((32, 27), "adam"), ((16, 18, 15), "lbfgs")])
 def test_a_translation_is_found(rng, shape, optimizer):
     moving = smooth(rng, shape)
@@ -74,6 +75,7 @@ def test_a_translation_is_found(rng, shape, optimizer):
         np.testing.assert_allclose(result.moved[inner], shifted(moving, 2)[inner], atol=0.05)
 
 
+@pytest.mark.quick("shape0")
 @pytest.mark.parametrize("shape", [(56, 48), (28, 30, 26)])
 def test_a_smooth_warp_of_several_voxels_is_undone_by_the_defaults(rng, shape):
     """Farther than the window of a voxel sees at full resolution, and without folds."""
@@ -88,6 +90,7 @@ def test_a_smooth_warp_of_several_voxels_is_undone_by_the_defaults(rng, shape):
     assert folds_percent(result.displacement) == 0 and result.loss < 0.3 * result.losses[0]
 
 
+@pytest.mark.slow
 def test_a_stack_of_few_slices(rng):
     """Windows and resolutions fit each axis; a single slice is a 2-D image."""
     assert (
@@ -103,6 +106,7 @@ def test_a_stack_of_few_slices(rng):
         assert np.median(result.displacement[6:-6, 6:-6, :, 0]) == pytest.approx(2, abs=0.2)
 
 
+@pytest.mark.slow
 def test_what_folds_is_shortened_and_said(rng):
     """Without smoothness, images that have nothing in common ask for folds."""
     images = [gaussian_filter(rng.random((32, 32)), 0.7).astype(np.float32) for _ in range(2)]
@@ -112,6 +116,7 @@ def test_what_folds_is_shortened_and_said(rng):
     assert folds_percent(result.displacement) <= 0.1 and result.loss <= result.losses[0]
 
 
+@pytest.mark.quick("ncc_loss")
 @pytest.mark.parametrize("loss", [MSE().loss, NCC(win=5).loss, MutualInformation(nb_bins=16).loss])
 def test_any_image_loss(rng, loss):
     moving = smooth(rng, (15, 15))  # no resolution but its own
@@ -155,6 +160,7 @@ def test_smoothness_is_that_of_training(rng):
         assert refined.refine(moving, fixed).losses[0] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.quick("lbfgs")
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_the_network_is_refined_in_a_copy(rng, optimizer):
     model = lively(VxmDense((24, 20), FEATURES, int_steps=2), rng, 0.1)
@@ -173,6 +179,7 @@ def test_the_network_is_refined_in_a_copy(rng, optimizer):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.quick("mse")
 @pytest.mark.parametrize("objective", ["mse", "gradicon", "het-gradicon"])
 def test_a_network_goes_on_with_what_it_was_trained_by(rng, objective):
     """The first loss is the one that `evaluate` reports; the model itself stays as it was."""
@@ -195,6 +202,7 @@ def test_a_network_goes_on_with_what_it_was_trained_by(rng, objective):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_weighted_refinement_sees_what_counts(rng):
     """Only the upper half counts, so what differs in the lower one moves nothing there."""
     moving = smooth(rng, (32, 32))
@@ -208,6 +216,7 @@ def test_weighted_refinement_sees_what_counts(rng):
     assert np.abs(weighted.displacement[20:28]).mean() < 0.1
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_pairs(rng):
     model = lively(HetVxmDense((24, 24), FEATURES, variance_features=FEATURES, int_steps=2), rng, 0.1)
     images = [smooth(rng, (24, 24)) for _ in range(4)]
@@ -252,6 +261,7 @@ def test_no_iterations_are_the_models_own_answer():
         optimised(predictor, -1, None, None)
 
 
+@pytest.mark.quick("mind")
 @pytest.mark.filterwarnings("ignore::hetmorph.instance.RefinementWarning")  # mean squares fold
 @pytest.mark.parametrize("loss", ["mind", "ngf", "mi", "mse"])
 def test_images_of_another_modality(rng, loss):
@@ -264,6 +274,7 @@ def test_images_of_another_modality(rng, loss):
     assert after > before if loss == "mse" else after < 0.35 * before
 
 
+@pytest.mark.quick("mse")
 @pytest.mark.parametrize("loss", ["ncc", "mse", "mi"])
 def test_what_no_mask_holds_counts_nothing(rng, loss):
     """Whatever stands there, at every resolution, in windows and histograms, and where the moving mask is moved to."""
@@ -279,6 +290,7 @@ def test_what_no_mask_holds_counts_nothing(rng, loss):
     np.testing.assert_allclose(result.displacement, plain.displacement, atol=1e-3)
 
 
+@pytest.mark.quick("mse", "None")
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("loss", [None, "mse", "mind", "ngf", MutualInformation().loss])
 def test_a_mask_of_everything_is_none(rng, loss):
@@ -298,6 +310,7 @@ def test_where_nothing_counts_the_models_own_answer_stays(rng):
     assert guide.idle and result.displacement.any()
 
 
+@pytest.mark.quick("3-shape1")
 @pytest.mark.parametrize(("count", "shape"), [(1, (31, 28)), (3, (15, 14, 13))])
 def test_points_are_brought_together(rng, count, shape):
     """φ takes those of the fixed image to those of the moving one, by the unit of the spacing, against equal images."""

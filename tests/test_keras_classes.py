@@ -51,6 +51,7 @@ def saved(tmp_path_factory):
     return paths, sorted(ours)
 
 
+@pytest.mark.quick("import keras, hetmorph")
 @pytest.mark.parametrize(
     "imports",
     [

@@ -37,6 +37,7 @@ def test_a_preset_holds_the_weights_of_its_export(name):
         np.testing.assert_array_equal(variable, exported[variable.path], err_msg=variable.path)
 
 
+@pytest.mark.slow
 def test_a_shipped_model_answers_by_name_as_its_export_does(rng):
     name = "acdc_vxm_het"
     model = hetmorph.from_preset(name)

@@ -36,6 +36,7 @@ def landmarks(stack):
     return *points, "--points-moving", write_points(stack / "pm.csv", grid.world(inside) + shift)
 
 
+@pytest.mark.slow
 @pytest.mark.graph  # hundreds of evaluations of one function
 @pytest.mark.parametrize("model", ["undeformed", "het2d"])
 def test_landmarks_come_together_and_it_is_told(hetmorph, stack, models, landmarks, model):
@@ -62,6 +63,7 @@ def test_points_of_no_weight_are_only_measured(hetmorph, stack, landmarks):
     assert told["mean"]["registered"] == told["mean"]["undeformed"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.graph
 def test_what_lies_outside_the_masks_changes_nothing(hetmorph, stack):
     fixed, moving = read_image(stack / "f.nii.gz"), read_image(stack / "m.nii.gz")

@@ -48,6 +48,7 @@ def test_help_of_the_verbs_that_are_scripts(hetmorph, verb):
         assert word in said, f"{verb} --help says nothing of {word}"
 
 
+@pytest.mark.slow
 def test_train_and_evaluate(hetmorph, tmp_path, monkeypatch):
     """From anywhere, without a clone; a dry run reads the data and writes nothing."""
     monkeypatch.chdir(tmp_path)
@@ -88,6 +89,7 @@ def test_help_and_mistakes_do_not_wait_for_tensorflow(words, start):
     assert done.returncode == (0 if words[-1].startswith("--") else 2)
 
 
+@pytest.mark.slow
 def test_the_command_of_its_own_process(volumes, models):
     """From a folder of its own; stderr holds the error alone."""
     done = run(
@@ -142,6 +144,7 @@ def test_a_bug_is_not_hidden(monkeypatch):
     assert isinstance(CliRunner().invoke(cli, ["doctor"]).exception, KeyError)
 
 
+@pytest.mark.slow
 @pytest.mark.graph  # hundreds of evaluations of one function
 def test_doctor(hetmorph, monkeypatch):
     said = hetmorph("doctor").output
@@ -179,6 +182,7 @@ def test_models_are_found_by_name(tmp_path, monkeypatch):
         find_model("other")
 
 
+@pytest.mark.slow
 def test_export(hetmorph, tmp_path, models):
     words = ("export", "--model", models["vxm3d"], "--out", tmp_path / "served")
     hetmorph(*words, "--dry-run")
@@ -206,6 +210,7 @@ def test_export_to_onnx(hetmorph, tmp_path, models):
     assert "wrote" in said and "displacements in voxels: displacement" in said and "log_variance" in said
 
 
+@pytest.mark.slow
 def test_serve_check(hetmorph, tmp_path, models):
     hetmorph("export", "--model", models["het2d"], "--out", tmp_path / "served")
     assert "would check" in hetmorph("serve-check", tmp_path / "served", "--dry-run").output

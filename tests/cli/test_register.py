@@ -445,6 +445,7 @@ def test_it_says_when_the_result_is_worse(hetmorph, stack, tmp_path):
     assert register(hetmorph, stack, tmp_path / "astray.keras", "--fail-on", "never").exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.graph  # hundreds of evaluations of one function
 def test_it_says_when_the_optimisation_lowers_the_dice_of_the_model(hetmorph, stack, models):
     """The labels to reach are those of the model's own answer: whatever is optimised leads away from them."""

@@ -51,6 +51,7 @@ def test_form_of_a_batch(shape, bidir):
     assert {array.dtype for array in (moving, fixed, *targets)} == {np.dtype(np.float32)}
 
 
+@pytest.mark.quick("1", "7")
 @pytest.mark.parametrize("start", [0, 1, 7, 12])
 def test_starting_at_step_k_equals_skipping_k_batches(start):
     whole = batches(make(7), 4, 12, seed=3)

@@ -63,6 +63,7 @@ def test_writes_its_files_and_prints_the_table(result):
     assert not others, "none of TensorFlow's notes"
 
 
+@pytest.mark.slow
 @pytest.mark.graph  # one serves many evaluations of the loss
 def test_each_pair_can_be_optimised_further(run_folder, tmp_path):
     common = [*PHANTOM, "--model", str(run_folder / "best.keras")]
@@ -160,6 +161,7 @@ def test_help_states_direction_frame_units_and_an_example(capsys):
     assert all(program in text.replace(" ", "") for program in evaluation.PROGRAMS), "wrapped at hyphens"
 
 
+@pytest.mark.slow
 def test_a_bad_file_is_skipped_and_reported_on_request(acdc_dir, run_folder, tmp_path, capsys):
     for patient in sorted(acdc_dir.glob("training/patient*"))[:3]:
         shutil.copytree(patient, tmp_path / "training" / patient.name)
@@ -308,6 +310,7 @@ def stopping_after(count):
     return load
 
 
+@pytest.mark.slow
 def test_a_stopped_evaluation_goes_on_and_ends_as_if_it_had_not_been(small_run, tmp_path, monkeypatch, capsys):
     load = evaluation.load
     model = str(small_run / "best.keras")

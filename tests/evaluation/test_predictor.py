@@ -120,6 +120,7 @@ def test_a_model_of_another_size_is_rebuilt_with_its_weights(het, rng):
     np.testing.assert_allclose(wrap(het)(moving, fixed).displacement, expected["displacement"][0], atol=1e-6)
 
 
+@pytest.mark.quick("plain")
 @pytest.mark.graph
 @pytest.mark.parametrize("kind", ["het", "plain"])
 def test_keras_file_savedmodel_and_live_model_agree(kind, images, tmp_path, request):

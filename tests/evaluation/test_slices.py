@@ -21,6 +21,7 @@ def model():
     return ModelPredictor(built)
 
 
+@pytest.mark.quick("2")
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_each_slice_is_registered_as_if_it_were_alone(model, axis, rng):
     moving, fixed = (0.2 + 0.5 * rng.random((9, 10, 12)).astype(np.float32) for _ in range(2))

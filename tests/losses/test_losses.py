@@ -242,6 +242,7 @@ print(json.dumps(losses))
 """
 
 
+@pytest.mark.quick("image_loss0")
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("image_loss", [MSE(0.5), NCC(win=3), TukeyBiweight(0.2), MutualInformation(nb_bins=6)])
 def test_a_compiled_model_survives_a_file_and_a_fresh_process(image_loss, tmp_path, rng):

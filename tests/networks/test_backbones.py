@@ -29,6 +29,7 @@ TINY = {
 KINDS = [(arch, kind) for arch in MODELS for kind in MODELS[arch]]
 
 
+@pytest.mark.quick("vxm-plain", "vxm-heteroscedastic", "vxm-joint likelihood", "transmorph-plain")
 @pytest.mark.parametrize("arch,kind", KINDS)
 def test_contract(arch, kind):
     check_model(MODELS[arch][kind], {"int_steps": 2, **TINY[arch]})
@@ -46,6 +47,7 @@ def pair(rng):
 
 
 # One direction on the U-Net, whose two are in objectives/test_recipes.py; both on TransMorph, two passes there.
+@pytest.mark.quick("vxm-plain", "vxm-heteroscedastic", "transmorph-plain")
 @pytest.mark.parametrize("arch,kind", KINDS)
 def test_a_step_trains_and_the_file_goes_on(arch, kind, pair, tmp_path):
     bidir = arch == "transmorph"
@@ -67,6 +69,7 @@ def test_a_step_trains_and_the_file_goes_on(arch, kind, pair, tmp_path):
 LONG = [pytest.param("transmorph", kind, marks=pytest.mark.slow) for kind in MODELS["transmorph"] if kind != "plain"]
 
 
+@pytest.mark.quick("vxm-adaptive field")
 @pytest.mark.graph
 @pytest.mark.parametrize("arch,kind", [("vxm", "joint likelihood"), ("vxm", "adaptive field"), *LONG])
 def test_a_step_in_a_graph_is_that_of_eager_execution(arch, kind, pair):
@@ -83,6 +86,7 @@ def test_a_step_in_a_graph_is_that_of_eager_execution(arch, kind, pair):
 
 
 # Which signatures there are is the kind's; that TransMorph is exported right is tested in test_transmorph.py.
+@pytest.mark.quick("vxm-plain", "vxm-heteroscedastic")
 @pytest.mark.parametrize("arch,kind", [*[("vxm", kind) for kind in MODELS["vxm"]], ("transmorph", "heteroscedastic")])
 def test_exports_have_the_signatures_of_their_kind(arch, kind, pair, tmp_path):
     model = tiny(arch, kind)
@@ -151,6 +155,7 @@ STEPS = [
 ]
 
 
+@pytest.mark.quick("constricon-diffusion")
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(("network", "objective"), STEPS, ids=lambda part: part.get("name", part.get("arch")))
 def test_networks_of_steps_go_through_every_door(network, objective, pair, tmp_path):

@@ -197,6 +197,7 @@ def test_constant_pair_does_not_poison_its_batch(images):
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
+@pytest.mark.quick(".keras")
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_both_optimisers_survive_saving(images, tmp_path, suffix):
     model, _, _ = model_and_views(images, gamma=0.25)
@@ -219,6 +220,7 @@ def test_starts_from_a_voxelmorph_file(images, tmp_path, capsys):
     assert "vxm_dense_variance" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_other_sizes_share_the_weights(images):
     model, _, _ = model_and_views(images)
     model.train_on_batch(list(images))
@@ -236,6 +238,7 @@ def test_three_dimensions(rng):
     assert np.isfinite(model.train_on_batch(volumes, [volumes[1], np.zeros((2, 8, 9, 10, 3), "f")])).all()
 
 
+@pytest.mark.slow
 @pytest.mark.graph
 def test_mixed_precision_trains_without_nan(images):
     keras.mixed_precision.set_dtype_policy("mixed_float16")

@@ -42,6 +42,7 @@ def assert_close(one, other, atol=2e-5):
 
 
 # Each training step and each loss once: what is divided by the number of replicas is the same for all pairs of them.
+@pytest.mark.quick("HetVxmDense-MSE")
 @pytest.mark.parametrize(("cls", "loss"), [(VxmDense, NCC), (HetVxmDense, MSE), (NllVxmDense, MSE)])
 def test_two_replicas_train_as_one(cls, loss, batch, two_replicas, monkeypatch):
     """λ must not depend on how many devices there are: the gradients of both add up to that of the whole batch."""
@@ -56,6 +57,7 @@ def test_two_replicas_train_as_one(cls, loss, batch, two_replicas, monkeypatch):
     assert_close(both, alone)
 
 
+@pytest.mark.quick("variance")
 @pytest.mark.parametrize("part", ["displacement", "variance"])
 def test_regularisers_act_on_the_network_that_has_them(part, batch):
     def trained(strength):
@@ -92,6 +94,7 @@ def test_compiled_metrics_are_shown(batch):
     assert mae[0] == pytest.approx(np.abs(moved - batch[1][0]).mean(), rel=1e-4)
 
 
+@pytest.mark.quick("HetVxmDense")
 @pytest.mark.parametrize("cls", [VxmDense, HetVxmDense])
 def test_a_weight_of_zero_takes_a_pair_out(cls, batch):
     """Nothing of the pair matters any more: another image in its place changes no weight of the networks."""
@@ -227,6 +230,7 @@ def test_compiled_anew_a_model_forgets_its_losses(batch):
 # -- what watches a value ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_watches_a_value_waits_until_both_networks_are_trained(batch, tmp_path):
     model = optimized(keras.optimizers.SGD(1e-9), warm_start=2)  # nothing ever improves
     stop = keras.callbacks.EarlyStopping("loss", patience=1, min_delta=1.0, restore_best_weights=True)
@@ -256,6 +260,7 @@ def test_a_clone_is_refused_with_what_to_do_instead():
     assert [w.shape for w in again.weights] == [w.shape for w in model.weights]
 
 
+@pytest.mark.quick("HetVxmDense-.keras", "VxmDense-.h5")
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.parametrize("cls", [VxmDense, HetVxmDense])
 def test_frozen_layers_stay_frozen_in_files_and_copies(cls, suffix, batch, tmp_path):
@@ -315,6 +320,7 @@ def test_layers_that_fit_are_taken_from_another_network(name, tmp_path):
             deeper.load_weights(tmp_path / name)
 
 
+@pytest.mark.quick("w.h5")
 @pytest.mark.parametrize("name", ["w.h5", "w.weights.h5", "w.keras"])
 def test_weights_of_a_vxm_dense_start_a_noise_model(name, batch, tmp_path, capsys):
     trained, model = model_of(VxmDense), model_of()

@@ -48,6 +48,7 @@ def test_each_pass_registers_what_the_last_has_moved(cls, options, pair, rng):
     np.testing.assert_allclose(MultiPass(model, 1).register(*pair), first, atol=1e-6)
 
 
+@pytest.mark.quick("VxmDense-options0")
 @pytest.mark.parametrize("cls,options", MODELS[:2])  # with and without variance; the backbone is what is wrapped
 def test_files_shapes_and_exports(cls, options, pair, rng, tmp_path):
     twice = MultiPass(moving(cls, options, rng), 2)
@@ -104,6 +105,7 @@ def test_what_cannot_go_on_is_refused(options, passes):
         MultiPass(keras.Sequential([keras.Input((16, 16, 1))]), 2)
 
 
+@pytest.mark.quick("VxmDense-options0")
 @pytest.mark.parametrize("cls,options", MODELS)
 def test_a_share_of_the_training_pairs_is_registered_before(cls, options, pair, rng):
     model = moving(cls, options, rng)

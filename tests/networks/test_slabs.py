@@ -53,6 +53,7 @@ def assert_same_weights(first, second, atol):
         np.testing.assert_allclose(a, b, rtol=0, atol=atol)
 
 
+@pytest.mark.quick("VxmDense-inshape0-options0", "VxmDense-inshape4-options4")
 @pytest.mark.parametrize("cls,inshape,options", CASES)
 def test_results_and_training_are_those_of_one_slab(cls, inshape, options, rng):
     whole, in_slabs, images = pair_of(cls, inshape, options, rng)

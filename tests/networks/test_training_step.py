@@ -40,6 +40,7 @@ def data(model, batch, shape=(16, 16)):
     return [moving, fixed], [fixed, moving, field] if len(model.outputs) == 3 else [fixed, field]
 
 
+@pytest.mark.quick("HetVxmDense")
 @CLASSES
 def test_each_shape_is_traced_once_and_nothing_is_compiled_after_the_training(cls, tmp_path):
     """Two epochs with a remainder trace at most two shapes; no exported graph demands to be compiled."""
@@ -75,6 +76,7 @@ CASES = [
 ]
 
 
+@pytest.mark.quick("2")
 @pytest.mark.parametrize("case", range(len(CASES)))
 def test_three_steps_give_the_same_weights_in_a_compiled_graph_and_without(case):
     cls, shape, options = CASES[case]
@@ -114,6 +116,7 @@ def test_eager_steps_use_compiled_kernels_as_well():
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="resident memory is read from /proc")
 def test_memory_stays_flat_over_epochs(rng):
     image = rng.random((4, 64, 64, 1)).astype("float32")

@@ -114,6 +114,7 @@ def test_checkpoints_have_patches_of_four():
 # -- any size -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick("options0-shape0", "options1-shape1")
 @pytest.mark.parametrize("shape", [(37, 50), (20, 24, 18)])
 @pytest.mark.parametrize("options", [{}, {"bidir": True}, {"int_steps": 3, "bidir": True}])
 def test_any_size(rng, shape, options):
@@ -125,6 +126,7 @@ def test_any_size(rng, shape, options):
     assert model.references.pos_flow.shape == (None, *shape, len(shape))
 
 
+@pytest.mark.quick("options0")
 @pytest.mark.parametrize("options", [{}, {"bidir": True}, {"int_steps": 3}])
 def test_unknown_size_equals_known_size(rng, options):
     model = lively(small((32, 48), **options), rng)
@@ -151,6 +153,7 @@ def test_other_patches(rng, patch_size):
     assert np.isfinite(model(pair(rng, (20, 24)))[-1]).all()
 
 
+@pytest.mark.slow
 def test_exported_for_any_size(rng, tmp_path):
     model = lively(small((16, 24), int_steps=2), rng)
     served = tf.saved_model.load(str(export_savedmodel(model, tmp_path)))
@@ -240,6 +243,7 @@ def test_paths_are_dropped_while_training_only(rng):
     np.testing.assert_allclose(rates, np.linspace(0, 0.3, 10))
 
 
+@pytest.mark.slow
 @pytest.mark.graph
 def test_learns_a_translation(rng, monkeypatch):
     from scipy.ndimage import gaussian_filter
@@ -274,6 +278,7 @@ def test_both_directions_are_trained_and_regularised(rng, options):
     assert loss == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.quick("options0-.keras", "options1-.h5")
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.parametrize("options", [{"bidir": True, "fill_value": 0.0}, {"int_steps": 2, "qkv_bias": True}])
 def test_saves_and_loads(rng, tmp_path, suffix, options):

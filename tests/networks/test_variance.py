@@ -28,6 +28,7 @@ def trained(resolution, moving, fixed):
     return np.exp(0.5 * model.variance(moving, fixed))
 
 
+@pytest.mark.slow
 def test_a_coarse_grid_finds_the_noise_where_a_fine_one_repeats_the_residual(rng):
     moving, fixed, sigma = noisy_pairs(rng)
     truth = np.broadcast_to(sigma, fixed.shape).ravel()

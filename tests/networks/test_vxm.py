@@ -32,6 +32,7 @@ def test_published_number_of_parameters():
     assert VxmDense((32, 32)).count_params() == 109_170
 
 
+@pytest.mark.quick("options0-shape0", "options2-shape1", "options3-shape1")
 @pytest.mark.parametrize("shape", [(37,), (20, 27), (13, 18, 9)])
 @pytest.mark.parametrize("options", [{}, {"int_steps": 0}, {"bidir": True}, {"use_probs": True}, {"reg_field": "warp"}])
 def test_any_size(rng, shape, options):
@@ -43,6 +44,7 @@ def test_any_size(rng, shape, options):
     assert model.register(*pair(rng, shape)).shape == (2, *shape, len(shape))
 
 
+@pytest.mark.quick("options0", "options3")
 @pytest.mark.parametrize("options", [{}, {"svf_resolution": 2}, {"bidir": True}, {"int_resolution": 1}])
 def test_unknown_size_equals_known_size(rng, options):
     fixed_size = lively(VxmDense((16, 24), **SMALL, **options), rng)
@@ -70,6 +72,7 @@ def test_sizes_voxelmorph_accepts_are_not_padded():
     assert plan_grids((32, 64), 4, 0, 1, 3).multiple == 48  # 64 · 11/32 is 22, not 21
 
 
+@pytest.mark.quick("options1")
 @pytest.mark.graph
 @pytest.mark.parametrize("options", [{}, {"bidir": True}])
 def test_vxm_training_code_learns_a_translation(rng, options):
@@ -133,6 +136,7 @@ print(json.dumps([float(v) for v in model.train_on_batch(x, y)] + [int(model.opt
 """
 
 
+@pytest.mark.quick(".h5")
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_compiled_state_survives_a_fresh_process(rng, tmp_path, suffix):
     moving, fixed = pair(rng, (16, 16))
@@ -192,6 +196,7 @@ def test_labels_are_warped_by_the_nearest_voxel(rng):
     assert set(np.unique(warped)) <= {0, 1, 2, 3} and (warped != labels).any()
 
 
+@pytest.mark.slow
 @pytest.mark.graph
 def test_mixed_precision_trains_without_nan(rng):
     keras.mixed_precision.set_dtype_policy("mixed_float16")

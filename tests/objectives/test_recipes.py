@@ -185,6 +185,7 @@ def proper_loss(name, model, pair, target):
     return np.mean((pair[1] - moved) ** 2 / np.exp(s) + s)
 
 
+@pytest.mark.quick("mse", "het", "gradicon")
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("name", NAMES)
 def test_training_lowers_the_loss_and_moves_every_weight(name, pair):
@@ -204,6 +205,7 @@ def test_training_lowers_the_loss_and_moves_every_weight(name, pair):
             assert np.abs(variable.numpy() - old).max() > 0, variable.path
 
 
+@pytest.mark.quick("mse", "het", "icon")
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("name", NAMES)
 def test_bidir_and_saving(name, pair, tmp_path):

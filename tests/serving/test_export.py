@@ -104,6 +104,7 @@ def test_bidirectional_model_also_serves_the_moved_target(tmp_path):
     np.testing.assert_allclose(result["vxm_dense_neg_transformer"], moved_target, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_probabilistic_model_serves_its_mean(tmp_path):
     model = random_weights(VxmDense((32, 32), **SMALL, use_probs=True))
     served = tf.saved_model.load(export_savedmodel(model, tmp_path))
@@ -121,6 +122,7 @@ def test_without_integration(tmp_path):
     np.testing.assert_allclose(result["displacement"], run_eagerly(model, moving, fixed)[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_hyperparameter_input_keeps_its_name(tmp_path):
     entry = keras.Input((1,), name="hyp_input")
     hyper = keras.Model(entry, keras.layers.Dense(4, activation="relu")(entry))
@@ -183,6 +185,7 @@ def test_heteroscedastic_model_has_one_more_signature(heteroscedastic):
     assert set(served.signatures["serving_default"].structured_input_signature[1]) == {"moving", "fixed"}
 
 
+@pytest.mark.quick("shape0-1")
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("shape", [(32, 32), (21, 37)])
 def test_variance_equals_the_keras_model(heteroscedastic, shape, batch):
@@ -200,6 +203,7 @@ def test_variance_equals_the_keras_model(heteroscedastic, shape, batch):
 # Versions
 
 
+@pytest.mark.slow
 def test_versions_count_up_and_leave_nothing_unfinished(plane, tmp_path):
     model, _, _ = plane
     (tmp_path / "notes").mkdir()
@@ -343,6 +347,7 @@ def test_runs_in_a_tensorflow_1_session(plane):
     np.testing.assert_allclose(result, run_eagerly(model.with_shape((17, 20)), moving, fixed)[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_saved_model_cli_shows_the_signatures(plane):
     command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "show", "--all", "--dir"]
     shown = subprocess.run([*command, plane[2]], capture_output=True, text=True, check=True).stdout
@@ -355,6 +360,7 @@ def test_saved_model_cli_shows_the_signatures(plane):
         assert text in shown
 
 
+@pytest.mark.slow
 def test_tensorflow_lite_runs_an_export_by_its_own_operations(tmp_path):
     """Any size from an export; a model of one size is converted with a free batch. Grids of 8 voxels made it fail."""
     model = random_weights(VxmDense((16, 16), nb_unet_features=[[4], [4, 4]], int_steps=1))

@@ -35,6 +35,7 @@ np.savez(result, **client.predict(dict(np.load(request)), "heart", model_version
 """
 
 
+@pytest.mark.slow
 def test_ovmsclient(heart, server, protocol, tmp_path):
     if importlib.util.find_spec("ovmsclient") is None:
         pytest.skip("no ovmsclient here: pip install --no-deps ovmsclient")

@@ -72,6 +72,7 @@ def test_a_request_above_the_servers_limit(changing):
         assert client.register(*pair((32, 32))).displacement.shape == (32, 32, 2)
 
 
+@pytest.mark.slow
 def test_versions_switch_without_a_lost_request(changing):
     server, folder, models = changing
     with loads(server) as (grpc, rest), Client(server.address("grpc")) as client:
@@ -94,6 +95,7 @@ def test_versions_switch_without_a_lost_request(changing):
         assert of[-1] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_and_comes_back(changing):
     server, _, models = changing
     with loads(server) as both:

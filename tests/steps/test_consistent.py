@@ -137,6 +137,7 @@ def test_of_nested_steps_each_velocity_is_penalised_once(images):
     np.testing.assert_allclose(velocity_diffusion(two.transform(*images)), expected, rtol=1e-4)
 
 
+@pytest.mark.quick("nested", "affine")
 @every_step
 def test_called_it_is_the_displacement_and_survives_its_config_and_trains(name, images):
     step = STEPS[name]()

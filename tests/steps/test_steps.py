@@ -188,6 +188,7 @@ def test_a_repeated_step_is_trained_through_all_passes(images):
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.quick("then")
 @pytest.mark.parametrize("name", ["repeated", "then"])
 def test_the_model_goes_through_every_door(name, images, tmp_path):
     from hetmorph import evaluation

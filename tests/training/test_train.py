@@ -203,6 +203,7 @@ def test_every_flag_is_among_those():
     assert flags - plumbing == {flag for flags, *_ in EFFECTS for flag in flags if flag.startswith("--")}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_training_starts_from_another_model(finished, tmp_path, capsys):
     plain = tmp_path / "plain.yaml"

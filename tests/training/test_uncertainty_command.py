@@ -101,6 +101,7 @@ def test_coverage_and_flags_are_those_of_the_kept_calibration(result):
     assert int(row["voxels"]) == error.size
 
 
+@pytest.mark.slow
 def test_goes_on_with_the_cases_there_are_and_ends_the_same(result, run_folder, monkeypatch):
     _, out = result
     before = {name: (out / name).read_text() for name in ("cases.csv", "coverage.csv", "uncertainty.md")}
@@ -145,6 +146,7 @@ def test_help_states_frame_units_direction_and_an_example(script, capsys):
         assert wanted in text
 
 
+@pytest.mark.slow
 def test_evaluate_writes_columns_and_maps_in_millimetres(run_folder, tmp_path, capsys):
     own = [
         "--model",

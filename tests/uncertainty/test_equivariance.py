@@ -161,6 +161,7 @@ def test_the_map_moves_with_the_images(rng):
     np.testing.assert_allclose(np.roll(here.std, (5, -5), (0, 1))[inner], there.std[inner], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.graph
 def test_every_form_of_a_model_gives_the_same_map(model, tmp_path):
     import tensorflow as tf

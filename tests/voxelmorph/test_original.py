@@ -218,6 +218,7 @@ def test_nothing_else_in_the_program_changes():
     assert lines[4] == "None"
 
 
+@pytest.mark.slow
 def test_neurite_imports_after_hetmorph_though_nothing_imported_keras_before():
     assert run("import hetmorph, neurite; print(neurite.layers.Resize.__name__)") == "Resize\n"
 

@@ -165,6 +165,7 @@ def test_affine_tools_that_are_the_originals():
 # -- rows that a repaired model or layer is not enough for ----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_generator_feeds_a_model_that_integrates(rng):
     """`fit(generator)` with `int_steps` failed in eager TensorFlow 2; here it also checks the gradient arrives."""
     volumes = [rng.uniform(size=(16, 16)).astype("float32") for _ in range(3)]

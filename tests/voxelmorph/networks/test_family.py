@@ -78,6 +78,7 @@ def trained(tmp_path_factory):
     return histories, following, json.loads(fresh.output_of(CONTINUE, folder).splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_trains(name, trained):
     history = trained[0][name]
@@ -85,6 +86,7 @@ def test_trains(name, trained):
     assert history[-1] < history[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_continues_from_a_keras_file_in_a_fresh_process(name, trained):
     """Compiled losses and optimiser state included: the following losses are the same."""

@@ -82,6 +82,7 @@ def test_set_flow_takes_the_displacement_of_another_model(size):
         model.set_flow(np.zeros((3, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.graph  # hundreds of evaluations of one function
 def test_set_flow_of_a_displacement_registers_with_that_displacement(rng):
     """Taken as the velocity, as before, it was .85 voxel off."""
@@ -99,6 +100,7 @@ def test_set_flow_of_a_displacement_registers_with_that_displacement(rng):
     assert np.abs(coarse.register(image) - u).max() < 0.15  # what half the resolution cannot hold
 
 
+@pytest.mark.slow
 @pytest.mark.graph
 def test_optimising_a_pair_brings_it_together():
     x, y = np.meshgrid(np.arange(16), np.arange(16), indexing="ij")
@@ -153,6 +155,7 @@ def hyper_weighted(model):
     return image_loss, field_loss
 
 
+@pytest.mark.quick("float64")
 @pytest.mark.graph
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_hyperparameter_enters_the_loss_in_a_graph(dtype, rng):
@@ -296,6 +299,7 @@ def test_likelihood_is_the_normal_density(rng):
     assert displacement.shape == (1, *SIZE, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.graph
 def test_a_loss_may_leave_out_voxels_by_their_intensity(rng):
     """`train_unsupervised_seg.py` leaves the background out, with the model's symbolic input."""
