@@ -14,8 +14,9 @@ from hetmorph.networks.registration import Registration
 from hetmorph.networks.strided_unet import strided_unet
 from hetmorph.steps import FieldStep
 
+_PARAMETER = re.compile(r"([^/]+)/(?:[^/]+/)?(kernel|bias)(?::0)?$")
 _KNOWN = (
-    "expected weights of VoxelMorph's networks of 2018: convolutions that halve from two images on, a decoder with skip "
+    "expected weights of VoxelMorph's networks of 2018: convolutions that halve two images, a decoder with skip "
     "connections, and last the displacement"
 )
 
@@ -62,11 +63,9 @@ def _convolutions(path: str | os.PathLike) -> list[tuple[np.ndarray, np.ndarray]
     found: dict[str, dict[str, np.ndarray]] = {}
 
     def visit(name: str, item) -> None:
-        part = re.search(r"([^/]+)/([^/]+)/(kernel|bias)(?::0)?$", name) or re.search(
-            r"([^/]+)()/(kernel|bias)(?::0)?$", name
-        )
+        part = _PARAMETER.search(name)
         if isinstance(item, h5py.Dataset) and part:
-            found.setdefault(part[1], {})[part[3]] = item[()]
+            found.setdefault(part[1], {})[part[2]] = item[()]
 
     with opened(str(path)) as file:
         file.visititems(visit)
@@ -82,12 +81,12 @@ def _number(name: str) -> int:
 
 
 def _features(path: str | os.PathLike, shapes: Sequence[tuple[int, ...]]) -> tuple[list[list[int]], int]:
-    """[encoder, decoder] and the number of spatial axes: a kernel that takes more than the one before gives has a skip."""
+    """[encoder, decoder] and the number of spatial axes; a kernel that takes more than came before has a skip."""
     ndims = len(shapes[0]) - 2
-    uniform = all(len(shape) == ndims + 2 and set(shape[:ndims]) == {3} for shape in shapes)
-    outputs = [shape[-1] for shape in shapes]
-    depth = sum(shape[-2] > before for shape, before in zip(shapes[1:], outputs[:-1], strict=True))
+    known = ndims in (2, 3) and all(len(shape) == ndims + 2 and set(shape[:ndims]) == {3} for shape in shapes)
+    outputs = [shape[-1] for shape in shapes] if known else []
+    depth = sum(shape[-2] > before for shape, before in zip(shapes[1:], outputs[:-1], strict=False))
     decoder = outputs[depth:-1]
-    if not (ndims in (2, 3) and uniform and shapes[0][-2] == 2 and outputs[-1] == ndims and len(decoder) > depth + 1):
-        raise ValueError(f"{path}: {_KNOWN}; received kernels {[tuple(map(int, shape)) for shape in shapes[:3]]} …")
+    if not known or shapes[0][-2] != 2 or outputs[-1] != ndims or len(decoder) < depth + 2:
+        raise ValueError(f"{path}: {_KNOWN}; received kernels {', '.join(map(str, shapes[:3]))} …")
     return [outputs[:depth], decoder], ndims

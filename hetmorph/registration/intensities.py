@@ -64,8 +64,8 @@ class Scale:
         low, high = self.window if self.modality == CT else self._bounds(values)
         if not low < high:
             raise DataError(
-                f"{image.path}: the intensity is {low:g} at the lower and {high:g} at the upper quantile: expected more "
-                "at the upper one; most of the image may be background."
+                f"{image.path}: the intensity is {low:g} at the lower and {high:g} at the upper quantile: expected "
+                "more at the upper one; most of the image may be background."
             )
         seen = (np.clip(values, low, high) - np.float32(low)) / np.float32(high - low)
         if seen.min() == seen.max():
