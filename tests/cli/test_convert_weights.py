@@ -116,7 +116,7 @@ def test_what_cannot_be_converted(hetmorph, tmp_path):
         ("unigradicon", weights.name, (), "w.h5: expected a checkpoint of PyTorch; this file is none"),
         ("unigradicon", CHECKPOINT, ("--size", "16x16"), "unigradicon.trch: expected 3 sizes"),
         ("unigradicon", CHECKPOINT, ("--size", "big"), "expected a size such as 128x128"),
-        ("voxelmorph-2018", CHECKPOINT, (), "received the layers"),
+        ("voxelmorph-2018", CHECKPOINT, (), "expected a file of HDF5 or a .keras file, received another archive"),
         ("voxelmorph-2018", weights.name, ("--size", "8x8x8"), "--size has no effect on --from voxelmorph-2018"),
         ("voxelmorph-2018", weights.name, ("--to", tmp_path / "full"), "full: expected a new or an empty folder"),
     ):
