@@ -40,7 +40,7 @@ def check_modalities(settings, predictor) -> None:
         predictor: the model's `evaluation.Predictor`.
     """
     missing = [name for name in ("modality_moving", "modality_fixed") if getattr(settings, name) is None]
-    if predictor.modalities and missing:
+    if len(predictor.modalities) > 1 and missing:
         raise ValueError(
             f"{' and '.join(map(_option, missing))} {'is' if len(missing) == 1 else 'are'} needed, "
             f"{' or '.join(predictor.modalities)}: this model takes images scaled by their modality"

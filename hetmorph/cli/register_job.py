@@ -274,7 +274,8 @@ class Job:
         found = before["affine"]
         initial = before["initial"] if found is None else found.initial
         initial = pair.brought_near(moving, fixed, predictor, initial)
-        shown = guidance.intensities(read, settings), predictor.resizes_to
+        told = guidance.intensities(read, settings)
+        shown = registration.Intensities.for_model(predictor.modalities, told), predictor.resizes_to
         _, grid, _ = pair.model_pair(moving, fixed, settings.spacing, read["mask"], by_slice, initial, *shown)
         if guiding := guidance.read_guidance(self._guiding, read, settings):
             guiding.on(grid, moving.trimmed(), fixed.trimmed(), initial, by_slice)

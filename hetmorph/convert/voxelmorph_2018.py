@@ -10,9 +10,7 @@ import h5py
 import numpy as np
 
 from hetmorph.networks.hdf5 import opened
-from hetmorph.networks.registration import Registration
-from hetmorph.networks.strided_unet import strided_unet
-from hetmorph.steps import FieldStep
+from hetmorph.networks.strided_unet import VoxelMorph2018
 
 _PARAMETER = re.compile(r"([^/]+)/(?:[^/]+/)?(kernel|bias)(?::0)?$")
 _KNOWN = (
@@ -21,7 +19,7 @@ _KNOWN = (
 )
 
 
-def convert_voxelmorph_2018(path: str | os.PathLike, inshape: Sequence[int | None] | None = None) -> Registration:
+def convert_voxelmorph_2018(path: str | os.PathLike, inshape: Sequence[int | None] | None = None) -> VoxelMorph2018:
     """The model of an `.h5` file of VoxelMorph's first papers, which may hold weights alone.
 
     Which network it is follows from the shapes of the kernels, in the order of the layers' numbers.
@@ -31,7 +29,7 @@ def convert_voxelmorph_2018(path: str | os.PathLike, inshape: Sequence[int | Non
         inshape: spatial sizes of the images; None takes any.
 
     Returns:
-        A `Registration` whose step is one displacement, moving image to fixed.
+        The model; its images are scaled as `VoxelMorph2018` says.
 
     Raises:
         FileNotFoundError: no such file.
@@ -48,14 +46,14 @@ def convert_voxelmorph_2018(path: str | os.PathLike, inshape: Sequence[int | Non
     inshape = (None,) * ndims if inshape is None else tuple(inshape)
     if len(inshape) != ndims:
         raise ValueError(f"{path}: the weights are of {ndims}-D images, received the sizes {inshape}")
-    network = strided_unet(inshape, features)
-    layers = [layer for layer in network.layers if layer.weights]
+    model = VoxelMorph2018(inshape, features)
+    layers = [layer for layer in model.step.network.layers if layer.weights]
     for layer, (kernel, bias) in zip(layers, arrays, strict=True):
         expected = tuple(layer.kernel.shape)
         if kernel.shape != expected or bias.shape != expected[-1:]:
             raise ValueError(f"{path}: {_KNOWN}; received a kernel {kernel.shape} where {expected} is expected")
         layer.set_weights([kernel, bias])
-    return Registration(FieldStep(network), inshape, fill_value=0.0, name="voxelmorph_2018")
+    return model
 
 
 def _convolutions(path: str | os.PathLike) -> list[tuple[np.ndarray, np.ndarray]]:

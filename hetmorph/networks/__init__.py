@@ -10,7 +10,7 @@ from hetmorph.networks.het import HetRegistration, HetTransMorph, HetVxmDense
 from hetmorph.networks.multi_pass import MultiPass
 from hetmorph.networks.nll import NllTransMorph, NllVxmDense
 from hetmorph.networks.registration import Registration, velocity_network
-from hetmorph.networks.strided_unet import strided_unet
+from hetmorph.networks.strided_unet import VoxelMorph2018, strided_unet
 from hetmorph.networks.tall_unet import affine_network, tall_unet
 from hetmorph.networks.transmorph import TransMorph
 from hetmorph.networks.two_networks import TwoNetworks
@@ -40,6 +40,7 @@ __all__ = [
     "TwoNetworks",
     "UniGradICON",
     "Unet",
+    "VoxelMorph2018",
     "VxmDense",
     "VxmDenseSemiSupervisedPointCloud",
     "VxmDenseSemiSupervisedSeg",

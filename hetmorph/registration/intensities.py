@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -94,6 +95,28 @@ class Intensities:
     fixed: Scale | None = None
     mask_moving: Image | None = None
     mask_fixed: Image | None = None
+
+    @classmethod
+    def for_model(cls, modalities: Sequence[str], given: Intensities | None) -> Intensities | None:
+        """What a model is shown that was made for images of some modalities; where that is one, it need not be told.
+
+        Args:
+            modalities: of the model; none stretches images.
+            given: what is known of the pair.
+
+        Raises:
+            ValueError: one of several modalities is not known.
+        """
+        given = given or cls()
+        if not modalities or None not in (given.moving, given.fixed):
+            return given if any(vars(given).values()) else None
+        if len(modalities) > 1:
+            raise ValueError(
+                f"this model takes images scaled by their modality, {' or '.join(modalities)}: expected that of the "
+                "moving and of the fixed image"
+            )
+        own = Scale(modalities[0])
+        return replace(given, moving=given.moving or own, fixed=given.fixed or own)
 
     def of(self, moving: Image, fixed: Image) -> tuple[np.ndarray, np.ndarray]:
         """Both images as they are shown, `[*S]` each on its own grid.

@@ -166,8 +166,8 @@ def register(
         affine = align(moving, fixed, affine, mask=mask, initial=initial)
     if affine is not None:
         initial = affine.initial
-    _check_shown(predictor, intensities, spacing, mask, slices)
-    shape = predictor.resizes_to
+    _check_shown(predictor, spacing, mask, slices)
+    intensities, shape = Intensities.for_model(predictor.modalities, intensities), predictor.resizes_to
     fitted = shape is not None and initial is None
     initial = brought_near(moving, fixed, predictor, initial)
     own, grid, seen = model_pair(moving, fixed, spacing, mask, slices, initial, intensities, shape)
@@ -261,14 +261,8 @@ def brought_near(moving: Image, fixed: Image, model, initial: Transform | Chain 
     return onto(matched_grid(moving, fixed), fixed.grid, shape)
 
 
-def _check_shown(predictor: Predictor, intensities: Intensities | None, spacing, mask, slices: bool) -> None:
-    """Raise ValueError for what does not go with how a model wants to see its images."""
-    scales = () if intensities is None else (intensities.moving, intensities.fixed)
-    if predictor.modalities and (not scales or None in scales):
-        raise ValueError(
-            f"this model takes images scaled by their modality, {' or '.join(predictor.modalities)}: expected that of "
-            "the moving and of the fixed image"
-        )
+def _check_shown(predictor: Predictor, spacing: float | None, mask: Image | None, slices: bool) -> None:
+    """Raise ValueError for what does not go with a model that resizes its images."""
     if predictor.resizes_to is None:
         return
     size = " × ".join(map(str, predictor.resizes_to))
