@@ -8,6 +8,8 @@ from scipy import ndimage
 from hetmorph.convert import convert_voxelmorph_2018
 from tests.convert.weights_2018 import VM1, VM2, kernels, write
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 
 def convolved(image, kernel, bias, stride=1):
     """A convolution as TensorFlow pads it, `[*S, C]`, by scipy; LeakyReLU is the caller's."""
