@@ -61,7 +61,8 @@ def cli(debug: bool) -> None:
     """
 
 
-WORK = (register, apply, jacobian, uncertainty, bids, *VERBS, report)
-MODELS = (export, serve_check, convert_weights, list_models, doctor)
-for verb in (*WORK, *MODELS):
+for verb in (
+    *(register, apply, jacobian, uncertainty, bids, *VERBS, report),
+    *(export, serve_check, convert_weights, list_models, doctor),
+):
     cli.add_command(verb)
