@@ -44,7 +44,11 @@ _CARDS = {
 )
 @click.argument("file", type=FILE)
 @click.option(
-    "--to", "folder", required=True, type=FILE, help="Folder to write, which --model takes; its name is the model's."
+    "--to",
+    "folder",
+    required=True,
+    type=FILE,
+    help="Folder to write, for hetmorph register --model; its name is the model's.",
 )
 @click.option(
     "--size",
