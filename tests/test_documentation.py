@@ -23,10 +23,11 @@ from hetmorph.networks import HetVxmDense, VxmDense
 from hetmorph.serving import deploy
 from tests import anatomy
 from tests.cli.conftest import write_pair
+from tests.convert.weights_2018 import VM2, kernels, write
 from tests.data.sets import write_acdc
 from tests.documentation import ROOT, Page, blocks, check, commands, flags, pages, programs, prose
 from tests.io.worlds import GRIDS_3D, moving_of, smooth_transform
-from tests.networks.models import FEATURES, lively
+from tests.networks.models import FEATURES, GOLDEN, lively
 from tests.serving.conftest import pair, skip_without, small_model, start
 
 TEXTS = {page: (ROOT / page).read_text(encoding="utf-8") for page in pages()}
@@ -221,6 +222,23 @@ def trained(page):
     assert page.names["result"]["displacement"].shape == (1, 64, 48, 2)
 
 
+def many_anatomies(page):
+    write_pair(Path(), GRIDS_3D["oblique"])
+    for name in "fm":
+        image = read_image(f"{name}.nii.gz")
+        write_image(f"{name}_mask.nii.gz", image.array > 0, image, np.uint8)
+    shutil.copy(GOLDEN / "unigradicon.trch", "Step_2_final.trch")
+    page.run(("--to models/unigradicon", "--size 16x18x20 --to models/unigradicon"))
+    page.run()
+    page.run(('"Step_2_final.trch")', '"Step_2_final.trch"), (16, 18, 20)'))
+    assert page.names["result"].seen.shape == (2, 16, 18, 20) and Path("masked.h5").is_file()
+    write("cvpr2018_vm2_cc.h5", kernels(VM2, 3))
+    for ours, theirs in (("m", "scan"), ("f", "atlas"), ("l", "scan_labels"), ("l", "atlas_labels")):
+        shutil.copy(f"{ours}.nii.gz", f"{theirs}.nii.gz")
+    page.run()
+    assert "Dice, mean" in page.output and Path("labels.nii.gz").is_file()
+
+
 PLAYS = {
     "README.md": readme,
     "docs/command-line.md": command_line,
@@ -228,6 +246,7 @@ PLAYS = {
     "docs/deploying.md": deploying,
     "docs/files.md": files,
     "docs/getting-started.md": getting_started,
+    "docs/many-anatomies.md": many_anatomies,
     "docs/reading-the-report.md": reports,
     "docs/uncertainty.md": uncertainties,
     "saved_models/README.md": trained,

@@ -16,7 +16,7 @@ FLOORS = {
     3: {"layers", "losses", "steps", "metrics", "io"},
     4: {"objectives", "training"},
     5: {"networks", "data"},
-    6: {"evaluation", "callbacks", "voxelmorph"},
+    6: {"evaluation", "callbacks", "convert", "voxelmorph"},
     7: {
         "uncertainty",
         "viz",

@@ -14,6 +14,10 @@ REQUIREMENTS = {
         ["tensorflow-cpu==2.15.1", "voxelmorph==0.2", "neurite==0.2", "numpy<2", "nibabel<5"],
     ),
     "voxelmorph-torch": (("3.11", "3.12", "3.10"), ["torch==2.13.0", "voxelmorph==0.3.4"]),
+    "unigradicon": (
+        ("3.11", "3.12", "3.10"),
+        ["torch==2.13.0", "torchvision", "unigradicon==1.0.6", "icon-registration==1.1.9"],
+    ),
     "classical": (("3.11", "3.12", "3.10"), ["SimpleITK==2.5.*", "antspyx==0.6.*", "picsl_greedy==1.4.*"]),
 }
 

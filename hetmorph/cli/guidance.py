@@ -1,4 +1,4 @@
-"""Masks of the image loss and landmarks of `hetmorph register`: what goes together, is read, and did."""
+"""Intensities, masks and landmarks of `hetmorph register`: what goes together, is read, and did."""
 
 from __future__ import annotations
 
@@ -10,10 +10,53 @@ import numpy as np
 from hetmorph.cli.models import NETWORK
 from hetmorph.cli.options import POINTS_WEIGHT
 from hetmorph.io import DataError, Image, matched_grid, read_points, world_points
-from hetmorph.registration import Guidance, Registration
+from hetmorph.registration import Guidance, Intensities, Registration, Scale
+from hetmorph.registration.intensities import CT, MRI
 
 MASKS = ("mask_fixed", "mask_moving")
 POINTS = ("points_fixed", "points_moving")
+
+
+def scales(settings) -> tuple[Scale | None, Scale | None]:
+    """How the intensities of the moving and the fixed image are scaled; ValueError for what has no effect or no sense.
+
+    Args:
+        settings: `register_job.Settings`.
+    """
+    modalities = settings.modality_moving, settings.modality_fixed
+    for flag, given, of in (("--ct-window", settings.ct_window, CT), ("--mri-quantiles", settings.mri_quantiles, MRI)):
+        if given is not None and of not in modalities:
+            raise ValueError(f"{flag} has no effect without --modality-moving {of} or --modality-fixed {of}")
+    bounds = {} if settings.ct_window is None else {"window": tuple(settings.ct_window)}
+    bounds |= {} if settings.mri_quantiles is None else {"quantiles": tuple(settings.mri_quantiles)}
+    return tuple(None if modality is None else Scale(modality, **bounds) for modality in modalities)
+
+
+def check_modalities(settings, predictor) -> None:
+    """Raise ValueError where a model has to be told of which modality the images are, and is not.
+
+    Args:
+        settings: `register_job.Settings`.
+        predictor: the model's `evaluation.Predictor`.
+    """
+    missing = [name for name in ("modality_moving", "modality_fixed") if getattr(settings, name) is None]
+    if len(predictor.modalities) > 1 and missing:
+        raise ValueError(
+            f"{' and '.join(map(_option, missing))} {'is' if len(missing) == 1 else 'are'} needed, "
+            f"{' or '.join(predictor.modalities)}: this model takes images scaled by their modality"
+        )
+
+
+def intensities(read: Mapping[str, Image | None], settings) -> Intensities | None:
+    """What the model is shown of the images, None where each is stretched to [0, 1].
+
+    Args:
+        read: images by their role.
+        settings: `register_job.Settings`.
+    """
+    masks = {name: read[name] for name in MASKS} if settings.mask_input else {}
+    moving, fixed = scales(settings)
+    return Intensities(moving, fixed, **masks) if moving or fixed or masks else None
 
 
 def check_guidance(given: Mapping[str, Path | None], settings, uncertain: bool) -> None:
@@ -32,6 +75,8 @@ def check_guidance(given: Mapping[str, Path | None], settings, uncertain: bool) 
         raise ValueError("--points-weight has no effect without --points-fixed and --points-moving")
     if there and settings.reference is not None:
         raise ValueError(f"{_option(there[0])} is of a pair, not of a sequence")
+    if settings.mask_input and not masks:
+        raise ValueError("--mask-input has no effect without --mask-fixed or --mask-moving")
     if not steering(given, settings):
         return
     first = _option(steering(given, settings)[0])
@@ -51,7 +96,8 @@ def steering(given: Mapping[str, Path | None], settings) -> list[str]:
         given: paths by a name of `MASKS` and `POINTS`.
         settings: `register_job.Settings`.
     """
-    names = MASKS if settings.points_weight == 0 else (*MASKS, *POINTS)
+    shown = settings.mask_input and not settings.instance_optimise  # then masks are of what the model sees, no more
+    names = (*(() if shown else MASKS), *(() if settings.points_weight == 0 else POINTS))
     return [name for name in names if given[name] is not None]
 
 
@@ -68,7 +114,7 @@ def read_guidance(given: Mapping[str, Path | None], read: Mapping[str, Image | N
     """
     if not any(given.values()):
         return None
-    masks = {name: read[name] for name in MASKS}
+    masks = {name: read[name] for name in steering(given, settings) if name in MASKS}
     weight = POINTS_WEIGHT if settings.points_weight is None else settings.points_weight
     if given["points_fixed"] is None:
         return Guidance(**masks)
@@ -97,7 +143,7 @@ def landmarks(guidance: Guidance | None, result: Registration, unit: str) -> tup
     """
     if guidance is None or guidance.points_fixed is None:
         return {}, [], []
-    ways = {"undeformed": result.initial, "by the model alone": result.start, "registered": result.transform}
+    ways = {"undeformed": result.undeformed, "by the model alone": result.start, "registered": result.transform}
     if result.start is None or not np.any(result.start.displacement):
         del ways["by the model alone"]
     errors = {name: guidance.distances(way) for name, way in ways.items()}

@@ -9,6 +9,7 @@ import click
 
 from hetmorph.cli.apply import apply, jacobian
 from hetmorph.cli.bids import bids
+from hetmorph.cli.convert_weights import convert_weights
 from hetmorph.cli.doctor import doctor
 from hetmorph.cli.export import export, serve_check
 from hetmorph.cli.list_models import list_models
@@ -60,5 +61,8 @@ def cli(debug: bool) -> None:
     """
 
 
-for verb in (register, apply, jacobian, uncertainty, bids, *VERBS, report, export, serve_check, list_models, doctor):
+for verb in (
+    *(register, apply, jacobian, uncertainty, bids, *VERBS, report),
+    *(export, serve_check, convert_weights, list_models, doctor),
+):
     cli.add_command(verb)

@@ -29,6 +29,7 @@ OBJECTIVES = (
     *("vxm-diff", "het", "het-ncc", "het-z"),
     *("diffusion", "velocity-diffusion", "icon", "gradicon", "het-gradicon"),
 )
+MODALITIES = ("ct", "mri")  # of hetmorph.registration
 PROGRAMS = ("undeformed", "demons", "bspline", "ants-syn", "ants-syn-mse", "ants-syn-tuned")
 CONVENTIONS = ("hetmorph", "official")
 _FAMILIES = ("translation", "shear", "scale", "rotation", "affine", "bspline", "smooth-bspline", "composition")
@@ -151,6 +152,26 @@ field_convention = click.option(
     "(docs/files.md); what it leaves open is an error.",
 )
 
+
+def _bounds(flag: str, metavar: str, text: str) -> Callable:
+    """An option of two numbers; a list, as files of JSON have it."""
+    return click.option(
+        flag, nargs=2, type=float, metavar=metavar, help=text, callback=lambda *given: given[-1] and list(given[-1])
+    )
+
+
+intensity_options = combined(
+    click.option(
+        "--modality-moving",
+        type=click.Choice(MODALITIES),
+        help="Scale the moving image to [0, 1] as uniGradICON does: ct from -1000 to 1000 Hounsfield units, mri from "
+        "its minimum to its quantile 0.99. Default: from its minimum to its maximum.",
+    ),
+    click.option("--modality-fixed", type=click.Choice(MODALITIES), help="... and the fixed one."),
+    _bounds("--ct-window", "MIN MAX", "... of ct: these Hounsfield units instead."),
+    _bounds("--mri-quantiles", "LOWER UPPER", "... of mri: these quantiles instead, 0 to 1."),
+)
+
 model_options = combined(
     click.option(
         "--model",
@@ -180,6 +201,7 @@ model_options = combined(
     _instance("--instance-similarity", type=click.Choice(tuple(INSTANCE_LAMBDA))),
     _instance("--instance-window", type=click.IntRange(0), callback=_odd_or_none),
     _instance("--instance-lambda", type=click.FloatRange(0)),
+    intensity_options,
 )
 
 affine_options = combined(
@@ -220,6 +242,11 @@ guidance = combined(
     ),
     click.option(
         "--mask-moving", type=FILE, help="... and where this one, on the grid of the moving image and moved with it."
+    ),
+    click.option(
+        "--mask-input",
+        is_flag=True,
+        help="Show the model 0 outside --mask-fixed and --mask-moving; then they need no --instance-optimise.",
     ),
     click.option(
         "--points-fixed",

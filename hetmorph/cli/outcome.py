@@ -154,10 +154,10 @@ def _dice(result: Registration, fixed: Image, labels: Image, target: Image) -> t
     """Of each label: undeformed, registered, and by the model alone if that moves anything and was optimised."""
     there = resample(target.array, matched_grid(target, fixed), fixed.grid, "nearest")
     own = matched_grid(labels, fixed)
-    if result.initial is None:
+    if result.undeformed is None:
         undeformed = resample(labels.array, own, fixed.grid, "nearest")
     else:  # as the registered ones are, or the difference would be that of two interpolations
-        undeformed = warp_labels(Chain([result.initial], fixed.grid).transform, labels.array, own)
+        undeformed = warp_labels(Chain([result.undeformed], fixed.grid).transform, labels.array, own)
     ways = [undeformed, result.labels(labels, fixed)]
     if any(part.start.displacement.any() for part in result.refinements):
         ways.append(result.labels(labels, fixed, start=True))

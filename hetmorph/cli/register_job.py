@@ -82,10 +82,16 @@ class Settings:
     affine_metric: str | None = None
     points_weight: float | None = None
     points_frame: str = "LPS"
+    modality_moving: str | None = None
+    modality_fixed: str | None = None
+    ct_window: list[float] | None = None
+    mri_quantiles: list[float] | None = None
+    mask_input: bool = False
 
     def predictor(self) -> Predictor:
         """Load the model."""
         model = load_model(find_model(self.model), self.passes, compiled=self.instance_of == NETWORK)
+        guidance.check_modalities(self, model)
         return optimised(model, *self._instance)
 
     @property
@@ -105,6 +111,7 @@ class Settings:
         if self.method not in names:
             raise ValueError(f"--method {self.method}: expected one of {', '.join(names)}")
         self._check_affine()
+        guidance.scales(self)
         if self.calibration and self.reference is not None:
             raise ValueError("--calibration is of pairs, not of a sequence")
         if self.calibration:
@@ -266,7 +273,10 @@ class Job:
             before = self._before(read, settings, self._initial(read, settings))
         found = before["affine"]
         initial = before["initial"] if found is None else found.initial
-        _, grid, _ = pair.model_pair(moving, fixed, settings.spacing, read["mask"], by_slice, initial)
+        initial = pair.brought_near(moving, fixed, predictor, initial)
+        told = guidance.intensities(read, settings)
+        shown = registration.Intensities.for_model(predictor.modalities, told), predictor.resizes_to
+        _, grid, _ = pair.model_pair(moving, fixed, settings.spacing, read["mask"], by_slice, initial, *shown)
         if guiding := guidance.read_guidance(self._guiding, read, settings):
             guiding.on(grid, moving.trimmed(), fixed.trimmed(), initial, by_slice)
         how = "slice by slice, " if by_slice else ""
@@ -287,6 +297,7 @@ class Job:
         calibration = self._calibration(settings, done.notes.append)
         estimate = self._estimate(settings, calibration)
         options = {"spacing": settings.spacing, "mask": read["mask"], "estimate": estimate}
+        options["intensities"] = guidance.intensities(read, settings)
         with doubts_of_refinement(done.doubts):
             if settings.reference is None:
                 initial = self._initial(read, settings)

@@ -64,6 +64,9 @@ class Predictor:
         random: what in the model can be drawn anew: "dropout", "posterior" (a predicted distribution of velocities),
             "callable" (a function that may do what it likes). Empty for a model that always answers the same.
         guided: whether `predict_batch` takes `guides`, an `evaluation.Guide` for each pair, as an optimisation does.
+        resizes_to: voxels to which a model of one size wants each image resized from its own field of view; None takes
+            both images on one grid of the world.
+        modalities: by which of these an image has to be scaled; empty where each is stretched to [0, 1].
 
     Args:
         ndims: number of spatial axes the model works on; None takes 2-D and 3-D alike.
@@ -73,6 +76,8 @@ class Predictor:
     compiles = True
     random: frozenset[str] = frozenset()
     guided = False
+    resizes_to: tuple[int, ...] | None = None
+    modalities: tuple[str, ...] = ()
 
     def __init__(self, ndims: int | None, channels: tuple[int, int] = (1, 1)):
         self.ndims, self.channels = ndims, channels
@@ -200,6 +205,7 @@ class ModelPredictor(Predictor):
             )
         super().__init__(len(model.inshape), tuple(image.shape[-1] for image in model.inputs))
         self.model = model
+        self.resizes_to, self.modalities = getattr(model, "resizes_to", None), getattr(model, "modalities", ())
         self.random = frozenset(_random_layers(model))
         self._models, self._graphs = {}, {}
 

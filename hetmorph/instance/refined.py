@@ -108,6 +108,7 @@ class Refined(Predictor):
             )
         self.predictor = wrap(model)
         super().__init__(self.predictor.ndims)
+        self.resizes_to, self.modalities = self.predictor.resizes_to, self.predictor.modalities
         self.iterations, self.smoothness, self.weighted = iterations, smoothness, weighted
         self.of, self.optimizer, self.learning_rate = of, optimizer, learning_rate
         if own and (of != "network" or weighted):

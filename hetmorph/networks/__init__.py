@@ -10,10 +10,12 @@ from hetmorph.networks.het import HetRegistration, HetTransMorph, HetVxmDense
 from hetmorph.networks.multi_pass import MultiPass
 from hetmorph.networks.nll import NllTransMorph, NllVxmDense
 from hetmorph.networks.registration import Registration, velocity_network
+from hetmorph.networks.strided_unet import VoxelMorph2018, strided_unet
 from hetmorph.networks.tall_unet import affine_network, tall_unet
 from hetmorph.networks.transmorph import TransMorph
 from hetmorph.networks.two_networks import TwoNetworks
 from hetmorph.networks.unet import Unet, default_unet_features
+from hetmorph.networks.unigradicon import UniGradICON
 from hetmorph.networks.vxm import VxmDense
 
 __all__ = [
@@ -36,13 +38,16 @@ __all__ = [
     "TransMorph",
     "Transform",
     "TwoNetworks",
+    "UniGradICON",
     "Unet",
+    "VoxelMorph2018",
     "VxmDense",
     "VxmDenseSemiSupervisedPointCloud",
     "VxmDenseSemiSupervisedSeg",
     "affine_network",
     "default_unet_features",
     "labels_to_image",
+    "strided_unet",
     "tall_unet",
     "velocity_network",
 ]

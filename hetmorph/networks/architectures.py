@@ -7,20 +7,21 @@ from hetmorph.networks.tall_unet import FEATURES, MATRIX_FEATURES, affine_networ
 from hetmorph.steps import AffineStep, AtResolution, Consistent, FieldStep, Step, Then, TwoStepConsistent, VelocityStep
 
 
-def gradicon(ndims: int, width: float = 1.0, channels: int = 1) -> Step:
+def gradicon(ndims: int, width: float = 1.0, channels: int = 1, nb_unet_features=None) -> Step:
     """Four tall U-Nets: at a quarter, half and the whole resolution, and once more at the whole.
 
     Args:
         ndims: spatial axes of the images.
         width: features, as a multiple of the published ones.
         channels: of each image.
+        nb_unet_features: as of `tall_unet`, instead of a multiple of the published ones.
 
     Reference:
         Tian et al., GradICON, CVPR 2023, arXiv:2206.05897.
     """
 
     def field(name: str) -> FieldStep:
-        return FieldStep(_tall_unet(ndims, width, channels, name))
+        return FieldStep(_tall_unet(ndims, width, channels, name, nb_unet_features))
 
     coarsest = AtResolution(field("quarter"), corners=True)
     coarse = AtResolution(Then([coarsest, field("half")]), corners=True)
@@ -60,8 +61,8 @@ def constricon(ndims: int, width: float = 1.0, channels: int = 1) -> Step:
 ARCHITECTURES = {"gradicon": gradicon, "constricon": constricon}
 
 
-def _tall_unet(ndims: int, width: float, channels: int, name: str) -> keras.Model:
-    features = [_widened(part, width) for part in FEATURES]
+def _tall_unet(ndims: int, width: float, channels: int, name: str, features=None) -> keras.Model:
+    features = [_widened(part, width) for part in FEATURES] if features is None else features
     return tall_unet((None,) * ndims, features, channels, channels, name)
 
 

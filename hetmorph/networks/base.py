@@ -43,6 +43,7 @@ def store_config_args(init):
                 arguments[name] = value
         self.config = SimpleNamespace(params={**arguments, "metadata": {}})
 
+    wrapper.__signature__ = signature  # Keras fails on a constructor of defaults alone that it sees in two ways
     return wrapper
 
 

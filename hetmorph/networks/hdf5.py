@@ -28,6 +28,8 @@ def opened(path: str) -> h5py.File:
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as file:
+            if "model.weights.h5" not in file.namelist():
+                raise ValueError(f"{path}: expected a file of HDF5 or a .keras file, received another archive")
             return h5py.File(io.BytesIO(file.read("model.weights.h5")), "r")
     try:
         return h5py.File(path, "r")

@@ -2,6 +2,7 @@
 
 from hetmorph.registration.affine import Alignment, align
 from hetmorph.registration.guidance import Guidance
+from hetmorph.registration.intensities import Intensities, Scale
 from hetmorph.registration.pair import Registration, jacobian, model_pair, register
 from hetmorph.registration.sequence import (
     curve,
@@ -16,7 +17,9 @@ from hetmorph.registration.sequence import (
 __all__ = [
     "Alignment",
     "Guidance",
+    "Intensities",
     "Registration",
+    "Scale",
     "align",
     "curve",
     "draw_curve",

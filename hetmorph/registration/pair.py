@@ -31,7 +31,9 @@ from hetmorph.io import (
     warp_labels,
 )
 from hetmorph.registration.affine import Alignment, align
+from hetmorph.registration.field_of_view import fitted_grid, onto, resized
 from hetmorph.registration.guidance import Guidance
+from hetmorph.registration.intensities import Intensities
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,7 @@ class Registration:
         affine: what the affine stage found, which made `initial`; None without one.
         start: then, the transform of the model's own answer; else None.
         backward: function that gives the other direction, `[*G, N]` voxels of `grid`, or None where the model has none.
+        fitted: whether `initial` is what brings one field of view onto the other, for a model that resizes its images.
     """
 
     transform: Transform
@@ -72,6 +75,12 @@ class Registration:
     affine: Alignment | None = None
     start: Transform | None = None
     backward: Callable[[], np.ndarray | None] = lambda: None
+    fitted: bool = False
+
+    @property
+    def undeformed(self) -> Transform | Chain | None:
+        """What the moving image went through by what the headers and the user say, before anything was found."""
+        return None if self.fitted else self.initial
 
     def inverse(self) -> Inverse:
         """From the moving image to the fixed one, on the grid of the moving image.
@@ -113,12 +122,14 @@ def register(
     initial: Transform | Chain | None = None,
     affine: str | Alignment | None = None,
     guidance: Guidance | None = None,
+    intensities: Intensities | None = None,
 ) -> Registration:
     """Register two images.
 
     Both are brought onto one grid in the world of the fixed image, scaled to [0, 1] each (each slice by itself for a
     2-D model on a stack), and registered; the displacement comes back onto the fixed grid, and the moving image is
-    interpolated once, from its own voxels.
+    interpolated once, from its own voxels. A model of one size, such as `UniGradICON`, sees each image resized from its
+    own field of view instead, unless an initial transform or an affine stage says how they lie.
 
     Args:
         moving, fixed: 2-D or 3-D, both alike; where one states no orientation, voxel lies on voxel.
@@ -134,6 +145,7 @@ def register(
             and the result is all together; or what `align` has found, with `initial` in it.
         guidance: where the images count, and points that correspond; for a model that optimises the pair, such as
             `instance.Refined`.
+        intensities: what the model is shown of them; a model with `modalities` has to be told both.
 
     Returns:
         A `Registration`.
@@ -154,7 +166,11 @@ def register(
         affine = align(moving, fixed, affine, mask=mask, initial=initial)
     if affine is not None:
         initial = affine.initial
-    own, grid, seen = model_pair(moving, fixed, spacing, mask, slices, initial)
+    _check_shown(predictor, spacing, mask, slices)
+    intensities, shape = Intensities.for_model(predictor.modalities, intensities), predictor.resizes_to
+    fitted = shape is not None and initial is None
+    initial = brought_near(moving, fixed, predictor, initial)
+    own, grid, seen = model_pair(moving, fixed, spacing, mask, slices, initial, intensities, shape)
     guide = _guide(guidance, predictor, grid, moving, fixed, initial, slices)
     predictions = _slices(predictor, *seen, guide) if slices else _whole(predictor, *seen, guide)
     prediction = _joined(predictions) if slices else predictions[0]
@@ -179,6 +195,7 @@ def register(
         refinements=refinements,
         start=_start(refinements, grid, fixed.grid, slices) if refinements else None,
         backward=lambda: _backward(predictor, seen, slices),
+        fitted=fitted,
         **({} if estimate is None else _uncertainty(estimate, predictor, seen, grid, fixed, slices)),
     )
 
@@ -190,6 +207,8 @@ def model_pair(
     mask: Image | None = None,
     slices: bool = False,
     initial: Transform | Chain | None = None,
+    intensities: Intensities | None = None,
+    shape: tuple[int, ...] | None = None,
 ) -> tuple[Grid, Grid, np.ndarray]:
     """What a model is shown of two images, as `register` does it; `slices` as `by_slice` says.
 
@@ -199,13 +218,17 @@ def model_pair(
         mask: region of interest in the fixed image; the model sees the box round it.
         slices: whether a 2-D model takes the volume slice by slice.
         initial: what the moving image is taken through first, fixed to moving.
+        intensities: what it is shown of them; None stretches each from its smallest to its largest intensity.
+        shape: voxels that a model of one size resizes both to.
 
     Returns:
         The grid of the moving image in the world of the fixed one; the grid of what the model sees; moving and fixed on
         it, `[2, *G]` float32 in [0, 1].
     """
     own = matched_grid(moving, fixed)
-    if slices:
+    if shape is not None:
+        grid = fitted_grid(fixed.grid, shape)
+    elif slices:
         grid = model_grid(fixed.grid, spacing=(spacing, spacing, None), slice_axis=slice_axis(fixed.grid))
     else:
         grid = model_grid(fixed.grid, spacing=spacing)
@@ -213,9 +236,43 @@ def model_pair(
         grid = _box(mask, fixed, grid, keep_last=slices)
     for role, image in (("moving", moving), ("fixed", fixed)):
         _tell_constant(role, image)
-    dark = float(moving.array.min())
-    arrays = resample(moving.array, own, grid, outside=dark, through=initial), resample(fixed.array, fixed.grid, grid)
-    return own, grid, np.stack([_scaled(array, slices) for array in arrays])
+    if intensities is None and shape is None:
+        dark = float(moving.array.min())
+        arrays = (
+            resample(moving.array, own, grid, outside=dark, through=initial),
+            resample(fixed.array, fixed.grid, grid),
+        )
+        return own, grid, np.stack([_scaled(array, slices) for array in arrays])
+    shown, to_grid = (intensities or Intensities()).of(moving, fixed), resample if shape is None else resized
+    return own, grid, np.stack([to_grid(shown[0], own, grid, through=initial), to_grid(shown[1], fixed.grid, grid)])
+
+
+def brought_near(moving: Image, fixed: Image, model, initial: Transform | Chain | None) -> Transform | Chain | None:
+    """What the moving image is taken through before a model sees it, fixed to moving.
+
+    Args:
+        moving, fixed: images with their headers.
+        model: anything `evaluation.wrap` takes; one of one size sees field of view on field of view.
+        initial: what is known of how they lie, which comes first.
+    """
+    shape = wrap(model).resizes_to
+    if initial is not None or shape is None:
+        return initial
+    return onto(matched_grid(moving, fixed), fixed.grid, shape)
+
+
+def _check_shown(predictor: Predictor, spacing: float | None, mask: Image | None, slices: bool) -> None:
+    """Raise ValueError for what does not go with a model that resizes its images."""
+    if predictor.resizes_to is None:
+        return
+    size = " × ".join(map(str, predictor.resizes_to))
+    if slices:
+        raise ValueError(f"this model takes 2-D images, resized to {size} voxels, and no volumes slice by slice")
+    if spacing is not None or mask is not None:
+        raise ValueError(
+            f"this model sees every image whole, resized to {size} voxels: neither a voxel size nor a region of "
+            "interest goes with it"
+        )
 
 
 def _tell_constant(role: str, image: Image) -> None:

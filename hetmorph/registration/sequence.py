@@ -12,6 +12,7 @@ import numpy as np
 
 from hetmorph.evaluation import wrap, write_cases
 from hetmorph.io import DataError, Grid, Image, Transform, replacing
+from hetmorph.registration.intensities import Intensities
 from hetmorph.registration.pair import Registration, register
 
 ED = "ED"
@@ -24,6 +25,7 @@ def register_sequence(
     spacing: float | None = None,
     mask: Image | None = None,
     estimate: Callable | None = None,
+    intensities: Intensities | None = None,
 ) -> Iterator[Registration]:
     """Registers the reference frame, moving, to each frame, fixed, in their order, itself included.
 
@@ -33,14 +35,14 @@ def register_sequence(
     Args:
         sequence: `[X, Y, Z, T]`.
         reference: index of the moving frame.
-        model, spacing, mask, estimate: as for `register`.
+        model, spacing, mask, estimate, intensities: as for `register`.
 
     Raises:
         DataError: no sequence.
     """
     predictor, frames = wrap(model), sequence.frames(3)
     for frame in frames:
-        yield register(frames[reference], frame, predictor, spacing, mask, estimate)
+        yield register(frames[reference], frame, predictor, spacing, mask, estimate, intensities=intensities)
 
 
 def reference_frame(sequence: Image, reference: str) -> int:

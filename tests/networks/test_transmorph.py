@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from hetmorph.convert.transmorph import _targets, convert_transmorph
 from hetmorph.losses import MSE, Grad
-from hetmorph.networks.convert_transmorph import _targets, convert_transmorph
 from hetmorph.networks.transmorph import TransMorph
 from hetmorph.ops import fields
 from hetmorph.serving import export_savedmodel

@@ -1,0 +1,36 @@
+"""Sizes, places and intensities of the pair that the originals register, the same for script and tests."""
+
+import numpy as np
+
+from tests.golden.icon_recipes import images
+
+SIZE = (22, 18, 20)  # of the network, (X, Y, Z)
+FEATURES = [[2, 3], [3, 2]]
+WINDOW = (-700.0, 900.0)
+QUANTILES = (0.05, 0.9)
+
+
+def _affine(angle, spacing, origin):
+    """RAS+ mm, turned about the third axis and once about the first."""
+    c, s = np.cos(angle), np.sin(angle)
+    turned = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, c, s], [0, -s, c]])
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = turned * spacing, origin
+    return affine
+
+
+AFFINES = {"moving": _affine(0.3, (2.0, 1.5, 2.5), (-20, 10, 5)), "fixed": _affine(-0.2, (1.5, 1.5, 3.0), (4, -30, 12))}
+SHAPES = {"moving": (19, 27, 16), "fixed": (25, 21, 14)}
+
+
+def volume(role):
+    """An image of Hounsfield units, `[X, Y, Z]` int16."""
+    smooth = images(SHAPES[role], seed={"moving": 71, "fixed": 72}[role], count=1)[0]
+    return np.round(2400 * smooth - 1200).astype("int16")
+
+
+def mask(role):
+    """Not 0 in a box, `[X, Y, Z]` uint8."""
+    result = np.zeros(SHAPES[role], "uint8")
+    result[3:-4, 2:-3, 1:-2] = 2
+    return result
