@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from hetmorph.ops.masks import Counted, sampled_within
+from hetmorph.ops.points import outside
 from hetmorph.ops.warp import warp
 
 
@@ -90,22 +91,12 @@ def _check_points(name: str, points, shape: tuple[int, ...]) -> None:
         raise ValueError(f"expected {name} [{shape[0]}, P, {ndims}], received {tuple(np.shape(points))}")
     if isinstance(points, np.ndarray):
         for sample, places in enumerate(points):
-            if (outside := points_outside(places, shape[1:-1])).any():
-                number = int(np.argmax(outside))
+            if (beyond := outside(places, shape[1:-1])).any():
+                number = int(np.argmax(beyond))
                 raise ValueError(
                     f"{name}: point {number + 1} of sample {sample}, {np.round(places[number], 2).tolist()}, lies "
                     f"outside the image of {shape[1:-1]} voxels"
                 )
-
-
-def points_outside(points: np.ndarray, shape) -> np.ndarray:
-    """Which points lie more than half a voxel outside an image, `[P]`; none that are NaN.
-
-    Args:
-        points: `[P, N]`, voxels.
-        shape: spatial sizes.
-    """
-    return ((points < -0.5) | (points > np.asarray(shape) - 0.5)).any(-1)
 
 
 def as_mask(mask, image) -> tf.Tensor | None:

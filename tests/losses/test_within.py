@@ -6,7 +6,18 @@ import pytest
 import tensorflow as tf
 from scipy.ndimage import gaussian_filter
 
-from hetmorph.losses import LNCC, MIND, MSE, NCC, NGF, AdaFrame, GlobalNCC, MutualInformation, SquaredLNCC, TukeyBiweight
+from hetmorph.losses import (
+    LNCC,
+    MIND,
+    MSE,
+    NCC,
+    NGF,
+    AdaFrame,
+    GlobalNCC,
+    MutualInformation,
+    SquaredLNCC,
+    TukeyBiweight,
+)
 from hetmorph.losses.adaptive import residual_scale
 from hetmorph.losses.likelihood import beta_nll, relative_weight
 from hetmorph.losses.within import InMask, counting, loss_within, within

@@ -253,7 +253,10 @@ def _outside(known):
         (lambda k: k | {"points_fixed": k["points_fixed"][:, :3]}, r"as many points .*\(3, 4, 2\).*\(3, 3, 2\)"),
         (lambda k: k | {"points_fixed": k["points_fixed"][..., :1]}, r"points_fixed \[3, P, 2\], received"),
         (lambda k: k | {"mask_fixed": k["mask_fixed"][:, 1:]}, r"mask_fixed on the grid .*received \(3, 15, 20\)"),
-        (lambda k: k | {"mask_moving": 0 * k["mask_moving"][..., None].astype(int)}, "mask_moving of sample 0 is empty"),
+        (
+            lambda k: k | {"mask_moving": 0 * k["mask_moving"][..., None].astype(int)},
+            "mask_moving of sample 0 is empty",
+        ),
         (_outside, r"points_fixed: point 3 of sample 1, \[9.0, 19.6.*\], lies outside the image of \(16, 20\)"),
     ],
 )
@@ -279,6 +282,5 @@ def _bilinear(image, points):
     low = np.clip(np.floor(points).astype(int), 0, np.array(image.shape) - 2)
     part = points - low
     return sum(
-        image[tuple((low + corner).T)] * np.prod(np.where(corner, part, 1 - part), -1)
-        for corner in np.ndindex(2, 2)
+        image[tuple((low + corner).T)] * np.prod(np.where(corner, part, 1 - part), -1) for corner in np.ndindex(2, 2)
     )
