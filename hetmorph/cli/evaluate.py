@@ -224,7 +224,8 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     about = {"data": args.data, "split": args.split, "model": args.model, "seed": args.seed}
     about |= {name: options.get(name) for name in FROM_RUN}
     if "affine" in options:
-        about |= {"affine": options["affine"], "undeformed": f"after the {options['affine']} stage"}
+        about["affine"] = options["affine"]
+        print(f"undeformed: after the {options['affine']} stage")
     decides = about | {
         "convention": args.convention,
         "threads": args.threads,

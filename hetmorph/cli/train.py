@@ -111,7 +111,10 @@ def finish(model: keras.Model, settings: TrainConfig, out: Path) -> dict:
     predictor = evaluation.wrap(model)
     curves = evaluation.Curves()
     rows = evaluation.evaluate(predictor, test.pairs, labels=test.labels, main=test.main, curves=curves)
-    about = {"data": settings.data.name, "split": "test", "crop": settings.data.crop, **_affine_of(settings)}
+    about = {"data": settings.data.name, "split": "test", "crop": settings.data.crop}
+    if settings.data.affine != DataConfig.affine:
+        about["affine"] = settings.data.affine
+        print(f"undeformed: after the {settings.data.affine} stage")
     if curves:
         about["calibration"] = curves.calibration()
     summary = evaluation.summarise(rows, "hetmorph", test.main, **about, skipped=test.skipped_entries)
@@ -120,12 +123,6 @@ def finish(model: keras.Model, settings: TrainConfig, out: Path) -> dict:
     if not (out / "saved_model" / "1").exists():
         serving.export_savedmodel(model, out / "saved_model", version=1)
     return summary
-
-
-def _affine_of(settings: TrainConfig) -> dict:
-    """What "undeformed" means where an affine stage came first."""
-    kind = settings.data.affine
-    return {} if kind == DataConfig.affine else {"affine": kind, "undeformed": f"after the {kind} stage"}
 
 
 def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation: data.LoadedSet) -> None:

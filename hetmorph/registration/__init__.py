@@ -1,7 +1,7 @@
 """Images with headers in, images with headers out: one pair, a stack by a 2-D model, a sequence."""
 
 from hetmorph.registration.affine import Alignment, align
-from hetmorph.registration.aligner import Aligner, aligner
+from hetmorph.registration.affine_stage import Aligner, aligner
 from hetmorph.registration.guidance import Guidance
 from hetmorph.registration.pair import Registration, jacobian, model_pair, register
 from hetmorph.registration.sequence import (
