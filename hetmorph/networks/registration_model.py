@@ -118,12 +118,19 @@ class RegistrationModel(LoadableModel):
 
     def _compiled_loss(self, play: Play) -> tf.Tensor:
         views = [view.counted for view in play.registered.views]
-        others = [loss for loss in tf.nest.flatten(self.loss) if isinstance(loss, keras.losses.Loss)]
-        if others and views[0] is not None:
-            kind = type(others[0]).__name__
-            raise ValueError(f"masks need losses of hetmorph.losses, such as MSE().loss, received {kind} of Keras")
+        if views[0] is not None:
+            self._check_mask_losses()
         with counting(views):
             return super()._compiled_loss(play)
+
+    def _check_mask_losses(self) -> None:
+        one_for_all = self.loss is not None and not isinstance(self.loss, (list, tuple, dict))
+        others = [loss for loss in tf.nest.flatten(self.loss) if isinstance(loss, keras.losses.Loss) or one_for_all]
+        if others:
+            raise ValueError(
+                "masks need a loss of hetmorph.losses for each output, such as MSE().loss, received "
+                f"{'one for all' if one_for_all else f'{type(others[0]).__name__} of Keras'}"
+            )
 
     def play(self, x, y, sample_weight, training: bool) -> Play:
         """Register a batch. `y` may be left out: the images are the target."""
