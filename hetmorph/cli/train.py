@@ -216,10 +216,10 @@ def _check_known(settings: TrainConfig, cases: Sequence[data.Case]) -> None:
             "--landmark-weight has no effect: no pair of the train split has landmarks; a table has them in its "
             "columns points_moving and points_fixed"
         )
-    if points and not weight:
-        print("note: the landmarks of the table have no effect without --landmark-weight", file=sys.stderr)
     if settings.schedule.pre_registered and (masks or points):
         raise ValueError("--pre-registered does not go with masks or landmarks, which do not follow a moved image")
+    if points and not weight:
+        print("note: the landmarks of the table have no effect without --landmark-weight", file=sys.stderr)
 
 
 def _checkpoint_of(settings: TrainConfig, out: Path, resume: bool) -> tuple[Path, int] | None:
