@@ -31,6 +31,8 @@ class DataConfig:
         known_warp: replace each fixed image by the moving one, warped by up to so many voxels.
         rounds: sets of pairs between subjects: pairs a subject, as fixed image.
         memory: GiB of images of a split that stay in memory; others are read when needed. It decides no number.
+        affine: "rigid", "similarity" or "affine": each moving image is brought near by such a transform first, here and
+            wherever the trained model is applied by this configuration; "none" leaves it.
     """
 
     name: str = "phantom"
@@ -43,6 +45,7 @@ class DataConfig:
     known_warp: float = 0.0
     rounds: int = 1
     memory: float = 4.0
+    affine: str = "none"
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class ObjectiveConfig:
         variance_resolution: all with a variance network: voxel size of the grid of log σ², in image voxels.
         prior_lambda: "vxm-diff": precision of the prior.
         alpha: "het-z": weight of the velocity's uncertainty.
+        landmark_weight: of the mean squared distance between landmarks, voxels², beside any method.
     """
 
     name: str = "het"
@@ -119,6 +123,7 @@ class ObjectiveConfig:
     residual_smoothing: float = 0.0
     prior_lambda: float = 10.0
     alpha: float = 1e-4
+    landmark_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -183,6 +188,8 @@ class TrainConfig:
         _require(self.network.precision in known, "network.precision", f"one of {known}", self.network.precision)
         for name in ("slabs", "repeats", "passes"):
             _require(getattr(self.network, name) >= 1, f"network.{name}", "at least 1", getattr(self.network, name))
+        kinds = ("none", "rigid", "similarity", "affine")
+        _require(self.data.affine in kinds, "data.affine", f"one of {kinds}", self.data.affine)
         _require(self.data.memory >= 0, "data.memory", "at least 0 (GiB)", self.data.memory)
         steps, grid = self.network.int_steps, self.network.int_resolution
         _require(steps is None or steps >= 0, "network.int_steps", "at least 0", steps)
@@ -192,6 +199,8 @@ class TrainConfig:
         objective, rate, schedule = self.objective, self.optimizer, self.schedule
         weight = objective.smoothness
         _require(weight is None or weight >= 0, "objective.smoothness", "λ ≥ 0", weight)
+        pull = objective.landmark_weight
+        _require(pull >= 0, "objective.landmark_weight", "at least 0", pull)
         _require(rate.learning_rate > 0, "optimizer.learning_rate", "a positive rate", rate.learning_rate)
         _require(rate.decay in ("cosine", "poly", "none"), "optimizer.decay", "'cosine', 'poly' or 'none'", rate.decay)
         for name in ("steps", "steps_per_epoch", "batch_size"):

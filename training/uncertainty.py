@@ -27,7 +27,7 @@ import_tensorflow()
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from hetmorph import data, evaluation, uncertainty, viz  # noqa: E402
+from hetmorph import evaluation, uncertainty, viz  # noqa: E402
 from hetmorph.cli import evaluate, parsers  # noqa: E402
 from hetmorph.cli.models import find_model, identity  # noqa: E402
 from hetmorph.evaluation import known_truth  # noqa: E402
@@ -49,7 +49,7 @@ def load_pairs(args: argparse.Namespace) -> tuple[dict[str, list], dict]:
     taken = evaluate.data_options(args) | {"known_warp": 0.0}
     options = taken | {"noise": 0.0, "data_dir": args.data_dir, "seed": args.seed, "skip_bad": args.skip_bad}
     options["splits"] = evaluate.split_file(args)
-    pairs = {split: data.load(args.data, split=split, **options).pairs for split in SPLITS}
+    pairs = {split: evaluate.load_set(args.data, split=split, **options).pairs for split in SPLITS}
     return {split: own[:: args.every] for split, own in pairs.items()}, taken
 
 

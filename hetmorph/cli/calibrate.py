@@ -25,7 +25,9 @@ def load_pairs(args: argparse.Namespace) -> tuple[list[data.Pair], dict]:
     found = args.split_file or evaluate.division_of_run(args)
     options["splits"] = None if "all" in args.split else found
     splits = ["all"] if "all" in args.split else args.split
-    pairs = [pair for split in splits for pair in data.load(args.data, split=split, **options).pairs[:: args.every]]
+    pairs = [
+        pair for split in splits for pair in evaluate.load_set(args.data, split=split, **options).pairs[:: args.every]
+    ]
     if "all" in splits and found:
         evaluate.warn_of_known_patients(argparse.Namespace(**vars(args) | {"split": "all"}), pairs)
     return pairs, taken

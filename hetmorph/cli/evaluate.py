@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hetmorph import config, data, evaluation, uncertainty, viz
+from hetmorph import config, data, evaluation, registration, uncertainty, viz
 from hetmorph.cli.messages import exit_status
-from hetmorph.cli.models import NETWORK, beside, calibration_of, find_model, load_model, optimised
+from hetmorph.cli.models import NETWORK, affine_of_run, beside, calibration_of, find_model, load_model, optimised
 from hetmorph.cli.parsers import evaluate as parser
 
 # Options of data.load that a training's configuration holds under the same name.
@@ -34,7 +34,7 @@ def set_of_run(folder: Path) -> str | None:
 
 def data_options(args: argparse.Namespace) -> dict:
     """Options of `data.load` from the command line, else from the model's run; the latter are printed."""
-    options = {name: value for name in FROM_RUN if (value := getattr(args, name)) is not None}
+    options = {name: value for name in FROM_RUN if (value := getattr(args, name)) is not None} | affine_option(args)
     stored = beside(args.model, "config.yaml")
     if stored is None:
         return options
@@ -48,6 +48,25 @@ def data_options(args: argparse.Namespace) -> dict:
     if taken:
         print(f"as in {stored}: {', '.join(f'{name} {value}' for name, value in taken.items())}")
     return options | taken
+
+
+def affine_option(args: argparse.Namespace) -> dict:
+    """The affine stage of the command line, else of the model's run, whatever set that is of."""
+    kind, stored = (args.affine, None) if args.affine is not None else affine_of_run(args.model)
+    if stored is not None:
+        print(f"as in {stored}: affine {kind}")
+    return {} if kind == "none" else {"affine": kind}
+
+
+def load_set(name: str, affine: str | None = None, **options) -> data.LoadedSet:
+    """As `data.load`, with the affine stage by its name.
+
+    Args:
+        name: of the set.
+        affine: kind of the stage, or None.
+        options: of `data.load`.
+    """
+    return data.load(name, align=registration.aligner(affine), **options)
 
 
 def split_file(args: argparse.Namespace) -> Path | None:
@@ -179,7 +198,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     predictor = load_model(args.model, args.passes, args.threads, compiled=args.instance_of == NETWORK)
     instance = [args.instance_optimise, args.instance_window, args.instance_lambda]
     predictor = optimised(predictor, *instance, args.instance_of, args.instance_similarity)
-    loaded = data.load(
+    loaded = load_set(
         args.data,
         data_dir=args.data_dir,
         split=args.split,
@@ -204,6 +223,9 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         return None
     about = {"data": args.data, "split": args.split, "model": args.model, "seed": args.seed}
     about |= {name: options.get(name) for name in FROM_RUN}
+    if "affine" in options:
+        about["affine"] = options["affine"]
+        print(f"undeformed: after the {options['affine']} stage")
     decides = about | {
         "convention": args.convention,
         "threads": args.threads,

@@ -9,7 +9,7 @@ import numpy as np
 
 from hetmorph.cli.models import NETWORK
 from hetmorph.cli.options import POINTS_WEIGHT
-from hetmorph.io import DataError, Image, matched_grid, read_points, world_points
+from hetmorph.io import Image, matched_grid, read_landmarks
 from hetmorph.registration import Guidance, Intensities, Registration, Scale
 from hetmorph.registration.intensities import CT, MRI
 
@@ -119,17 +119,8 @@ def read_guidance(given: Mapping[str, Path | None], read: Mapping[str, Image | N
     if given["points_fixed"] is None:
         return Guidance(**masks)
     moving, fixed = read["moving"].trimmed(), read["fixed"].trimmed()
-    files = [given[name] for name in POINTS]
-    sets = [read_points(path) for path in files]
-    counts = [len(one.coordinates) for one in sets]
-    if counts[0] != counts[1]:
-        raise DataError(f"{files[0]} holds {counts[0]} points, {files[1]} {counts[1]}: expected the same in both.")
-    _check_names(files, *(one.names for one in sets))
     grids = fixed.grid, matched_grid(moving, fixed)
-    try:
-        places = [world_points(s.coordinates, g, settings.points_frame) for s, g in zip(sets, grids, strict=True)]
-    except ValueError as error:
-        raise DataError(f"{files[0]}, {files[1]}: {error}.") from error
+    places = read_landmarks([given[name] for name in POINTS], grids, settings.points_frame)
     return Guidance(**masks, **dict(zip(POINTS, places, strict=True)), points_weight=weight)
 
 
@@ -160,17 +151,6 @@ def landmarks(guidance: Guidance | None, result: Registration, unit: str) -> tup
     each = {name.replace(" ", "_"): np.round(values, 4).tolist() for name, values in errors.items()}
     means = {name.replace(" ", "_"): round(float(values.mean()), 4) for name, values in errors.items()}
     return {"landmarks": {**entries, "mean": means, "each": each}}, [told], doubts
-
-
-def _check_names(files: list[Path], ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None) -> None:
-    if ours is None or theirs is None:
-        return
-    for number, (one, other) in enumerate(zip(ours, theirs, strict=True), start=1):
-        if one != other:
-            raise DataError(
-                f"{files[0]}, {files[1]}: expected the same points in the same order, received {one!r} and {other!r} "
-                f"as number {number}."
-            )
 
 
 def _option(name: str) -> str:

@@ -138,6 +138,20 @@ def beside(model: str, name: str) -> Path | None:
     return None
 
 
+def affine_of_run(model: str) -> tuple[str, Path | None]:
+    """The kind of the affine stage that a model was trained behind, "none" for none, and the file that says so.
+
+    Args:
+        model: what `find_model` gives.
+    """
+    from hetmorph import config
+    from hetmorph.serving import is_endpoint
+
+    stored = None if is_endpoint(model) else beside(model, "config.yaml")
+    kind = "none" if stored is None else config.load(stored).data.affine
+    return (kind, stored) if kind != "none" else ("none", None)
+
+
 def identity(model: str, passes: int = 1) -> dict:
     """What tells a model from another, wherever its files lie; JSON values.
 

@@ -208,11 +208,10 @@ affine_options = combined(
     click.option(
         "--affine",
         type=click.Choice(AFFINE),
-        default=AFFINE[0],
-        show_default=True,
         help="Before the model: bring the moving image near by a rotation and a shift (rigid), also one scale "
         "(similarity), or scales and shears (affine), found in the world of the headers, in mm. All results are both "
-        "together; the image is interpolated once. It looks at the voxels of --mask alone. Needs SimpleITK.",
+        "together; the image is interpolated once. It looks at the voxels of --mask alone. Needs SimpleITK. Default: "
+        "as the model was trained, by the config.yaml of its run; else none.",
     ),
     click.option(
         "--affine-start",

@@ -18,6 +18,7 @@ import click
 from hetmorph.cli.messages import import_tensorflow, warning_in_a_line
 from hetmorph.cli.models import INSTANCE_LAMBDA, INSTANCE_OF
 from hetmorph.cli.options import (
+    AFFINE,
     CALIBRATED,
     CONVENTIONS,
     CROPS,
@@ -44,6 +45,7 @@ FLAGS = {
     "--known-warp": ("data.known_warp", float, "fixed image: the moving one, warped by up to so many voxels"),
     "--rounds": ("data.rounds", int, "pairs a subject, for sets of pairs between subjects"),
     "--memory": ("data.memory", float, "GiB of images of a split that stay in memory; others are read when needed"),
+    "--affine": ("data.affine", str, f"bring each moving image near first: {', '.join(AFFINE)}"),
     "--no-augment": ("data.augment", False, "train on the pairs as they are"),
     "--skip-bad": ("data.skip_bad", True, "go on without unreadable cases"),
     "--objective": ("objective.name", str, f"method: {', '.join(OBJECTIVES)}"),
@@ -73,6 +75,7 @@ FLAGS = {
     "--bins": ("objective.bins", int, "mi: bins of the histograms"),
     "--prior-lambda": ("objective.prior_lambda", float, "vxm-diff: precision of the prior"),
     "--alpha": ("objective.alpha", float, "het-z: weight of the velocity's uncertainty"),
+    "--landmark-weight": ("objective.landmark_weight", float, "of landmarks' mean squared distance, voxels²"),
     "--gamma": ("objective.gamma", float, "het: exponent of the signal-to-noise ratio"),
     "--beta": ("objective.beta", float, "het, beta-nll: exponent of the variance in the β-NLL"),
     "--snr": ("objective.snr", str, "het: paper, official or inverse"),
@@ -121,6 +124,10 @@ SHARED = {
     },
     "--size": {"type": int, "nargs": "+", "metavar": "N", "help": "voxels along each axis (default: likewise)"},
     "--noise": {"type": float, "help": "mean level of Rician noise to add (default: likewise, or none)"},
+    "--affine": {
+        "choices": AFFINE,
+        "help": "bring each moving image near by such a transform first (default: as the model's run, or none)",
+    },
     "--rounds": {"type": int, "help": "sets of subjects: how often each is moving and fixed"},
     "--passes": {
         "type": int,
@@ -149,7 +156,7 @@ SHARED = {
     "--seed": {"type": int, "default": 0},
 }
 KNOWN_TRUTH = ("--draws", "--every", "--kinds", "--region", "--coverage", "--tolerance")
-AS_THE_RUN = ("--crop", "--size", "--noise", "--rounds", "--passes")
+AS_THE_RUN = ("--crop", "--size", "--noise", "--affine", "--rounds", "--passes")
 
 
 def describe(prog: str | None, description: str) -> tuple[argparse.ArgumentParser, Callable]:

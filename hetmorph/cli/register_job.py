@@ -14,7 +14,16 @@ import numpy as np
 from hetmorph import registration, viz
 from hetmorph.cli import guidance
 from hetmorph.cli.files import IMAGES, PICTURES, check_files, stored_type, summary, transform_endings
-from hetmorph.cli.models import NETWORK, calibration_of, check_instance, described, find_model, load_model, optimised
+from hetmorph.cli.models import (
+    NETWORK,
+    affine_of_run,
+    calibration_of,
+    check_instance,
+    described,
+    find_model,
+    load_model,
+    optimised,
+)
 from hetmorph.cli.options import AFFINE
 from hetmorph.cli.outcome import Outcome, doubts_of_refinement, mean_line
 from hetmorph.data import Pair
@@ -77,7 +86,7 @@ class Settings:
     reference: str | None = None
     inverse_tolerance: float = 1.0
     calibration: str | None = None
-    affine: str = AFFINE[0]
+    affine: str | None = None
     affine_start: str | None = None
     affine_metric: str | None = None
     points_weight: float | None = None
@@ -120,7 +129,14 @@ class Settings:
     @property
     def aligns(self) -> bool:
         """Whether an affine stage comes before the model."""
-        return self.affine != AFFINE[0]
+        return self.affine_kind != AFFINE[0]
+
+    @property
+    def affine_kind(self) -> str:
+        """Of `AFFINE`: what was asked for, else what the model was trained behind; of a sequence, none."""
+        if self.affine is not None or self.reference is not None:
+            return self.affine or AFFINE[0]
+        return affine_of_run(find_model(self.model))[0]
 
     def _check_affine(self) -> None:
         if self.aligns and self.reference is not None:
@@ -372,7 +388,7 @@ class Job:
         if not settings.aligns:
             return {"initial": initial, "affine": None}
         chosen = {"start": settings.affine_start or "best", "metric": settings.affine_metric or "mi"}
-        pair_of = (read["moving"], read["fixed"], settings.affine)
+        pair_of = (read["moving"], read["fixed"], settings.affine_kind)
         return {"initial": None, "affine": registration.align(*pair_of, **chosen, mask=read["mask"], initial=initial)}
 
     def _calibration(self, settings: Settings, say: Callable):

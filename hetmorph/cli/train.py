@@ -8,13 +8,14 @@ import operator
 import re
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from hetmorph import callbacks, config, data, evaluation, objectives, serving, viz
+from hetmorph import callbacks, config, data, evaluation, objectives, registration, serving, viz
 from hetmorph.cli.messages import exit_status
 from hetmorph.cli.models import find_model
 from hetmorph.cli.parsers import FLAGS
@@ -56,6 +57,7 @@ def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
     origin = settings.network.init and find_model(settings.network.init)
     training, validation = (_load(settings, out, split) for split in ("train", "val"))
     _report_skipped(training)
+    _check_known(settings, training.cases)
     if settings.schedule.keep == "best" and validation.main is None:
         raise ValueError("--keep best needs labels, by which the best weights could be told; the data have none")
     keras.utils.set_random_seed(settings.seed)
@@ -93,7 +95,9 @@ def preview(settings: TrainConfig, out: Path, resume: bool) -> str:
     """What `train` would do, with the same errors; the data are read, nothing is written."""
     checkpoint = _checkpoint_of(settings, out, resume)
     origin = f" from {find_model(settings.network.init)}" if settings.network.init else ""
-    counts = {split: len(_load(settings, out, split).pairs) for split in ("train", "val")}
+    loaded = {split: _load(settings, out, split) for split in ("train", "val")}
+    _check_known(settings, loaded["train"].cases)
+    counts = {split: len(part.pairs) for split, part in loaded.items()}
     start = f"go on after epoch {checkpoint[1]}" if checkpoint else f"start{origin}"
     return (
         f"would {start}: {settings.objective.name} on {counts['train']} pairs, {settings.schedule.steps} batches of "
@@ -108,6 +112,9 @@ def finish(model: keras.Model, settings: TrainConfig, out: Path) -> dict:
     curves = evaluation.Curves()
     rows = evaluation.evaluate(predictor, test.pairs, labels=test.labels, main=test.main, curves=curves)
     about = {"data": settings.data.name, "split": "test", "crop": settings.data.crop}
+    if settings.data.affine != DataConfig.affine:
+        about["affine"] = settings.data.affine
+        print(f"undeformed: after the {settings.data.affine} stage")
     if curves:
         about["calibration"] = curves.calibration()
     summary = evaluation.summarise(rows, "hetmorph", test.main, **about, skipped=test.skipped_entries)
@@ -189,8 +196,30 @@ def _load(settings: TrainConfig, out: Path, split: str) -> data.LoadedSet:
         known_warp=settings.data.known_warp,
         rounds=settings.data.rounds,
         memory=settings.data.memory,
+        align=_aligner(settings.data.affine),
         splits=stored if stored.exists() else None,
     )
+
+
+@functools.cache
+def _aligner(kind: str) -> Callable | None:
+    # One for all parts of a run, so that a pair that is in two of them, or is read again, is aligned once.
+    return registration.aligner(kind)
+
+
+def _check_known(settings: TrainConfig, cases: Sequence[data.Case]) -> None:
+    """Refuse masks and landmarks that would have no effect, or cannot have one."""
+    masks, points = any(case.masks for case in cases), any(case.points for case in cases)
+    weight = settings.objective.landmark_weight
+    if weight and not points:
+        raise ValueError(
+            "--landmark-weight has no effect: no pair of the train split has landmarks; a table has them in its "
+            "columns points_moving and points_fixed"
+        )
+    if settings.schedule.pre_registered and (masks or points):
+        raise ValueError("--pre-registered does not go with masks or landmarks, which do not follow a moved image")
+    if points and not weight:
+        print("note: the landmarks of the table have no effect without --landmark-weight", file=sys.stderr)
 
 
 def _checkpoint_of(settings: TrainConfig, out: Path, resume: bool) -> tuple[Path, int] | None:

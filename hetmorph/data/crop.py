@@ -62,6 +62,20 @@ def fit(
     return cut_out(array, None if size is None else tuple(n // 2 for n in array.shape), size, adjust)
 
 
+def origin(shape: tuple[int, ...], size: tuple[int, ...] | None) -> np.ndarray:
+    """Where `fit` puts the first voxel of an array, voxels of the window; what points move by.
+
+    Args:
+        shape: of the array.
+        size: of the window; None keeps the whole array.
+    """
+    if size is None:
+        return np.zeros(len(shape))
+    window = _window(shape, tuple(n // 2 for n in shape), size)
+    gaps = [max(0, wanted - have) // 2 for have, wanted in zip(shape, size, strict=True)]
+    return np.array([gap - start for gap, (start, _) in zip(gaps, window, strict=True)], float)
+
+
 def fit_all(
     images: Sequence[np.ndarray], labels: Sequence[np.ndarray | None], size: tuple[int, ...] | None
 ) -> tuple[list[np.ndarray], list[np.ndarray | None], int]:

@@ -1,15 +1,18 @@
 """Anyone's NIfTI files, listed in a table: `load("pairs.csv")`.
 
 One row is one pair. Columns `moving` and `fixed` name images; optional: `moving_labels`, `fixed_labels`,
-`split` (train, val or test, in every row), `patient`, `case`. Paths are relative to the table, or to `data_dir`.
-The images of a pair are matched by their headers: where the moving one lies on another grid, it is resampled onto the
-fixed one, as `hetmorph register` does, and so are labels (nearest value).
+`mask_moving`, `mask_fixed` (where an image counts), `points_moving`, `points_fixed` (landmarks, in the frame that
+`points_frame` says: LPS, RAS or voxel), `split` (train, val or test, in every row), `patient`, `case`. Paths are
+relative to the table, or to `data_dir`. The images of a pair are matched by their headers: where the moving one lies on
+another grid, it is resampled onto the fixed one, as `hetmorph register` does, and so are labels (nearest value) and
+masks.
 """
 
 from __future__ import annotations
 
 import csv
 import logging
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,17 +21,21 @@ from pathlib import Path
 
 import numpy as np
 
-from hetmorph.data.crop import fit_all
+from hetmorph.data.crop import fit, fit_all, origin
 from hetmorph.data.dataset import Dataset, Found, Options
 from hetmorph.data.files import read_array
-from hetmorph.data.pair import Pair
+from hetmorph.data.pair import MASKS, POINTS, Pair
 from hetmorph.data.splits import NAMES
-from hetmorph.io import DataError, Grid, Image, matched_grid, resample
+from hetmorph.io import DataError, DataWarning, Grid, Image, check_mask, matched_grid, read_landmarks, resample
+from hetmorph.io.chain import Linear
+from hetmorph.io.points import FRAMES
+from hetmorph.ops.points import outside
 
 _LOG = logging.getLogger(__name__)
 REQUIRED = ("moving", "fixed")
 LABEL_COLUMNS = ("moving_labels", "fixed_labels")
-COLUMNS = (*REQUIRED, *LABEL_COLUMNS, "split", "patient", "case")
+FILES = (*REQUIRED, *LABEL_COLUMNS, *MASKS, *POINTS)
+COLUMNS = (*FILES, "points_frame", "split", "patient", "case")
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class Row:
     patient: str | None
     split: str | None
     files: dict[str, Path | None]
+    points_frame: str = FRAMES[0]
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -57,6 +65,7 @@ def dataset(table: Path | str) -> Dataset:
         find=partial(find, Path(table)),
         read=read,
         pieces=lambda rows: [[row] for row in rows],  # all rows with one atlas are one patient
+        aligns=True,
     )
 
 
@@ -92,14 +101,15 @@ def read(rows: list[Row], options: Options) -> tuple[list[Pair], dict[str, int]]
 
     Args:
         rows: rows of the table.
-        options: with `size`, images are cropped or padded round their middle; otherwise kept as they are.
+        options: with `size`, images are cropped or padded round their middle; otherwise kept as they are. With `align`,
+            moving images are seen through what it finds.
 
     Raises:
         DataError: a file is missing, damaged, or its header does not match its partner's; it is named.
     """
     pairs, cut = [], {}
     for row in rows:
-        pair, gone = _read_row(row, options.size)
+        pair, gone = _read_row(row, options)
         pairs.append(pair)
         if gone:
             cut[row.case] = gone
@@ -155,8 +165,17 @@ def _row(table: Path, base: Path, line: int, cells: dict[str, str | None]) -> Ro
         raise DataError(f"{table}, line {line}: expected split to be one of {NAMES}, received {split!r}.")
     if "patient" in cells and cells["patient"] is None:
         raise DataError(f"{table}, line {line}: the cell patient is empty; fill it, or drop the whole column.")
-    paths = {name: None if cells.get(name) is None else base / cells[name] for name in (*REQUIRED, *LABEL_COLUMNS)}
-    return Row(line, cells.get("case") or f"line{line:04d}", cells.get("patient"), split, paths)
+    alone = [name for name in POINTS if cells.get(name) is not None]
+    if len(alone) == 1:
+        raise DataError(
+            f"{table}, line {line}: {alone[0]} is there, {' and '.join(set(POINTS) - set(alone))} is not; landmarks "
+            "are the same points in either image."
+        )
+    frame = cells.get("points_frame") or FRAMES[0]
+    if frame not in FRAMES:
+        raise DataError(f"{table}, line {line}: expected points_frame to be one of {FRAMES}, received {frame!r}.")
+    paths = {name: None if cells.get(name) is None else base / cells[name] for name in FILES}
+    return Row(line, cells.get("case") or f"line{line:04d}", cells.get("patient"), split, paths, frame)
 
 
 def _check_unique(table: Path, rows: list[Row]) -> None:
@@ -217,31 +236,70 @@ def _division(table: Path, patients: dict[str, list[Row]]) -> dict[str, list[str
     return {name: sorted(part) for name, part in division.items()}
 
 
-def _read_row(row: Row, size: tuple[int, ...] | None) -> tuple[Pair, int]:
+def _read_row(row: Row, options: Options) -> tuple[Pair, int]:
     moving, fixed = (read_array(row.files[name], (2, 3)) for name in REQUIRED)
-    shape = fixed.array.shape
+    shape, size = fixed.array.shape, options.size
     if size is not None and len(size) != len(shape):
         raise DataError(f"{fixed.path}: expected {len(size)} dimensions as in size {size}, received shape {shape}.")
     place = matched_grid(moving, fixed)
-    images = _onto(moving, place, fixed), fixed.array
-    masks = [
-        _labels(row.files[name], image, own, fixed)
-        for name, image, own in zip(LABEL_COLUMNS, (moving, fixed), (place, fixed.grid), strict=True)
-    ]
-    arrays, kept, gone = fit_all(images, masks, size)
-    return Pair(row.case, row.patient, None, None, *arrays, *kept, fixed.spacing, in_mm=fixed.in_mm), gone
+    through = None if options.align is None else options.align(moving, fixed)
+    images = _onto(moving, place, fixed, through=through), fixed.array
+    sides = list(zip((moving, fixed), (place, fixed.grid), (through, None), strict=True))
+    labels = [_labels(row.files[name], *side, fixed) for name, side in zip(LABEL_COLUMNS, sides, strict=True)]
+    arrays, kept, gone = fit_all(images, labels, size)
+    known = {name: _mask(row.files[name], *side, fixed, size) for name, side in zip(MASKS, sides, strict=True)}
+    known |= _landmarks(row, (moving, fixed), (place, fixed.grid), through, size)
+    pair = Pair(row.case, row.patient, None, None, *arrays, *kept, fixed.spacing, in_mm=fixed.in_mm, **known)
+    return pair, gone
 
 
-def _onto(image: Image, place: Grid, fixed: Image, method: str = "linear") -> np.ndarray:
+def _onto(image: Image, place: Grid, fixed: Image, method: str = "linear", through: Linear | None = None) -> np.ndarray:
     """An image that lies at `place`, on the grid of the fixed one; DataError where the two cannot be matched."""
     dark = 0 if method == "nearest" else float(image.array.min())
     try:
-        return resample(image.array, place, fixed.grid, method, outside=dark)
+        return resample(image.array, place, fixed.grid, method, outside=dark, through=through)
     except ValueError as error:
         raise DataError(f"{image.path}: {error} (fixed image {fixed.path.name}).") from error
 
 
-def _labels(path: Path | None, image: Image, place: Grid, fixed: Image) -> np.ndarray | None:
+def _mask(
+    path: Path | None, image: Image, place: Grid, through: Linear | None, fixed: Image, size: tuple[int, ...] | None
+) -> np.ndarray | None:
+    """Where an image that lies at `place` counts, on the grid of the fixed one."""
+    if path is None:
+        return None
+    mask = read_array(path, (image.array.ndim,))
+    check_mask(mask, image)
+    whole = replace(mask, array=(mask.array != 0).astype(np.uint8))
+    seen = fit(_onto(whole, place, fixed, "nearest", through), size) != 0
+    if not seen.any():
+        raise DataError(f"{path}: nothing of the mask lies in the {'crop' if size else 'fixed image'}.")
+    return seen
+
+
+def _landmarks(row: Row, images, grids: Sequence[Grid], through: Linear | None, size: tuple[int, ...] | None) -> dict:
+    """Landmarks of both images, voxels of the grid of the fixed one; those that a crop leaves outside are left out."""
+    if row.files[POINTS[0]] is None:
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # of points that lie far outside: below they are an error
+        moving, fixed = read_landmarks([row.files[name] for name in POINTS], grids, row.points_frame)
+    for name, places, image, grid in zip(POINTS, (moving, fixed), images, grids, strict=True):
+        if (beyond := outside(grid.index(places), grid.shape)).any():
+            number = int(np.argmax(beyond))
+            at = ", ".join(f"{value:.1f}" for value in grid.index(places)[number])
+            raise DataError(
+                f"{row.files[name]}: point {number + 1} lies at voxel ({at}), outside {image.path.name} of "
+                f"{grid.shape} voxels; the table's points_frame is {row.points_frame}."
+            )
+    moving = moving if through is None else through.inverse().world(moving)
+    grid, shift = grids[1], origin(grids[1].shape, size)
+    points = [(grid.index(places) + shift).astype(np.float32) for places in (moving, fixed)]
+    kept = ~outside(points[1], grid.shape if size is None else size)
+    return dict(zip(POINTS, (places[kept] for places in points), strict=True)) if kept.any() else {}
+
+
+def _labels(path: Path | None, image: Image, place: Grid, through: Linear | None, fixed: Image) -> np.ndarray | None:
     """Labels of an image that lies at `place`, on the grid of the fixed one; their own may be another."""
     if path is None:
         return None
@@ -254,4 +312,4 @@ def _labels(path: Path | None, image: Image, place: Grid, fixed: Image) -> np.nd
         )
     own = matched_grid(labels, image)
     whole = replace(labels, array=labels.array.astype(np.uint8 if high < 256 else np.uint16))
-    return _onto(whole, place if own.same(image.grid) else own, fixed, "nearest")
+    return _onto(whole, place if own.same(image.grid) else own, fixed, "nearest", through)

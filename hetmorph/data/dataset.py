@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from hetmorph.data.pair import Pair
+from hetmorph.io import Image
+from hetmorph.io.chain import Linear
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,13 @@ class Options:
         size: voxels of a sample; None keeps each as it is.
         crop: one of the set's `crops`, or None where it has none.
         clean: without noise of the set's own making (phantom).
+        align: `(moving, fixed) → transform`, a linear one that each moving image shall be seen through; or None.
     """
 
     size: tuple[int, ...] | None
     crop: str | None = None
     clean: bool = False
+    align: Callable[[Image, Image], Linear] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class Dataset:
         group: stratum of a patient for the division, or None; may raise DataError.
         between: pairs are made between subjects, see `hetmorph.data.subjects`.
         files: whether the set lies on disk.
+        aligns: whether `read` minds `Options.align`, so that an image is interpolated once, from its own voxels; else
+            the pairs are aligned as they have been read.
     """
 
     name: str
@@ -89,6 +95,7 @@ class Dataset:
     group: Callable[[Any], str | None] = lambda _: None
     between: bool = False
     files: bool = True
+    aligns: bool = False
 
     @property
     def ndims(self) -> tuple[int, ...]:

@@ -34,7 +34,8 @@ def warp_known(pairs: Pair | Sequence[Pair], seed: int = 0, amplitude: float = 6
             10 mm, hence 6 at 1.5 mm.
 
     Returns:
-        The same with another `fixed`, `fixed_labels` and `displacement`, and without `sigma` and `foreground`.
+        The same with another `fixed`, `fixed_labels`, `mask_fixed` and `displacement`, and without `sigma`,
+        `foreground` and landmarks.
 
     Raises:
         ValueError: the amplitude is not positive, or so large for the image that u might fold.
@@ -60,7 +61,8 @@ def warp_by(pair: Pair, displacement: np.ndarray) -> Pair:
         displacement: u, float32 `[*S, N]`, voxels, on the fixed grid.
 
     Returns:
-        The same with another `fixed`, `fixed_labels` and `displacement`, and without `sigma` and `foreground`.
+        The same with another `fixed`, `fixed_labels`, `mask_fixed` and `displacement`, and without `sigma`,
+        `foreground` and landmarks.
     """
     fixed = ops.warp(pair.moving[None, ..., None], displacement[None]).numpy()[0, ..., 0]
     return dataclasses.replace(
@@ -70,6 +72,9 @@ def warp_by(pair: Pair, displacement: np.ndarray) -> Pair:
         displacement=displacement,
         sigma=None,
         foreground=None,
+        mask_fixed=None if pair.mask_moving is None else _warped_labels(pair.mask_moving, displacement),
+        points_moving=None,
+        points_fixed=None,
     )
 
 

@@ -8,6 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hetmorph.ops.points import outside
+
+MASKS = ("mask_moving", "mask_fixed")
+POINTS = ("points_moving", "points_fixed")
+
 
 @dataclass(frozen=True, eq=False)
 class Pair:
@@ -31,6 +36,10 @@ class Pair:
         foreground: where the moving or the fixed image was not 0 before noise was added, bool `[*S]`; or None
             where none was: then the images tell.
         in_mm: whether the spacing is known; pictures without a header have ones, which are no millimetres.
+        mask_moving: where the moving image counts in an image loss, bool `[*S]`; None counts everywhere.
+        mask_fixed: the same of the fixed image.
+        points_moving: landmarks in the moving image, float32 `[P, N]` voxels; or None.
+        points_fixed: the same in the fixed image.
     """
 
     case_id: str
@@ -46,10 +55,14 @@ class Pair:
     sigma: np.ndarray | None = None
     foreground: np.ndarray | None = None
     in_mm: bool = True
+    mask_moving: np.ndarray | None = None
+    mask_fixed: np.ndarray | None = None
+    points_moving: np.ndarray | None = None
+    points_fixed: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape = self.moving.shape
-        expected = dict.fromkeys(("fixed", "moving_labels", "fixed_labels", "sigma", "foreground"), shape)
+        expected = dict.fromkeys(("fixed", "moving_labels", "fixed_labels", "sigma", "foreground", *MASKS), shape)
         expected["displacement"] = (*shape, len(shape))
         for name, wanted in expected.items():
             value = getattr(self, name)
@@ -59,9 +72,32 @@ class Pair:
                 )
         if len(self.spacing) != len(shape):
             raise ValueError(f"{self.case_id}: expected {len(shape)} spacings (mm), received {self.spacing}.")
+        for name in MASKS:
+            if getattr(self, name) is not None and not getattr(self, name).any():
+                raise ValueError(f"{self.case_id}: {name} is empty, so that no voxel would count.")
+        self._check_points(shape)
+
+    def _check_points(self, shape: tuple[int, ...]) -> None:
+        shapes = [None if getattr(self, name) is None else getattr(self, name).shape for name in POINTS]
+        if shapes == [None, None]:
+            return
+        if None in shapes or shapes[0] != shapes[1] or shapes[0][1:] != (len(shape),):
+            raise ValueError(
+                f"{self.case_id}: expected as many points [P, {len(shape)}] of either image, received points_moving "
+                f"{shapes[0]} and points_fixed {shapes[1]}."
+            )
+        if (beyond := outside(self.points_fixed, shape)).any():
+            number = int(np.argmax(beyond))
+            at = np.round(self.points_fixed[number], 2).tolist()
+            raise ValueError(
+                f"{self.case_id}: point {number + 1} of points_fixed, {at}, lies outside the image of {shape} voxels."
+            )
 
     def slices(self) -> list[Pair]:
-        """The slices of a volume along its last axis; of a true displacement, the part within them."""
+        """The slices of a volume along its last axis; of a true displacement, the part within them.
+
+        Masks and points, which nothing asks for slice by slice, are left out.
+        """
         arrays = ("moving", "fixed", "moving_labels", "fixed_labels", "sigma", "foreground")
         given = {name: getattr(self, name) for name in arrays if getattr(self, name) is not None}
         within = None if self.displacement is None else self.displacement[..., :-1]
@@ -71,6 +107,7 @@ class Pair:
                 slice_index=index,
                 spacing=self.spacing[:-1],
                 displacement=None if within is None else within[..., index, :],
+                **dict.fromkeys((*MASKS, *POINTS)),
                 **{name: array[..., index] for name, array in given.items()},
             )
             for index in range(self.fixed.shape[-1])
@@ -78,7 +115,10 @@ class Pair:
 
 
 class Case(NamedTuple):
-    """What is known of a pair without its images; fields as in `Pair`, `shape` that of its images."""
+    """What is known of a pair without its images; fields as in `Pair`, `shape` that of its images.
+
+    `masks` names those of `MASKS` that it has, `points` is the number of its landmarks.
+    """
 
     case_id: str
     patient: str
@@ -86,11 +126,16 @@ class Case(NamedTuple):
     group: str | None
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
+    masks: tuple[str, ...] = ()
+    points: int = 0
 
     @classmethod
     def of(cls, pair: Pair) -> Case:
         """The case of a pair."""
-        return cls(pair.case_id, pair.patient, pair.slice_index, pair.group, pair.moving.shape, pair.spacing)
+        masks = tuple(name for name in MASKS if getattr(pair, name) is not None)
+        points = 0 if pair.points_fixed is None else len(pair.points_fixed)
+        named = pair.case_id, pair.patient, pair.slice_index, pair.group
+        return cls(*named, pair.moving.shape, pair.spacing, masks, points)
 
 
 def cases_of(pairs: Sequence[Pair]) -> Sequence[Case]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from hetmorph.data.lazy import LazyPairs
-from hetmorph.data.pair import Pair, cases_of
+from hetmorph.data.pair import MASKS, POINTS, Pair, cases_of
 
 SHIFT_FRACTION = 1 / 16
 GAMMA = 1.25
@@ -29,7 +30,7 @@ def pipeline(
     """Streams batches `start_step` … `steps - 1` of an endless, reshuffled pass over the pairs.
 
     Every sample comes up once before any comes up twice. Each pair is read when its batch is made, a few ahead of
-    the training, and let go again. Augmentation is the same for both images of a pair and never interpolates: flips,
+    the training, and let go again. Augmentation is the same for all of a pair and never interpolates: flips,
     quarter turns (in a plane of square voxels and as many of them either way), shifts by whole voxels, gamma and
     brightness within [0, 1].
 
@@ -45,7 +46,9 @@ def pipeline(
     Returns:
         Finite dataset of `((moving, fixed), (fixed, zeros))`, with `bidir` `((moving, fixed), (fixed,
         moving, zeros))`; float32, images `[B, *S, 1]`. The zeros, target of the displacement's penalty, which looks
-        at the displacement alone, are `[B, 1, …, 1]` and broadcast to it.
+        at the displacement alone, are `[B, 1, …, 1]` and broadcast to it. Where any pair has masks or landmarks,
+        `((moving, fixed, known), …)`, as `fit` of a registration model takes them: masks `[B, *S, 1]`, of pairs without
+        one 1 everywhere; points `[B, P, N]`, NaN where a pair has fewer, or where a shift moved them out of the image.
 
     Raises:
         ValueError: no pairs, pairs of different shapes, or numbers out of range.
@@ -58,33 +61,82 @@ def pipeline(
             f"expected batch_size >= 1 and 0 <= start_step <= steps, received {batch_size}, {start_step}, {steps}."
         )
 
-    def batch(step: tf.Tensor, samples: tuple[tf.Tensor, tf.Tensor]) -> tuple:
-        both, square = samples
+    form = _Form.of(pairs, shape)
+
+    def batch(step: tf.Tensor, samples: tuple[tf.Tensor, ...]) -> tuple:
+        arrays, square, unmasked, points = samples
         if augment:
-            both = _augment(both, square, _key(seed, step, 1), shape)
-        moving, fixed = both[..., :1], both[..., 1:]
+            arrays, points = _augment(arrays, points, square, _key(seed, step, 1), shape)
+        moving, fixed, *masks = tf.split(arrays, form.channels, -1)
         zeros = tf.zeros((batch_size,) + (1,) * (len(shape) + 1))
-        return (moving, fixed), ((fixed, moving, zeros) if bidir else (fixed, zeros))
+        known = form.known(masks, unmasked, points)
+        return (moving, fixed, *([known] if known else [])), ((fixed, moving, zeros) if bidir else (fixed, zeros))
 
     numbers = tf.data.Dataset.range(start_step, steps)
     order = numbers.map(lambda step: _indices(step, batch_size, len(pairs), seed)).unbatch()
-    samples = order.map(_reader(pairs, shape), num_parallel_calls=READERS, deterministic=True)
+    samples = order.map(_reader(pairs, form), num_parallel_calls=READERS, deterministic=True)
     samples = samples.batch(batch_size, drop_remainder=True)
     batches = tf.data.Dataset.zip((numbers, samples)).map(batch, num_parallel_calls=1, deterministic=True)
     return batches.apply(tf.data.experimental.assert_cardinality(steps - start_step)).prefetch(2)
 
 
-def _reader(pairs: Sequence[Pair], shape: tuple[int, ...]) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Function of a position: both images as the channels of `[*S, 2]`, and whether its first plane may be turned."""
+class _Form(NamedTuple):
+    """What the samples of a stream are made of.
 
-    def read(index: int) -> tuple[np.ndarray, np.bool_]:
+    Attributes:
+        shape: spatial sizes.
+        masks: names of those that any pair has.
+        points: landmarks of the pair that has most.
+    """
+
+    shape: tuple[int, ...]
+    masks: tuple[str, ...]
+    points: int
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair], shape: tuple[int, ...]) -> _Form:
+        cases = cases_of(pairs)
+        masks = tuple(name for name in MASKS if any(name in case.masks for case in cases))
+        return cls(shape, masks, max(case.points for case in cases))
+
+    @property
+    def channels(self) -> int:
+        return 2 + len(self.masks)
+
+    def known(self, masks: list[tf.Tensor], unmasked: tf.Tensor, points: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What is known of a batch, of augmented masks and points `[B, P, 2N]`."""
+        ndims = len(self.shape)
+        everywhere = tf.split(tf.reshape(unmasked, (-1, *(1,) * ndims, len(self.masks))), len(self.masks) or 1, -1)
+        known = {name: tf.maximum(mask, all_) for name, mask, all_ in zip(self.masks, masks, everywhere, strict=False)}
+        if self.points:
+            last = tf.constant(self.shape, tf.float32) - 0.5
+            inside = tf.reduce_all((points[..., ndims:] >= -0.5) & (points[..., ndims:] <= last), -1, keepdims=True)
+            points = tf.where(inside, points, np.nan)
+            known |= dict(zip(POINTS, tf.split(points, 2, -1), strict=True))
+        return known
+
+
+def _reader(pairs: Sequence[Pair], form: _Form) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    """Function of a position: images and masks as the channels of `[*S, C]`, whether its first plane may be turned,
+    which masks it has not, and its points `[P, 2N]`, of the moving and of the fixed image."""
+    ndims = len(form.shape)
+
+    def read(index: int) -> tuple[np.ndarray, ...]:
         pair = pairs[int(index)]
-        images = np.stack([pair.moving, pair.fixed], -1).astype(np.float32, copy=False)
-        return images, np.bool_(_turns(shape, pair.spacing))
+        masks = [getattr(pair, name) for name in form.masks]
+        everywhere = np.ones(form.shape, np.float32)
+        arrays = [pair.moving, pair.fixed, *(everywhere if mask is None else mask for mask in masks)]
+        points = np.full((form.points, 2 * ndims), np.nan, np.float32)
+        if form.points and pair.points_fixed is not None:
+            points[: len(pair.points_fixed)] = np.concatenate([getattr(pair, name) for name in POINTS], -1)
+        images = np.stack(arrays, -1).astype(np.float32, copy=False)
+        unmasked = np.array([mask is None for mask in masks], np.float32)
+        return images, np.bool_(_turns(form.shape, pair.spacing)), unmasked, points
 
-    def as_tensors(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, square = tf.numpy_function(read, [index], (tf.float32, tf.bool))
-        return tf.ensure_shape(images, (*shape, 2)), tf.ensure_shape(square, ())
+    def as_tensors(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        kinds = (tf.float32, tf.bool, tf.float32, tf.float32)
+        shapes = ((*form.shape, form.channels), (), (len(form.masks),), (form.points, 2 * ndims))
+        return tuple(map(tf.ensure_shape, tf.numpy_function(read, [index], kinds), shapes))
 
     return as_tensors
 
@@ -125,19 +177,35 @@ def _indices(step: tf.Tensor, batch_size: int, count: int, seed: int) -> tf.Tens
     return tf.gather(tf.concat(orders, 0), first - epoch * count + tf.range(batch_size, dtype=tf.int64))
 
 
-def _augment(both: tf.Tensor, square: tf.Tensor, key: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
-    """Batches of both images; `square`, `[B]`, says of which the first two axes may change places."""
-    batch, rank = both.shape[0], len(shape)
+def _augment(
+    arrays: tf.Tensor, points: tf.Tensor, square: tf.Tensor, key: tf.Tensor, shape: tuple[int, ...]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Batches of both images, their masks and points; `square`, `[B]`, says whose first two axes may change places."""
+    batch, rank = arrays.shape[0], len(shape)
     keys = [tf.random.experimental.stateless_fold_in(key, number) for number in range(2 * rank + 3)]
+    points = tf.reshape(points, (batch, points.shape[1], 2, rank))
     if rank > 1 and shape[0] == shape[1]:
-        swapped = tf.transpose(both, (0, 2, 1, *range(3, rank + 2)))
+        order = (1, 0, *range(2, rank))
         turned = _coin(batch, rank, keys[0]) & tf.reshape(square, (batch,) + (1,) * (rank + 1))
-        both = tf.where(turned, swapped, both)
-    for axis in range(rank):
-        both = tf.where(_coin(batch, rank, keys[1 + axis]), tf.reverse(both, [1 + axis]), both)
-        both = _shift(both, 1 + axis, keys[1 + rank + axis])
+        arrays = tf.where(turned, tf.transpose(arrays, (0, *(1 + axis for axis in order), rank + 1)), arrays)
+        points = tf.where(_of_points(turned), tf.gather(points, order, axis=-1), points)
+    for axis, length in enumerate(shape):
+        flipped = _coin(batch, rank, keys[1 + axis])
+        arrays = tf.where(flipped, tf.reverse(arrays, [1 + axis]), arrays)
+        here = tf.one_hot(axis, rank)
+        points = tf.where(_of_points(flipped) & (here > 0), length - 1 - points, points)
+        offset = _offset(batch, length, keys[1 + rank + axis])
+        if offset is not None:
+            arrays = _shift(arrays, 1 + axis, offset)
+            points -= tf.cast(offset[:, None, None], tf.float32) * here
     gamma = GAMMA ** _uniform(batch, rank, keys[-2], -1.0, 1.0)
-    return both**gamma * _uniform(batch, rank, keys[-1], DARKEST, 1.0)
+    images = arrays[..., :2] ** gamma * _uniform(batch, rank, keys[-1], DARKEST, 1.0)
+    return tf.concat([images, arrays[..., 2:]], -1), tf.reshape(points, (batch, -1, 2 * rank))
+
+
+def _of_points(decision: tf.Tensor) -> tf.Tensor:
+    """A decision for each sample, shaped to meet points `[B, P, 2, N]`."""
+    return tf.reshape(decision, (-1, 1, 1, 1))
 
 
 def _uniform(batch: int, rank: int, key: tf.Tensor, low: float, high: float) -> tf.Tensor:
@@ -148,19 +216,24 @@ def _coin(batch: int, rank: int, key: tf.Tensor) -> tf.Tensor:
     return _uniform(batch, rank, key, 0.0, 1.0) < 0.5
 
 
-def _shift(both: tf.Tensor, axis: int, key: tf.Tensor) -> tf.Tensor:
-    """Moves each sample along an axis by a whole number of voxels; zeros come in."""
-    batch, length = both.shape[0], both.shape[axis]
+def _offset(batch: int, length: int, key: tf.Tensor) -> tf.Tensor | None:
+    """By how many voxels each sample is shifted towards the start of an axis, `[B, 1]`; None of one too short."""
     reach = int(length * SHIFT_FRACTION)
     if reach == 0:
-        return both
-    offset = tf.random.stateless_uniform((batch, 1), key, -reach, reach + 1, tf.int32, alg="philox")
-    padding = [(0, 0)] * len(both.shape)
+        return None
+    return tf.random.stateless_uniform((batch, 1), key, -reach, reach + 1, tf.int32, alg="philox")
+
+
+def _shift(arrays: tf.Tensor, axis: int, offset: tf.Tensor) -> tf.Tensor:
+    """Moves each sample along an axis by a whole number of voxels; zeros come in."""
+    length = arrays.shape[axis]
+    reach = int(length * SHIFT_FRACTION)
+    padding = [(0, 0)] * len(arrays.shape)
     padding[axis] = (reach, reach)
     window = reach + offset + tf.range(length)[None]
     if axis > 1:  # gather per sample along an inner axis: bring it next to the batch
-        order = [0, axis, *(other for other in range(1, len(both.shape)) if other != axis)]
+        order = [0, axis, *(other for other in range(1, len(arrays.shape)) if other != axis)]
         back = [order.index(position) for position in range(len(order))]
-        moved = tf.gather(tf.transpose(tf.pad(both, padding), order), window, batch_dims=1)
+        moved = tf.gather(tf.transpose(tf.pad(arrays, padding), order), window, batch_dims=1)
         return tf.transpose(moved, back)
-    return tf.gather(tf.pad(both, padding), window, batch_dims=1)
+    return tf.gather(tf.pad(arrays, padding), window, batch_dims=1)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hetmorph.data import acdc, camus, csv_pairs, echo, hippocampus, oasis2d, phantom, sunnybrook, triangles
+from hetmorph.data.aligned import aligned
 from hetmorph.data.dataset import Dataset, Found, Options
 from hetmorph.data.known_warp import warp_known
 from hetmorph.data.lazy import GIB, LazyPairs
@@ -14,7 +15,8 @@ from hetmorph.data.noise import add_rician
 from hetmorph.data.pair import LoadedSet, Pair
 from hetmorph.data.splits import NAMES, check_splits, load_splits, make_splits
 from hetmorph.data.survey import survey
-from hetmorph.io import DataError
+from hetmorph.io import DataError, Image
+from hetmorph.io.chain import Linear
 
 _LOG = logging.getLogger(__name__)
 _SETS = {
@@ -94,6 +96,7 @@ def load(
     known_warp: float = 0.0,
     rounds: int = 1,
     memory: float = 4.0,
+    align: Callable[[Image, Image], Linear] | None = None,
 ) -> LoadedSet:
     """Loads one part of a data set: every file is read and checked, and images stay in memory as far as they fit.
 
@@ -116,6 +119,8 @@ def load(
         rounds: sets of subjects: how often each is moving and fixed, see `hetmorph.data.subjects.ring`.
         memory: GiB of images that may stay in memory; pairs beyond are read anew each time they are asked for. The
             numbers do not depend on it.
+        align: `(moving, fixed) → transform`, fixed to moving: each moving image, its labels, mask and landmarks are
+            seen through it, as `registration.aligner("rigid")` finds one.
 
     Returns:
         A `LoadedSet`: the samples, the skipped cases, the whole division, and what the labels mean.
@@ -132,20 +137,23 @@ def load(
     chosen = dataset(name)
     if split not in SPLITS:
         raise ValueError(f"expected split to be one of {SPLITS}, received {split!r}.")
-    options = Options(_checked_size(chosen, size), _checked_crop(chosen, crop), clean=noise > 0)
+    asked = align if chosen.aligns else None
+    options = Options(_checked_size(chosen, size), _checked_crop(chosen, crop), clean=noise > 0, align=asked)
     _check_effect(chosen, data_dir, rounds)
     if size is not None and options.crop == "none":
         raise ValueError(f"expected size to be left out, crop 'none' takes the full field of view; received {size}.")
     found = chosen.find(data_dir)
     division = found.splits if splits is None else _given_splits(splits)
-    adjust = _adjustment(known_warp, noise, seed) if known_warp or noise else None
+    later = None if chosen.aligns else align
+    adjust = _adjustment(later, known_warp, noise, seed) if later or known_warp or noise else None
     return _load(chosen, found, split, options, seed, skip_bad, division, rounds, adjust, memory * GIB)
 
 
-def _adjustment(known_warp: float, noise: float, seed: int) -> Callable[[Pair], Pair]:
+def _adjustment(align: Callable | None, known_warp: float, noise: float, seed: int) -> Callable[[Pair], Pair]:
     """What is done to a pair after reading: it follows from the seed and the pair alone."""
 
     def adjust(pair: Pair) -> Pair:
+        pair = pair if align is None else aligned(pair, align)
         return add_rician(warp_known(pair, seed, known_warp) if known_warp else pair, noise, seed)
 
     return adjust

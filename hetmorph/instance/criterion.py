@@ -6,8 +6,9 @@ import tensorflow as tf
 
 from hetmorph.instance import known
 from hetmorph.losses import MIND, MSE, NGF, Grad, MutualInformation
-from hetmorph.losses.voxelwise import voxelwise_loss
+from hetmorph.losses.within import loss_within, voxelwise_within
 from hetmorph.ops import fields
+from hetmorph.ops.masks import Counted, counted_mean
 from hetmorph.ops.windows import local_correlation, window_of
 
 _HALF_RESOLUTION = 2  # the factor on ‖∇u‖² of training at half resolution
@@ -25,23 +26,18 @@ class LocalCorrelation:
     def __init__(self, side: int | None = None):
         self.side = side
 
-    def voxelwise(self, fixed, moved) -> tf.Tensor:
-        """Of images `[B, *S, C]`, each voxel."""
-        return 1.0 - local_correlation(fixed, moved, window_of(fixed.shape[1:-1], self.side))
+    def voxelwise(self, fixed, moved, weight=None) -> tf.Tensor:
+        """Of images `[B, *S, C]`, each voxel.
+
+        Args:
+            fixed, moved: the images.
+            weight: `[B, *S, 1]`, not negative: windows of voxels that count alone.
+        """
+        return 1.0 - local_correlation(fixed, moved, window_of(fixed.shape[1:-1], self.side), weight)
 
     def loss(self, fixed, moved) -> tf.Tensor:
         """The mean."""
         return tf.reduce_mean(self.voxelwise(fixed, moved))
-
-    def within(self, fixed, moved, weight) -> tf.Tensor:
-        """The mean of the voxels that count, in windows of such voxels alone.
-
-        Args:
-            fixed, moved: images `[B, *S, C]`.
-            weight: `[B, *S, 1]`, not negative.
-        """
-        correlation = local_correlation(fixed, moved, window_of(fixed.shape[1:-1], self.side), weight)
-        return known.weighted_mean(1.0 - correlation, weight)
 
 
 # by name: the image loss, and the λ that suits it
@@ -57,8 +53,7 @@ SIMILARITIES: dict[str, tuple[Callable, float]] = {
 class Criterion:
     """Image loss, smoothness of a displacement and distance of points, and a penalty on a displacement that folds.
 
-    Of masks the image loss is the mean over the voxels that count, times the part of the image that they are at rest:
-    so λ does to them what it does without a mask, and pushing voxels out of a mask gains nothing.
+    Of masks the image loss is that of the voxels that count, see `ops.masks.Counted`.
 
     Args:
         image_loss: `(fixed, moved) → loss`.
@@ -67,25 +62,23 @@ class Criterion:
     """
 
     def __init__(self, image_loss: Callable, smoothness: float, weighted: bool):
-        self.image_loss = voxelwise_loss(image_loss) if weighted else image_loss
+        self.image_loss = image_loss
+        self._voxelwise = voxelwise_within(image_loss) if weighted else None
         self.smoothness, self.weighted = smoothness, weighted
 
     def __call__(self, fixed, moving, weight, displacement, said: known.Known) -> tf.Tensor:
         """The loss proper of images `[1, *S, 1]`, which may not rise; `said` as `known.known` gives it."""
         moved, counted = known.moved(said, moving, displacement)
-        if counted is None:
-            dissimilarity = tf.reduce_mean(self._dissimilarity(fixed, moved, weight))
-        elif self.weighted:
-            dissimilarity = said["part"] * known.weighted_mean(self._dissimilarity(fixed, moved, weight), counted)
-        else:
-            dissimilarity = said["part"] * tf.reduce_mean(known.within(self.image_loss)(fixed, moved, counted))
+        dissimilarity = tf.reduce_mean(self._dissimilarity(fixed, moved, weight, counted))
         roughness = Grad("l2", loss_mult=_HALF_RESOLUTION).loss(None, displacement)
         return dissimilarity + self.smoothness * tf.reduce_mean(roughness) + known.pull(said, displacement)
 
-    def _dissimilarity(self, fixed, moved, weight):
-        """One number, one of each sample, or of each voxel."""
-        dissimilarity = self.image_loss(fixed, moved)
-        return weight * dissimilarity if self.weighted else dissimilarity
+    def _dissimilarity(self, fixed, moved, weight, counted: Counted | None):
+        """One number, or one of each sample."""
+        if self.weighted:
+            where = None if counted is None else counted.weight
+            return counted_mean(weight * self._voxelwise(fixed, moved, where), counted)
+        return self.image_loss(fixed, moved) if counted is None else loss_within(self.image_loss, fixed, moved, counted)
 
     @staticmethod
     def folding(displacement) -> tf.Tensor:

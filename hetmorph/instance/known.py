@@ -9,10 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from hetmorph.evaluation.guide import Guide
-from hetmorph.losses.serializable import LossMethod
-from hetmorph.losses.voxelwise import voxelwise_loss
 from hetmorph.ops import separable
 from hetmorph.ops.interpolation import interpolate
+from hetmorph.ops.masks import Counted, sampled_within
 from hetmorph.ops.warp import warp
 
 Known = dict[str, tf.Tensor]
@@ -27,7 +26,7 @@ def known(guide: Guide | None) -> Known:
         if mask is not None:
             there = np.float32(np.asarray(mask) != 0)
             result[name] = tf.constant(there[None, ..., None])
-            result.setdefault("part", tf.constant(there.mean()))
+            result.setdefault("part", tf.constant([there.mean()]))
     if guide.points_fixed is not None:
         spacing = np.ones(guide.points_fixed.shape[1]) if guide.spacing is None else guide.spacing
         numbers = {"fixed": guide.points_fixed[None], "moving": guide.points_moving[None], "spacing": spacing}
@@ -51,11 +50,12 @@ def shrunk(pair: tuple, factor: Sequence[int]) -> tuple:
     return moving, fixed, shrink(weight), shrink(start) / factors, result
 
 
-def moved(said: Known, moving, displacement) -> tuple[tf.Tensor, tf.Tensor | None]:
-    """The moved image, and how much each voxel counts, `[1, *S, 1]`, where both images do; None for all alike."""
+def moved(said: Known, moving, displacement) -> tuple[tf.Tensor, Counted | None]:
+    """The moved image, and how much each voxel counts where both images do; None for all alike."""
     image, part = _sampled(moving, said.get("mask_moving"), functools.partial(warp, displacement=displacement))
     fixed = said.get("mask_fixed")
-    return image, part if fixed is None else fixed if part is None else fixed * part
+    weight = part if fixed is None else fixed if part is None else fixed * part
+    return image, None if weight is None else Counted(weight, said["part"])
 
 
 def _sampled(image, mask, sample: Callable) -> tuple[tf.Tensor, tf.Tensor | None]:
@@ -63,28 +63,7 @@ def _sampled(image, mask, sample: Callable) -> tuple[tf.Tensor, tf.Tensor | None
     if mask is None:
         return sample(image), None
     plain, inside, part = tf.split(sample(tf.concat([image, mask * image, mask], -1)), 3, axis=-1)
-    return tf.where(part > 0, tf.math.divide_no_nan(inside, part), plain), part
-
-
-def within(image_loss: Callable) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Function `(fixed, moved, counted) → loss`: an image loss of the voxels that count.
-
-    A loss object may know better than the weighted mean of its voxels, and have `within`: where it compares windows,
-    or histograms, in which nothing else shall count either.
-
-    Raises:
-        ValueError: a loss that is neither.
-    """
-    owner = image_loss.owner if isinstance(image_loss, LossMethod) else getattr(image_loss, "__self__", image_loss)
-    if hasattr(owner, "within"):
-        return owner.within
-    voxelwise = voxelwise_loss(image_loss)
-    return lambda fixed, moved, counted: weighted_mean(voxelwise(fixed, moved), counted)
-
-
-def weighted_mean(values: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
-    """Σ w·v / Σ w; 0 where nothing counts."""
-    return tf.math.divide_no_nan(tf.reduce_sum(weight * values), tf.reduce_sum(weight * tf.ones_like(values)))
+    return sampled_within(plain, inside, part), part
 
 
 def pull(said: Known, displacement) -> tf.Tensor:

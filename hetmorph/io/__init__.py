@@ -14,6 +14,7 @@ from hetmorph.io.geometry import (
     through_plane,
 )
 from hetmorph.io.images import Image, matched_grid, read_image, write_image
+from hetmorph.io.known import check_mask, read_landmarks
 from hetmorph.io.points import Points, read_points, transform_points, world_points, write_points
 from hetmorph.io.sidecar import provenance, sidecar_of, write_sidecar
 from hetmorph.io.transforms import FORMATS, Transform, convert, read_transform, write_transform
@@ -33,6 +34,7 @@ __all__ = [
     "Transform",
     "bids_names",
     "check_inverse",
+    "check_mask",
     "convert",
     "convert_displacement",
     "describe_dataset",
@@ -43,6 +45,7 @@ __all__ = [
     "provenance",
     "read_chain",
     "read_image",
+    "read_landmarks",
     "read_points",
     "read_transform",
     "replacing",

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from hetmorph.losses.serializable import SerializableLoss, as_real, per_sample
 from hetmorph.ops import stats
+from hetmorph.ops.masks import weighted_mean
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -19,10 +20,15 @@ class AdaFrame(SerializableLoss):
         The adaptive weighting that Zhang et al., MICCAI 2024, arXiv:2312.00836, compare with.
     """
 
-    def voxelwise(self, y_true, y_pred) -> tf.Tensor:
-        """Weighted squared difference of images `[B, *S, C]` in [0, 1]."""
+    def voxelwise(self, y_true, y_pred, weight=None) -> tf.Tensor:
+        """Weighted squared difference of images in [0, 1].
+
+        Args:
+            y_true, y_pred: `[B, *S, C]`.
+            weight: `[B, *S, 1]`, not negative: what stands out does so among the voxels that count.
+        """
         y_true, y_pred = as_real(y_true, y_pred)
-        return frame_weight(y_true - y_pred) * tf.math.squared_difference(y_true, y_pred)
+        return frame_weight(y_true - y_pred, weight) * tf.math.squared_difference(y_true, y_pred)
 
     def _loss(self, y_true, y_pred):
         return per_sample(self.voxelwise(y_true, y_pred))
@@ -31,21 +37,39 @@ class AdaFrame(SerializableLoss):
         return {}
 
 
-def frame_weight(residual) -> tf.Tensor:
-    """Weight of `AdaFrame` for a residual `[B, *S, C]`; the same everywhere where the residual is constant."""
+def frame_weight(residual, weight=None) -> tf.Tensor:
+    """Weight of `AdaFrame` for a residual `[B, *S, C]`; the same everywhere where the residual is constant.
+
+    Args:
+        residual: r.
+        weight: `[B, *S, 1]`, how much each voxel counts in mean and deviation; None counts all alike.
+    """
     size = tf.stop_gradient(tf.abs(residual))
-    mean = stats.sample_mean(size)
-    deviation = tf.sqrt(stats.sample_mean(tf.math.squared_difference(size, mean)))
+    mean = _mean_of(size, weight)
+    deviation = tf.sqrt(_mean_of(tf.math.squared_difference(size, mean), weight))
     standardised = tf.math.divide_no_nan(size - mean, deviation)
     steepness, shift = 0.1 / (mean + 1e-7), 10 * (1 - tf.cos(np.pi * mean))
     return 1 - tf.sigmoid(steepness * standardised - shift)
 
 
-def residual_scale(fixed, moved, field) -> tf.Tensor:
-    """Factor exp(−50·r·mean r) of a field in its penalty, `[B, *field grid, 1]`, free of gradient.
+def _mean_of(values: tf.Tensor, weight) -> tf.Tensor:
+    """Mean of each sample, broadcastable."""
+    return stats.sample_mean(values) if weight is None else stats.broadcast(weighted_mean(values, weight), values)
 
-    Where the images disagree the field is allowed to be rougher. The residual r = |fixed − moved| of images
-    `[B, *S, C]` is averaged over its channels and over the voxels of the coarser field.
+
+def residual_scale(fixed, moved, field, weight=None) -> tf.Tensor:
+    """Factor exp(−50·r·mean r) of a field in its penalty, free of gradient.
+
+    Where the images disagree the field is allowed to be rougher. The residual r = |fixed − moved| is averaged over its
+    channels and over the voxels of the coarser field.
+
+    Args:
+        fixed, moved: images `[B, *S, C]`.
+        field: `[B, *field grid, N]`.
+        weight: `[B, *S, 1]`, how much each voxel counts; a residual that does not count is none.
+
+    Returns:
+        `[B, *field grid, 1]`.
 
     Raises:
         ValueError: sizes that are known only at run time.
@@ -54,7 +78,8 @@ def residual_scale(fixed, moved, field) -> tf.Tensor:
         The adaptive regularisation that Zhang et al., MICCAI 2024, arXiv:2312.00836, compare with.
     """
     size = tf.reduce_mean(tf.stop_gradient(tf.abs(fixed - moved)), axis=-1, keepdims=True)
-    scale = tf.exp(-50 * size * stats.sample_mean(size))
+    size = size if weight is None else size * tf.cast(weight, size.dtype)
+    scale = tf.exp(-50 * size * _mean_of(size, weight))
     if None in (*size.shape[1:-1], *field.shape[1:-1]):
         raise ValueError(f"the residual needs known sizes to be averaged, got {size.shape} for a field {field.shape}")
     factors = [-(-a // b) for a, b in zip(size.shape[1:-1], field.shape[1:-1], strict=True)]

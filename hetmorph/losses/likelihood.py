@@ -2,19 +2,24 @@
 
 import tensorflow as tf
 
-from hetmorph.losses.serializable import per_sample
 from hetmorph.ops import stats
+from hetmorph.ops.masks import Counted, counted_mean
 
 SNR_FORMS = ("paper", "official", "inverse")
 RELATIVE_MAPS = ("sample", "proportional", "official")
 
 
-def beta_nll(fixed, moved, log_variance, beta: float = 0.5) -> tf.Tensor:
-    """`nll` of the residual of two images `[B, *S, C]`."""
-    return nll(tf.math.squared_difference(fixed, moved), log_variance, beta)
+def beta_nll(fixed, moved, log_variance, beta: float = 0.5, counted: Counted | None = None) -> tf.Tensor:
+    """`nll` of the residual of two images.
+
+    Args:
+        fixed, moved: `[B, *S, C]`.
+        log_variance, beta, counted: as of `nll`.
+    """
+    return nll(tf.math.squared_difference(fixed, moved), log_variance, beta, counted)
 
 
-def nll(squared, log_variance, beta: float = 0.5) -> tf.Tensor:
+def nll(squared, log_variance, beta: float = 0.5, counted: Counted | None = None) -> tf.Tensor:
     """β-weighted negative log-likelihood, mean over the voxels of each sample: `E[sg(σ²)^β · (½ r²/σ² + ½ log σ²)]`.
 
     β = 0 is the Gaussian likelihood itself; β > 0 keeps voxels of large variance from losing their gradient. The
@@ -24,6 +29,7 @@ def nll(squared, log_variance, beta: float = 0.5) -> tf.Tensor:
         squared: squared residual r², `[B, *S, C]`.
         log_variance: log σ², same shape.
         beta: exponent, 0 to 1.
+        counted: how much each voxel counts; None counts all alike.
 
     Returns:
         One number per sample, `[B]`.
@@ -33,7 +39,7 @@ def nll(squared, log_variance, beta: float = 0.5) -> tf.Tensor:
     """
     # log σ² is the network's output: exp(−s) needs no division and no guard.
     value = 0.5 * (squared * tf.exp(-log_variance) + log_variance)
-    return per_sample(tf.exp(beta * tf.stop_gradient(log_variance)) * value)
+    return counted_mean(tf.exp(beta * tf.stop_gradient(log_variance)) * value, counted)
 
 
 def snr(fixed, log_variance, gamma: float = 0.5, form: str = "paper") -> tf.Tensor:
@@ -59,7 +65,7 @@ def snr(fixed, log_variance, gamma: float = 0.5, form: str = "paper") -> tf.Tens
     return tf.abs(fixed) ** (2 * gamma if form == "paper" else gamma) * inverse
 
 
-def relative_weight(ratio, relative: str = "sample", mask=None) -> tf.Tensor:
+def relative_weight(ratio, relative: str = "sample", mask=None, ranked=None) -> tf.Tensor:
     """Weight per voxel from a signal-to-noise ratio, free of gradient.
 
     "sample" (default): each sample's 1st to 99th percentile is mapped to [0, 1], then a sigmoid, then the weight is
@@ -73,13 +79,14 @@ def relative_weight(ratio, relative: str = "sample", mask=None) -> tf.Tensor:
         ratio: `[B, *S, C]`, non-negative.
         relative: one of the three above.
         mask: same shape, True where the mean is taken; None takes all voxels.
+        ranked: same shape, above 0 where the percentiles are taken; None takes all voxels.
     """
     if relative not in RELATIVE_MAPS:
         raise ValueError(f"relative must be one of {RELATIVE_MAPS}, got {relative!r}")
     if relative == "official":
         low, high = tf.reduce_min(ratio), tf.reduce_max(ratio)
     else:
-        low, high = stats.percentiles(ratio, 1.0, 99.0)
+        low, high = stats.percentiles(ratio, 1.0, 99.0, ranked)
     if relative == "proportional":
         weight = tf.minimum(ratio, high)
     else:

@@ -6,7 +6,9 @@ import keras
 import tensorflow as tf
 
 from hetmorph.losses.serializable import SerializableLoss, as_real, per_sample, require_rank
+from hetmorph.ops import stats
 from hetmorph.ops.grid import edge_repeated, neighbours
+from hetmorph.ops.masks import weighted_mean
 from hetmorph.ops.windows import box_sum
 
 
@@ -34,8 +36,13 @@ class MIND(SerializableLoss):
                 raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
         self.radius, self.dilation = int(radius), int(dilation)
 
-    def descriptor(self, image) -> tf.Tensor:
-        """Of an image `[B, *S, 1]`, `[B, *S, 4]` in 2-D and `[B, *S, 12]` in 3-D, 0 to 1."""
+    def descriptor(self, image, weight=None) -> tf.Tensor:
+        """`[B, *S, 4]` in 2-D and `[B, *S, 12]` in 3-D, 0 to 1.
+
+        Args:
+            image: `[B, *S, 1]`.
+            weight: `[B, *S, 1]`, how much each voxel counts in the mean of V over the image; None counts all alike.
+        """
         (image,) = as_real(image)
         ndims = require_rank(image, "MIND")
         if ndims == 1 or image.shape[-1] not in (1, None):
@@ -45,13 +52,19 @@ class MIND(SerializableLoss):
         distance = _patch_mean(tf.square(tf.concat([a - b for a, b in pairs], axis=-1)), self.radius)
         distance -= tf.reduce_min(distance, axis=-1, keepdims=True)
         scale = tf.reduce_mean(distance, axis=-1, keepdims=True)
-        typical = tf.stop_gradient(tf.reduce_mean(scale, axis=list(range(1, ndims + 2)), keepdims=True))
+        mean = tf.reduce_mean(scale, range(1, ndims + 2)) if weight is None else weighted_mean(scale, weight)
+        typical = tf.stop_gradient(stats.broadcast(mean, scale))
         # A constant image has no distances: all its entries are 1.
         return tf.exp(-tf.math.divide_no_nan(distance, tf.clip_by_value(scale, 1e-3 * typical, 1e3 * typical)))
 
-    def voxelwise(self, y_true, y_pred) -> tf.Tensor:
-        """Mean squared difference of the descriptors' entries, `[B, *S, 1]`."""
-        difference = tf.math.squared_difference(self.descriptor(y_true), self.descriptor(y_pred))
+    def voxelwise(self, y_true, y_pred, weight=None) -> tf.Tensor:
+        """Mean squared difference of the descriptors' entries, `[B, *S, 1]`.
+
+        Args:
+            y_true, y_pred: images `[B, *S, 1]`.
+            weight: as of `descriptor`.
+        """
+        difference = tf.math.squared_difference(self.descriptor(y_true, weight), self.descriptor(y_pred, weight))
         return tf.reduce_mean(difference, axis=-1, keepdims=True)
 
     def _loss(self, y_true, y_pred):

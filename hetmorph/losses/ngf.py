@@ -29,20 +29,30 @@ class NGF(SerializableLoss):
     def __init__(self, eta: float = 1.0):
         self.eta = positive(eta, "eta")
 
-    def voxelwise(self, y_true, y_pred) -> tf.Tensor:
-        """1 − ⟨∇a, ∇b⟩² / (|∇a|²_ε·|∇b|²_ε) of images `[B, *S, C]`; 1 where either is flat altogether."""
+    def voxelwise(self, y_true, y_pred, weight=None) -> tf.Tensor:
+        """1 − ⟨∇a, ∇b⟩² / (|∇a|²_ε·|∇b|²_ε); 1 where either image is flat altogether.
+
+        Args:
+            y_true, y_pred: images `[B, *S, C]`.
+            weight: `[B, *S, 1]`, how much each voxel counts in ε; None counts all alike.
+        """
         a, b = as_real(y_true, y_pred)
         require_rank(b, "NGF")
         a, b = _gradient(a), _gradient(b)
         product = tf.reduce_sum(a * b, -1)
         # One after the other: fourth powers of small gradients are nothing in single precision.
-        parts = [tf.math.divide_no_nan(product, self._squares(gradient)) for gradient in (a, b)]
+        parts = [tf.math.divide_no_nan(product, self._squares(gradient, weight)) for gradient in (a, b)]
         return 1.0 - parts[0] * parts[1]
 
-    def _squares(self, gradient: tf.Tensor) -> tf.Tensor:
+    def _squares(self, gradient: tf.Tensor, weight) -> tf.Tensor:
         """|∇|²_ε, `[B, *S, C]`."""
         squares = tf.reduce_sum(tf.square(gradient), -1)
-        typical = tf.reduce_mean(squares, list(range(1, squares.shape.rank - 1)), keepdims=True)
+        axes = list(range(1, squares.shape.rank - 1))
+        if weight is None:
+            typical = tf.reduce_mean(squares, axes, keepdims=True)
+        else:
+            sums = (tf.reduce_sum(values, axes, keepdims=True) for values in (weight * squares, weight))
+            typical = tf.math.divide_no_nan(*sums)
         return squares + self.eta**2 * typical
 
     def _loss(self, y_true, y_pred):

@@ -11,13 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from hetmorph.losses.serializable import SerializableLoss, as_real, per_sample, positive, require_rank
-from hetmorph.ops import stats
 from hetmorph.ops.smoothing import beyond, gaussian
 from hetmorph.ops.windows import box_sum
 
 WIDEST_SMOOTHING = 32  # of kernels several hundred voxels wide TensorFlow's convolution aborts the process
 _LNCC_CUT = 2.0  # standard deviations
 _CONSTANT = 1e-7  # variance of an image, in squares of intensity
+_NOTHING = 1e-6  # voxels
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -41,10 +41,21 @@ class MSE(SerializableLoss):
             raise ValueError(f"smoothing must be 0 to {WIDEST_SMOOTHING} voxels, got {smoothing!r}")
         self.smoothing = float(smoothing)
 
-    def voxelwise(self, y_true, y_pred) -> tf.Tensor:
-        """(y − ŷ)² / σ² of images `[B, *S, C]`, their difference smoothed."""
+    def voxelwise(self, y_true, y_pred, weight=None) -> tf.Tensor:
+        """(y − ŷ)² / σ² of images, their difference smoothed.
+
+        Args:
+            y_true, y_pred: `[B, *S, C]`.
+            weight: `[B, *S, 1]`, not negative: what is smoothed are the voxels that count alone.
+        """
         y_true, y_pred = as_real(y_true, y_pred)
-        return tf.square(gaussian(y_true - y_pred, self.smoothing)) / self.image_sigma**2
+        residual = y_true - y_pred
+        if weight is None or not self.smoothing:
+            smoothed = gaussian(residual, self.smoothing)
+        else:
+            sums, share, _ = _gaussian_means(residual, tf.cast(weight, residual.dtype), self.smoothing, 3.0)
+            smoothed = tf.math.divide_no_nan(sums, share)
+        return tf.square(smoothed) / self.image_sigma**2
 
     def _loss(self, y_true, y_pred, reduce="mean"):
         return per_sample(self.voxelwise(y_true, y_pred), reduce)
@@ -73,17 +84,22 @@ class NCC(SerializableLoss):
             raise ValueError(f"the window of NCC must have whole sides of at least one voxel, got {win!r}")
         self.win, self.eps, self.signed = win, eps, signed
 
-    def ncc(self, Ii, Ji) -> tf.Tensor:
-        """Local correlation `[B, *S, 1]` of two images `[B, *S, C]`; a window that leaves them meets zeros there."""
+    def ncc(self, Ii, Ji, weight=None) -> tf.Tensor:
+        """Local correlation of two images, `[B, *S, 1]`; a window that leaves them meets zeros there.
+
+        Args:
+            Ii, Ji: `[B, *S, C]`.
+            weight: `[B, *S, 1]`, not negative: windows of voxels that count alone.
+        """
         Ii, Ji = as_real(Ii, Ji)
-        cross, var_i, var_j = _local_covariances(Ii, Ji, self._window(require_rank(Ji, "NCC")), self.eps)
+        cross, var_i, var_j = _local_covariances(Ii, Ji, self._window(require_rank(Ji, "NCC")), self.eps, weight)
         if self.signed:
             return tf.clip_by_value(cross / tf.sqrt(var_i * var_j + self.eps), -1.0, 1.0)
         return tf.minimum((cross / var_i) * (cross / var_j), 1.0)
 
-    def voxelwise(self, y_true, y_pred) -> tf.Tensor:
-        """−cc, `[B, *S, 1]`."""
-        return -self.ncc(y_true, y_pred)
+    def voxelwise(self, y_true, y_pred, weight=None) -> tf.Tensor:
+        """−cc, `[B, *S, 1]`; arguments as of `ncc`."""
+        return -self.ncc(y_true, y_pred, weight)
 
     def _loss(self, y_true, y_pred, reduce="mean"):
         return -per_sample(self.ncc(y_true, y_pred), reduce)
@@ -100,19 +116,27 @@ class NCC(SerializableLoss):
         return {"win": win, "eps": self.eps, "signed": self.signed}
 
 
-def _local_covariances(a: tf.Tensor, b: tf.Tensor, window: list[int], eps: float) -> list[tf.Tensor]:
+def _local_covariances(a: tf.Tensor, b: tf.Tensor, window: list[int], eps: float, weight=None) -> list[tf.Tensor]:
     """Covariance and variances of two images in a window round each voxel, summed, `[B, *S, 1]`, at least `eps`.
 
     Squares of intensities far from zero, such as CT + 1024, leave nothing of a variance in float32. Those of
     differences from each image's mean do, and what the mean adds where a window leaves the image is known.
     """
-    size = math.prod(window) * b.shape[-1]
-    mean_a, mean_b = (tf.stop_gradient(stats.sample_mean(image)) for image in (a, b))
+    channels, ones = b.shape[-1], tf.ones_like(b[:1, ..., :1])
+    mean_a, mean_b = (_mean(image, weight) for image in (a, b))
     a, b = a - mean_a, b - mean_b
     parts = [tf.reduce_sum(part, -1, keepdims=True) for part in (a, b, a * b, a * a, b * b)]
+    inside, size = box_sum(ones, window) * channels, math.prod(window) * channels
+    if weight is not None:
+        weight = tf.cast(weight, b.dtype)
+        parts = [weight * part for part in parts]
+        size = size - inside
+        inside = box_sum(weight, window) * channels
+        size += inside
     sum_a, sum_b, ab, aa, bb = tf.split(box_sum(tf.concat(parts, -1), window), 5, axis=-1)
-    inside = box_sum(tf.ones_like(ab[:1]), window) * b.shape[-1]
-    outside = 1 - inside / size
+    # Where the weights are 0 all over a window, there is nothing to divide by.
+    outside = 1 - inside / size if weight is None else 1 - tf.math.divide_no_nan(inside, size)
+    size = size if weight is None else tf.maximum(size, _NOTHING)
 
     def covariance(product, sums, means):
         """Σ(x − x̄)(y − ȳ) over the window, x̄ and ȳ the means with the zeros outside."""
@@ -148,16 +172,21 @@ class LNCC(SerializableLoss):
         if sigma > WIDEST_SMOOTHING:
             raise ValueError(f"sigma must be at most {WIDEST_SMOOTHING} voxels, got {sigma!r}")
 
-    def correlation(self, y_true, y_pred) -> tf.Tensor:
-        """cc of images, each channel by itself, `[B, *S, C]`."""
+    def correlation(self, y_true, y_pred, weight=None) -> tf.Tensor:
+        """cc of images, each channel by itself, `[B, *S, C]`.
+
+        Args:
+            y_true, y_pred: `[B, *S, C]`.
+            weight: `[B, *S, 1]`, not negative: windows of voxels that count alone.
+        """
         a, b = as_real(y_true, y_pred)
         require_rank(b, type(self).__name__)
-        cross, var_a, var_b = _gaussian_covariances(a, b, self.sigma)
+        cross, var_a, var_b = _gaussian_covariances(a, b, self.sigma, weight)
         return cross * tf.math.rsqrt((tf.nn.relu(var_a) + self.eps) * (tf.nn.relu(var_b) + self.eps))
 
-    def voxelwise(self, y_true, y_pred) -> tf.Tensor:
-        """1 − cc, `[B, *S, C]`."""
-        return 1.0 - self.correlation(y_true, y_pred)
+    def voxelwise(self, y_true, y_pred, weight=None) -> tf.Tensor:
+        """1 − cc, `[B, *S, C]`; arguments as of `correlation`."""
+        return 1.0 - self.correlation(y_true, y_pred, weight)
 
     def _loss(self, y_true, y_pred):
         return per_sample(self.voxelwise(y_true, y_pred))
@@ -177,21 +206,30 @@ class SquaredLNCC(LNCC):
         arXiv:2408.00221.
     """
 
-    def voxelwise(self, y_true, y_pred) -> tf.Tensor:
-        """1 − cc², `[B, *S, C]`."""
-        return 1.0 - tf.square(self.correlation(y_true, y_pred))
+    def voxelwise(self, y_true, y_pred, weight=None) -> tf.Tensor:
+        """1 − cc², `[B, *S, C]`; arguments as of `correlation`."""
+        return 1.0 - tf.square(self.correlation(y_true, y_pred, weight))
 
 
-def _gaussian_covariances(a: tf.Tensor, b: tf.Tensor, sigma: float) -> list[tf.Tensor]:
+def _gaussian_covariances(a: tf.Tensor, b: tf.Tensor, sigma: float, weight=None) -> list[tf.Tensor]:
     """Covariance and variances of two images in a Gaussian window, `[B, *S, C]`, of differences from each mean.
 
     As in `_local_covariances`, what the means add where the window leaves the image is known.
     """
-    mean_a, mean_b = (tf.stop_gradient(tf.reduce_mean(x, _spatial(x), keepdims=True)) for x in (a, b))
+    mean_a, mean_b = (_mean(x, weight, _spatial(x)) for x in (a, b))
     a, b = a - mean_a, b - mean_b
-    smoothed = gaussian(tf.concat([a, b, a * b, a * a, b * b], axis=0), sigma, _LNCC_CUT)
+    products = tf.concat([a, b, a * b, a * a, b * b], axis=0)
+    if weight is None:
+        smoothed, outside = gaussian(products, sigma, _LNCC_CUT), beyond(a, sigma, _LNCC_CUT)
+    else:
+        weight = tf.cast(weight, b.dtype)
+        sums, share, outside = _gaussian_means(
+            products, tf.tile(weight, [5] + [1] * (b.shape.rank - 1)), sigma, _LNCC_CUT
+        )
+        smoothed = tf.math.divide_no_nan(sums, share)
+        share = tf.split(share, 5)[0]
+        outside = tf.math.divide_no_nan(outside, share)
     of_a, of_b, ab, aa, bb = tf.split(smoothed, 5)
-    outside = beyond(a, sigma, _LNCC_CUT)
 
     def covariance(product, x, y, mean_x, mean_y):
         return product - x * y + outside * (mean_x * y + mean_y * x + (1 - outside) * mean_x * mean_y)
@@ -203,6 +241,22 @@ def _gaussian_covariances(a: tf.Tensor, b: tf.Tensor, sigma: float) -> list[tf.T
     ]
 
 
+def _gaussian_means(values: tf.Tensor, weight: tf.Tensor, sigma: float, cut: float) -> list[tf.Tensor]:
+    """Weighted sums in a Gaussian window, the share of it that counts, zeros outside the image included, and theirs."""
+    outside = beyond(values, sigma, cut)
+    return [gaussian(weight * values, sigma, cut), gaussian(weight, sigma, cut) + outside, outside]
+
+
+def _mean(image: tf.Tensor, weight, axes=None) -> tf.Tensor:
+    """Mean of each sample over the axes, all by default, of what counts; without gradient, broadcastable."""
+    axes = list(range(1, image.shape.rank)) if axes is None else axes
+    if weight is None:
+        return tf.stop_gradient(tf.reduce_mean(image, axes, keepdims=True))
+    weight = tf.cast(weight, image.dtype) * tf.ones_like(image)
+    sums = (tf.reduce_sum(values, axes, keepdims=True) for values in (weight * image, weight))
+    return tf.stop_gradient(tf.math.divide_no_nan(*sums))
+
+
 @keras.saving.register_keras_serializable("hetmorph")
 class GlobalNCC(SerializableLoss):
     """Normalised cross-correlation of whole images, 1 − cov(y, ŷ) / (σ_y·σ_ŷ), each channel by itself; 0 to 2.
@@ -211,9 +265,28 @@ class GlobalNCC(SerializableLoss):
     """
 
     def _loss(self, y_true, y_pred):
+        return self._of(y_true, y_pred, None)
+
+    def within(self, y_true, y_pred, weight) -> tf.Tensor:
+        """The same of the voxels that count.
+
+        Args:
+            y_true, y_pred: images `[B, *S, C]`.
+            weight: `[B, *S, 1]`, not negative.
+        """
+        y_true, weight, y_pred = as_real(y_true, weight, y_pred)
+        return self._of(y_true, y_pred, weight * tf.ones_like(y_pred))
+
+    def _of(self, y_true, y_pred, weight):
         require_rank(y_pred, "GlobalNCC")
-        a, b = (x - tf.reduce_mean(x, _spatial(x), keepdims=True) for x in (y_true, y_pred))
-        cross, var_a, var_b = (tf.reduce_mean(x, _spatial(x)) for x in (a * b, a * a, b * b))
+
+        def mean(x, **how):
+            if weight is None:
+                return tf.reduce_mean(x, _spatial(x), **how)
+            return tf.math.divide_no_nan(*(tf.reduce_sum(w, _spatial(x), **how) for w in (weight * x, weight)))
+
+        a, b = (x - mean(x, keepdims=True) for x in (y_true, y_pred))
+        cross, var_a, var_b = (mean(x) for x in (a * b, a * a, b * b))
         # Below it there is only the rounding of a constant image.
         return 1.0 - tf.reduce_mean(cross * tf.math.rsqrt((var_a + _CONSTANT) * (var_b + _CONSTANT)), axis=-1)
 

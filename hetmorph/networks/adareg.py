@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from hetmorph.losses.adaptive import residual_scale
+from hetmorph.losses.within import counted_now
 from hetmorph.networks.transmorph import TransMorph
 from hetmorph.networks.vxm import VxmDense
 
@@ -18,8 +19,11 @@ class _AdaptiveField:
         """
         *moved, field = y_pred
         halves = tf.split(field, 2, axis=-1) if field.shape[-1] == 2 * (field.shape.rank - 2) else [field]
-        scaled = [half * residual_scale(tf.cast(fixed, half.dtype), image, half) for half, fixed, image in zip(
-            halves, y, moved, strict=False)]  # fmt: skip
+        counted = [counted_now(view) for view in range(len(moved))]
+        scaled = [
+            half * residual_scale(tf.cast(fixed, half.dtype), image, half, where and where.weight)
+            for half, fixed, image, where in zip(halves, y, moved, counted, strict=False)
+        ]
         return super().compute_loss(x, y, [*moved, tf.concat(scaled, axis=-1)], *args, **kwargs)
 
 

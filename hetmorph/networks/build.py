@@ -60,7 +60,7 @@ def build(config: TrainConfig, inshape) -> LoadableModel:
         )
     else:
         model = cls(tuple(inshape), **_network_arguments(config.network), **method.model_arguments())
-    model.compile(**_optimizers(config, method), **_losses(config, method, len(inshape)), terms=method.terms())
+    model.compile(**_optimizers(config, method), **_losses(config, method, len(inshape)), terms=method.all_terms())
     return model
 
 

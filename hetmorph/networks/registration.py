@@ -67,8 +67,8 @@ class Registration(RegistrationModel):
         if functional is not None:  # `add_loss` was given tensors of the functional model
             added = functional(tf.nest.flatten(inputs), training=training)[len(self.outputs) :]
         registered = Registered(moving, fixed, forward, backward, fill_value=arguments["fill_value"], added=added)
-        backward = [] if backward is None else [registered.moved_back]
-        return registered, [registered.moved, *backward, registered.displacement]
+        backward = [] if backward is None else [registered.warped_back]
+        return registered, [registered.warped, *backward, registered.displacement]
 
     @property
     def step(self) -> Step:

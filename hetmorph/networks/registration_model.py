@@ -6,9 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hetmorph.losses.within import InMask, counting
 from hetmorph.networks.base import LoadableModel
 from hetmorph.ops.xla import compiled_kernels
-from hetmorph.steps import Registered
+from hetmorph.steps import Ends, Registered, check_known, split_known
+from hetmorph.steps.known import KINDS
 from hetmorph.training import Play, global_mean, replicas
 from hetmorph.training.fitting import check_variables
 from hetmorph.transforms import Displacement
@@ -39,6 +41,8 @@ class RegistrationModel(LoadableModel):
         # Keras would go on with the losses and metrics of before where none are given.
         self._compile_loss = self._compile_metrics = self.loss = None
         super().compile(*args, **kwargs)
+        if self._compile_loss is not None:  # here, so that a file has the losses that were given
+            self._compile_loss._user_loss = InMask.each(self.loss, self.output_names)
         if self.optimizer is not None:
             check_variables(self.optimizer, self.displacement_variables)
         self.references.terms = list(terms)
@@ -93,9 +97,48 @@ class RegistrationModel(LoadableModel):
             total += term.weight * value
         return total
 
+    def fit(self, x=None, *args, **kwargs):
+        """As `keras.Model.fit`; what is known of the pairs besides goes with the images.
+
+        Args:
+            x: `(moving, fixed)`, or `(moving, fixed, known)`, where `known` is a dictionary of some of
+                `mask_moving` and `mask_fixed`, `[B, *S]`, not 0 where an image counts in the image losses; and of
+                `points_moving` and `points_fixed`, `[B, P, N]` voxels, filled up with NaN, for the term `Landmarks`.
+            args, kwargs: of `keras.Model.fit`.
+
+        Raises:
+            ValueError: an empty mask, one of another grid, or points that do not belong together or to the images.
+        """
+        check_known(x)
+        return super().fit(x, *args, **kwargs)
+
+    def __call__(self, inputs, *args, **kwargs):
+        # What is known besides is for the losses; to Keras, the images are what a model is called with.
+        return super().__call__(split_known(inputs)[0], *args, **kwargs)
+
+    def _compiled_loss(self, play: Play) -> tf.Tensor:
+        views = [view.counted for view in play.registered.views]
+        if views[0] is not None:
+            self._check_mask_losses()
+        with counting(views):
+            return super()._compiled_loss(play)
+
+    def _check_mask_losses(self) -> None:
+        one_for_all = self.loss is not None and not isinstance(self.loss, (list, tuple, dict))
+        others = [loss for loss in tf.nest.flatten(self.loss) if isinstance(loss, keras.losses.Loss) or one_for_all]
+        if others:
+            raise ValueError(
+                "masks need a loss of hetmorph.losses for each output, such as MSE().loss, received "
+                f"{'one for all' if one_for_all else f'{type(others[0]).__name__} of Keras'}"
+            )
+
     def play(self, x, y, sample_weight, training: bool) -> Play:
         """Register a batch. `y` may be left out: the images are the target."""
-        registered, outputs = self(x, training=training, record=True)
+        images, known = split_known(x)
+        registered, outputs = self(images, training=training, record=True)
+        if known:
+            registered.know(*(Ends(*(known.get(f"{what}_{role}") for role in Ends._fields)) for what in KINDS))
+            outputs = [*(view.moved for view in registered.views), outputs[-1]]
         registered.step = tf.convert_to_tensor(self.optimizer.iterations)
         y = self._own_targets(registered) if y is None else y
         return Play(x, y, sample_weight, outputs, training, registered)
@@ -116,9 +159,9 @@ class RegistrationModel(LoadableModel):
             field=rest[-1] if rest else None,
             added=made.get("added", ()),
         )
-        registered.moved = moved
+        registered.warped = moved
         if backward is not None:
-            registered.moved_back = rest[0]
+            registered.warped_back = rest[0]
         return registered, outputs
 
     def _step_model(self) -> keras.Model:
@@ -155,6 +198,8 @@ class RegistrationModel(LoadableModel):
         if not self.pre_registered:
             return data
         images, *rest = data
+        if split_known(images)[1]:
+            raise ValueError("expected pre_registered 0 with masks or points, which do not follow a moved image")
         source, target = (tf.convert_to_tensor(image) for image in tf.nest.flatten(images))
         count = tf.cast(tf.round(self.pre_registered * tf.cast(tf.shape(source)[0], tf.float32)), tf.int32)
         moved = self([source[:count], target[:count]], training=False)[0]

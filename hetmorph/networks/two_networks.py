@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from hetmorph.losses import MSE, Grad
-from hetmorph.losses.voxelwise import voxelwise_loss
+from hetmorph.losses.within import voxelwise_within
 from hetmorph.networks import hdf5
 from hetmorph.networks.variance import variance_network
 from hetmorph.objectives import Phase, phase, warm_start_length
@@ -225,7 +225,7 @@ class TwoNetworks:
         play.y = play.y if not isinstance(y, dict) else [y.get(name) for name in self.output_names]
         self._check_one_each(play.y, "target")
         registered.views = [
-            View(tf.cast(fixed, tf.float32), view.moved, view.moving)
+            view._replace(fixed=tf.cast(fixed, tf.float32))
             for fixed, view in zip(play.y, registered.views, strict=False)
         ]
         registered.read_variance = lambda view: self._log_variance(view, training)
@@ -241,8 +241,10 @@ class TwoNetworks:
             strict=False,
         )  # fmt: skip
         for view, log_variance, weight, loss, scale, of_samples in parts:
-            dissimilarity = tf.cast(loss(view.fixed, view.moved), tf.float32)
-            image_loss += scale * global_mean(objective.image_loss(dissimilarity, log_variance, weight), of_samples)
+            where = None if view.counted is None else view.counted.weight
+            dissimilarity = tf.cast(loss(view.fixed, view.moved, where), tf.float32)
+            values = objective.image_loss(dissimilarity, log_variance, weight, view.counted)
+            image_loss += scale * global_mean(values, of_samples)
         smoothness = tf.zeros([])
         if self._field_loss is not None:
             smoothness = global_mean(self._field_loss(play.y[-1], registered.field), field_weight)
@@ -264,7 +266,7 @@ class TwoNetworks:
         likelihood, registered = self.references.objective.variance_loss, play.registered
         of_samples = self._sample_weights(play.sample_weight)
         losses = [
-            global_mean(likelihood(view.fixed, view.moved, log_variance), weight)
+            global_mean(likelihood(view.fixed, view.moved, log_variance, view.counted), weight)
             for view, log_variance, weight in zip(registered.views, registered.log_variances, of_samples, strict=False)
         ]
         loss = tf.add_n(losses) / len(losses)
@@ -281,7 +283,8 @@ class TwoNetworks:
         if self.references.phase is not Phase.JOINT:
             return [tf.ones_like(view.fixed) for view in views]
         weight = self.references.objective.weight
-        return [weight(s, view.fixed, view.moving) for view, s in zip(views, registered.log_variances, strict=True)]
+        seen = zip(views, registered.log_variances, strict=True)
+        return [weight(s, view.fixed, view.moving, view.counted) for view, s in seen]
 
     def _log_variance(self, view: View, training: bool) -> tf.Tensor:
         # The published code forgot to detach the moved image, which leaked the loss of the variance network into the
@@ -317,7 +320,7 @@ class TwoNetworks:
             )
         if isinstance(loss_weights, dict):
             loss_weights = [loss_weights[n] for n in self.output_names]
-        self._image_losses = [voxelwise_loss(part) for part in loss[:-1]]
+        self._image_losses = [voxelwise_within(part) for part in loss[:-1]]
         if self.references.objective.joint and not all(_is_squared_residual(part) for part in self._image_losses):
             raise ValueError(
                 "a likelihood is one of the squared residual: its image loss must be MSE(), neither scaled nor smoothed"

@@ -6,6 +6,7 @@ from hetmorph.objectives.schedule import Phase, phase, warm_start_length
 from hetmorph.objectives.terms import (
     GradientInverseConsistency,
     InverseConsistency,
+    Landmarks,
     Similarity,
     Smoothness,
     Term,
@@ -18,6 +19,7 @@ __all__ = [
     "Heteroscedastic",
     "InverseConsistency",
     "JointLikelihood",
+    "Landmarks",
     "Phase",
     "Recipe",
     "Similarity",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from hetmorph.losses.likelihood import RELATIVE_MAPS, SNR_FORMS, beta_nll, nll, relative_weight, snr
-from hetmorph.losses.serializable import per_sample
+from hetmorph.ops.masks import Counted, counted_mean
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,30 @@ class Heteroscedastic:
             raise ValueError(f"gamma must be positive, got {self.gamma}")
         _check_beta(self.beta)
 
-    def weight(self, log_variance, fixed, moving) -> tf.Tensor:
-        """Weight of each voxel of the fixed image, same shape as `log_variance`, free of gradient."""
+    def weight(self, log_variance, fixed, moving, counted: Counted | None = None) -> tf.Tensor:
+        """Weight of each voxel of the fixed image, free of gradient, of mean 1 over what counts.
+
+        Args:
+            log_variance: log σ², `[B, *S, C]`.
+            fixed, moving: images, same shape.
+            counted: how much each voxel counts; None counts all alike.
+        """
         mask = (fixed != 0) | (moving != 0) if self.foreground else None
         ratio = snr(fixed, tf.stop_gradient(log_variance), self.gamma, self.snr)
-        return relative_weight(ratio, self.relative, mask)
+        if counted is None:
+            return relative_weight(ratio, self.relative, mask)
+        ranked = tf.stop_gradient(counted.weight) * tf.ones_like(ratio)
+        mask = ranked if mask is None else ranked * tf.cast(mask, ranked.dtype)
+        return relative_weight(ratio, self.relative, mask, ranked)
 
-    def image_loss(self, dissimilarity, log_variance, weight) -> tf.Tensor:
+    def image_loss(self, dissimilarity, log_variance, weight, counted: Counted | None = None) -> tf.Tensor:
         """Loss of the displacement network: weighted dissimilarity, one number per sample."""
-        return per_sample(weight * dissimilarity)
+        return counted_mean(weight * dissimilarity, counted)
 
-    def variance_loss(self, fixed, moved, log_variance) -> tf.Tensor:
-        """β-NLL of the residual; the moved image is detached."""
-        return beta_nll(fixed, tf.stop_gradient(moved), log_variance, self.beta)
+    def variance_loss(self, fixed, moved, log_variance, counted: Counted | None = None) -> tf.Tensor:
+        """β-NLL of the residual; the moved image is detached, and so is what of it counts."""
+        counted = None if counted is None else Counted(*map(tf.stop_gradient, counted))
+        return beta_nll(fixed, tf.stop_gradient(moved), log_variance, self.beta, counted)
 
 
 @dataclass(frozen=True)
@@ -75,17 +86,17 @@ class JointLikelihood:
     def __post_init__(self):
         _check_beta(self.beta)
 
-    def weight(self, log_variance, fixed, moving) -> tf.Tensor:
+    def weight(self, log_variance, fixed, moving, counted: Counted | None = None) -> tf.Tensor:
         """Factor of a voxel's squared residual in the loss, ½ σ^(2β − 2), free of gradient."""
         return 0.5 * tf.exp((self.beta - 1) * tf.stop_gradient(log_variance))
 
-    def image_loss(self, dissimilarity, log_variance, weight) -> tf.Tensor:
+    def image_loss(self, dissimilarity, log_variance, weight, counted: Counted | None = None) -> tf.Tensor:
         """The likelihood itself; its gradient reaches the variance network and, through that one's input, both."""
-        return nll(dissimilarity, log_variance, self.beta)
+        return nll(dissimilarity, log_variance, self.beta, counted)
 
-    def variance_loss(self, fixed, moved, log_variance) -> tf.Tensor:
+    def variance_loss(self, fixed, moved, log_variance, counted: Counted | None = None) -> tf.Tensor:
         """The same."""
-        return beta_nll(fixed, moved, log_variance, self.beta)
+        return beta_nll(fixed, moved, log_variance, self.beta, counted)
 
 
 def _check_beta(beta: float) -> None:

@@ -19,7 +19,7 @@ from hetmorph.losses import (
 )
 from hetmorph.objectives import terms
 from hetmorph.objectives.likelihoods import Heteroscedastic, JointLikelihood
-from hetmorph.objectives.terms import GradientInverseConsistency, InverseConsistency, Term
+from hetmorph.objectives.terms import GradientInverseConsistency, InverseConsistency, Landmarks, Term
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Recipe:
 
     Attributes:
         smoothness: λ.
+        landmark_weight: of `Landmarks`, beside everything else.
         model: kind of model that trains it; `hetmorph.networks.build` knows the class.
         samples: whether the velocity is a distribution that training samples from.
         transforms: whether its terms look at the transforms of both directions as functions of points, which only a
@@ -35,6 +36,7 @@ class Recipe:
     """
 
     smoothness: float = 0.01
+    landmark_weight: float = 0.0
     model: ClassVar[str] = "plain"
     samples: ClassVar[bool] = False
     transforms: ClassVar[bool] = False
@@ -43,7 +45,7 @@ class Recipe:
         if not self.smoothness >= 0:
             raise ValueError(f"smoothness must be λ ≥ 0, got {self.smoothness!r}")
         # The parts know which of their numbers make sense: here they say so before any data are read.
-        self.image_loss(), self.field_loss(1.0, 2), self.terms(), self.model_arguments()
+        self.image_loss(), self.field_loss(1.0, 2), self.all_terms(), self.model_arguments()
 
     def image_loss(self):
         """Loss object of the fixed and the moved image."""
@@ -56,6 +58,11 @@ class Recipe:
     def terms(self) -> list[Term]:
         """What is minimised besides, see `hetmorph.objectives.Term`."""
         return []
+
+    def all_terms(self) -> list[Term]:
+        """Those of the method, and landmarks where they have a weight."""
+        landmarks = Landmarks(self.landmark_weight)
+        return [*self.terms(), *([landmarks] if landmarks.weight else [])]
 
     def model_arguments(self) -> dict:
         """Constructor arguments of the model."""

@@ -9,10 +9,11 @@ import tensorflow as tf
 
 from hetmorph.losses.consistency import gradient_inverse_consistency, inverse_consistency, velocity_diffusion
 from hetmorph.losses.serializable import LossMethod, positive
+from hetmorph.losses.within import loss_within
 from hetmorph.ops.grid import spatial_shape
 
 if TYPE_CHECKING:
-    from hetmorph.steps import Registered
+    from hetmorph.steps import Registered, View
 
 
 class Term:
@@ -49,7 +50,7 @@ class Term:
 
 @keras.saving.register_keras_serializable("hetmorph")
 class Similarity(Term):
-    """How unlike each moved image is its fixed one, summed over the directions that are registered.
+    """How unlike each moved image is its fixed one, where they count, summed over the directions that are registered.
 
     Args:
         loss: of `hetmorph.losses`, the object or its `.loss`.
@@ -63,7 +64,12 @@ class Similarity(Term):
         self.loss = loss.owner if isinstance(loss, LossMethod) else loss
 
     def __call__(self, registered: Registered) -> tf.Tensor:
-        return tf.add_n([self.loss.loss(view.fixed, view.moved) for view in registered.views])
+        return tf.add_n([self._of(view) for view in registered.views])
+
+    def _of(self, view: View) -> tf.Tensor:
+        if view.counted is None:
+            return self.loss.loss(view.fixed, view.moved)
+        return loss_within(self.loss, view.fixed, view.moved, view.counted)
 
     def get_config(self) -> dict:
         return {**super().get_config(), "loss": keras.saving.serialize_keras_object(self.loss)}
@@ -155,6 +161,43 @@ class VelocityDiffusion(Term):
     def __call__(self, registered: Registered) -> tf.Tensor:
         ways = [way for way in (registered.forward, registered.backward) if way is not None]
         return tf.add_n([velocity_diffusion(way) for way in ways]) / len(ways)
+
+
+@keras.saving.register_keras_serializable("hetmorph")
+class Landmarks(Term):
+    """Mean squared distance of landmarks from where the transform takes their partners, voxels².
+
+    mean_p |φ(x_p) − y_p|², x_p in the fixed image and y_p in the moving one; where both directions are registered, the
+    mean of both. A sample with fewer landmarks has NaN in their places; without any it is 0, as in a batch that has
+    none.
+
+    Args:
+        weight, name: as every term's.
+
+    Example:
+        >>> model.compile("adam", loss=losses, terms=[Landmarks(0.01)])
+        >>> model.fit((moving, fixed, {"points_moving": y, "points_fixed": x}), epochs=10)
+    """
+
+    default_name = "landmarks"
+
+    def __call__(self, registered: Registered) -> tf.Tensor:
+        moving, fixed = registered.points
+        if fixed is None:
+            return tf.zeros(tf.shape(registered.fixed)[:1])
+        missed = [_missed(registered.forward, fixed, moving)]
+        if registered.backward is not None:
+            missed.append(_missed(registered.backward, moving, fixed))
+        return tf.add_n(missed) / len(missed)
+
+
+def _missed(way, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+    """Mean squared distance from `way(start)` to `end`, `[B]`; points with NaN are left out."""
+    known = tf.reduce_all(tf.math.is_finite(start) & tf.math.is_finite(end), axis=-1)
+    start, end = (tf.where(known[..., None], points, tf.zeros_like(points)) for points in (start, end))
+    squares = tf.reduce_sum(tf.math.squared_difference(way(start), end), axis=-1)
+    count = tf.cast(known, squares.dtype)
+    return tf.math.divide_no_nan(tf.reduce_sum(count * squares, -1), tf.reduce_sum(count, -1))
 
 
 def _seed(registered: Registered) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """Reading images and displacement fields at scattered points."""
 
+import numpy as np
 import tensorflow as tf
 
 from hetmorph.ops.grid import spatial_shape
@@ -45,3 +46,13 @@ def displace(points, displacement, scale: float = 1.0) -> tf.Tensor:
     position, label = points[..., :ndims], points[..., ndims:]
     shift = sample(displacement, position) * scale
     return tf.concat([position + tf.cast(shift, position.dtype), label], axis=-1)
+
+
+def outside(points: np.ndarray, shape) -> np.ndarray:
+    """Which points lie more than half a voxel outside an image, `[P]`; none of those that are NaN.
+
+    Args:
+        points: `[P, N]`, voxel coordinates in array order.
+        shape: spatial sizes.
+    """
+    return ((points < -0.5) | (points > np.asarray(shape) - 0.5)).any(-1)

@@ -1,6 +1,7 @@
 """Images with headers in, images with headers out: one pair, a stack by a 2-D model, a sequence."""
 
 from hetmorph.registration.affine import Alignment, align
+from hetmorph.registration.affine_stage import Aligner, aligner
 from hetmorph.registration.guidance import Guidance
 from hetmorph.registration.intensities import Intensities, Scale
 from hetmorph.registration.pair import Registration, jacobian, model_pair, register
@@ -15,12 +16,14 @@ from hetmorph.registration.sequence import (
 )
 
 __all__ = [
+    "Aligner",
     "Alignment",
     "Guidance",
     "Intensities",
     "Registration",
     "Scale",
     "align",
+    "aligner",
     "curve",
     "draw_curve",
     "jacobian",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hetmorph.evaluation import POINTS_WEIGHT, Guide
-from hetmorph.io import Chain, DataError, Grid, Image, Transform, matched_grid, resample
+from hetmorph.io import Chain, DataError, Grid, Image, Transform, check_mask, matched_grid, resample
 from hetmorph.transforms import preimages
 
 
@@ -76,24 +76,12 @@ class Guidance:
 
 def _mask_on(grid: Grid, mask: Image, image: Image, fixed: Image, through: Transform | Chain | None) -> np.ndarray:
     mask = mask.trimmed().with_axes_of(fixed)
-    if mask.array.ndim != image.array.ndim or not matched_grid(mask, image).same(image.grid):
-        raise DataError(
-            f"{mask.path}: expected a mask on the grid of {image.path}, {_described(image.grid)}, received "
-            f"{_described(mask.grid)}."
-        )
-    if not mask.array.any():
-        raise DataError(f"{mask.path}: the mask is empty, so that no voxel would count.")
+    check_mask(mask, image)
     there = (mask.array != 0).astype(np.uint8)
     seen = resample(there, matched_grid(image, fixed), grid, "nearest", through=through) != 0
     if not seen.any():
         raise DataError(f"{mask.path}: nothing of the mask lies in what the model sees.")
     return seen
-
-
-def _described(grid: Grid) -> str:
-    origin = ", ".join(f"{value:.4g}" for value in grid.affine[:3, 3])
-    spacing = " × ".join(f"{size:.4g}" for size in grid.spacing)
-    return f"{' × '.join(map(str, grid.shape))} voxels of {spacing} mm from ({origin})"
 
 
 def _before(places: np.ndarray, initial: Transform | Chain | None, grid: Grid) -> np.ndarray:

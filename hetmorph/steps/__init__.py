@@ -3,6 +3,7 @@
 from hetmorph.steps.base import DIRECTIONS, Step, check_direction, displacement_on, moved_by
 from hetmorph.steps.combined import AtResolution, Consistent, Repeated, Then
 from hetmorph.steps.consistent import TwoStepConsistent
+from hetmorph.steps.known import Ends, check_known, split_known
 from hetmorph.steps.networks import AffineStep, FieldStep, NetworkStep, VelocityStep
 from hetmorph.steps.registered import Registered, View
 
@@ -11,6 +12,7 @@ __all__ = [
     "AffineStep",
     "AtResolution",
     "Consistent",
+    "Ends",
     "FieldStep",
     "NetworkStep",
     "Registered",
@@ -21,6 +23,8 @@ __all__ = [
     "VelocityStep",
     "View",
     "check_direction",
+    "check_known",
     "displacement_on",
     "moved_by",
+    "split_known",
 ]

@@ -6,17 +6,22 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from hetmorph.ops.masks import Counted
 from hetmorph.ops.warp import warp
 from hetmorph.steps.base import displacement_on
+from hetmorph.steps.known import Ends, as_mask, moved_within
 from hetmorph.transforms import Transform
+
+_NONE = Ends()
 
 
 class View(NamedTuple):
-    """One direction of a registration: the moved image is compared with the fixed one."""
+    """One direction of a registration: the moved image is compared with the fixed one, where they count."""
 
     fixed: tf.Tensor
     moved: tf.Tensor
     moving: tf.Tensor
+    counted: Counted | None = None
 
 
 class Registered:
@@ -31,6 +36,8 @@ class Registered:
         fill_value: value outside the images; None repeats the edge.
         read_variance: function from a `View` to its log σ², `[B, *S, C]`; None without a variance network.
         step: number of the update, from which the random numbers of a term follow.
+        masks: of both images, `[B, *S]` or `[B, *S, 1]`, not 0 where an image counts; None counts everywhere.
+        points: `[B, P, N]` voxels in the moving and the same in the fixed image; NaN fills up where a sample has fewer.
     """
 
     def __init__(
@@ -44,11 +51,23 @@ class Registered:
         fill_value: float | None = None,
         read_variance: Callable[[View], tf.Tensor] | None = None,
         step: tf.Tensor | int = 0,
+        masks: Ends = _NONE,
+        points: Ends = _NONE,
     ):
         self.moving, self.fixed, self.forward, self.backward = moving, fixed, forward, backward
         self.added, self.fill_value, self.read_variance, self.step = added, fill_value, read_variance, step
+        self.know(masks, points)
         if field is not None:
             self.field = field
+
+    def know(self, masks: Ends, points: Ends) -> None:
+        """Take what is known besides, before anything is asked for.
+
+        Args:
+            masks, points: as of the record.
+        """
+        self.masks = Ends(as_mask(masks.moving, self.moving), as_mask(masks.fixed, self.fixed))
+        self.points = Ends(*(one if one is None else tf.cast(one, tf.float32) for one in points))
 
     @cached_property
     def displacement(self) -> tf.Tensor:
@@ -66,22 +85,36 @@ class Registered:
         return self.displacement
 
     @cached_property
-    def moved(self) -> tf.Tensor:
-        """The moving image pulled through φ, `[B, *S, C]`."""
+    def warped(self) -> tf.Tensor:
+        """The moving image pulled through φ with all its voxels, `[B, *S, C]`."""
         return warp(self.moving, self.displacement, fill_value=self.fill_value)
 
     @cached_property
-    def moved_back(self) -> tf.Tensor | None:
+    def warped_back(self) -> tf.Tensor | None:
         """The fixed image pulled through the backward transform."""
         if self.backward is None:
             return None
         return warp(self.fixed, self.backward_displacement, fill_value=self.fill_value)
 
+    @property
+    def moved(self) -> tf.Tensor:
+        """The same as `warped`, of voxels that count alone wherever there are any."""
+        return self.views[0].moved
+
+    @property
+    def moved_back(self) -> tf.Tensor | None:
+        """That of the backward transform."""
+        return None if self.backward is None else self.views[1].moved
+
     @cached_property
     def views(self) -> list[View]:
         """One for each direction that is registered."""
-        there = [View(self.fixed, self.moved, self.moving)]
-        return there if self.backward is None else [*there, View(self.moving, self.moved_back, self.fixed)]
+        there = moved_within(self.warped, self.moving, self.displacement, self.masks)
+        views = [View(self.fixed, there.image, self.moving, there.counted)]
+        if self.backward is None:
+            return views
+        back = moved_within(self.warped_back, self.fixed, self.backward_displacement, self.masks.exchanged())
+        return [*views, View(self.moving, back.image, self.fixed, back.counted)]
 
     @cached_property
     def log_variances(self) -> list[tf.Tensor]:
