@@ -24,12 +24,16 @@ def inference(case: dict, model, images):
     from hetmorph.evaluation import wrap
 
     predictor = wrap(model)
-    arrays = [image.numpy()[..., 0] for image in images]
+    arrays = [image.numpy()[0, ..., 0] for image in images]
+
+    path = Path(case["folder"]) / "ours.npy"
 
     def run():
-        return predictor.displacements(*arrays)[0]
+        u = predictor.displacements([arrays[0]], [arrays[1]])[0]
+        if not path.exists():
+            np.save(path, u)
+        return u
 
-    np.save(Path(case["folder"]) / "ours.npy", run())
     return run
 
 

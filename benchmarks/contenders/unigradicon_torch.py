@@ -36,14 +36,16 @@ def _lively(network):
 
 
 def inference(case: dict, net, images):
+    path = Path(case["folder"]) / "original.npy"
+
     def run():
         with torch.no_grad():
             net.identity_map.isIdentity = True
             u = net.regis_net(*images)(net.identity_map) - net.identity_map
+        if not path.exists():  # [X, Y, Z, 3], voxels
+            np.save(path, u[0].numpy().T[..., ::-1] * (np.array(case["shape"]) - 1))
         return u[0].numpy()
 
-    u = run() * (np.array(case["shape"][::-1]) - 1)[:, None, None, None]
-    np.save(Path(case["folder"]) / "original.npy", u.T[..., ::-1])  # [X, Y, Z, 3], voxels
     return run
 
 
