@@ -190,7 +190,8 @@ affine_options = combined(
         show_default=True,
         help="Before the model: bring the moving image near by a rotation and a shift (rigid), also one scale "
         "(similarity), or scales and shears (affine), found in the world of the headers, in mm. All results are both "
-        "together; the image is interpolated once. It looks at the voxels of --mask alone. Needs SimpleITK.",
+        "together; the image is interpolated once. It looks at the voxels of --mask, or of --mask-fixed, and of "
+        "--mask-moving alone. Needs SimpleITK.",
     ),
     click.option(
         "--affine-start",
@@ -215,8 +216,8 @@ guidance = combined(
     click.option(
         "--mask-fixed",
         type=FILE,
-        help="Of --instance-optimise: only where this mask on the grid of the fixed image is not 0, the images are "
-        "compared. Unlike --mask it crops nothing.",
+        help="Of --affine and --instance-optimise: only where this mask on the grid of the fixed image is not 0, the "
+        "images are compared. Unlike --mask it crops nothing.",
     ),
     click.option(
         "--mask-moving", type=FILE, help="... and where this one, on the grid of the moving image and moved with it."

@@ -186,7 +186,7 @@ class Job:
         field_convention: what the vectors of `initial` are, where it is an image of vectors that does not say.
         result_option: what the verb calls its one result, where it has one only.
         facts: further entries of the sidecars.
-        mask_fixed, mask_moving: where an image counts in the loss of an optimisation.
+        mask_fixed, mask_moving: where an image counts in the affine stage and in the loss of an optimisation.
         points_fixed, points_moving: tables of the same points in either image.
     """
 
@@ -362,7 +362,8 @@ class Job:
             return {"initial": initial, "affine": None}
         chosen = {"start": settings.affine_start or "best", "metric": settings.affine_metric or "mi"}
         pair_of = (read["moving"], read["fixed"], settings.affine)
-        return {"initial": None, "affine": registration.align(*pair_of, **chosen, mask=read["mask"], initial=initial)}
+        masks = {"mask": read["mask_fixed"] or read["mask"], "mask_moving": read["mask_moving"]}
+        return {"initial": None, "affine": registration.align(*pair_of, **chosen, **masks, initial=initial)}
 
     def _calibration(self, settings: Settings, say: Callable):
         """What judges the pair; the one beside the model only where a page shows the verdict."""
