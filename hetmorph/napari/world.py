@@ -1,7 +1,7 @@
 """Between napari's world and that of the library.
 
 The axes of a layer are (…, Z, Y, X), those of an image (X, Y, Z, …). The world of a viewer has no directions of its
-own: it is taken for that of ITK, LPS, in the order of the layer's axes, as the readers of ITK's images for napari do it.
+own: it is taken for that of ITK, LPS, in the order of the layer's axes, as readers of ITK's images for napari do.
 Where layers state a unit of length, it counts; else one is a millimetre.
 """
 
