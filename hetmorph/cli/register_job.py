@@ -17,6 +17,7 @@ from hetmorph.cli.files import IMAGES, PICTURES, check_files, stored_type, summa
 from hetmorph.cli.models import NETWORK, calibration_of, check_instance, described, find_model, load_model, optimised
 from hetmorph.cli.options import AFFINE
 from hetmorph.cli.outcome import Outcome, doubts_of_refinement, mean_line
+from hetmorph.cli.phases import phase
 from hetmorph.data import Pair
 from hetmorph.evaluation import Predictor
 from hetmorph.evaluation.checks import worst
@@ -83,6 +84,7 @@ class Settings:
     points_weight: float | None = None
     points_frame: str = "LPS"
 
+    @phase("model")
     def predictor(self) -> Predictor:
         """Load the model."""
         model = load_model(find_model(self.model), self.passes, compiled=self.instance_of == NETWORK)
@@ -279,6 +281,7 @@ class Job:
             lines.append(str(found))
         return [*lines, *(f"would write {path}" for path in self._planned(read["moving"], settings))]
 
+    @phase("registration")
     def run(self, settings: Settings, predictor: Predictor, command: Sequence[str]) -> Done:
         """Register and write."""
         about = provenance(command, find_model(settings.model), self._names(), settings=asdict(settings))
@@ -338,6 +341,7 @@ class Job:
     def _names(self) -> dict[str, str]:
         return {option.lstrip("-"): str(path) for option, path in self.inputs.items()}
 
+    @phase("reading")
     def _read(self) -> dict[str, Image | None]:
         paths = {"moving": self.moving, "fixed": self.fixed, "labels": self.labels_moving, "mask": self.mask}
         paths |= {
@@ -409,6 +413,7 @@ class Job:
         known = {"spacing": result.grid.spacing, "in_mm": read["fixed"].in_mm}
         return Pair(name, "", None, None, *result.seen, **labels, **known)
 
+    @phase("writing")
     def _write_report(
         self, result: Registration, case: Pair, settings: Settings, about: dict, maps: Mapping, calibration, checks
     ) -> None:
@@ -457,6 +462,7 @@ class Job:
             paths += self._write_curve(transforms, warped, sequence, labels)
         return paths
 
+    @phase("writing")
     def _write_curve(self, transforms: list[Transform], warped: list, sequence: Image, labels: Image) -> list[Path]:
         values = [int(value) for value in np.unique(labels.array) if value != 0]
         if not values:
@@ -508,6 +514,7 @@ def _result(name: str, result: Registration, moving: Image, fixed: Image, labels
     return values, np.dtype(np.float32)
 
 
+@phase("writing")
 def _write_image(path: Path, array: np.ndarray, like: Image | Grid, kind: np.dtype, name: str, about: dict) -> Path:
     says = _SAYS[name]
     write_image(path, array, like, kind, f"{name}, {says['unit']}")
@@ -529,6 +536,7 @@ def _transform(name: str, result: Registration, settings: Settings) -> Transform
     return inverse
 
 
+@phase("writing")
 def _write_transform(
     path: Path, result: Registration, what: Transform | Inverse, format: str | None, about: dict
 ) -> Path:
@@ -540,6 +548,7 @@ def _write_transform(
     return write_transform(path, what if forth else what.transform, format, moving=there, provenance=about)
 
 
+@phase("writing")
 def _write_linear(path: Path, result: Registration, about: dict) -> Path:
     """What the affine stage found, by itself."""
     grid = result.transform.grid
