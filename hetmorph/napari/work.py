@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,23 @@ class Refusal:
     line: str
 
 
+def register(
+    moving: Image, fixed: Image, options: dict, uncertain: bool = False, say: Callable[[str], None] = print
+) -> Found | Refusal:
+    """The same as `steps` to the end.
+
+    Args:
+        moving, fixed, options, uncertain: as of `steps`.
+        say: is told what is done next.
+    """
+    run = steps(moving, fixed, options, uncertain)
+    while True:
+        try:
+            say(next(run))
+        except StopIteration as end:
+            return end.value
+
+
 def steps(moving: Image, fixed: Image, options: dict, uncertain: bool = False) -> Generator[str, None, Found | Refusal]:
     """Register, and say what is done next before each step.
 
@@ -79,10 +96,10 @@ def _is_of_the_data(category: type[Warning]) -> bool:
 
 
 def _found(moving: Image, fixed: Image, options: dict, uncertain: bool) -> Generator[str, None, Found]:
+    from hetmorph import registration
     from hetmorph.cli.models import find_model
     from hetmorph.cli.outcome import Outcome
     from hetmorph.cli.register_job import Settings
-    from hetmorph.registration import align, register
     from hetmorph.uncertainty import estimate
     from hetmorph.viz import verdict
 
@@ -95,11 +112,13 @@ def _found(moving: Image, fixed: Image, options: dict, uncertain: bool) -> Gener
     affine, notes = None, [note] if note else []
     if settings.aligns:
         yield f"looking for the {settings.affine} transform"
-        affine = align(moving, fixed, settings.affine)
+        affine = registration.align(moving, fixed, settings.affine)
         notes.append(str(affine))
     yield f"registering, {settings.draws} times more for the uncertainty" if uncertain else "registering"
     draws = functools.partial(estimate, settings.method, n=settings.draws, seed=settings.seed, progress=False)
-    result = register(moving, fixed, predictor, settings.spacing, estimate=draws if uncertain else None, affine=affine)
+    result = registration.register(
+        moving, fixed, predictor, settings.spacing, estimate=draws if uncertain else None, affine=affine
+    )
     case, maps = _case(result, fixed), {} if result.map is None else {settings.method: result.map}
     if calibration is not None:
         yield "bounding the error"

@@ -8,7 +8,7 @@ import pytest
 from hetmorph import registration
 from hetmorph.io import Grid
 from hetmorph.napari.layers import KEY, layers_of
-from hetmorph.napari.work import Found, Refusal, steps
+from hetmorph.napari.work import Found, Refusal, register
 from hetmorph.networks import VxmDense
 from tests import anatomy
 from tests.io.worlds import GRIDS_3D, moving_of
@@ -37,12 +37,8 @@ def images(grid):
 
 def done(moving, fixed, uncertain=False, **options):
     """What the steps return, and what they say."""
-    said, run = [], steps(moving, fixed, options, uncertain)
-    while True:
-        try:
-            said.append(next(run))
-        except StopIteration as end:
-            return end.value, said
+    said = []
+    return register(moving, fixed, options, uncertain, said.append), said
 
 
 @pytest.mark.parametrize("grid", [PLANE, STACK], ids=["image", "stack"])
