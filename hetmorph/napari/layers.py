@@ -46,6 +46,6 @@ def layers_of(found: Found, names: tuple[str, str], units: str | None = None) ->
     line = {"vector_style": "line", "edge_width": 0.3}
     grid = {"name": f"deformation grid: {pair}", "edge_color": "cyan", "opacity": 0.6, **line}
     made.append((deformed_grid(transform.displacement), grid, "vectors"))
-    arrow = {"name": f"displacement: {pair}", "edge_color": "yellow", "vector_style": "arrow", "edge_width": 0.5}
+    arrow = {"name": f"displacement: {pair}", "edge_color": "yellow", "vector_style": "arrow", "visible": False}
     made.append((arrows(transform.displacement), {**arrow, "metadata": kept}, "vectors"))
     return [(data, {**look, **place}, kind) for data, look, kind in made]

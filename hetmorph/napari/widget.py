@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, Label, PushButton, SpinBox, create_widget
+from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, Label, PushButton, SpinBox
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info, show_warning
 
@@ -36,7 +36,7 @@ class RegisterWidget(Container):
     def __init__(self, napari_viewer: napari.Viewer):
         self._viewer, self._worker = napari_viewer, None
         self._moving, self._fixed = (
-            create_widget(annotation="napari.layers.Image", label=role, options={"nullable": True, "tooltip": what})
+            ComboBox(label=role, choices=self._images, nullable=True, tooltip=what)
             for role, what in (("moving", "Image to be moved."), ("fixed", "Image it is moved onto."))
         )
         names = sorted({path.name for path in models()}, key=lambda name: (name != SHIPPED, name))
@@ -58,6 +58,7 @@ class RegisterWidget(Container):
         )
         self._register, self._save = PushButton(text="Register"), PushButton(text="Save displacement …")
         self._status = Label(value="")
+        self._status.native.setWordWrap(True)
         super().__init__(
             widgets=[
                 *(self._moving, self._fixed, self._model, self._path, self._affine, self._iterations),
@@ -117,6 +118,10 @@ class RegisterWidget(Container):
             show_info(f"wrote {write_displacement(path, holding[-1])}")
         except (ValueError, OSError, ImportError) as error:
             show_error(line_of(error))
+
+    def _images(self, _) -> list[Image]:
+        """The layers to choose from; the dock asks again when there are others."""
+        return [layer for layer in self._viewer.layers if layer._type_string == "image"]
 
     def _ask_where(self) -> None:
         from qtpy.QtWidgets import QFileDialog

@@ -1,4 +1,4 @@
-"""The widget in a viewer without a screen."""
+"""The widget and the layers of a viewer, without its window, which needs OpenGL."""
 
 import os
 import time
@@ -10,6 +10,8 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 napari = pytest.importorskip("napari", reason='no napari: pip install "hetmorph[napari]" "napari[pyqt6]"')
 pytest.importorskip("qtpy.QtWidgets", reason='no Qt: pip install "napari[pyqt6]"')
 npe2 = pytest.importorskip("npe2")
+
+from napari.components import ViewerModel  # noqa: E402
 
 from hetmorph.io import read_transform  # noqa: E402
 from hetmorph.napari import widget as module  # noqa: E402
@@ -27,9 +29,7 @@ def application():
 
 @pytest.fixture
 def viewer(application):
-    made = napari.Viewer(show=False)
-    yield made
-    made.close()
+    return ViewerModel()
 
 
 @pytest.fixture
@@ -46,7 +46,6 @@ def opened(viewer, **options):
     for data, look, kind in phantom():
         viewer.add_layer(napari.layers.Layer.create(data[32:96, 40:88], {**look, "translate": (48, 60)}, kind))
     made = module.RegisterWidget(viewer)
-    viewer.window.add_dock_widget(made)
     made.reset_choices()
     made._moving.value, made._fixed.value = viewer.layers[0], viewer.layers[1]
     for name, value in ({"model": "undeformed"} | options).items():
