@@ -90,13 +90,13 @@ def _inverse(matrix):
         return lib.linalg.inv(matrix)
     if n == 1:
         return 1 / matrix
-    rows = [matrix[..., i, :] for i in range(n)]
+    rows = lib.unstack(matrix, axis=-2)
     if n == 2:
-        columns = [lib.stack([s * rows[1 - i][..., 1], -s * rows[1 - i][..., 0]], -1) for i, s in ((0, 1.0), (1, -1.0))]
+        columns = [lib.roll(rows[1], 1, -1) * [1.0, -1.0], lib.roll(rows[0], 1, -1) * [-1.0, 1.0]]
     else:
         columns = [_cross(rows[i - 2], rows[i - 1]) for i in range(n)]
-    determinant = lib.reduce_sum(rows[0] * columns[0], -1)
-    return lib.stack(columns, -1) / determinant[..., None, None]
+    determinant = lib.reduce_sum(rows[0] * columns[0], -1, keepdims=True)
+    return lib.stack([column / determinant for column in columns], -1)
 
 
 def _cross(a, b):
