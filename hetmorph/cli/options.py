@@ -190,8 +190,7 @@ affine_options = combined(
         show_default=True,
         help="Before the model: bring the moving image near by a rotation and a shift (rigid), also one scale "
         "(similarity), or scales and shears (affine), found in the world of the headers, in mm. All results are both "
-        "together; the image is interpolated once. It looks at the voxels of --mask, or of --mask-fixed, and of "
-        "--mask-moving alone. Needs SimpleITK.",
+        "together; the image is interpolated once. It looks at the voxels of --mask alone. Needs SimpleITK.",
     ),
     click.option(
         "--affine-start",

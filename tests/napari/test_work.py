@@ -1,6 +1,7 @@
 """What the plug-in does with two images, without a viewer."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def images(grid):
     shift = 0.08 * anatomy.extent(grid) * np.array([1.0, -0.5, 0])
     own = moving_of(grid)
     moving, fixed = anatomy.image(own, shift, about=grid), anatomy.image(grid)
-    return [dataclasses.replace(image, oriented=True, path=name) for image, name in ((moving, "m"), (fixed, "f"))]
+    return [dataclasses.replace(image, oriented=True, path=Path(name)) for image, name in ((moving, "m"), (fixed, "f"))]
 
 
 def done(moving, fixed, uncertain=False, **options):
