@@ -26,8 +26,10 @@ REPORTS = ["SimpleITK>=2.3"]
 ONNX = ["tf2onnx>=1.17", "onnxruntime>=1.20"]  # hetmorph export --format onnx, and its comparison with the model
 # Programs by others that run what hetmorph serves: a client of TensorFlow Serving, a runtime not of TensorFlow.
 OTHERS = ["ovmsclient>=2023.1", "openvino>=2024.0"]
-HUB = ["huggingface_hub>=0.20"]  # hf:// models
 FORMATS = ["SimpleITK>=2.3"]  # MetaImage, NRRD, DICOM series and ITK's transform files, see docs/files.md
+# The plug-in runs in a napari that is there, whose users choose its Qt: napari[all] brings one.
+NAPARI = ["napari>=0.5", "magicgui>=0.8", "qtpy>=2", *FORMATS]
+HUB = ["huggingface_hub>=0.20"]  # hf:// models
 TESTS = [
     "pytest>=8",
     "pytest-xdist>=3.5",
@@ -55,14 +57,22 @@ setup(
     # The trained models lie at the top of the clone, where people look, and inside the installed package.
     packages=[*find_packages(include=["hetmorph", "hetmorph.*"]), "hetmorph.saved_models"],
     package_dir={"hetmorph.saved_models": "saved_models"},
-    package_data={"hetmorph.viz": ["page/*"], "hetmorph.saved_models": ["**/*"]},
+    package_data={
+        "hetmorph.viz": ["page/*"],
+        "hetmorph.napari": ["napari.yaml"],
+        "hetmorph.saved_models": ["**/*"],
+    },
     python_requires=">=3.10,<3.14",
-    entry_points={"console_scripts": ["hetmorph=hetmorph.cli.main:cli"]},
+    entry_points={
+        "console_scripts": ["hetmorph=hetmorph.cli.main:cli"],
+        "napari.manifest": ["hetmorph = hetmorph.napari:napari.yaml"],
+    },
     install_requires=requirements(),
     extras_require={
         "serving": SERVING,
         "formats": FORMATS,
         "hub": HUB,
+        "napari": NAPARI,
         "onnx": ONNX,
         "reports": REPORTS,
         "tests": TESTS,
@@ -73,6 +83,7 @@ setup(
         "dev": sorted(set(DEV)),
     },
     classifiers=[
+        "Framework :: napari",
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Medical Science Apps.",
     ],

@@ -30,7 +30,11 @@ FLOORS = {
         "presets",
     },
     8: {"cli", "tf"},
-    9: {"scripts", "hetmorph"},  # scripts; hetmorph/__init__.py: what users see, above everything it gathers
+    9: {
+        "scripts",
+        "napari",
+        "hetmorph",
+    },  # scripts; the plug-in of a viewer; hetmorph/__init__.py: what users see, above everything it gathers
 }
 FLOOR_OF = {part: floor for floor, parts in FLOORS.items() for part in parts}
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # which TensorFlow brings.
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow"}
 EXTRAS = {"onnx", "onnxruntime", "SimpleITK", "google", "grpc", "requests", "tensorflow_serving"}
+EXTRAS |= {"napari", "magicgui", "qtpy"}
 
 
 def setup_value(*flags):

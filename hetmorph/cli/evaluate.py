@@ -164,13 +164,13 @@ def remembered(estimate: Callable) -> Callable:
     return of
 
 
-def judge(maps: dict, calibration: uncertainty.Calibration) -> Callable:
-    """Verdict and mean bound of a pair, as `evaluation.evaluate` asks for."""
+def judge(maps: dict, calibration: uncertainty.Calibration | None) -> Callable:
+    """Verdict and mean bound of a pair, as `evaluation.evaluate` asks for; without a calibration by plain checks."""
 
-    def judged(pair, prediction) -> tuple[str, float]:
+    def judged(pair, prediction) -> tuple[str, float | None]:
         checks = evaluation.Checks.of(pair.moving, pair.fixed, prediction.moved, prediction.displacement)
         said = viz.verdict(pair, {name: estimate(pair) for name, estimate in maps.items()}, calibration, checks)
-        return said.flag, said.score
+        return said.flag, None if calibration is None else said.score
 
     return judged
 
@@ -244,10 +244,12 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         decides |= about | {"ensemble": [evaluation.fingerprint(path) for path in args.ensemble]}
     if calibration is not None:
         decides |= {"calibration": dataclasses.asdict(calibration)}
+    elif args.report is not None:
+        decides |= {"plain_checks": True}
     decides |= {"cases": [case.case_id for case in loaded.cases], "files": evaluation.fingerprint(args.model)}
     partial = evaluation.Partial(args.out / "cases.partial.json", decides)
     maps = saving(estimates, args.out / "maps")
-    judged = None if calibration is None else judge(judging, calibration)
+    judged = None if calibration is None and args.report is None else judge(judging, calibration)
     rows, curves = score(predictor, loaded, partial, args.convention, args.resume, maps, judged, args.inverse_error)
     if curves:
         about["calibration"] = curves.calibration()

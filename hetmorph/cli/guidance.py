@@ -81,8 +81,9 @@ def check_guidance(given: Mapping[str, Path | None], settings, uncertain: bool) 
         return
     first = _option(steering(given, settings)[0])
     if not settings.instance_optimise:
-        only = "; --points-weight 0 only measures how far points are off" if not masks else ""
-        raise ValueError(f"{first} steers the optimisation of a pair, and needs --instance-optimise{only}")
+        only = "; --points-weight 0 only measures how far points are off" if first in map(_option, POINTS) else ""
+        needs = "--instance-optimise" if only else "--affine or --instance-optimise"
+        raise ValueError(f"{first} steers the optimisation of a pair, and needs {needs}{only}")
     if settings.instance_of == NETWORK:
         raise ValueError(f"{first} has no effect on what the model was trained by: leave out --instance-of network")
     if uncertain:
@@ -90,14 +91,15 @@ def check_guidance(given: Mapping[str, Path | None], settings, uncertain: bool) 
 
 
 def steering(given: Mapping[str, Path | None], settings) -> list[str]:
-    """Names of the files that a registration depends on.
+    """Names of the files that a registration depends on, beyond its affine stage.
 
     Args:
         given: paths by a name of `MASKS` and `POINTS`.
         settings: `register_job.Settings`.
     """
-    shown = settings.mask_input and not settings.instance_optimise  # then masks are of what the model sees, no more
-    names = (*(() if shown else MASKS), *(() if settings.points_weight == 0 else POINTS))
+    # Without an optimisation, masks may be of the affine stage or of what the model sees alone.
+    elsewhere = (settings.aligns or settings.mask_input) and not settings.instance_optimise
+    names = (*(() if elsewhere else MASKS), *(() if settings.points_weight == 0 else POINTS))
     return [name for name in names if given[name] is not None]
 
 
@@ -112,9 +114,9 @@ def read_guidance(given: Mapping[str, Path | None], read: Mapping[str, Image | N
     Raises:
         DataError: points that are not as many, or not called alike.
     """
-    if not any(given.values()):
+    masks = {name: read[name] for name in MASKS if name in steering(given, settings)}
+    if not masks and given["points_fixed"] is None:
         return None
-    masks = {name: read[name] for name in steering(given, settings) if name in MASKS}
     weight = POINTS_WEIGHT if settings.points_weight is None else settings.points_weight
     if given["points_fixed"] is None:
         return Guidance(**masks)

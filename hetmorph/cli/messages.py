@@ -10,6 +10,8 @@ from contextlib import contextmanager, nullcontext
 
 import click
 
+from hetmorph.cli.phases import phase
+
 _LEVEL, _ERRORS = "TF_CPP_MIN_LOG_LEVEL", "3"  # 3: no notes on the processor, no warnings
 _EXPECTED = (ValueError, OSError, ImportError)
 _NAMED = {"RegistrationFailed", "ServingError", "OpError", "MemoryError"}  # by name: their modules import TensorFlow
@@ -26,7 +28,8 @@ class Verb(click.Command):
     """A command that needs TensorFlow; it is imported once the options are parsed, so after --help."""
 
     def invoke(self, ctx: click.Context):
-        import_tensorflow()
+        with phase("imports"):
+            import_tensorflow()
         with warning_in_a_line(self.name):
             return super().invoke(ctx)
 

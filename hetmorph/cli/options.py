@@ -236,8 +236,8 @@ guidance = combined(
     click.option(
         "--mask-fixed",
         type=FILE,
-        help="Of --instance-optimise: only where this mask on the grid of the fixed image is not 0, the images are "
-        "compared. Unlike --mask it crops nothing.",
+        help="Of --affine and --instance-optimise: only where this mask on the grid of the fixed image is not 0, the "
+        "images are compared. Unlike --mask it crops nothing.",
     ),
     click.option(
         "--mask-moving", type=FILE, help="... and where this one, on the grid of the moving image and moved with it."

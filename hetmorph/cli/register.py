@@ -20,6 +20,7 @@ from hetmorph.cli.options import (
     inverse_tolerance,
     model_options,
 )
+from hetmorph.cli.phases import phase, verbose
 
 
 @click.command(
@@ -107,6 +108,7 @@ from hetmorph.cli.options import (
 )
 @click.option("--resume", is_flag=True, help="Of --pairs: do only what is missing.")
 @fail_on
+@verbose
 @dry_run
 @click.pass_obj
 def register(command: list[str], fail_on: str, dry_run: bool, **options) -> int:
@@ -117,9 +119,10 @@ def register(command: list[str], fail_on: str, dry_run: bool, **options) -> int:
     Units and frame: displacements are in millimetres, LPS, in the formats nifti and itk, in voxels in the others
     (docs/files.md). Beside each result a .json says where it comes from.
     """
-    from hetmorph.cli import batch
-    from hetmorph.cli.register_job import RESULTS, Job, Settings, default_curve
-    from hetmorph.io import describe_dataset
+    with phase("imports"):
+        from hetmorph.cli import batch
+        from hetmorph.cli.register_job import RESULTS, Job, Settings, default_curve
+        from hetmorph.io import describe_dataset
 
     def taken(names) -> dict:
         return {name: options.pop(name) for name in names if name in options}
@@ -164,6 +167,7 @@ def register(command: list[str], fail_on: str, dry_run: bool, **options) -> int:
 @estimate_options
 @calibration
 @fail_on
+@verbose
 @dry_run
 @click.pass_obj
 def report(
@@ -174,7 +178,8 @@ def report(
     Direction and frame: u in moved(x) = moving(x + u(x)), on the grid that the model saw, in the world of the fixed
     image. Units stand beside each picture. For a page on all cases of a data set: hetmorph evaluate --report.
     """
-    from hetmorph.cli.register_job import Job, Settings
+    with phase("imports"):
+        from hetmorph.cli.register_job import Job, Settings
 
     mask = options.pop("mask")
     job = Job(moving, fixed, labels_moving, mask, report=out, labels_fixed=labels_fixed, result_option="--out")
@@ -189,6 +194,7 @@ def report(
 @click.option("--out", required=True, type=FILE, help="Write: the map, .nii.gz as a rule.")
 @model_options
 @estimate_options
+@verbose
 @dry_run
 @click.pass_obj
 def uncertainty(command: list[str], moving, fixed, out, dry_run: bool, **options) -> int:
@@ -198,7 +204,8 @@ def uncertainty(command: list[str], moving, fixed, out, dry_run: bool, **options
     grid. Unit: millimetres, the root of the trace of the covariance; NaN where it is not known. What the estimates can
     and cannot see: docs/uncertainty.md.
     """
-    from hetmorph.cli.register_job import Job, Settings
+    with phase("imports"):
+        from hetmorph.cli.register_job import Job, Settings
 
     mask = options.pop("mask")
     job = Job(moving, fixed, mask=mask, outputs={"uncertainty": out}, result_option="--out")

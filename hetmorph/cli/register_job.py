@@ -26,6 +26,7 @@ from hetmorph.cli.models import (
 )
 from hetmorph.cli.options import AFFINE
 from hetmorph.cli.outcome import Outcome, doubts_of_refinement, mean_line
+from hetmorph.cli.phases import phase
 from hetmorph.data import Pair
 from hetmorph.evaluation import Predictor
 from hetmorph.evaluation.checks import worst
@@ -97,6 +98,7 @@ class Settings:
     mri_quantiles: list[float] | None = None
     mask_input: bool = False
 
+    @phase("model")
     def predictor(self) -> Predictor:
         """Load the model."""
         model = load_model(find_model(self.model), self.passes, compiled=self.instance_of == NETWORK)
@@ -209,7 +211,7 @@ class Job:
         field_convention: what the vectors of `initial` are, where it is an image of vectors that does not say.
         result_option: what the verb calls its one result, where it has one only.
         facts: further entries of the sidecars.
-        mask_fixed, mask_moving: where an image counts in the loss of an optimisation.
+        mask_fixed, mask_moving: where an image counts in the affine stage and in the loss of an optimisation.
         points_fixed, points_moving: tables of the same points in either image.
     """
 
@@ -305,6 +307,7 @@ class Job:
             lines.append(str(found))
         return [*lines, *(f"would write {path}" for path in self._planned(read["moving"], settings))]
 
+    @phase("registration")
     def run(self, settings: Settings, predictor: Predictor, command: Sequence[str]) -> Done:
         """Register and write."""
         about = provenance(command, find_model(settings.model), self._names(), settings=asdict(settings))
@@ -365,6 +368,7 @@ class Job:
     def _names(self) -> dict[str, str]:
         return {option.lstrip("-"): str(path) for option, path in self.inputs.items()}
 
+    @phase("reading")
     def _read(self) -> dict[str, Image | None]:
         paths = {"moving": self.moving, "fixed": self.fixed, "labels": self.labels_moving, "mask": self.mask}
         paths |= {
@@ -389,7 +393,8 @@ class Job:
             return {"initial": initial, "affine": None}
         chosen = {"start": settings.affine_start or "best", "metric": settings.affine_metric or "mi"}
         pair_of = (read["moving"], read["fixed"], settings.affine_kind)
-        return {"initial": None, "affine": registration.align(*pair_of, **chosen, mask=read["mask"], initial=initial)}
+        masks = {"mask": read["mask_fixed"] or read["mask"], "mask_moving": read["mask_moving"]}
+        return {"initial": None, "affine": registration.align(*pair_of, **chosen, **masks, initial=initial)}
 
     def _calibration(self, settings: Settings, say: Callable):
         """What judges the pair; the one beside the model only where a page shows the verdict."""
@@ -435,6 +440,7 @@ class Job:
         known = {"spacing": result.grid.spacing, "in_mm": read["fixed"].in_mm}
         return Pair(name, "", None, None, *result.seen, **labels, **known)
 
+    @phase("writing")
     def _write_report(
         self, result: Registration, case: Pair, settings: Settings, about: dict, maps: Mapping, calibration, checks
     ) -> None:
@@ -483,6 +489,7 @@ class Job:
             paths += self._write_curve(transforms, warped, sequence, labels)
         return paths
 
+    @phase("writing")
     def _write_curve(self, transforms: list[Transform], warped: list, sequence: Image, labels: Image) -> list[Path]:
         values = [int(value) for value in np.unique(labels.array) if value != 0]
         if not values:
@@ -534,6 +541,7 @@ def _result(name: str, result: Registration, moving: Image, fixed: Image, labels
     return values, np.dtype(np.float32)
 
 
+@phase("writing")
 def _write_image(path: Path, array: np.ndarray, like: Image | Grid, kind: np.dtype, name: str, about: dict) -> Path:
     says = _SAYS[name]
     write_image(path, array, like, kind, f"{name}, {says['unit']}")
@@ -555,6 +563,7 @@ def _transform(name: str, result: Registration, settings: Settings) -> Transform
     return inverse
 
 
+@phase("writing")
 def _write_transform(
     path: Path, result: Registration, what: Transform | Inverse, format: str | None, about: dict
 ) -> Path:
@@ -566,6 +575,7 @@ def _write_transform(
     return write_transform(path, what if forth else what.transform, format, moving=there, provenance=about)
 
 
+@phase("writing")
 def _write_linear(path: Path, result: Registration, about: dict) -> Path:
     """What the affine stage found, by itself."""
     grid = result.transform.grid

@@ -65,9 +65,9 @@ def evaluate(
         curves: collects sparsification and calibration of σ_I over the pairs, for a model that predicts it.
         maps: estimates of uncertainty by name, functions of a pair that return an `uncertainty.UncertaintyMap`; each
             adds the columns `registered_<name>_…` of `map_columns`. Left out of pairs that could not be registered.
-        judge: function of a pair and its prediction that returns a verdict and the mean bound of the error, voxels:
-            columns `verdict` and `registered_bound_mean`. What could not be registered is rejected; "review" where the
-            judge could not.
+        judge: function of a pair and its prediction that returns a verdict and the mean bound of the error, voxels, or
+            None where it knows no bounds: columns `verdict` and `registered_bound_mean`. What could not be registered
+            is rejected; "review" where the judge could not.
         inverse: also register the other way round: columns `registered_inverse_error` and `…_mm`, the mean distance of
             φ_AB(φ_BA(x)) from x, voxels and millimetres; see `Predictor.transforms`.
 
@@ -187,7 +187,8 @@ def _row_of(
         for name, estimate in (maps or {}).items():
             registered |= _map_scores(name, estimate, pair, prediction)
         if judge is not None:
-            verdict["verdict"], registered["bound_mean"] = _judged(judge, pair, prediction)
+            verdict["verdict"], bound = _judged(judge, pair, prediction)
+            registered |= {} if bound is None else {"bound_mean": bound}
         if not unscored and math.isnan(registered["hd_px"]):
             failed = f"{main} vanished by warping"
     row = {
@@ -212,7 +213,7 @@ def _registered(predictor, pair) -> tuple[Prediction | None, str]:
     return prediction, "" if _finite(prediction) else "prediction not finite"
 
 
-def _judged(judge: Callable, pair, prediction: Prediction) -> tuple[str, float]:
+def _judged(judge: Callable, pair, prediction: Prediction) -> tuple[str, float | None]:
     """The verdict; of a pair whose maps cannot be made, somebody has to look at it."""
     try:
         return judge(pair, prediction)

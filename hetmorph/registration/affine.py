@@ -7,7 +7,7 @@ of the images is larger, and the same everywhere: it is found first, in the worl
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
@@ -99,17 +99,19 @@ def align(
     metric: str = "mi",
     mask: Image | None = None,
     initial: Transform | Chain | None = None,
+    mask_moving: Image | None = None,
 ) -> Alignment:
     """Find the linear transform that makes two images most alike.
 
     Args:
         moving, fixed: both 2-D or both 3-D; two of a single slice are aligned in its plane.
         kind: "rigid", "similarity" (also one scale) or "affine" (also scales and shears).
-        start: "header", as the headers place them; "centre", centre of mass on centre of mass; "best": from both,
-            and what ends more alike.
+        start: "header", as the headers place them; "centre", centre of mass on centre of mass, of what is in the masks
+            where both are given; "best": from both, and what ends more alike.
         metric: "mi", mutual information (Mattes), for any modalities; or "correlation".
         mask: region of the fixed image that is looked at, not 0, on any grid.
         initial: fixed to moving; the search starts there instead, and the result is both together.
+        mask_moving: region of the moving image that is looked at, likewise.
 
     Returns:
         An `Alignment`. Where nothing is found that is more alike than a start, it is that start, with a `DataWarning`.
@@ -127,7 +129,7 @@ def align(
         if value not in known:
             raise ValueError(f"the {name} of an affine stage is one of {', '.join(known)}, received {value!r}")
     package()
-    images = _prepared(moving, fixed, mask, initial)
+    images = _prepared(moving, fixed, mask, mask_moving, initial)
     starts = _starts(images, start) if initial is None else {"initial": np.eye(4)}
     coarse, *finer = levels(images.box())
     ends = _from_all(starts, coarse, kind, metric)
@@ -151,7 +153,7 @@ def align(
     return Alignment(both, linear, kind, metric, begun, before, after, centre, images.grid.ndim, initial)
 
 
-def _prepared(moving: Image, fixed: Image, mask: Image | None, initial: Transform | Chain | None) -> Level:
+def _prepared(moving: Image, fixed: Image, mask, mask_moving, initial: Transform | Chain | None) -> Level:
     """Both images in the world of the fixed one, as ITK can take them."""
     for role, image in (("moving", moving), ("fixed", fixed)):
         if image.array.min() == image.array.max():
@@ -161,19 +163,20 @@ def _prepared(moving: Image, fixed: Image, mask: Image | None, initial: Transfor
             f"{moving.path}: an affine stage takes two 2-D or two 3-D images, received shapes {moving.array.shape} and "
             f"{fixed.array.shape}."
         )
-    array, own = _brought(moving, fixed, initial)
-    sides = [(moving, array, own), (fixed, fixed.array, fixed.grid)]
-    if mask is not None:
-        sides.append((mask, _region(mask, fixed), fixed.grid))
-    flat = [_single_slice(image, grid) for image, _, grid in sides]
-    if flat[:2].count(None) == 1:
-        one, other = (moving, fixed) if flat[1] is None else (fixed, moving)
+    sides = {"moving": _brought(moving, fixed, initial), "fixed": (fixed.array, fixed.grid)}
+    flat = {role: _single_slice(image, sides[role][1]) for role, image in (("moving", moving), ("fixed", fixed))}
+    if list(flat.values()).count(None) == 1:
+        one, other = (moving, fixed) if flat["fixed"] is None else (fixed, moving)
         raise DataError(f"{one.path}: is a single slice, {other.path} a volume: no transform between them is known.")
-    (array, own), (target, grid), *region = (
-        _upright(*_without(axis, one, its)) for axis, (_, one, its) in zip(flat, sides, strict=True)
-    )
+    (array, own), (target, grid) = (_upright(*_without(flat[role], *side)) for role, side in sides.items())
     index_map(own, grid)  # planes that lie apart are an error
-    return Level(_scaled(array), own, _scaled(target), grid, region[0][0] > 0.5 if region else None)
+    counts = seen = None
+    if mask is not None:
+        counts = _upright(*_without(flat["fixed"], _region(mask, fixed), fixed.grid))[0] > 0.5
+    if mask_moving is not None:
+        region = _brought(replace(moving, array=_region(mask_moving, moving)), fixed, initial)
+        seen = _upright(*_without(flat["moving"], *region))[0] > 0.5
+    return Level(_scaled(array), own, _scaled(target), grid, counts, seen)
 
 
 def _brought(moving: Image, fixed: Image, initial: Transform | Chain | None) -> tuple[np.ndarray, Grid]:
@@ -210,8 +213,10 @@ def _composed(matrix: np.ndarray, initial: Transform | Chain | None, grid: Grid)
     return Chain([Linear(matrix), initial], grid), Linear(matrix)
 
 
-def _region(mask: Image, fixed: Image) -> np.ndarray:
-    there = resample((mask.array != 0).astype(np.uint8), matched_grid(mask, fixed), fixed.grid, "nearest")
+def _region(mask: Image, image: Image) -> np.ndarray:
+    """A mask on the grid of its image."""
+    mask = mask.trimmed().with_axes_of(image)
+    there = resample((mask.array != 0).astype(np.uint8), matched_grid(mask, image), image.grid, "nearest")
     if not there.any():
         raise DataError(f"{mask.path}: the mask is empty.")
     return there
@@ -256,8 +261,10 @@ def _scaled(array: np.ndarray) -> np.ndarray:
 
 def _starts(images: Level, start: str) -> dict[str, np.ndarray]:
     """Matrices by the names of where a search may start."""
-    shift = np.eye(4)
-    shift[:3, 3] = _centre_of_mass(images.moving, images.own) - _centre_of_mass(images.fixed, images.grid)
+    shift, moving, fixed = np.eye(4), images.moving, images.fixed
+    if images.seen is not None and images.counts is not None:
+        moving, fixed = moving * images.seen, fixed * images.counts
+    shift[:3, 3] = _centre_of_mass(moving, images.own) - _centre_of_mass(fixed, images.grid)
     both = {"header": np.eye(4), "centre": shift}
     return both if start == "best" else {start: both[start]}
 

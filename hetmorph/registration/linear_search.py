@@ -22,6 +22,7 @@ _COARSER = (4, 2, 1)  # of the levels, against the finest
 _FEWEST = 8  # voxels that an axis keeps, where it has them
 _ITERATIONS = 100  # a level
 _SMALLEST = 1e-4  # of the steps, part of the first
+_OVERLAP = 0.25  # of two masks, part of the smaller
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Level:
         moving, own: `[*M]` float32 and its grid.
         fixed, grid: `[*S]` float32 and its grid.
         counts: `[*S]` the voxels of the fixed image that are looked at; None for all.
+        seen: `[*M]` those of the moving image; None for all.
     """
 
     moving: np.ndarray
@@ -39,6 +41,7 @@ class Level:
     fixed: np.ndarray
     grid: Grid
     counts: np.ndarray | None = None
+    seen: np.ndarray | None = None
 
     def box(self) -> Level:
         """The fixed image round the voxels that count, and a voxel more."""
@@ -49,15 +52,16 @@ class Level:
         part, affine = tuple(map(slice, low, high)), self.grid.affine.copy()
         affine[:3, 3] = self.grid.world(low)
         grid = Grid(tuple(high - low), affine)
-        return Level(self.moving, self.own, self.fixed[part], grid, self.counts[part])
+        return Level(self.moving, self.own, self.fixed[part], grid, self.counts[part], self.seen)
 
     def at(self, spacing: float) -> Level:
         """The same with voxels of `spacing` mm, where they are smaller."""
         own, grid = (_coarser(one, spacing) for one in (self.own, self.grid))
-        counts = self.counts
-        if counts is not None:
-            counts = resample(counts.astype(np.float32), self.grid, grid) >= 0.5
-        return Level(resample(self.moving, self.own, own), own, resample(self.fixed, self.grid, grid), grid, counts)
+        masks = (
+            None if mask is None else resample(mask.astype(np.float32), old, new) >= 0.5
+            for mask, old, new in ((self.counts, self.grid, grid), (self.seen, self.own, own))
+        )
+        return Level(resample(self.moving, self.own, own), own, resample(self.fixed, self.grid, grid), grid, *masks)
 
     def score(self, matrix: np.ndarray, metric: str) -> float:
         """How alike the fixed image is to the moving one through a matrix; beyond its edges that is dark.
@@ -65,11 +69,17 @@ class Level:
         Normalised mutual information (Studholme et al., Pattern Recognition 1999, doi:10.1016/S0031-3203(98)00091-0),
         1 to 2, or squared correlation, 0 to 1. Unlike the metric that is searched by, it knows what has left the image.
         """
-        try:
-            moved = resample(self.moving, self.own, self.grid, outside=float(self.moving.min()), through=Linear(matrix))
-        except ValueError:  # the images do not meet
-            return 0.0 if metric == "correlation" else 1.0
+        nothing, through = 0.0 if metric == "correlation" else 1.0, Linear(matrix)
         counts = np.ones(self.grid.shape, bool) if self.counts is None else self.counts
+        try:
+            moved = resample(self.moving, self.own, self.grid, outside=float(self.moving.min()), through=through)
+            if self.seen is not None:
+                fewest = _OVERLAP * min(_volume(counts, self.grid), _volume(self.seen, self.own))
+                counts = counts & resample(self.seen, self.own, self.grid, "nearest", through=through)
+                if _volume(counts, self.grid) < fewest:  # few voxels look alike by chance
+                    return nothing
+        except ValueError:  # the images do not meet
+            return nothing
         pair = self.fixed[counts], moved[counts]
         return _correlation(*pair) if metric == "correlation" else _information(*pair)
 
@@ -112,6 +122,8 @@ def _searched(sitk, level: Level, kind: str, matrix: np.ndarray, metric: str) ->
         method.SetMetricAsMattesMutualInformation(_BINS)
     if level.counts is not None:
         method.SetMetricFixedMask(_to_itk(sitk, level.counts.astype(np.uint8), level.grid, frame))
+    if level.seen is not None:
+        method.SetMetricMovingMask(_to_itk(sitk, level.seen.astype(np.uint8), level.own, frame))
     # Gradients between neighbouring voxels: those of a recursive filter need four along each axis.
     method.SetMetricUseMovingImageGradientFilter(False)
     method.SetMetricUseFixedImageGradientFilter(False)
@@ -150,6 +162,11 @@ def package():
 def _coarser(grid: Grid, spacing: float) -> Grid:
     own, shape = np.array(grid.spacing), np.array(grid.shape)
     return model_grid(grid, np.clip(spacing, own, own * np.maximum(1, shape / _FEWEST)))
+
+
+def _volume(there: np.ndarray, grid: Grid) -> float:
+    """Of the voxels that count, mm³ or mm²."""
+    return float(there.sum() * np.prod(grid.spacing))
 
 
 def _middle(grid: Grid) -> np.ndarray:

@@ -142,7 +142,8 @@ def register(
         estimate: `(predictor, moving, fixed) → uncertainty.UncertaintyMap` of a displacement.
         initial: fixed to moving; the moving image is taken through it first, and the result is both together.
         affine: "rigid", "similarity" or "affine": a linear transform of that kind is found first, from `initial` on,
-            and the result is all together; or what `align` has found, with `initial` in it.
+            and the result is all together, by the masks of `guidance`, of the fixed image else by `mask`; or what
+            `align` has found, with `initial` in it.
         guidance: where the images count, and points that correspond; for a model that optimises the pair, such as
             `instance.Refined`.
         intensities: what the model is shown of them; a model with `modalities` has to be told both.
@@ -163,7 +164,8 @@ def register(
     mask = None if mask is None else mask.trimmed().with_axes_of(fixed)
     slices = by_slice(moving, fixed, predictor.ndims)
     if isinstance(affine, str):
-        affine = align(moving, fixed, affine, mask=mask, initial=initial)
+        masks = (None, None) if guidance is None else (guidance.mask_fixed, guidance.mask_moving)
+        affine = align(moving, fixed, affine, mask=masks[0] or mask, initial=initial, mask_moving=masks[1])
     if affine is not None:
         initial = affine.initial
     _check_shown(predictor, spacing, mask, slices)

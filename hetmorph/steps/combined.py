@@ -137,8 +137,8 @@ class AtResolution(_Around):
     def _to_voxels(self, small, image) -> Affine:
         """From voxels of the small image to those of the image."""
         if self.corners:
-            ends = [tf.cast(tf.stack(spatial_shape(x)), tf.float32) - 1 for x in (image, small)]
-            return Affine(tf.linalg.diag(ends[0] / tf.maximum(ends[1], 1.0)), tf.zeros_like(ends[0]))
+            ends = [tf.maximum(tf.cast(tf.stack(spatial_shape(x)), tf.float32) - 1, 1.0) for x in (image, small)]
+            return Affine(tf.linalg.diag(ends[0] / ends[1]), tf.zeros_like(ends[0]))
         # The middle of block i lies at voxel factor·i + (factor − 1)/2.
         ndims = image.shape.rank - 2
         return Affine(self.factor * np.eye(ndims), np.full(ndims, (self.factor - 1) / 2))

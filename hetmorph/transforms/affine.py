@@ -72,7 +72,7 @@ class Affine(Transform):
 
     def inverse(self) -> Affine:
         """Exact."""
-        inverse = library(self.matrix).linalg.inv(self.matrix)
+        inverse = _inverse(self.matrix)
         return Affine(inverse, -_times(inverse, self.offset))
 
     def jacobian(self, points, step: float = 1e-3):
@@ -81,6 +81,28 @@ class Affine(Transform):
         if len(matrix.shape) == 3:
             matrix = matrix[(slice(None), *[None] * (len(points.shape) - 2))]
         return library(points).broadcast_to(matrix, (*points.shape, self.ndims))
+
+
+def _inverse(matrix):
+    """The inverse of `[N, N]` or `[B, N, N]`; of small tensors by cofactors, since ONNX has no operation for it."""
+    lib, n = library(matrix), matrix.shape[-1]
+    if lib is np or n not in (1, 2, 3):
+        return lib.linalg.inv(matrix)
+    if n == 1:
+        return 1 / matrix
+    rows = lib.unstack(matrix, axis=-2)
+    if n == 2:
+        columns = [lib.roll(rows[1], 1, -1) * [1.0, -1.0], lib.roll(rows[0], 1, -1) * [-1.0, 1.0]]
+    else:
+        columns = [_cross(rows[i - 2], rows[i - 1]) for i in range(n)]
+    determinant = lib.reduce_sum(rows[0] * columns[0], -1, keepdims=True)
+    return lib.stack([column / determinant for column in columns], -1)
+
+
+def _cross(a, b):
+    """The cross product along the last axis."""
+    lib = library(a)
+    return lib.roll(a, -1, -1) * lib.roll(b, -2, -1) - lib.roll(a, -2, -1) * lib.roll(b, -1, -1)
 
 
 def _times(matrix, vectors):

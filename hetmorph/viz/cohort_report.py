@@ -72,7 +72,7 @@ def cohort_report(
     summary = summarise(rows, convention, main)
     links = dict(links or {})
     sections = [
-        _overview(summary),
+        _overview(summary, bounded=any("registered_bound_mean" in row for row in rows)),
         _means(summary),
         *(_left_out(rows, links, *one) for one in LEFT_OUT),
         _worst(rows, links, main),
@@ -88,7 +88,7 @@ def cohort_report(
     return Path(path)
 
 
-def _overview(summary: dict) -> Html:
+def _overview(summary: dict, bounded: bool) -> Html:
     tiles = [("cases", summary["n_cases"]), ("patients", summary["per_patient"]["n_patients"])]
     tiles += [("failed", summary["n_failed"]), ("not scored", summary["n_unscored"])]
     flags = summary.get("verdicts", {})
@@ -96,7 +96,9 @@ def _overview(summary: dict) -> Html:
         counts = {flag: flags.get(flag, 0) for flag in ("accept", "review", "reject")}
         tiles += [(element("span", WORDS[flag], class_=f"flag {flag}"), count) for flag, count in counts.items()]
         tiles.append(("without verdict", summary["n_cases"] - sum(counts.values())))
-    note = None if flags else "No verdicts: no calibration was given."
+    note = None if flags else "No verdicts: nothing judged these registrations."
+    if flags and not bounded:
+        note = "Verdicts of plain checks: without a calibration, how far a displacement may be wrong is not known."
     return element("section", html.tiles(tiles), note and element("p", note, class_="note verdict none"), id="verdict")
 
 

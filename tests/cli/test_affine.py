@@ -80,6 +80,13 @@ def test_a_stage_alone_is_no_loss_of_its_own(hetmorph, apart):
     assert after == registered and "Dice is lower" not in said.stderr
 
 
+def test_masks_of_the_stage_need_no_optimisation(hetmorph, apart):
+    """And, since they steer nothing after it, a map of uncertainty can be made."""
+    masks = ("--mask-moving", apart / "m.nii.gz", "--mask-fixed", apart / "f.nii.gz")
+    said = register(hetmorph, apart, "undeformed", "--affine", "rigid", *masks, "--draws", 2, results=("uncertainty",))
+    assert "rotation 2" in said.stdout and (apart / "uncertainty.nii.gz").exists()
+
+
 def test_it_starts_from_an_initial_transform(hetmorph, apart):
     words = ("--affine", "rigid", "--affine-out")
     register(hetmorph, apart, "undeformed", *words, apart / "a.mat")
@@ -117,6 +124,8 @@ def test_a_dry_run_says_what_it_finds(hetmorph, apart):
             "--affine-start and --initial both say where",
         ),
         (("--affine", "rigid", "--mask", "{}/empty.nii.gz"), "the mask is empty"),
+        (("--affine", "rigid", "--mask-fixed", "{}/empty.nii.gz", "--mask", "{}/f.nii.gz"), "the mask is empty"),
+        (("--affine", "rigid", "--mask-moving", "{}/empty.nii.gz"), "the mask is empty"),
         (("--affine", "rigid", "--moving", "{}/empty.nii.gz"), "the moving image is constant"),
     ],
 )

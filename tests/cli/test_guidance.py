@@ -106,7 +106,7 @@ def test_guidance_goes_through_an_initial_transform_and_spacing():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--mask-fixed", "{}/mask.nii.gz"), "--mask-fixed steers the optimisation of a pair, and needs --instance-op"),
+        (("--mask-fixed", "{}/mask.nii.gz"), "--mask-fixed steers the optimisation of a pair, and needs --affine or"),
         (("--points-fixed", "{}/pf.csv", *OPTIMISED), "--points-fixed and --points-moving belong together"),
         (("--points-weight", "1", *OPTIMISED), "--points-weight has no effect without --points-fixed"),
         (("--mask-moving", "{}/none.nii.gz", *OPTIMISED), "--mask-moving {}/none.nii.gz: no such file"),

@@ -15,6 +15,7 @@ import pytest
 from hetmorph import config, data, evaluation, uncertainty
 from hetmorph.cli import evaluate
 from hetmorph.networks.het import HetVxmDense
+from tests.viz.pages import Page
 
 pytestmark = pytest.mark.usefixtures("eager")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -266,15 +267,22 @@ def test_a_broken_configuration_is_named(small_run, tmp_path, capsys):
 
 
 def test_a_program_needs_no_model_and_the_undeformed_row_repeats_itself(tmp_path, capsys):
+    """Without a model there is no calibration: its verdicts are those of the plain checks, on all pages."""
     of_another = [tmp_path / name for name in ("curves.csv", "sparsification.png", "calibration.png", "notes.txt")]
     for path in of_another:
         path.write_text("old")
-    assert evaluate.main([*PHANTOM, "--model", "undeformed", "--out", str(tmp_path)]) == 0
+    assert evaluate.main([*PHANTOM, "--model", "undeformed", "--out", str(tmp_path), "--report", "1"]) == 0
     summary = json.loads((tmp_path / "summary.json").read_text())
+    assert sum(summary["verdicts"].values()) == summary["n_cases"] and "bound_mean" not in summary["registered"]
+    index, worst = Page(tmp_path / "report" / "index.html"), next((tmp_path / "report" / "cases").iterdir())
+    assert "without verdict0" in index.by_id("verdict")["text"] and "plain checks" in index.by_id("verdict")["text"]
+    shown = index.table(index.all("tbody", within=index.all("table", "sortable")[0])[0])[0][4]["text"]
+    assert Page(worst).by_id("verdict")["text"].startswith(shown), "the page of the case says the same"
     for name, score in summary["undeformed"].items():
         assert summary["registered"][name] == score
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["cases.csv", "notes.txt", "summary.json", "summary.png"]
-    assert f"wrote cases.csv, summary.json, summary.png in {tmp_path}\n" in capsys.readouterr().out
+    files = ["cases.csv", "notes.txt", "report", "summary.json", "summary.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == files
+    assert f"wrote cases.csv, summary.json, summary.png, report/index.html in {tmp_path}\n" in capsys.readouterr().out
 
 
 def test_pairs_that_a_program_cannot_register_are_counted(tmp_path, monkeypatch, capsys):

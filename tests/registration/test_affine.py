@@ -12,6 +12,7 @@ from hetmorph.io import Chain, DataWarning, Grid, Image, Transform
 from hetmorph.io.chain import Linear
 from hetmorph.io.itk import read_linear, write_linear
 from hetmorph.registration import align, register
+from hetmorph.registration.linear_search import Level
 from tests import anatomy
 from tests.io.worlds import TURN, moving_of
 
@@ -148,8 +149,28 @@ def test_only_the_mask_counts():
     fixed = Image(two(np.eye(4), np.eye(4)), grid.spacing, grid.affine, True, "fixed.nii.gz")
     moving = dataclasses.replace(fixed, array=two(matrix, body))
     mask = dataclasses.replace(fixed, array=(np.arange(44) < 18)[:, None, None] * np.ones(grid.shape, np.uint8))
-    assert error(align(moving, fixed, "rigid", "header", mask=mask), matrix, VOLUME) < 0.4
+    there = dataclasses.replace(mask, array=np.roll(mask.array, 2, 0) | mask.array)
+    for masks in ({"mask": mask}, {"mask_moving": there}, {"mask": mask, "mask_moving": there, "start": "centre"}):
+        found = align(moving, fixed, "rigid", **{"start": "header"} | masks)
+        assert error(found, matrix, VOLUME) < 0.4, list(masks)
     assert error(align(moving, fixed, "rigid", "header"), matrix, VOLUME) > 2
+    # After an earlier transform the mask of the moving image is where that brings the image.
+    for earlier in (Chain([Linear(body)], grid), Chain([Linear(body)], grid).transform):
+        found = align(moving, fixed, "rigid", mask_moving=there, initial=earlier)
+        places = VOLUME.world(np.argwhere(anatomy.labels(VOLUME).array > 0))
+        apart = found.initial.world(places) - Linear(matrix).world(places)
+        assert np.abs(apart).max() < 0.4 * 2
+
+
+def test_masks_that_hardly_meet_are_no_likeness():
+    """A handful of voxels would look alike by chance."""
+    pair = moved_by(motion(VOLUME, shift=(0.3, 0, 0)), VOLUME), fixed_of(VOLUME)
+    part = dataclasses.replace(pair[1], array=anatomy.labels(VOLUME).array > 0)
+    there = dataclasses.replace(part, array=np.roll(part.array, 7, 0))
+    level = Level(pair[0].array, VOLUME, pair[1].array, VOLUME, part.array, there.array)
+    away = motion(VOLUME, shift=(-0.25, 0, 0))
+    for metric, nothing in (("mi", 1.0), ("correlation", 0.0)):
+        assert level.score(away, metric) == nothing < level.score(np.eye(4), metric)
 
 
 def test_it_goes_on_from_an_earlier_transform():
@@ -212,6 +233,7 @@ def test_refusals():
     for arguments, message in (
         ({"moving": dataclasses.replace(fixed, array=np.ones(VOLUME.shape))}, "the moving image is constant"),
         ({"mask": empty}, "mask.nii.gz: the mask is empty"),
+        ({"mask_moving": empty}, "mask.nii.gz: the mask is empty"),
         ({"mask": apart}, "do not overlap"),
         ({"moving": moved_by(np.eye(4), VOLUME, single)}, "moving.nii.gz: is a single slice, fixed.nii.gz a volume"),
         ({"moving": moved_by(np.eye(4), VOLUME, line)}, "two axes of more than one voxel"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hetmorph.networks import HetVxmDense, MultiPass, Registration, TransMorph, VxmDense, velocity_network
+from hetmorph.networks.architectures import gradicon
 from hetmorph.serving import export_onnx, onnx
 from hetmorph.steps import AtResolution, FieldStep, Then
 from tests.serving.conftest import random_weights
@@ -84,6 +85,18 @@ def test_models_of_one_size(runtime, case, tmp_path):
     expected = model.with_shape(size).register(moving, fixed)
     assert np.abs(expected).max() > 0.1 and found["displacement"].shape == (2, *size, len(size))
     np.testing.assert_allclose(found["displacement"], expected, atol=1e-3)
+
+
+def test_gradicon_of_any_size(runtime, tmp_path):
+    """Its small grids have their corners on those of the images: the map back is found while the graph runs."""
+    step = gradicon(2, width=1 / 16)
+    model = random_weights(Registration(step, (None, None)))
+    assert max(export_onnx(model, tmp_path / "model.onnx").values()) < onnx.TOLERANCE
+    moving, fixed = smooth_pair((41, 36), 2)
+    expected = model.register(moving, fixed)
+    assert np.abs(expected).max() > 0.1
+    found = answers(runtime, tmp_path / "model.onnx", moving, fixed)["displacement"]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 def test_what_onnx_lacks_is_refused_by_name(runtime, tmp_path, monkeypatch):

@@ -52,6 +52,20 @@ KINDS = {"affine": affine, "displacement": displacement, "velocity": velocity, "
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (3, 3), (2, 3, 3)])
+def test_the_inverse_of_a_tensor_is_that_of_the_array(shape, rng):
+    """By cofactors, with no operation that other runtimes lack."""
+    matrix = np.eye(shape[-1]) + rng.uniform(-0.3, 0.3, shape)
+    offset = rng.normal(size=shape[:-1])
+    traced = tf.function(lambda *parts: (lambda found: (found.matrix, found.offset))(Affine(*parts).inverse()))
+    constants = [tf.constant(part, tf.float32) for part in (matrix, offset)]
+    exact = Affine(matrix, offset).inverse()
+    for found, expected in zip(traced(*constants), (exact.matrix, exact.offset), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    kinds = {operation.type for operation in traced.get_concrete_function(*constants).graph.get_operations()}
+    assert not any("Inverse" in kind for kind in kinds)
+
+
 def points(rng, batch=2):
     return rng.uniform(4, np.array(SHAPE) - 5, (batch, 30, 2))
 

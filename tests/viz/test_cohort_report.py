@@ -93,6 +93,9 @@ def test_links_flags_and_their_counts(tmp_path, cohort):
     verdicts = {cells[1]["text"]: cells[4]["text"] for cells in cases(page)}
     assert verdicts == {"same": "Accept", "far": "Reject", "shifted": "–", "bare": "–"}
     assert "Accept1Review0Reject1without verdict2" in page.by_id("verdict")["text"]
+    assert "Verdicts of plain checks" in page.by_id("verdict")["text"], "no row has a bound"
+    bounded = report(tmp_path, [row | {"registered_bound_mean": 1.0} for row in rows])
+    assert "plain checks" not in bounded.by_id("verdict")["text"]
     assert "No verdicts" in report(tmp_path, cohort[0]).by_id("verdict")["text"]
 
 
