@@ -11,7 +11,7 @@ import tensorflow as tf
 from hetmorph.evaluation.guide import Guide
 from hetmorph.ops import separable
 from hetmorph.ops.interpolation import interpolate
-from hetmorph.ops.masks import Counted, sampled_within
+from hetmorph.ops.masks import Counted, counted_where, sampled_within
 from hetmorph.ops.warp import warp
 
 Known = dict[str, tf.Tensor]
@@ -53,9 +53,7 @@ def shrunk(pair: tuple, factor: Sequence[int]) -> tuple:
 def moved(said: Known, moving, displacement) -> tuple[tf.Tensor, Counted | None]:
     """The moved image, and how much each voxel counts where both images do; None for all alike."""
     image, part = _sampled(moving, said.get("mask_moving"), functools.partial(warp, displacement=displacement))
-    fixed = said.get("mask_fixed")
-    weight = part if fixed is None else fixed if part is None else fixed * part
-    return image, None if weight is None else Counted(weight, said["part"])
+    return image, counted_where(said.get("mask_fixed"), part, said.get("part"))
 
 
 def _sampled(image, mask, sample: Callable) -> tuple[tf.Tensor, tf.Tensor | None]:

@@ -55,7 +55,7 @@ class Heteroscedastic:
         ratio = snr(fixed, tf.stop_gradient(log_variance), self.gamma, self.snr)
         if counted is None:
             return relative_weight(ratio, self.relative, mask)
-        ranked = tf.stop_gradient(counted.weight) * tf.ones_like(ratio)
+        ranked = counted.weight * tf.ones_like(ratio)
         mask = ranked if mask is None else ranked * tf.cast(mask, ranked.dtype)
         return relative_weight(ratio, self.relative, mask, ranked)
 
@@ -64,8 +64,7 @@ class Heteroscedastic:
         return counted_mean(weight * dissimilarity, counted)
 
     def variance_loss(self, fixed, moved, log_variance, counted: Counted | None = None) -> tf.Tensor:
-        """β-NLL of the residual; the moved image is detached, and so is what of it counts."""
-        counted = None if counted is None else Counted(*map(tf.stop_gradient, counted))
+        """β-NLL of the residual; the moved image is detached."""
         return beta_nll(fixed, tf.stop_gradient(moved), log_variance, self.beta, counted)
 
 

@@ -11,13 +11,26 @@ class Counted(NamedTuple):
     """How much the voxels of each sample count in a loss.
 
     Attributes:
-        weight: `[B, *S, 1]`, not negative.
+        weight: `[B, *S, 1]`, not negative. Without gradient: a mean falls when what is above it is pushed out of a
+            mask that moves, and a registration would learn to hide what does not match instead of matching it.
         part: `[B]`, the part of the image that counts at rest. The loss of what counts is multiplied by it: so λ does
-            to it what it does without a mask, and pushing voxels out of a mask gains nothing.
+            to it what it does without a mask.
     """
 
     weight: tf.Tensor
     part: tf.Tensor
+
+
+def counted_where(fixed: tf.Tensor | None, moved: tf.Tensor | None, part: tf.Tensor) -> Counted | None:
+    """What counts where both masks hold a voxel; None without any.
+
+    Args:
+        fixed: mask of the fixed image, `[B, *S, 1]`, or None.
+        moved: that of the moving image, moved with it, or None.
+        part: as of `Counted`.
+    """
+    masks = [mask for mask in (fixed, moved) if mask is not None]
+    return Counted(tf.stop_gradient(masks[0] * masks[-1] if len(masks) == 2 else masks[0]), part) if masks else None
 
 
 def counted_mean(values: tf.Tensor, counted: Counted | None = None) -> tf.Tensor:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hetmorph.ops.masks import Counted, sampled_within
+from hetmorph.ops.masks import Counted, counted_where, sampled_within
 from hetmorph.ops.points import outside
 from hetmorph.ops.warp import warp
 
@@ -136,11 +136,10 @@ def moved_within(plain, moving, displacement, masks: Ends) -> Moved:
     """
     if not masks.there():
         return Moved(plain, None)
-    weight, image = masks.fixed, plain
+    part, image = None, plain
     if masks.moving is not None:
         inside = warp(tf.concat([masks.moving * tf.cast(moving, tf.float32), masks.moving], -1), displacement)
         inside, part = inside[..., :-1], inside[..., -1:]
         image = sampled_within(plain, inside, part)
-        weight = part if weight is None else weight * part
     at_rest = masks.moving if masks.fixed is None else masks.fixed
-    return Moved(image, Counted(weight, tf.reduce_mean(at_rest, range(1, at_rest.shape.rank))))
+    return Moved(image, counted_where(masks.fixed, part, tf.reduce_mean(at_rest, range(1, at_rest.shape.rank))))

@@ -184,6 +184,23 @@ def test_what_lies_outside_the_masks_moves_nothing(images, masks, rng, backward)
     assert np.abs(gradients[0]).max() > 1e-4
 
 
+@pytest.mark.parametrize("fixed_too", [False, True])
+def test_nothing_is_gained_by_pushing_voxels_out_of_a_mask(images, masks, rng, fixed_too):
+    """Of a moving image without contrast, every displacement matches as badly: none is asked for, though the mean of
+    what counts would fall if the worst voxels left it."""
+    u = tf.constant(np.stack([reference.smooth_field(rng, SIZE, 2.0, 3.0) for _ in range(COUNT)]), tf.float32)
+    moving, fixed = tf.fill((COUNT, *SIZE, 1), 0.3), tf.constant(images[1])
+    there = Ends(masks["mask_moving"], masks["mask_fixed"] if fixed_too else None)
+    said = {"mask_moving": tf.constant(masks["mask_moving"][:1, ..., None], tf.float32), "part": tf.constant([0.4])}
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(u)
+        trained = Similarity(MSE())(Registered(moving, fixed, Displacement(u), masks=there))
+        optimised = Criterion(MSE().loss, 0.0, weighted=False)(fixed[:1], moving[:1], None, u[:1], said)
+    assert (trained > 1e-3).numpy().all() and optimised > 1e-3
+    for value in (trained, optimised):
+        np.testing.assert_allclose(tape.gradient(value, u), 0, atol=1e-6)
+
+
 def test_a_translation_is_learnt_from_landmarks_alone(rng):
     """The images say nothing: both are the same noise. A few steps of a tiny network."""
     image = rng.uniform(size=(2, *SIZE, 1)).astype("float32")
