@@ -25,6 +25,7 @@ def pipeline(
     start_step: int = 0,
     bidir: bool = False,
     augment: bool = True,
+    part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Streams batches `start_step` … `steps - 1` of an endless, reshuffled pass over the pairs.
 
@@ -41,6 +42,8 @@ def pipeline(
         start_step: first batch wanted, for resuming; batches before it are not computed.
         bidir: also yield the moving image as a target.
         augment: switch off for plain shuffling.
+        part: (k, n) yields the k-th of n equal parts of every batch, and reads no more than that: all parts together
+            are the batches that (0, 1) yields, augmentation included.
 
     Returns:
         Finite dataset of `((moving, fixed), (fixed, zeros))`, with `bidir` `((moving, fixed), (fixed,
@@ -57,19 +60,23 @@ def pipeline(
         raise ValueError(
             f"expected batch_size >= 1 and 0 <= start_step <= steps, received {batch_size}, {start_step}, {steps}."
         )
+    if not 0 <= part[0] < part[1] or batch_size % part[1]:
+        raise ValueError(f"expected one of n equal parts of a batch of {batch_size}, received {part[0]} of {part[1]}.")
+    rows = _rows(batch_size, *part)
 
     def batch(step: tf.Tensor, samples: tuple[tf.Tensor, tf.Tensor]) -> tuple:
         both, square = samples
         if augment:
-            both = _augment(both, square, _key(seed, step, 1), shape)
+            both = _augment(both, square, _Draws(batch_size, rows, len(shape), _key(seed, step, 1)), shape)
         moving, fixed = both[..., :1], both[..., 1:]
-        zeros = tf.zeros((batch_size,) + (1,) * (len(shape) + 1))
+        zeros = tf.zeros((len(rows),) + (1,) * (len(shape) + 1))
         return (moving, fixed), ((fixed, moving, zeros) if bidir else (fixed, zeros))
 
     numbers = tf.data.Dataset.range(start_step, steps)
-    order = numbers.map(lambda step: _indices(step, batch_size, len(pairs), seed)).unbatch()
+    own = slice(rows.start, rows.stop)
+    order = numbers.map(lambda step: _indices(step, batch_size, len(pairs), seed)[own]).unbatch()
     samples = order.map(_reader(pairs, shape), num_parallel_calls=READERS, deterministic=True)
-    samples = samples.batch(batch_size, drop_remainder=True)
+    samples = samples.batch(len(rows), drop_remainder=True)
     batches = tf.data.Dataset.zip((numbers, samples)).map(batch, num_parallel_calls=1, deterministic=True)
     return batches.apply(tf.data.experimental.assert_cardinality(steps - start_step)).prefetch(2)
 
@@ -125,39 +132,66 @@ def _indices(step: tf.Tensor, batch_size: int, count: int, seed: int) -> tf.Tens
     return tf.gather(tf.concat(orders, 0), first - epoch * count + tf.range(batch_size, dtype=tf.int64))
 
 
-def _augment(both: tf.Tensor, square: tf.Tensor, key: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+def _rows(batch_size: int, k: int, n: int) -> range:
+    """Positions of the k-th of n equal parts of a batch."""
+    size = batch_size // n
+    return range(k * size, (k + 1) * size)
+
+
+class _Draws:
+    """Random numbers of the samples of a batch: drawn for the whole batch, so that they are the same in any part.
+
+    Args:
+        batch_size: samples of the whole batch.
+        rows: positions in it of the samples that are here.
+        rank: spatial axes.
+        key: of the batch; each draw has a number of its own.
+    """
+
+    def __init__(self, batch_size: int, rows: range, rank: int, key: tf.Tensor):
+        self.batch_size, self.rows, self.rank, self.key = batch_size, rows, rank, key
+
+    def uniform(self, number: int, low: float, high: float) -> tf.Tensor:
+        """`[B, 1, …, 1]`, to go with images."""
+        return self._drawn(number, (1,) * (self.rank + 1), low, high, tf.float32)
+
+    def coin(self, number: int) -> tf.Tensor:
+        """The same, true or false."""
+        return self.uniform(number, 0.0, 1.0) < 0.5
+
+    def offset(self, number: int, reach: int) -> tf.Tensor:
+        """`[B, 1]`, whole numbers from -reach to reach."""
+        return self._drawn(number, (1,), -reach, reach + 1, tf.int32)
+
+    def _drawn(self, number: int, shape: tuple[int, ...], low, high, dtype: tf.DType) -> tf.Tensor:
+        key = tf.random.experimental.stateless_fold_in(self.key, number)
+        drawn = tf.random.stateless_uniform((self.batch_size, *shape), key, low, high, dtype, alg="philox")
+        return drawn[self.rows.start : self.rows.stop]
+
+
+def _augment(both: tf.Tensor, square: tf.Tensor, draws: _Draws, shape: tuple[int, ...]) -> tf.Tensor:
     """Batches of both images; `square`, `[B]`, says of which the first two axes may change places."""
-    batch, rank = both.shape[0], len(shape)
-    keys = [tf.random.experimental.stateless_fold_in(key, number) for number in range(2 * rank + 3)]
+    rank = len(shape)
     if rank > 1 and shape[0] == shape[1]:
         swapped = tf.transpose(both, (0, 2, 1, *range(3, rank + 2)))
-        turned = _coin(batch, rank, keys[0]) & tf.reshape(square, (batch,) + (1,) * (rank + 1))
+        turned = draws.coin(0) & tf.reshape(square, (-1,) + (1,) * (rank + 1))
         both = tf.where(turned, swapped, both)
     for axis in range(rank):
-        both = tf.where(_coin(batch, rank, keys[1 + axis]), tf.reverse(both, [1 + axis]), both)
-        both = _shift(both, 1 + axis, keys[1 + rank + axis])
-    gamma = GAMMA ** _uniform(batch, rank, keys[-2], -1.0, 1.0)
-    return both**gamma * _uniform(batch, rank, keys[-1], DARKEST, 1.0)
+        both = tf.where(draws.coin(1 + axis), tf.reverse(both, [1 + axis]), both)
+        both = _shift(both, 1 + axis, draws, 1 + rank + axis)
+    gamma = GAMMA ** draws.uniform(2 * rank + 1, -1.0, 1.0)
+    return both**gamma * draws.uniform(2 * rank + 2, DARKEST, 1.0)
 
 
-def _uniform(batch: int, rank: int, key: tf.Tensor, low: float, high: float) -> tf.Tensor:
-    return tf.random.stateless_uniform((batch,) + (1,) * (rank + 1), key, low, high, alg="philox")
-
-
-def _coin(batch: int, rank: int, key: tf.Tensor) -> tf.Tensor:
-    return _uniform(batch, rank, key, 0.0, 1.0) < 0.5
-
-
-def _shift(both: tf.Tensor, axis: int, key: tf.Tensor) -> tf.Tensor:
+def _shift(both: tf.Tensor, axis: int, draws: _Draws, number: int) -> tf.Tensor:
     """Moves each sample along an axis by a whole number of voxels; zeros come in."""
-    batch, length = both.shape[0], both.shape[axis]
+    length = both.shape[axis]
     reach = int(length * SHIFT_FRACTION)
     if reach == 0:
         return both
-    offset = tf.random.stateless_uniform((batch, 1), key, -reach, reach + 1, tf.int32, alg="philox")
     padding = [(0, 0)] * len(both.shape)
     padding[axis] = (reach, reach)
-    window = reach + offset + tf.range(length)[None]
+    window = reach + draws.offset(number, reach) + tf.range(length)[None]
     if axis > 1:  # gather per sample along an inner axis: bring it next to the batch
         order = [0, axis, *(other for other in range(1, len(both.shape)) if other != axis)]
         back = [order.index(position) for position in range(len(order))]
