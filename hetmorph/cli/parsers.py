@@ -52,7 +52,11 @@ FLAGS = {
     "--init": ("network.init", str, "start from the weights of a .keras or .h5 file, a SavedModel, or a shipped model"),
     "--int-steps": ("network.int_steps", int, "squarings of a velocity; default 7, transmorph 0: a displacement"),
     "--bidir": ("network.bidir", True, "both directions, each weighted by half; icon and gradicon register both"),
-    "--precision": ("network.precision", str, "float32, or bfloat16: faster where the processor computes with it"),
+    "--precision": (
+        "network.precision",
+        str,
+        "float32; bfloat16: faster where the processor computes with it; or exact: float32 without a GPU's TF32",
+    ),
     "--slabs": ("network.slabs", int, "gradient checkpointing: more slabs take less memory and more time"),
     "--repeats": ("network.repeats", int, "how often the network is applied in turn, trained through all of them"),
     "--passes": ("network.passes", int, "how often the trained network is applied to what it has moved so far"),

@@ -64,6 +64,7 @@ def train(
     origin = settings.network.init and find_model(settings.network.init)
     path, done = checkpoint or (None, 0)
     together = distribute(devices, cluster, _plan(settings, done), wait)
+    tf.config.experimental.enable_tensor_float_32_execution(settings.network.precision != "exact")
     training = _load(settings, out, "train")
     validation = _load(settings, out, "val") if together.writes else None
     _report_skipped(training)
