@@ -1,8 +1,8 @@
 """Time updates of one training on one device, on two of one process, and on two processes as two hosts.
 
 A device is one core here, and one thread: "two devices" is one process on two cores, "two hosts" are two processes on a
-core each, connected by TF_CONFIG as hosts are. Every arrangement trains the same batches of 128 × 128 by the pipeline and
-`fit` that train.py uses; they take turns, each in processes of its own. What is compiled before the first update is left
+core each, connected by TF_CONFIG as hosts are. Every arrangement trains the same batches of 128 × 128 by the pipeline
+and `fit` that train.py uses; they take turns, each in processes of its own. The first updates, which compile, are left
 out.
 
 Example:

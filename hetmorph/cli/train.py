@@ -112,6 +112,18 @@ def _start(model: keras.Model, origin: str | None) -> None:
     print(f"starts from the weights of {origin}" + (f", but for {len(initial)} that it has not" if initial else ""))
 
 
+def _check_devices(settings: TrainConfig, devices: int, cluster: hosts.Cluster | None) -> None:
+    """Refuse, before any data are read, what several devices could not do as one does."""
+    schedule, replicas = settings.schedule, devices * len(cluster.workers if cluster else [None])
+    distribution.check(devices, cluster, schedule.batch_size)
+    pairs = round(schedule.pre_registered * schedule.batch_size)
+    if pairs % replicas:
+        raise ValueError(
+            f"expected --pre-registered to be a number of pairs that {replicas} devices can share equally, received "
+            f"{schedule.pre_registered}: {pairs} pairs"
+        )
+
+
 def preview(settings: TrainConfig, out: Path, resume: bool) -> str:
     """What `train` would do, with the same errors; the data are read, nothing is written."""
     checkpoint = _checkpoint_of(settings, out, resume)
@@ -285,7 +297,7 @@ def run(args: argparse.Namespace) -> None:
     """Train, evaluate, draw and export, or say what would be done."""
     settings = configuration(args)
     cluster = hosts.from_slurm() if args.slurm else hosts.from_tf_config()
-    distribution.check(args.devices, cluster, settings.schedule.batch_size)
+    _check_devices(settings, args.devices, cluster)
     out = args.out or Path("runs") / f"{Path(settings.data.name).stem}-{settings.objective.name}"
     if args.dry_run:
         print(preview(settings, out, args.resume))
