@@ -15,6 +15,7 @@ from hetmorph.cli.list_models import list_models
 from hetmorph.cli.messages import line_of
 from hetmorph.cli.parsers import VERBS
 from hetmorph.cli.register import register, report, uncertainty
+from hetmorph.cli.shards import merge
 from hetmorph.version import __version__
 
 
@@ -60,5 +61,19 @@ def cli(debug: bool) -> None:
     """
 
 
-for verb in (register, apply, jacobian, uncertainty, bids, *VERBS, report, export, serve_check, list_models, doctor):
+ORDERED = (
+    register,
+    merge,
+    apply,
+    jacobian,
+    uncertainty,
+    bids,
+    *VERBS,
+    report,
+    export,
+    serve_check,
+    list_models,
+    doctor,
+)
+for verb in ORDERED:
     cli.add_command(verb)
