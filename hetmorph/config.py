@@ -60,7 +60,8 @@ class NetworkConfig:
         int_steps: squarings of the integration; None takes the backbone's default: 7, and 0 for "transmorph".
         int_resolution: voxel size of the integration grid, in image voxels.
         bidir: register in both directions.
-        precision: "float32" or "bfloat16", also of the variance network.
+        precision: "float32", "bfloat16", also of the variance network, or "exact": float32 whose products a GPU does
+            not round to TF32 either, see docs/several-devices.md.
         slabs: gradient checkpointing of "vxm" and its variance network.
         repeats: how often the network is applied to what it has moved so far, trained through all of them; see
             `hetmorph.steps.Repeated`.
@@ -184,7 +185,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        known = ("float32", "bfloat16")
+        known = ("float32", "bfloat16", "exact")
         _require(self.network.precision in known, "network.precision", f"one of {known}", self.network.precision)
         for name in ("slabs", "repeats", "passes"):
             _require(getattr(self.network, name) >= 1, f"network.{name}", "at least 1", getattr(self.network, name))

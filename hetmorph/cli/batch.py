@@ -15,6 +15,7 @@ from hetmorph.cli.messages import line_of
 from hetmorph.cli.models import described, find_model
 from hetmorph.cli.outcome import verdict_status
 from hetmorph.cli.register_job import Job, Settings
+from hetmorph.cli.shards import WHOLE, Shard
 from hetmorph.data.csv_pairs import read_table
 from hetmorph.evaluation import write_cases
 from hetmorph.io.atomic import write_text
@@ -24,7 +25,6 @@ COLUMNS = ("moving", "fixed", "moving_labels", "mask", "case")
 DEFAULT = {"moved": Path("moved.nii.gz"), "transform": Path("transform.nii.gz")}
 _LABELS = Path("labels.nii.gz")
 _DONE = "registration.json"
-_TABLE = "cases.csv"
 
 
 def run(
@@ -36,8 +36,9 @@ def run(
     resume: bool,
     dry_run: bool,
     fail_on: str = "never",
+    shard: Shard = WHOLE,
 ) -> int:
-    """Register every pair of a table.
+    """Register every pair of a table, or of one shard of it.
 
     Args:
         table: CSV, see `pairs_of`.
@@ -46,6 +47,7 @@ def run(
         outputs: names of the results within it; none: moved.nii.gz and transform.nii.gz. Where a row names labels,
             they are moved too.
         settings, command, resume, dry_run, fail_on: as `Cohort.run`.
+        shard: the cases that are to be done here; other processes may do the others in the same folder.
 
     Returns:
         Exit status, as `Cohort.run`.
@@ -57,8 +59,9 @@ def run(
     outputs = outputs or DEFAULT
     if wrong := [str(path) for path in outputs.values() if path.name != str(path)]:
         raise ValueError(f"with --pairs, results are file names inside the folder of the case, received {wrong[0]}")
-    jobs = {case: _job(row, out / case, outputs) for case, row in pairs_of(table).items()}
-    cohort = Cohort(jobs, {case: out / case / _DONE for case in jobs}, out / _TABLE)
+    rows = pairs_of(table)
+    jobs = {case: _job(rows[case], out / case, outputs) for case in shard.cases(rows)}
+    cohort = Cohort(jobs, {case: out / case / _DONE for case in jobs}, out / shard.table)
     if (there := cohort.begun()) and not resume:
         raise ValueError(f"{out} holds results of {there} of these cases; go on with --resume, or choose another --out")
     return cohort.run(settings, command, dry_run, fail_on)

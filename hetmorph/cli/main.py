@@ -16,6 +16,7 @@ from hetmorph.cli.list_models import list_models
 from hetmorph.cli.messages import line_of
 from hetmorph.cli.parsers import VERBS
 from hetmorph.cli.register import register, report, uncertainty
+from hetmorph.cli.shards import merge
 from hetmorph.version import __version__
 
 
@@ -62,7 +63,7 @@ def cli(debug: bool) -> None:
 
 
 for verb in (
-    *(register, apply, jacobian, uncertainty, bids, *VERBS, report),
+    *(register, merge, apply, jacobian, uncertainty, bids, *VERBS, report),
     *(export, serve_check, convert_weights, list_models, doctor),
 ):
     cli.add_command(verb)

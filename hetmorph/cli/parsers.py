@@ -54,7 +54,11 @@ FLAGS = {
     "--init": ("network.init", str, "start from the weights of a .keras or .h5 file, a SavedModel, or a shipped model"),
     "--int-steps": ("network.int_steps", int, "squarings of a velocity; default 7, transmorph 0: a displacement"),
     "--bidir": ("network.bidir", True, "both directions, each weighted by half; icon and gradicon register both"),
-    "--precision": ("network.precision", str, "float32, or bfloat16: faster where the processor computes with it"),
+    "--precision": (
+        "network.precision",
+        str,
+        "float32; bfloat16: faster where the processor computes with it; or exact: float32 without a GPU's TF32",
+    ),
     "--slabs": ("network.slabs", int, "gradient checkpointing: more slabs take less memory and more time"),
     "--repeats": ("network.repeats", int, "how often the network is applied in turn, trained through all of them"),
     "--passes": ("network.passes", int, "how often the trained network is applied to what it has moved so far"),
@@ -189,6 +193,10 @@ def train(prog: str = "train.py") -> argparse.ArgumentParser:
     summary.json, report.png and saved_model/1 of that model. A run that was stopped, however, goes on with --resume and
     ends as if it had not been.
 
+    Several devices, or hosts, share each batch and end where one device ends. Hosts are those of the
+    variable TF_CONFIG, which TensorFlow documents, or the tasks of a step of SLURM; the same command runs on each, and
+    all see one run folder.
+
     Examples:
         python training/train.py --data phantom --steps 300
         python training/train.py --data acdc --data-dir ~/ACDC --objective het --steps 4000 --out runs/acdc-het
@@ -205,6 +213,14 @@ def train(prog: str = "train.py") -> argparse.ArgumentParser:
     add("--epochs", type=int, help="epochs of --steps-per-epoch batches; instead of --steps")
     add("--out", required=False, help="run folder (default: runs/<data>-<objective>)")
     add("--resume", action="store_true", help="go on with the run in --out, or start it")
+    add(
+        "--devices",
+        type=int,
+        default=1,
+        help="GPUs, of each host, that share a batch; without a GPU, cores (default: 1)",
+    )
+    add("--slurm", action="store_true", help="train together with the other tasks of this step of srun")
+    add("--wait", type=float, default=300.0, metavar="S", help="seconds to wait for the other hosts (default: 300)")
     add("--dry-run")
     return result
 

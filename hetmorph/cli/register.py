@@ -21,6 +21,7 @@ from hetmorph.cli.options import (
     model_options,
 )
 from hetmorph.cli.phases import phase, verbose
+from hetmorph.cli.shards import WHOLE, ShardType
 
 
 @click.command(
@@ -107,6 +108,11 @@ from hetmorph.cli.phases import phase, verbose
     "--out", type=FILE, help="Of --pairs: a folder for each case goes here; results are file names inside it."
 )
 @click.option("--resume", is_flag=True, help="Of --pairs: do only what is missing.")
+@click.option(
+    "--shard",
+    type=ShardType(),
+    help="Of --pairs: do the I-th of N parts of the table, from 1 on; hetmorph merge puts their tables together.",
+)
 @fail_on
 @verbose
 @dry_run
@@ -130,7 +136,7 @@ def register(command: list[str], fail_on: str, dry_run: bool, **options) -> int:
     outputs = {name: path for name, path in taken(RESULTS).items() if path is not None}
     settings = Settings(**taken(Settings.__dataclass_fields__))
     inputs = taken(Job.__dataclass_fields__)
-    pairs, out, resume, bids = (options.pop(name) for name in ("pairs", "out", "resume", "bids"))
+    pairs, out, resume, bids, shard = (options.pop(name) for name in ("pairs", "out", "resume", "bids", "shard"))
     if pairs is not None:
         if any((*inputs.values(), bids, settings.reference)):
             raise click.UsageError(
@@ -138,9 +144,9 @@ def register(command: list[str], fail_on: str, dry_run: bool, **options) -> int:
             )
         if out is None:
             raise click.UsageError("--pairs needs --out, the folder for the results.")
-        return batch.run(pairs, out, outputs, settings, command, resume, dry_run, fail_on)
-    if out is not None or resume:
-        raise click.UsageError("--out and --resume are for --pairs.")
+        return batch.run(pairs, out, outputs, settings, command, resume, dry_run, fail_on, shard or WHOLE)
+    if out is not None or resume or shard:
+        raise click.UsageError("--out, --resume and --shard are for --pairs.")
     if inputs["moving"] is None or (inputs["fixed"] is None and settings.reference is None):
         raise click.UsageError("--moving and --fixed are needed (or --moving and --reference, or --pairs).")
     labels = inputs["labels_moving"]

@@ -23,6 +23,7 @@ from hetmorph.cli.parsers import train as parser
 from hetmorph.config import DataConfig, TrainConfig
 from hetmorph.networks import MultiPass
 from hetmorph.networks.build import both_directions, build, int_steps, model_class
+from hetmorph.training import Distribution, distribute, distribution, hosts
 
 
 def configuration(args: argparse.Namespace) -> TrainConfig:
@@ -51,36 +52,58 @@ def _refuse_idle(given: dict, objective: str) -> None:
                 raise ValueError(f"--{key.replace('_', '-')} has no effect on objective {objective}")
 
 
-def train(settings: TrainConfig, out: Path, resume: bool) -> keras.Model:
-    """Train, or go on with training, and return the model that is to be scored and exported."""
+def train(
+    settings: TrainConfig,
+    out: Path,
+    resume: bool,
+    devices: int = 1,
+    cluster: hosts.Cluster | None = None,
+    wait: float = 300.0,
+) -> keras.Model | None:
+    """Train, or go on with training, and return the model that is to be scored and exported, to one of the workers."""
     checkpoint = _checkpoint_of(settings, out, resume)
     origin = settings.network.init and find_model(settings.network.init)
-    training, validation = (_load(settings, out, split) for split in ("train", "val"))
+    path, done = checkpoint or (None, 0)
+    together = distribute(devices, cluster, _plan(settings, done), wait)
+    tf.config.experimental.enable_tensor_float_32_execution(settings.network.precision != "exact")
+    training = _load(settings, out, "train")
+    validation = _load(settings, out, "val") if together.writes else None
     _report_skipped(training)
     _check_known(settings, training.cases)
-    if settings.schedule.keep == "best" and validation.main is None:
+    if settings.schedule.keep == "best" and training.main is None:
         raise ValueError("--keep best needs labels, by which the best weights could be told; the data have none")
     keras.utils.set_random_seed(settings.seed)
-    if checkpoint is None:
-        model, done = build(settings, training.cases[0].shape), 0
-        _start(model, origin)
-    else:
-        path, done = checkpoint
-        model = keras.saving.load_model(path)
-        print(f"resuming after epoch {done} of {settings.schedule.epochs}")
+    with together.scope():
+        if path is None:
+            model = build(settings, training.cases[0].shape)
+            _start(model, origin)
+        else:
+            model = keras.saving.load_model(path)
+            print(f"resuming after epoch {done} of {settings.schedule.epochs}")
     model.pre_registered = settings.schedule.pre_registered
-    # Only now: a mistake in a flag or in the data folder must not leave a run behind.
-    out.mkdir(parents=True, exist_ok=True)
-    config.save(settings, out / "config.yaml")
-    data.save_splits(training.splits, out / "splits.json", settings.data.name)
+    if together.writes:
+        # Only now: a mistake in a flag or in the data folder must not leave a run behind.
+        out.mkdir(parents=True, exist_ok=True)
+        config.save(settings, out / "config.yaml")
+        data.save_splits(training.splits, out / "splits.json", settings.data.name)
     if done < settings.schedule.epochs:
-        _fit(model, settings, out, done, training.pairs, validation)
+        _fit(model, settings, out, done, training.pairs, validation, together)
+    return _kept(model, settings, out, together) if together.writes else None
+
+
+def _kept(model: keras.Model, settings: TrainConfig, out: Path, together: Distribution) -> keras.Model:
+    """The model that is to be scored, saved as model.keras, on one device."""
     if settings.schedule.keep == "best":
         model = keras.saving.load_model(out / "best.keras")
     if settings.network.passes > 1:
         model = MultiPass(model, settings.network.passes)
     model.save(out / "model.keras")
-    return model
+    return model if together.strategy is None else keras.saving.load_model(out / "model.keras")
+
+
+def _plan(settings: TrainConfig, done: int) -> dict:
+    """What all hosts of a training have to agree in."""
+    return {**config.to_dict(_placeless(settings)), "the number of finished epochs in the run folder": done}
 
 
 def _start(model: keras.Model, origin: str | None) -> None:
@@ -89,6 +112,18 @@ def _start(model: keras.Model, origin: str | None) -> None:
         return
     initial = serving.start_from(model, origin)
     print(f"starts from the weights of {origin}" + (f", but for {len(initial)} that it has not" if initial else ""))
+
+
+def _check_devices(settings: TrainConfig, devices: int, cluster: hosts.Cluster | None) -> None:
+    """Refuse, before any data are read, what several devices could not do as one does."""
+    schedule, replicas = settings.schedule, devices * len(cluster.workers if cluster else [None])
+    distribution.check(devices, cluster, schedule.batch_size)
+    pairs = round(schedule.pre_registered * schedule.batch_size)
+    if pairs % replicas:
+        raise ValueError(
+            f"expected --pre-registered to be a number of pairs that {replicas} devices can share equally, received "
+            f"{schedule.pre_registered}: {pairs} pairs"
+        )
 
 
 def preview(settings: TrainConfig, out: Path, resume: bool) -> str:
@@ -125,43 +160,53 @@ def finish(model: keras.Model, settings: TrainConfig, out: Path) -> dict:
     return summary
 
 
-def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation: data.LoadedSet) -> None:
+def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation, together: Distribution) -> None:
     schedule = settings.schedule
-    batches = data.pipeline(
-        pairs,
-        schedule.batch_size,
-        schedule.steps,
-        settings.seed,
-        start_step=done * schedule.steps_per_epoch,
-        bidir=both_directions(settings),
-        augment=settings.data.augment,
-    )
+
+    def part(k: int, n: int) -> tf.data.Dataset:
+        return data.pipeline(
+            pairs,
+            schedule.batch_size,
+            schedule.steps,
+            settings.seed,
+            start_step=done * schedule.steps_per_epoch,
+            bidir=both_directions(settings),
+            augment=settings.data.augment,
+            part=(k, n),
+        )
+
+    hooks = _hooks(model, schedule, out, done, validation) if together.writes else []
+    where = f"in {out}" + (f", on {together.replicas} devices" if together.strategy else "")
+    print(f"{settings.objective.name}: {len(pairs)} pairs, {schedule.steps} batches of {schedule.batch_size}, {where}")
+    watched = sys.stdout.isatty() and together.writes
+    with warnings.catch_warnings(), callbacks.Heartbeat(steps=not watched) as heartbeat:
+        # The last epoch may be shorter than the others.
+        warnings.filterwarnings("ignore", message=".*ran out of data.*")
+        try:
+            model.fit(
+                together.divided(part, schedule.batch_size),
+                epochs=schedule.epochs,
+                initial_epoch=done,
+                steps_per_epoch=schedule.steps_per_epoch,
+                callbacks=[*hooks, heartbeat] if together.writes else [],
+                verbose=(1 if watched else 2) if together.writes else 0,
+            )
+        except tf.errors.OpError as error:
+            raise (together.lost(error) or _reading_error(error)) from error
+
+
+def _hooks(model: keras.Model, schedule, out: Path, done: int, validation: data.LoadedSet) -> list:
+    """What is done after an epoch, in this order, by the one process that writes the files."""
     _truncate_log(out / "log.csv", done)
     probe = [np.stack([getattr(p, role) for p in validation.pairs[:4]])[..., None] for role in ("moving", "fixed")]
     warm_up_epochs = getattr(model, "warm_up_epochs", lambda epochs: 0)
-    hooks = [
+    return [
         *_validation_dice(validation, out, warm_up_epochs(schedule.epochs)),
         callbacks.SanityCheck(*probe),
         keras.callbacks.TensorBoard(out / "tensorboard", write_graph=False),
         keras.callbacks.CSVLogger(out / "log.csv", append=done > 0),
         callbacks.Checkpoint(out / "checkpoints"),
     ]
-    print(f"{settings.objective.name}: {len(pairs)} pairs, {schedule.steps} batches of {schedule.batch_size}, in {out}")
-    watched = sys.stdout.isatty()
-    with warnings.catch_warnings(), callbacks.Heartbeat(steps=not watched) as heartbeat:
-        # The last epoch may be shorter than the others.
-        warnings.filterwarnings("ignore", message=".*ran out of data.*")
-        try:
-            model.fit(
-                batches,
-                epochs=schedule.epochs,
-                initial_epoch=done,
-                steps_per_epoch=schedule.steps_per_epoch,
-                callbacks=[*hooks, heartbeat],
-                verbose=1 if watched else 2,
-            )
-        except tf.errors.OpError as error:
-            raise _reading_error(error) from error
 
 
 def _reading_error(error: tf.errors.OpError) -> Exception:
@@ -280,9 +325,15 @@ def main(argv=None, prog: str = "train.py") -> int:
 def run(args: argparse.Namespace) -> None:
     """Train, evaluate, draw and export, or say what would be done."""
     settings = configuration(args)
+    cluster = hosts.from_slurm() if args.slurm else hosts.from_tf_config()
+    _check_devices(settings, args.devices, cluster)
     out = args.out or Path("runs") / f"{Path(settings.data.name).stem}-{settings.objective.name}"
     if args.dry_run:
         print(preview(settings, out, args.resume))
         return
-    finish(train(settings, out, args.resume), settings, out)
+    model = train(settings, out, args.resume, args.devices, cluster, args.wait)
+    if model is None:
+        print(f"{cluster.name(cluster.index)} is done; {cluster.name(0)} writes {out}")
+        return
+    finish(model, settings, out)
     print(f"wrote {out}: model.keras, summary.json, cases.csv, report.png, saved_model/1")

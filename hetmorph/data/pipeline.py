@@ -26,6 +26,7 @@ def pipeline(
     start_step: int = 0,
     bidir: bool = False,
     augment: bool = True,
+    part: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Streams batches `start_step` … `steps - 1` of an endless, reshuffled pass over the pairs.
 
@@ -42,6 +43,8 @@ def pipeline(
         start_step: first batch wanted, for resuming; batches before it are not computed.
         bidir: also yield the moving image as a target.
         augment: switch off for plain shuffling.
+        part: (k, n) yields the k-th of n equal parts of every batch, and reads no more than that: all parts together
+            are the batches that (0, 1) yields, augmentation included.
 
     Returns:
         Finite dataset of `((moving, fixed), (fixed, zeros))`, with `bidir` `((moving, fixed), (fixed,
@@ -60,22 +63,27 @@ def pipeline(
         raise ValueError(
             f"expected batch_size >= 1 and 0 <= start_step <= steps, received {batch_size}, {start_step}, {steps}."
         )
+    if not 0 <= part[0] < part[1] or batch_size % part[1]:
+        raise ValueError(f"expected one of n equal parts of a batch of {batch_size}, received {part[0]} of {part[1]}.")
+    rows = _rows(batch_size, *part)
 
     form = _Form.of(pairs, shape)
 
     def batch(step: tf.Tensor, samples: tuple[tf.Tensor, ...]) -> tuple:
         arrays, square, unmasked, points = samples
         if augment:
-            arrays, points = _augment(arrays, points, square, _key(seed, step, 1), shape)
+            draws = _Draws(batch_size, rows, len(shape), _key(seed, step, 1))
+            arrays, points = _augment(arrays, points, square, draws, shape)
         moving, fixed, *masks = tf.split(arrays, form.channels, -1)
-        zeros = tf.zeros((batch_size,) + (1,) * (len(shape) + 1))
+        zeros = tf.zeros((len(rows),) + (1,) * (len(shape) + 1))
         known = form.known(masks, unmasked, points)
         return (moving, fixed, *([known] if known else [])), ((fixed, moving, zeros) if bidir else (fixed, zeros))
 
     numbers = tf.data.Dataset.range(start_step, steps)
-    order = numbers.map(lambda step: _indices(step, batch_size, len(pairs), seed)).unbatch()
+    own = slice(rows.start, rows.stop)
+    order = numbers.map(lambda step: _indices(step, batch_size, len(pairs), seed)[own]).unbatch()
     samples = order.map(_reader(pairs, form), num_parallel_calls=READERS, deterministic=True)
-    samples = samples.batch(batch_size, drop_remainder=True)
+    samples = samples.batch(len(rows), drop_remainder=True)
     batches = tf.data.Dataset.zip((numbers, samples)).map(batch, num_parallel_calls=1, deterministic=True)
     return batches.apply(tf.data.experimental.assert_cardinality(steps - start_step)).prefetch(2)
 
@@ -177,29 +185,65 @@ def _indices(step: tf.Tensor, batch_size: int, count: int, seed: int) -> tf.Tens
     return tf.gather(tf.concat(orders, 0), first - epoch * count + tf.range(batch_size, dtype=tf.int64))
 
 
+def _rows(batch_size: int, k: int, n: int) -> range:
+    """Positions of the k-th of n equal parts of a batch."""
+    size = batch_size // n
+    return range(k * size, (k + 1) * size)
+
+
+class _Draws:
+    """Random numbers of the samples of a batch: drawn for the whole batch, so that they are the same in any part.
+
+    Args:
+        batch_size: samples of the whole batch.
+        rows: positions in it of the samples that are here.
+        rank: spatial axes.
+        key: of the batch; each draw has a number of its own.
+    """
+
+    def __init__(self, batch_size: int, rows: range, rank: int, key: tf.Tensor):
+        self.batch_size, self.rows, self.rank, self.key = batch_size, rows, rank, key
+
+    def uniform(self, number: int, low: float, high: float) -> tf.Tensor:
+        """`[B, 1, …, 1]`, to go with images."""
+        return self._drawn(number, (1,) * (self.rank + 1), low, high, tf.float32)
+
+    def coin(self, number: int) -> tf.Tensor:
+        """The same, true or false."""
+        return self.uniform(number, 0.0, 1.0) < 0.5
+
+    def offset(self, number: int, reach: int) -> tf.Tensor:
+        """`[B, 1]`, whole numbers from -reach to reach."""
+        return self._drawn(number, (1,), -reach, reach + 1, tf.int32)
+
+    def _drawn(self, number: int, shape: tuple[int, ...], low, high, dtype: tf.DType) -> tf.Tensor:
+        key = tf.random.experimental.stateless_fold_in(self.key, number)
+        drawn = tf.random.stateless_uniform((self.batch_size, *shape), key, low, high, dtype, alg="philox")
+        return drawn[self.rows.start : self.rows.stop]
+
+
 def _augment(
-    arrays: tf.Tensor, points: tf.Tensor, square: tf.Tensor, key: tf.Tensor, shape: tuple[int, ...]
+    arrays: tf.Tensor, points: tf.Tensor, square: tf.Tensor, draws: _Draws, shape: tuple[int, ...]
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Batches of both images, their masks and points; `square`, `[B]`, says whose first two axes may change places."""
     batch, rank = arrays.shape[0], len(shape)
-    keys = [tf.random.experimental.stateless_fold_in(key, number) for number in range(2 * rank + 3)]
     points = tf.reshape(points, (batch, points.shape[1], 2, rank))
     if rank > 1 and shape[0] == shape[1]:
         order = (1, 0, *range(2, rank))
-        turned = _coin(batch, rank, keys[0]) & tf.reshape(square, (batch,) + (1,) * (rank + 1))
+        turned = draws.coin(0) & tf.reshape(square, (batch,) + (1,) * (rank + 1))
         arrays = tf.where(turned, tf.transpose(arrays, (0, *(1 + axis for axis in order), rank + 1)), arrays)
         points = tf.where(_of_points(turned), tf.gather(points, order, axis=-1), points)
     for axis, length in enumerate(shape):
-        flipped = _coin(batch, rank, keys[1 + axis])
+        flipped = draws.coin(1 + axis)
         arrays = tf.where(flipped, tf.reverse(arrays, [1 + axis]), arrays)
         here = tf.one_hot(axis, rank)
         points = tf.where(_of_points(flipped) & (here > 0), length - 1 - points, points)
-        offset = _offset(batch, length, keys[1 + rank + axis])
-        if offset is not None:
-            arrays = _shift(arrays, 1 + axis, offset)
+        if reach := int(length * SHIFT_FRACTION):
+            offset = draws.offset(1 + rank + axis, reach)
+            arrays = _shift(arrays, 1 + axis, offset, reach)
             points -= tf.cast(offset[:, None, None], tf.float32) * here
-    gamma = GAMMA ** _uniform(batch, rank, keys[-2], -1.0, 1.0)
-    images = arrays[..., :2] ** gamma * _uniform(batch, rank, keys[-1], DARKEST, 1.0)
+    gamma = GAMMA ** draws.uniform(2 * rank + 1, -1.0, 1.0)
+    images = arrays[..., :2] ** gamma * draws.uniform(2 * rank + 2, DARKEST, 1.0)
     return tf.concat([images, arrays[..., 2:]], -1), tf.reshape(points, (batch, -1, 2 * rank))
 
 
@@ -208,29 +252,11 @@ def _of_points(decision: tf.Tensor) -> tf.Tensor:
     return tf.reshape(decision, (-1, 1, 1, 1))
 
 
-def _uniform(batch: int, rank: int, key: tf.Tensor, low: float, high: float) -> tf.Tensor:
-    return tf.random.stateless_uniform((batch,) + (1,) * (rank + 1), key, low, high, alg="philox")
-
-
-def _coin(batch: int, rank: int, key: tf.Tensor) -> tf.Tensor:
-    return _uniform(batch, rank, key, 0.0, 1.0) < 0.5
-
-
-def _offset(batch: int, length: int, key: tf.Tensor) -> tf.Tensor | None:
-    """By how many voxels each sample is shifted towards the start of an axis, `[B, 1]`; None of one too short."""
-    reach = int(length * SHIFT_FRACTION)
-    if reach == 0:
-        return None
-    return tf.random.stateless_uniform((batch, 1), key, -reach, reach + 1, tf.int32, alg="philox")
-
-
-def _shift(arrays: tf.Tensor, axis: int, offset: tf.Tensor) -> tf.Tensor:
-    """Moves each sample along an axis by a whole number of voxels; zeros come in."""
-    length = arrays.shape[axis]
-    reach = int(length * SHIFT_FRACTION)
+def _shift(arrays: tf.Tensor, axis: int, offset: tf.Tensor, reach: int) -> tf.Tensor:
+    """Moves each sample along an axis by `offset` voxels, `[B, 1]`, at most `reach`; zeros come in."""
     padding = [(0, 0)] * len(arrays.shape)
     padding[axis] = (reach, reach)
-    window = reach + offset + tf.range(length)[None]
+    window = reach + offset + tf.range(arrays.shape[axis])[None]
     if axis > 1:  # gather per sample along an inner axis: bring it next to the batch
         order = [0, axis, *(other for other in range(1, len(arrays.shape)) if other != axis)]
         back = [order.index(position) for position in range(len(order))]

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from hetmorph.io import DataError
+from hetmorph.io.atomic import write_text
 
 NAMES = ("train", "val", "test")
 FRACTIONS = (0.75, 0.1, 0.15)
@@ -61,12 +62,9 @@ def save_splits(splits: Mapping[str, list[str]], path: Path | str, name: str | N
         path: the file to write.
         name: name of the data set that is divided; None leaves it out.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     stored = {} if name is None else {"data": str(name)}
     stored |= {part: list(splits[part]) for part in NAMES}
-    path.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-    return path
+    return write_text(path, json.dumps(stored, indent=1) + "\n")
 
 
 def load_splits(path: Path | str) -> dict[str, list[str]]:

@@ -227,7 +227,7 @@ class LoadableModel(Trained, keras.Model):
     def fit(self, x=None, *args, **kwargs):
         """As `keras.Model.fit`; generators and data sets may give lists, as VoxelMorph's do; Keras 3 wants tuples."""
         given = inspect.signature(super().fit).bind(x, *args, **kwargs).arguments
-        if inspect.isgenerator(x) or isinstance(x, tf.data.Dataset):
+        if inspect.isgenerator(x) or isinstance(x, (tf.data.Dataset, tf.distribute.DistributedDataset)):
             given.setdefault("shuffle", False)  # it cannot be shuffled, and Keras warns about its own default
         given |= {name: _in_tuples(given[name]) for name in ("x", "validation_data") if name in given}
         return super().fit(**given)

@@ -74,7 +74,7 @@ def model_class(config: TrainConfig) -> type[LoadableModel]:
     if network.arch not in IDLE:
         raise ValueError(f"network.arch must be one of {', '.join(IDLE)}, got {network.arch!r}")
     for name in IDLE[network.arch]:
-        if getattr(network, name) != getattr(NetworkConfig(), name):
+        if _of_layers(network, name) != getattr(NetworkConfig(), name):
             raise ValueError(f"network.{name} has no effect on network.arch {network.arch}")
     if not network.width > 0:
         raise ValueError(f"network.width must be positive, got {network.width}")
@@ -101,7 +101,7 @@ def model_class(config: TrainConfig) -> type[LoadableModel]:
     one_step = network.arch in MODELS and network.repeats == 1 and not method.transforms
     models = MODELS[network.arch] if one_step else OF_STEPS
     for name in () if one_step else ("slabs", "precision"):
-        if getattr(network, name) != getattr(NetworkConfig(), name):
+        if _of_layers(network, name) != getattr(NetworkConfig(), name):
             raise ValueError(f"network.{name} has no effect on a network of several steps or directions")
     if method.model not in models:
         raise ValueError(
@@ -109,6 +109,12 @@ def model_class(config: TrainConfig) -> type[LoadableModel]:
             + (f" with network.repeats {network.repeats}" if network.repeats > 1 else "")
         )
     return models[method.model]
+
+
+def _of_layers(network: NetworkConfig, name: str):
+    """A setting as layers know it: exact ones compute in float32, and the program sees to the rest."""
+    value = getattr(network, name)
+    return "float32" if (name, value) == ("precision", "exact") else value
 
 
 def both_directions(config: TrainConfig) -> bool:
@@ -131,7 +137,7 @@ def _network_arguments(network: NetworkConfig) -> dict:
         "int_steps": int_steps(network),
         "int_resolution": network.int_resolution,
         "bidir": network.bidir,
-        "precision": network.precision,
+        "precision": _of_layers(network, "precision"),
     }
     if network.arch == "transmorph":
         return shared

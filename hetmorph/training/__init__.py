@@ -1,6 +1,18 @@
-"""The step that trains a model: players with losses, variables and optimisers of their own; and callbacks for two."""
+"""The step that trains a model: players with losses, variables and optimisers of their own; on one device or more."""
 
-from hetmorph.training import fitting
+from hetmorph.training import distribution, fitting, hosts
+from hetmorph.training.distribution import Distribution, distribute
 from hetmorph.training.step import Play, Player, Trained, global_mean, replicas
 
-__all__ = ["Play", "Player", "Trained", "fitting", "global_mean", "replicas"]
+__all__ = [
+    "Distribution",
+    "Play",
+    "Player",
+    "Trained",
+    "distribute",
+    "distribution",
+    "fitting",
+    "global_mean",
+    "hosts",
+    "replicas",
+]

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from hetmorph.ops.xla import compiled_kernels
+from hetmorph.training.distribution import OnReplicas
 
 
 @dataclass
@@ -52,7 +53,7 @@ class Player:
     anew: bool = False
 
 
-class Trained:
+class Trained(OnReplicas):
     """Mixin before `keras.Model`: its training step, for any number of players.
 
     A subclass with more than one player, or losses of more than its outputs, overrides `play` and `players`.

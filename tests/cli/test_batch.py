@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from hetmorph.cli.shards import Shard
 from hetmorph.io import read_image
 
 
@@ -114,3 +115,54 @@ def test_the_table_of_verdicts_and_the_list_of_the_bad(hetmorph, table, models):
     assert "3 were done before" in result.stdout and "review: three: " in result.stderr
     (table.parent / "gone.nii.gz").unlink()
     hetmorph(*words, "--resume", "--fail-on", "review", status=1)  # what is missing is worse than what is bad
+
+
+def rows(path):
+    with path.open(newline="") as file:
+        return {row["case_id"]: row for row in csv.DictReader(file)}
+
+
+def test_shards_do_every_case_once_and_are_merged(hetmorph, table, models):
+    table.write_text(table.read_text().replace("three,", "third,"))
+    for number in (1, 2):  # "one" and "two" are in the first, "third" is in the second
+        result, out = batch(hetmorph, table, models, "--shard", f"{number}/2", status=2 - number)
+    assert not (out / "cases.csv").exists()
+    assert set(rows(out / "cases-1-of-2.csv")) == {"one", "two"} and set(rows(out / "cases-2-of-2.csv")) == {"third"}
+    merged = hetmorph("merge", "--out", out, status=1).stdout
+    assert f"wrote {out / 'cases.csv'}: 3 cases of 2 shards, 1 failed" in merged
+    assert (
+        set(rows(out / "cases.csv")) == {"one", "two", "third"}
+        and "no such file" in rows(out / "cases.csv")["two"]["failed"]
+    )
+    before = times(out)
+    batch(hetmorph, table, models, "--shard", "1/2", "--resume", status=1)
+    assert times(out) == before
+
+
+def test_a_case_stays_in_its_shard_whatever_else_is_in_the_table():
+    names = [f"case-{number}" for number in range(200)]
+    parts = [Shard(number, 3).cases(names) for number in (1, 2, 3)]
+    assert sorted(sum(parts, [])) == sorted(names) and min(map(len, parts)) > 40
+    assert Shard(2, 3).cases(names[50:60]) == [name for name in parts[1] if name in names[50:60]]
+    assert [len(Shard(number, 3).cases(["one", "two", "three"])) for number in (1, 2, 3)] == [0, 0, 3]
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/0", "a/b"])
+def test_a_shard_that_there_is_not(hetmorph, table, models, shard):
+    result, out = batch(hetmorph, table, models, "--shard", shard, status=2)
+    assert f"expected I/N with I from 1 to N, such as 2/5, received {shard}" in result.stderr and not out.exists()
+
+
+@pytest.mark.parametrize(
+    "names,message",
+    [
+        ([], "found none"),
+        (["cases-1-of-2.csv"], "found none of cases-2-of-2.csv"),
+        (["cases-1-of-2.csv", "cases-1-of-3.csv"], "found those of 2 and of 3 shards"),
+    ],
+)
+def test_tables_that_are_not_those_of_one_division(hetmorph, tmp_path, names, message):
+    for name in names:
+        (tmp_path / name).write_text("case_id,failed\na,\n")
+    assert message in hetmorph("merge", "--out", tmp_path, status=2).stderr
+    assert not (tmp_path / "cases.csv").exists()

@@ -94,6 +94,39 @@ def test_every_sample_comes_up_once_before_any_comes_up_twice(count, batch_size)
         assert sorted(stream[start : start + count]) == list(range(count))
 
 
+@pytest.mark.parametrize("shape", [(16, 16), (16, 16, 8)])
+def test_the_parts_of_a_batch_are_the_batch(shape):
+    """Several hosts train on what one would: the same pairs with the same augmentation, none twice."""
+    whole = batches(make(7, shape), 6, 4, seed=3, bidir=True)
+    parts = [batches(make(7, shape), 6, 4, seed=3, bidir=True, part=(k, 3)) for k in range(3)]
+    for step, batch in enumerate(whole):
+        together = tf.nest.map_structure(lambda *some: np.concatenate(some), *(part[step] for part in parts))
+        assert equal(together, batch)
+
+
+def test_a_host_reads_its_own_part_alone():
+    read = Counter()
+
+    class Counted(list):
+        def __getitem__(self, index):
+            read[index] += 1
+            return super().__getitem__(index)
+
+    def count(part):
+        read.clear()
+        batches(Counted(make(8)), 4, 2, 0, part=part)
+        return read.copy()
+
+    first, second = count((0, 2)), count((1, 2))
+    assert len(first) == len(second) == 4 and not first & second
+
+
+@pytest.mark.parametrize("part", [(2, 2), (-1, 2), (0, 3), (0, 0)])
+def test_a_part_that_a_batch_has_not(part):
+    with pytest.raises(ValueError, match="one of n equal parts of a batch of 4"):
+        pipeline(make(4), 4, 2, 0, part=part)
+
+
 def test_each_pass_has_its_own_order():
     stream = sum((numbers(batch) for batch in batches(make(16), 4, 8, 0, augment=False)), [])
     assert stream[:16] != stream[16:] and stream[:16] != list(range(16))

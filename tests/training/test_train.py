@@ -16,6 +16,7 @@ import tensorflow as tf
 from hetmorph import data
 from hetmorph.cli import train
 from hetmorph.data import phantom
+from hetmorph.networks import build
 from tests.graphs import eagerly
 
 pytestmark = pytest.mark.usefixtures("eager")  # the README's training and that of the slow test run as graphs
@@ -198,9 +199,24 @@ def test_flags_reach_the_configuration(flags, place, value):
 
 
 def test_every_flag_is_among_those():
-    plumbing = {"--help", "--config", "--out", "--resume", "--dry-run"}
+    plumbing = {"--help", "--config", "--out", "--resume", "--dry-run", "--devices", "--slurm", "--wait"}
     flags = {o for action in train.parser()._actions for o in action.option_strings if o.startswith("--")}
     assert flags - plumbing == {flag for flags, *_ in EFFECTS for flag in flags if flag.startswith("--")}
+
+
+@pytest.mark.parametrize("precision,tf32", [("exact", False), ("float32", True)])
+def test_exact_is_without_tf32(tiny, tmp_path, monkeypatch, precision, tf32):
+    said = []
+
+    def stop(settings, shape):
+        said.extend({weight.dtype for weight in build.build(settings, shape).weights})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tf.config.experimental, "enable_tensor_float_32_execution", said.append)
+    monkeypatch.setattr(train, "build", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(["--config", str(tiny), "--out", str(tmp_path / "run"), "--precision", precision])
+    assert said == [tf32, "float32"]
 
 
 @pytest.mark.slow
@@ -254,6 +270,12 @@ def test_flags_take_precedence_over_the_file(tiny):
         (["--objective", "ncc", "--residual-smoothing", "1"], "residual-smoothing has no effect on objective ncc"),
         (["--crop", "round"], "crop"),
         (["--config", "/nowhere.yaml"], "no configuration file"),
+        (["--devices", "2", "--batch-size", "3"], "a batch size that 2 devices can share equally, received 3"),
+        (
+            ["--devices", "2", "--pre-registered", "0.125"],
+            "--pre-registered .* 2 devices can share equally, .*: 1 pairs",
+        ),
+        (["--slurm"], "SLURM: expected a process that srun started, but SLURM_PROCID is not set"),
     ],
 )
 def test_mistakes_end_in_one_line(tmp_path, capsys, flags, message):

@@ -1,0 +1,107 @@
+"""A table of pairs divided among processes that know nothing of each other, and their tables put together again."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from hetmorph.cli.messages import FileVerb
+from hetmorph.cli.options import FILE
+
+TABLE = "cases.csv"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of so many parts of a cohort.
+
+    Attributes:
+        number: from 1.
+        count: how many there are.
+    """
+
+    number: int = 1
+    count: int = 1
+
+    def cases(self, names: Iterable[str]) -> list[str]:
+        """Those of the cases that are its own: by a hash of the name, so that no other row of the table matters.
+
+        Args:
+            names: of all cases.
+        """
+        return [name for name in names if _hash(name) % self.count == self.number - 1]
+
+    @property
+    def table(self) -> str:
+        """Name of the file with its verdicts and scores."""
+        return TABLE if self.count == 1 else f"cases-{self.number}-of-{self.count}.csv"
+
+
+WHOLE = Shard()
+
+
+class ShardType(click.ParamType):
+    """`I/N`, from 1/N to N/N."""
+
+    name = "I/N"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, Shard):
+            return value
+        found = re.fullmatch(r"(\d+)/(\d+)", value)
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            self.fail(f"expected I/N with I from 1 to N, such as 2/5, received {value}", param, ctx)
+        return Shard(int(found[1]), int(found[2]))
+
+
+@click.command(cls=FileVerb, epilog="\b\nExample:\n  hetmorph merge --out results")
+@click.option("--out", required=True, type=FILE, help="Folder of register --pairs --shard.")
+def merge(out: Path) -> int:
+    """Put the tables of all shards of a cohort together: cases.csv of cases-1-of-N.csv to cases-N-of-N.csv.
+
+    Nothing is computed; direction, frame and units are those of register. It may be called again whenever a shard was.
+    """
+    tables = _complete(out)
+    rows = [row for table in tables for row in _rows(table)]
+    _write(out / TABLE, rows)
+    failed = sum(bool(row.get("failed")) for row in rows)
+    click.echo(f"wrote {out / TABLE}: {len(rows)} cases of {len(tables)} shards, {failed} failed")
+    return 1 if failed else 0
+
+
+def _write(path: Path, rows: list[dict]) -> None:
+    """Write a table of cases, in the order of their names."""
+    from hetmorph.evaluation import write_cases
+
+    write_cases(path, sorted(rows, key=lambda row: row["case_id"]))
+
+
+def _complete(out: Path) -> list[Path]:
+    """The tables of all shards of one division."""
+    found = {path: re.fullmatch(r"cases-(\d+)-of-(\d+)\.csv", path.name) for path in out.glob("cases-*-of-*.csv")}
+    parts = {path: (int(match[1]), int(match[2])) for path, match in found.items() if match}
+    counts = sorted({count for _, count in parts.values()})
+    if len(counts) != 1:
+        seen = f"those of {' and of '.join(map(str, counts))} shards" if counts else "none"
+        raise ValueError(
+            f"{out}: expected the tables of one division, cases-1-of-N.csv to cases-N-of-N.csv, found {seen}"
+        )
+    missing = [number for number in range(1, counts[0] + 1) if (number, counts[0]) not in parts.values()]
+    if missing:
+        raise ValueError(f"{out}: expected a table of each shard, found none of {Shard(missing[0], counts[0]).table}")
+    return sorted(parts, key=lambda path: parts[path])
+
+
+def _rows(table: Path) -> list[dict]:
+    with table.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
