@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hetmorph.cli.messages import Verb
-from hetmorph.cli.options import FILE
+from hetmorph.cli.options import FILE, dry_run
 
 UNIGRADICON, VOXELMORPH_2018 = SOURCES = ("unigradicon", "voxelmorph-2018")
 _CARDS = {
@@ -56,7 +56,8 @@ _CARDS = {
     help="Of unigradicon: voxels that every image is resized to, which the file does not say. Default: 175x175x175, as "
     "published.",
 )
-def convert_weights(source: str, file: Path, folder: Path, size: str | None) -> int:
+@dry_run
+def convert_weights(source: str, file: Path, folder: Path, size: str | None, dry_run: bool) -> int:
     """Make a model of weights that others have trained: a folder that register, train and export take.
 
     Its result is the displacement u as everywhere: frame of the fixed image, direction moved(x) = moving(x + u(x)),
@@ -72,11 +73,14 @@ def convert_weights(source: str, file: Path, folder: Path, size: str | None) -> 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--to {folder}: expected a new or an empty folder")
     model = _converted(source, file, None if size is None else sizes_of(size))
-    card = {"name": folder.name, **_CARDS[source], "ndims": len(model.inshape), "direction": "moving to fixed"}
-    write_preset(model, folder, card | {"converted_from": file.name})
     seen = f", images resized to {' × '.join(map(str, model.inshape))} voxels" if source == UNIGRADICON else ""
     count = sum(math.prod(weight.shape) for weight in model.trainable_weights)
     click.echo(f"{file}: {count:,} weights, of {len(model.inshape)}-D images{seen}")
+    if dry_run:
+        click.echo(f"would write {folder}")
+        return 0
+    card = {"name": folder.name, **_CARDS[source], "ndims": len(model.inshape), "direction": "moving to fixed"}
+    write_preset(model, folder, card | {"converted_from": file.name})
     click.echo(f"wrote {folder} ({CARD} says what it is); hetmorph register --model {folder}")
     return 0
 
