@@ -91,7 +91,7 @@ class Transform:
         return np.linalg.det(matrices).astype(np.float32)
 
     def world(self, places: np.ndarray) -> np.ndarray:
-        """Places in the moving image of places `[P, 3]` in the fixed one, both RAS+ mm.
+        """Places in the moving image of places `[…, 3]` in the fixed one, both RAS+ mm.
 
         u is linear between voxels; outside the grid it is that of the nearest edge voxel.
         """

@@ -147,8 +147,7 @@ def align(
         begun, matrix, after = better, starts[better], scores[better]
     before = finer[-1].score(np.eye(4), metric)
     both, linear = _composed(matrix, initial, fixed.grid)
-    centre = fixed.grid.world((np.array(fixed.grid.shape) - 1) / 2)
-    return Alignment(both, linear, kind, metric, begun, before, after, centre, images.grid.ndim, initial)
+    return Alignment(both, linear, kind, metric, begun, before, after, fixed.grid.middle, images.grid.ndim, initial)
 
 
 def _prepared(moving: Image, fixed: Image, mask: Image | None, initial: Transform | Chain | None) -> Level:
@@ -185,9 +184,7 @@ def _brought(moving: Image, fixed: Image, initial: Transform | Chain | None) -> 
         return moving.array, Grid(own.shape, np.linalg.inv(matrix) @ own.affine)
     size = np.array(fixed.grid.shape)
     more = np.where(size > 1, np.ceil(_MARGIN * size), 0).astype(int)
-    affine = fixed.grid.affine.copy()
-    affine[:3, 3] = fixed.grid.world(-more)
-    wide = Grid(tuple(fixed.grid.shape + 2 * more), affine)
+    wide = fixed.grid.part(-more, size + more)
     return resample(moving.array, own, wide, outside=float(moving.array.min()), through=initial), wide
 
 

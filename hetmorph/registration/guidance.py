@@ -8,7 +8,6 @@ import numpy as np
 
 from hetmorph.evaluation import POINTS_WEIGHT, Guide
 from hetmorph.io import Chain, DataError, Grid, Image, Transform, matched_grid, resample
-from hetmorph.transforms import preimages
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +97,4 @@ def _described(grid: Grid) -> str:
 
 def _before(places: np.ndarray, initial: Transform | Chain | None, grid: Grid) -> np.ndarray:
     """Places that the initial transform takes to places of the moving image: there the model sees them."""
-    if initial is None:
-        return places
-    whole = initial.transform if isinstance(initial, Chain) else initial.on(grid)
-    return whole.grid.world(preimages(whole.displacement, whole.grid.index(places)).points)
+    return places if initial is None else Chain([initial], grid).inverse(grid).through(places)[0]

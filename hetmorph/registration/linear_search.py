@@ -46,10 +46,8 @@ class Level:
             return self
         found = np.argwhere(self.counts)
         low, high = np.maximum(found.min(0) - 1, 0), np.minimum(found.max(0) + 2, self.counts.shape)
-        part, affine = tuple(map(slice, low, high)), self.grid.affine.copy()
-        affine[:3, 3] = self.grid.world(low)
-        grid = Grid(tuple(high - low), affine)
-        return Level(self.moving, self.own, self.fixed[part], grid, self.counts[part])
+        part = tuple(map(slice, low, high))
+        return Level(self.moving, self.own, self.fixed[part], self.grid.part(low, high), self.counts[part])
 
     def at(self, spacing: float) -> Level:
         """The same with voxels of `spacing` mm, where they are smaller."""
@@ -103,7 +101,7 @@ def search(level: Level, kind: str, matrix: np.ndarray, metric: str = "mi") -> n
 def _searched(sitk, level: Level, kind: str, matrix: np.ndarray, metric: str) -> np.ndarray:
     n, frame = level.grid.ndim, _frame(level.grid)
     transform = _transform(sitk, kind, n)
-    transform.SetCenter((_middle(level.grid) @ frame).tolist())
+    transform.SetCenter((level.grid.middle @ frame).tolist())
     _set(sitk, transform, frame.T @ matrix[:3, :3] @ frame, frame.T @ matrix[:3, 3])
     method = sitk.ImageRegistrationMethod()
     if metric == "correlation":
@@ -150,10 +148,6 @@ def package():
 def _coarser(grid: Grid, spacing: float) -> Grid:
     own, shape = np.array(grid.spacing), np.array(grid.shape)
     return model_grid(grid, np.clip(spacing, own, own * np.maximum(1, shape / _FEWEST)))
-
-
-def _middle(grid: Grid) -> np.ndarray:
-    return grid.world((np.array(grid.shape) - 1) / 2)
 
 
 def _frame(grid: Grid) -> np.ndarray:

@@ -269,9 +269,7 @@ def _box(mask: Image, fixed: Image, grid: Grid, keep_last: bool) -> Grid:
     low, high = found.min(0), found.max(0) + 1
     if keep_last:
         low[-1], high[-1] = 0, grid.shape[-1]
-    affine = grid.affine.copy()
-    affine[:3, 3] = grid.world(low)
-    return Grid(tuple(high - low), affine)
+    return grid.part(low, high)
 
 
 def _scaled(array: np.ndarray, slices: bool) -> np.ndarray:
