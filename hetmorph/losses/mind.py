@@ -5,7 +5,7 @@ import itertools
 import keras
 import tensorflow as tf
 
-from hetmorph.losses.serializable import SerializableLoss, as_real, per_sample, require_rank
+from hetmorph.losses.serializable import SerializableLoss, as_real, require_rank
 from hetmorph.ops.grid import edge_repeated, neighbours
 from hetmorph.ops.windows import box_sum
 
@@ -53,12 +53,6 @@ class MIND(SerializableLoss):
         """Mean squared difference of the descriptors' entries, `[B, *S, 1]`."""
         difference = tf.math.squared_difference(self.descriptor(y_true), self.descriptor(y_pred))
         return tf.reduce_mean(difference, axis=-1, keepdims=True)
-
-    def _loss(self, y_true, y_pred):
-        return per_sample(self.voxelwise(y_true, y_pred))
-
-    def get_config(self):
-        return {"radius": self.radius, "dilation": self.dilation}
 
 
 def _patch_mean(image: tf.Tensor, radius: int) -> tf.Tensor:

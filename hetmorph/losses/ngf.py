@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from hetmorph.losses.serializable import SerializableLoss, as_real, per_sample, positive, require_rank
+from hetmorph.losses.serializable import SerializableLoss, as_real, positive, require_rank
 from hetmorph.ops.grid import neighbours
 
 
@@ -44,12 +44,6 @@ class NGF(SerializableLoss):
         squares = tf.reduce_sum(tf.square(gradient), -1)
         typical = tf.reduce_mean(squares, list(range(1, squares.shape.rank - 1)), keepdims=True)
         return squares + self.eta**2 * typical
-
-    def _loss(self, y_true, y_pred):
-        return per_sample(self.voxelwise(y_true, y_pred))
-
-    def get_config(self):
-        return {"eta": self.eta}
 
 
 def _gradient(image: tf.Tensor) -> tf.Tensor:

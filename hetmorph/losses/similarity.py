@@ -46,12 +46,6 @@ class MSE(SerializableLoss):
         y_true, y_pred = as_real(y_true, y_pred)
         return tf.square(gaussian(y_true - y_pred, self.smoothing)) / self.image_sigma**2
 
-    def _loss(self, y_true, y_pred, reduce="mean"):
-        return per_sample(self.voxelwise(y_true, y_pred), reduce)
-
-    def get_config(self):
-        return {"image_sigma": self.image_sigma, "smoothing": self.smoothing}
-
 
 @keras.saving.register_keras_serializable("hetmorph")
 class NCC(SerializableLoss):
@@ -94,10 +88,6 @@ class NCC(SerializableLoss):
                 raise ValueError(f"NCC window {list(self.win)} has {len(self.win)} axes, the images have {ndims}")
             return [int(w) for w in self.win]
         return [9 if self.win is None else int(self.win)] * ndims
-
-    def get_config(self):
-        win = [int(w) for w in self.win] if isinstance(self.win, (list, tuple, np.ndarray)) else self.win
-        return {"win": win, "eps": self.eps, "signed": self.signed}
 
 
 def _local_covariances(a: tf.Tensor, b: tf.Tensor, window: list[int], eps: float) -> list[tf.Tensor]:
@@ -159,12 +149,6 @@ class LNCC(SerializableLoss):
         """1 − cc, `[B, *S, C]`."""
         return 1.0 - self.correlation(y_true, y_pred)
 
-    def _loss(self, y_true, y_pred):
-        return per_sample(self.voxelwise(y_true, y_pred))
-
-    def get_config(self):
-        return {"sigma": self.sigma, "eps": self.eps}
-
 
 @keras.saving.register_keras_serializable("hetmorph")
 class SquaredLNCC(LNCC):
@@ -217,9 +201,6 @@ class GlobalNCC(SerializableLoss):
         # Below it there is only the rounding of a constant image.
         return 1.0 - tf.reduce_mean(cross * tf.math.rsqrt((var_a + _CONSTANT) * (var_b + _CONSTANT)), axis=-1)
 
-    def get_config(self):
-        return {}
-
 
 def _spatial(image: tf.Tensor) -> list[int]:
     return list(range(1, image.shape.rank - 1))
@@ -245,12 +226,6 @@ class TukeyBiweight(SerializableLoss):
         square = self.c**2
         ratio = tf.minimum(tf.square(y_true - y_pred) / square, 1.0)
         return square / 2 * (1.0 - (1.0 - ratio) ** 3)
-
-    def _loss(self, y_true, y_pred):
-        return per_sample(self.voxelwise(y_true, y_pred))
-
-    def get_config(self):
-        return {"c": self.c}
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -320,10 +295,6 @@ class MutualInformation(SerializableLoss):
             return self.soft_bin_alpha
         between = 1 / ((self.nb_bins or 16) - 1) if self.bin_centers is None else np.mean(np.diff(self.bin_centers))
         return float(1 / (2 * (0.5 * between) ** 2))
-
-    def get_config(self):
-        names = ("bin_centers", "nb_bins", "soft_bin_alpha", "min_clip", "max_clip")
-        return {name: getattr(self, name) for name in names}
 
 
 def _distribution(counts: tf.Tensor, tiny: float) -> tf.Tensor:
