@@ -86,8 +86,6 @@ class Transform:
         matrices = np.zeros((*shape, n, n)) + np.eye(n)
         for axis in (axis for axis in range(n) if shape[axis] > 1):
             matrices[..., axis] += np.gradient(self.displacement.astype(float), axis=axis)
-        flat = [axis for axis in range(n) if shape[axis] == 1]
-        matrices[..., flat, :] = np.eye(n)[flat]
         return np.linalg.det(matrices).astype(np.float32)
 
     def world(self, places: np.ndarray) -> np.ndarray:
