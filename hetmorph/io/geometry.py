@@ -228,12 +228,9 @@ def resample(
     overlap = []
 
     def where(index: np.ndarray, rows: slice) -> np.ndarray:
-        if through is None:
-            positions = index @ matrix.T + offset
-        else:
-            positions = source.index(through.world(target.world(index)))
-        overlap.append(inside(positions, source.shape).any())
-        return positions
+        there = index @ matrix.T + offset if through is None else source.index(through.world(target.world(index)))
+        overlap.append(inside(there, source.shape).any())
+        return there
 
     whole = not (np.abs(matrix - np.round(matrix)).any() or np.abs(offset - np.round(offset)).any())
     reordering = through is None and whole and np.abs(matrix).max() == 1

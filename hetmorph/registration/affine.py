@@ -4,8 +4,6 @@ A model finds what lies a few voxels away. What the patient's place on the table
 of the images is larger, and the same everywhere: it is found first, in the world of the headers.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass
 
@@ -14,10 +12,10 @@ from scipy import ndimage
 
 from hetmorph.data.normalise import minmax
 from hetmorph.evaluation import RegistrationFailed
-from hetmorph.io import Chain, DataError, DataWarning, Grid, Image, Transform, matched_grid, resample
+from hetmorph.io import Chain, DataError, DataWarning, Grid, Image, Transform, itk, matched_grid, resample
 from hetmorph.io.chain import Linear
 from hetmorph.io.geometry import index_map
-from hetmorph.registration.linear_search import KINDS, METRICS, Level, levels, package, search
+from hetmorph.registration.linear_search import KINDS, METRICS, NEEDS, Level, levels, search
 
 STARTS = ("best", "header", "centre")
 _SCORES = {"mi": "normalised mutual information", "correlation": "squared correlation"}
@@ -126,7 +124,7 @@ def align(
     for name, value, known in (("kind", kind, KINDS), ("start", start, STARTS), ("metric", metric, METRICS)):
         if value not in known:
             raise ValueError(f"the {name} of an affine stage is one of {', '.join(known)}, received {value!r}")
-    package()
+    itk.package(NEEDS)
     images = _prepared(moving, fixed, mask, initial)
     starts = _starts(images, start) if initial is None else {"initial": np.eye(4)}
     coarse, *finer = levels(images.box())

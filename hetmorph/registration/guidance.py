@@ -1,7 +1,5 @@
 """What a user knows of a pair beside the images, as files say it, brought to where the model sees the pair."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from hetmorph.evaluation import RegistrationFailed
-from hetmorph.io import Grid, model_grid, resample
+from hetmorph.io import Grid, itk, model_grid, resample
 from hetmorph.io.chain import Linear
+from hetmorph.io.errors import last_line
 
 KINDS = ("rigid", "similarity", "affine")
 METRICS = ("mi", "correlation")
-EXTRA = 'pip install "hetmorph[formats]"'
+NEEDS = "a rigid, similarity or affine stage needs"
 _BINS = 32
 _FINEST = 2**18  # voxels of the finest level; the optimum of so many is known to a fraction of their distance
 _COARSER = (4, 2, 1)  # of the levels, against the finest
@@ -93,7 +93,7 @@ def search(level: Level, kind: str, matrix: np.ndarray, metric: str = "mi") -> n
         RegistrationFailed: what SimpleITK says, as where the images do not meet.
         ImportError: no SimpleITK.
     """
-    sitk = package()
+    sitk = itk.package(NEEDS)
     with _one_thread(sitk):
         return _searched(sitk, level, kind, matrix, metric)
 
@@ -122,7 +122,7 @@ def _searched(sitk, level: Level, kind: str, matrix: np.ndarray, metric: str) ->
     try:
         method.Execute(*(_to_itk(sitk, *one, frame) for one in ((level.fixed, level.grid), (level.moving, level.own))))
     except RuntimeError as error:
-        raise RegistrationFailed((str(error).strip() or "no reason given").splitlines()[-1]) from error
+        raise RegistrationFailed(last_line(error)) from error
     return _matrix(transform, frame)
 
 
@@ -135,14 +135,6 @@ def _one_thread(sitk) -> Iterator[None]:
         yield
     finally:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
-
-
-def package():
-    """SimpleITK; ImportError where it is not installed."""
-    try:
-        return importlib.import_module("SimpleITK")
-    except ImportError as error:
-        raise ImportError(f"a rigid, similarity or affine stage needs SimpleITK: {EXTRA}") from error
 
 
 def _coarser(grid: Grid, spacing: float) -> Grid:
