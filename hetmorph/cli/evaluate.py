@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hetmorph import config, data, evaluation, uncertainty, viz
 from hetmorph.cli.messages import exit_status
-from hetmorph.cli.models import NETWORK, beside, calibration_of, find_model, load_model, optimised
+from hetmorph.cli.models import NETWORK, Optimisation, beside, calibration_of, find_model, load_model
 from hetmorph.cli.parsers import evaluate as parser
 
 # Options of data.load that a training's configuration holds under the same name.
@@ -149,7 +149,8 @@ def judge(maps: dict, calibration: uncertainty.Calibration) -> Callable:
     """Verdict and mean bound of a pair, as `evaluation.evaluate` asks for."""
 
     def judged(pair, prediction) -> tuple[str, float]:
-        checks = evaluation.Checks.of(pair.moving, pair.fixed, prediction.moved, prediction.displacement)
+        answer = prediction.moved, prediction.displacement, prediction.determinant
+        checks = evaluation.Checks.of(pair.moving, pair.fixed, *answer)
         said = viz.verdict(pair, {name: estimate(pair) for name, estimate in maps.items()}, calibration, checks)
         return said.flag, said.score
 
@@ -177,8 +178,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     args.model, args.ensemble = find_model(args.model), [find_model(name) for name in args.ensemble]
     options, splits = data_options(args), split_file(args)
     predictor = load_model(args.model, args.passes, args.threads, compiled=args.instance_of == NETWORK)
-    instance = [args.instance_optimise, args.instance_window, args.instance_lambda]
-    predictor = optimised(predictor, *instance, args.instance_of, args.instance_similarity)
+    predictor = Optimisation.asked(args).after(predictor)
     loaded = data.load(
         args.data,
         data_dir=args.data_dir,
@@ -208,7 +208,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         "convention": args.convention,
         "threads": args.threads,
         "passes": args.passes,
-        "instance": args.instance_optimise and instance,
+        "instance": args.instance_optimise and [args.instance_optimise, args.instance_window, args.instance_lambda],
         "skip_bad": args.skip_bad,
     }
     if args.instance_of == NETWORK:

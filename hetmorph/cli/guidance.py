@@ -1,12 +1,11 @@
 """Masks of the image loss and landmarks of `hetmorph register`: what goes together, is read, and did."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from hetmorph.cli.files import option, refuse
 from hetmorph.cli.models import NETWORK
 from hetmorph.cli.options import POINTS_WEIGHT
 from hetmorph.io import DataError, Image, matched_grid, read_points, world_points
@@ -21,27 +20,27 @@ def check_guidance(given: Mapping[str, Path | None], settings, uncertain: bool) 
 
     Args:
         given: paths by a name of `MASKS` and `POINTS`.
-        settings: `register_job.Settings`.
+        settings: `settings.Settings`.
         uncertain: whether a map of uncertainty is asked for.
     """
     there = [name for name, path in given.items() if path is not None]
     points, masks = [[name for name in there if name in kind] for kind in (POINTS, MASKS)]
-    if len(points) == 1:
-        raise ValueError("--points-fixed and --points-moving belong together: the same points in either image")
-    if settings.points_weight is not None and not points:
-        raise ValueError("--points-weight has no effect without --points-fixed and --points-moving")
-    if there and settings.reference is not None:
-        raise ValueError(f"{_option(there[0])} is of a pair, not of a sequence")
-    if not steering(given, settings):
-        return
-    first = _option(steering(given, settings)[0])
-    if not settings.instance_optimise:
-        only = "; --points-weight 0 only measures how far points are off" if not masks else ""
-        raise ValueError(f"{first} steers the optimisation of a pair, and needs --instance-optimise{only}")
-    if settings.instance_of == NETWORK:
-        raise ValueError(f"{first} has no effect on what the model was trained by: leave out --instance-of network")
-    if uncertain:
-        raise ValueError(f"--uncertainty registers again without {first}, and would be of another registration")
+    steer = steering(given, settings)
+    any_given, first = (option(names[0]) if names else "" for names in (there, steer))
+    only = "" if masks else "; --points-weight 0 only measures how far points are off"
+    refuse(
+        {
+            "--points-fixed and --points-moving belong together: the same points in either image": len(points) == 1,
+            "--points-weight has no effect without --points-fixed and --points-moving": not points
+            and settings.points_weight is not None,
+            f"{any_given} is of a pair, not of a sequence": there and settings.of_sequence,
+            f"{first} steers the optimisation of a pair, and needs --instance-optimise{only}": steer
+            and not settings.instance_optimise,
+            f"{first} has no effect on what the model was trained by: leave out --instance-of network": steer
+            and settings.instance_of == NETWORK,
+            f"--uncertainty registers again without {first}, and would be of another registration": steer and uncertain,
+        }
+    )
 
 
 def steering(given: Mapping[str, Path | None], settings) -> list[str]:
@@ -49,7 +48,7 @@ def steering(given: Mapping[str, Path | None], settings) -> list[str]:
 
     Args:
         given: paths by a name of `MASKS` and `POINTS`.
-        settings: `register_job.Settings`.
+        settings: `settings.Settings`.
     """
     names = MASKS if settings.points_weight == 0 else (*MASKS, *POINTS)
     return [name for name in names if given[name] is not None]
@@ -61,7 +60,7 @@ def read_guidance(given: Mapping[str, Path | None], read: Mapping[str, Image | N
     Args:
         given: paths by a name of `MASKS` and `POINTS`.
         read: images by their role.
-        settings: `register_job.Settings`.
+        settings: `settings.Settings`.
 
     Raises:
         DataError: points that are not as many, or not called alike.
@@ -125,7 +124,3 @@ def _check_names(files: list[Path], ours: tuple[str, ...] | None, theirs: tuple[
                 f"{files[0]}, {files[1]}: expected the same points in the same order, received {one!r} and {other!r} "
                 f"as number {number}."
             )
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
