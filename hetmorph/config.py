@@ -1,7 +1,5 @@
 """Configuration of a training: frozen dataclasses, YAML or JSON in and out; an unknown key is an error."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import types

@@ -6,8 +6,6 @@ wait seconds for it. So `import hetmorph` imports nothing, but watches for the e
 of VoxelMorph's room import the originals, and are made when a file is met that holds one.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 import warnings

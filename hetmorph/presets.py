@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hetmorph.stored import CARD, is_savedmodel
+
 if TYPE_CHECKING:
     import keras
 
-CARD = "model.json"
 HUB = "hf://"
 _PACKAGE = Path(__file__).resolve().parent
 _CARD_FIELDS = ("name", "purpose", "anatomy", "modality", "ndims", "training_data")
@@ -84,8 +85,7 @@ def models() -> Iterator[Path]:
     names = set()
     for folder in (folder for folder in model_folders() if folder.is_dir()):
         for path in sorted(path for path in folder.iterdir() if path.is_dir()):
-            holds = (path / CARD).is_file() or any(entry.name.isdecimal() for entry in path.iterdir())
-            if holds and path.name not in names:
+            if ((path / CARD).is_file() or is_savedmodel(path)) and path.name not in names:
                 names.add(path.name)
                 yield path
 

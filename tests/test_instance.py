@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from hetmorph import config
 from hetmorph.cli import options
-from hetmorph.cli.models import INSTANCE_LAMBDA, optimised
+from hetmorph.cli.models import INSTANCE_LAMBDA, Optimisation
 from hetmorph.evaluation import POINTS_WEIGHT, Guide
 from hetmorph.evaluation.predictor import Predictor
 from hetmorph.instance import SIMILARITIES, Refined, RefinementWarning, window_of
@@ -256,9 +256,9 @@ def test_mistakes_are_named(rng):
 
 
 def test_no_iterations_are_the_models_own_answer():
-    assert optimised(predictor := Rest(), 0, None, None) is predictor
+    assert Optimisation(0).after(predictor := Rest()) is predictor
     with pytest.raises(ValueError, match="0 or more iterations, received -1"):
-        optimised(predictor, -1, None, None)
+        Optimisation(-1).after(predictor)
 
 
 @pytest.mark.quick("mind")

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import hetmorph
 from hetmorph import evaluation, serving
 from hetmorph.cli.main import cli
+from hetmorph.evaluation.predictor import ModelPredictor
 from hetmorph.networks import MultiPass, VxmDense
 from hetmorph.networks.preset import read_preset, write_preset
 from hetmorph.presets import card, find, models
@@ -111,6 +112,16 @@ def test_models_lists_what_there_is_and_for_what(preset, monkeypatch):
     assert {path.name for path in models()} >= {*NAMES, "mine"} and all(name in said for name in NAMES)
     with pytest.raises(ValueError, match="no model 'hearts'.*there are: acdc_vxm_blocks, .*mine"):
         hetmorph.from_preset("hearts")
+
+
+def test_a_version_that_is_not_complete_makes_no_model(preset, tmp_path, monkeypatch):
+    """An export that was stopped: neither a model by name nor in the way of the preset that it stands beside."""
+    monkeypatch.setenv("HETMORPH_MODELS", str(tmp_path))
+    (tmp_path / "stopped" / "1").mkdir(parents=True)
+    assert "stopped" not in [path.name for path in models()]
+    folder = write_preset(preset[0], tmp_path / "whole", CARD)
+    (folder / "1").mkdir()
+    assert isinstance(evaluation.load(folder), ModelPredictor)
 
 
 @pytest.mark.parametrize("name", NAMES)

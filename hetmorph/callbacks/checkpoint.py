@@ -1,9 +1,10 @@
 """Checkpoints from which a training continues as if it had never stopped."""
 
-import os
 from pathlib import Path
 
 import keras
+
+from hetmorph.io import replacing
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -30,10 +31,8 @@ class Checkpoint(keras.callbacks.Callback):
 
 def save_atomically(model: keras.Model, path: Path) -> None:
     """Save a `.keras` file that is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
-    model.save(partial)
-    os.replace(partial, path)
+    with replacing(path) as part:
+        model.save(part)
 
 
 def latest_checkpoint(folder: str | Path) -> tuple[Path, int] | None:

@@ -1,7 +1,5 @@
 """`hetmorph apply`: images, labels and points through a transform; `jacobian`: where it expands, shrinks or folds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """What `hetmorph apply` does: files in, through a transform, files out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -9,24 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from hetmorph.cli.files import PICTURES, POINTS, check_files, stored_type, summary, transform_inputs
-from hetmorph.io import (
-    Chain,
-    DataError,
-    Grid,
-    Image,
-    Transform,
-    matched_grid,
-    provenance,
-    read_chain,
-    read_image,
-    read_points,
-    transform_points,
-    warp_image,
-    warp_labels,
-    write_image,
-    write_points,
-    write_sidecar,
+from hetmorph import io
+from hetmorph.cli.files import (
+    PICTURES,
+    POINTS,
+    check_files,
+    read_images,
+    refuse,
+    stored_type,
+    summary,
+    transform_inputs,
 )
 
 
@@ -52,14 +42,13 @@ class Application:
 
     def check(self) -> None:
         """Raise ValueError for what is missing, in the way or does not go together."""
-        for one, other, a, b in (
-            ("--labels", "--labels-out", self.labels, self.labels_out),
-            ("--points", "--points-out", self.points, self.points_out),
-        ):
-            if (a is None) != (b is None):
-                raise ValueError(f"{one} and {other} belong together")
-        if self.moved is not None and self.moving is None:
-            raise ValueError("--moved needs --moving, the image to be moved")
+        refuse(
+            {
+                "--labels and --labels-out belong together": (self.labels is None) != (self.labels_out is None),
+                "--points and --points-out belong together": (self.points is None) != (self.points_out is None),
+                "--moved needs --moving, the image to be moved": self.moved and not self.moving,
+            }
+        )
         endings = {"--moved": (self.moved, PICTURES), "--labels-out": (self.labels_out, PICTURES)}
         endings["--points-out"] = (self.points_out, POINTS)
         inputs = transform_inputs(self.transform)
@@ -74,7 +63,7 @@ class Application:
         lines.append(f"transform: {order}, {' × '.join(map(str, grid.shape))} voxels, fixed to moving")
         lines.append(f"understood as: {self._chain.understood}")
         if self.points is not None:
-            count = len(read_points(self.points).coordinates)
+            count = len(io.read_points(self.points).coordinates)
             lines.append(f"points: {self.points}, {count} of the fixed image, {self.points_frame}")
         outputs = (self.moved, self.labels_out, self.points_out)
         return [*lines, *(f"would write {path}" for path in outputs if path is not None)]
@@ -84,59 +73,59 @@ class Application:
         named = {name: getattr(self, name) for name in ("fixed", "moving", "labels", "points")}
         named["transform"] = ", then ".join(self.transform)
         inputs = {name: path for name, path in named.items() if path is not None}
-        about = provenance(command, inputs=inputs, transform_understood=self._chain.understood)
+        about = io.provenance(command, inputs=inputs, transform_understood=self._chain.understood)
         written = []
         if self.moved is not None:
             image = self._images["moving"]
-            array = warp_image(self._transform, image.array, self._grid_of(image), self.interpolation, self.fill_value)
-            written.append(write_image(self.moved, array, self._like_frames(image, array), stored_type(image.array)))
-            write_sidecar(self.moved, about | {"what": "moving image on the grid of the fixed one"})
+            array = io.warp_image(
+                self._transform, image.array, self._grid_of(image), self.interpolation, self.fill_value
+            )
+            written.append(io.write_image(self.moved, array, self._like_frames(image, array), stored_type(image.array)))
+            io.write_sidecar(self.moved, about | {"what": "moving image on the grid of the fixed one"})
         if self.labels_out is not None:
             image, method = self._images["labels"], "nearest" if self.nearest else "linear"
-            array = warp_labels(self._transform, image.array, self._grid_of(image), method)
-            written.append(write_image(self.labels_out, array, self._like, image.array.dtype))
-            write_sidecar(self.labels_out, about | {"what": "labels of the moving image on the grid of the fixed one"})
+            array = io.warp_labels(self._transform, image.array, self._grid_of(image), method)
+            written.append(io.write_image(self.labels_out, array, self._like, image.array.dtype))
+            io.write_sidecar(
+                self.labels_out, about | {"what": "labels of the moving image on the grid of the fixed one"}
+            )
         if self.points_out is not None:
-            points, image = read_points(self.points), self._images["moving"]
+            points, image = io.read_points(self.points), self._images["moving"]
             moving = None if image is None else self._grid_of(image)
-            there = transform_points(self._chain, points.coordinates, self.points_frame, moving)
-            written.append(write_points(self.points_out, points.moved_to(there)))
+            there = io.transform_points(self._chain, points.coordinates, self.points_frame, moving)
+            written.append(io.write_points(self.points_out, points.moved_to(there)))
             what = {"what": "points of the fixed image in the moving one", "frame": self.points_frame}
-            write_sidecar(self.points_out, about | what)
+            io.write_sidecar(self.points_out, about | what)
         return written
 
     @cached_property
-    def _images(self) -> dict[str, Image | None]:
-        paths = {"fixed": self.fixed, "moving": self.moving, "labels": self.labels}
-        images = {role: None if path is None else read_image(path) for role, path in paths.items()}
-        if fixed := images["fixed"]:
-            images |= {role: image.with_axes_of(fixed) for role, image in images.items() if image is not None}
-        return images
+    def _images(self) -> dict[str, io.Image | None]:
+        return read_images({"fixed": self.fixed, "moving": self.moving, "labels": self.labels})
 
     @property
-    def _transform(self) -> Transform:
+    def _transform(self) -> io.Transform:
         """On the grid of the results."""
-        return self._chain.transform if isinstance(self._chain, Chain) else self._chain
+        return self._chain.transform if isinstance(self._chain, io.Chain) else self._chain
 
     @cached_property
-    def _chain(self) -> Chain | Transform:
+    def _chain(self) -> io.Chain | io.Transform:
         fixed, moving = self._images["fixed"], self._images["moving"] or self._images["labels"]
         grid = None if fixed is None else fixed.grid
         place = None if moving is None else self._place(moving)
-        return read_chain(self.transform, grid, place, self.format, self.inverse_tolerance, self.field_convention)
+        return io.read_chain(self.transform, grid, place, self.format, self.inverse_tolerance, self.field_convention)
 
-    def _place(self, image: Image) -> Grid:
+    def _place(self, image: io.Image) -> io.Grid:
         fixed = self._images["fixed"]
-        return image.grid if fixed is None else matched_grid(image, fixed)
+        return image.grid if fixed is None else io.matched_grid(image, fixed)
 
-    def _grid_of(self, image: Image) -> Grid:
+    def _grid_of(self, image: io.Image) -> io.Grid:
         if not image.oriented and self._images["fixed"] is None:
             if image.grid.shape != self._chain.grid.shape:
-                raise DataError(f"{image.path}: states no orientation; give --fixed, on whose voxels its own lie.")
+                raise io.DataError(f"{image.path}: states no orientation; give --fixed, on whose voxels its own lie.")
             return self._chain.grid
         return self._place(image)
 
-    def _like_frames(self, image: Image, array: np.ndarray) -> Image | Grid:
+    def _like_frames(self, image: io.Image, array: np.ndarray) -> io.Image | io.Grid:
         """The grid of the results, and of a sequence its time."""
         if image.array.ndim < 4:
             return self._like
@@ -152,6 +141,6 @@ class Application:
         )
 
     @property
-    def _like(self) -> Image | Grid:
+    def _like(self) -> io.Image | io.Grid:
         """Whose grid the results get."""
         return self._images["fixed"] or self._chain.grid

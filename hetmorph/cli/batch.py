@@ -1,7 +1,5 @@
 """A table of pairs, one case after the other; what fails is listed at the end."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

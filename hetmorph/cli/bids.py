@@ -1,7 +1,5 @@
 """`hetmorph bids`: the sessions of each participant of a BIDS data set, registered to the first."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """`hetmorph doctor`: what is installed, and whether it works."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import platform

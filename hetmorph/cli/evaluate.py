@@ -9,7 +9,15 @@ from pathlib import Path
 
 from hetmorph import config, data, evaluation, registration, uncertainty, viz
 from hetmorph.cli.messages import exit_status
-from hetmorph.cli.models import NETWORK, affine_of_run, beside, calibration_of, find_model, load_model, optimised
+from hetmorph.cli.models import (
+    NETWORK,
+    Optimisation,
+    affine_of_run,
+    beside,
+    calibration_of,
+    find_model,
+    load_model,
+)
 from hetmorph.cli.parsers import evaluate as parser
 
 # Options of data.load that a training's configuration holds under the same name.
@@ -168,7 +176,8 @@ def judge(maps: dict, calibration: uncertainty.Calibration | None) -> Callable:
     """Verdict and mean bound of a pair, as `evaluation.evaluate` asks for; without a calibration by plain checks."""
 
     def judged(pair, prediction) -> tuple[str, float | None]:
-        checks = evaluation.Checks.of(pair.moving, pair.fixed, prediction.moved, prediction.displacement)
+        answer = prediction.moved, prediction.displacement, prediction.determinant
+        checks = evaluation.Checks.of(pair.moving, pair.fixed, *answer)
         said = viz.verdict(pair, {name: estimate(pair) for name, estimate in maps.items()}, calibration, checks)
         return said.flag, None if calibration is None else said.score
 
@@ -196,8 +205,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     args.model, args.ensemble = find_model(args.model), [find_model(name) for name in args.ensemble]
     options, splits = data_options(args), split_file(args)
     predictor = load_model(args.model, args.passes, args.threads, compiled=args.instance_of == NETWORK)
-    instance = [args.instance_optimise, args.instance_window, args.instance_lambda]
-    predictor = optimised(predictor, *instance, args.instance_of, args.instance_similarity)
+    predictor = Optimisation.asked(args).after(predictor)
     loaded = load_set(
         args.data,
         data_dir=args.data_dir,
@@ -230,7 +238,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         "convention": args.convention,
         "threads": args.threads,
         "passes": args.passes,
-        "instance": args.instance_optimise and instance,
+        "instance": args.instance_optimise and [args.instance_optimise, args.instance_window, args.instance_lambda],
         "skip_bad": args.skip_bad,
     }
     if args.instance_of == NETWORK:

@@ -1,7 +1,5 @@
 """`hetmorph export`: a model as SavedModel or ONNX; `serve-check`: does it, or a server, do what clients expect?"""
 
-from __future__ import annotations
-
 import click
 
 from hetmorph.cli.messages import Verb

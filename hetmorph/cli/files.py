@@ -1,7 +1,5 @@
 """What a verb is going to read and write, checked before anything is computed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +8,31 @@ import numpy as np
 IMAGES = (".nii.gz", ".nii", ".mgz", ".mgh", ".mha", ".nrrd", ".npz", ".npy")
 PICTURES = (*IMAGES, ".png")
 POINTS = (".csv", ".vtk")
+
+
+def option(name: str) -> str:
+    """The option that an argument of this name comes from."""
+    return f"--{name.replace('_', '-')}"
+
+
+def refuse(rules: Mapping[str, object]) -> None:
+    """Raise ValueError with the first message of which the rule is broken.
+
+    Args:
+        rules: by message, whether it holds of what was given.
+    """
+    if message := next((message for message, broken in rules.items() if broken), None):
+        raise ValueError(message)
+
+
+def read_images(paths: Mapping[str, Path | None]) -> dict:
+    """Images by their role, all with the axes of the "fixed" one, if there is one; None where there is no path."""
+    from hetmorph.io import read_image
+
+    images = {role: None if path is None else read_image(path) for role, path in paths.items()}
+    if fixed := images["fixed"]:
+        images |= {role: image.with_axes_of(fixed) for role, image in images.items() if image is not None}
+    return images
 
 
 def check_files(inputs: Mapping[str, Path | None], outputs: Mapping[str, tuple[Path, tuple[str, ...]]]) -> None:

@@ -1,12 +1,11 @@
 """Intensities, masks and landmarks of `hetmorph register`: what goes together, is read, and did."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from hetmorph.cli.files import option, refuse
 from hetmorph.cli.models import NETWORK
 from hetmorph.cli.options import POINTS_WEIGHT
 from hetmorph.io import Image, matched_grid, read_landmarks
@@ -42,7 +41,7 @@ def check_modalities(settings, predictor) -> None:
     missing = [name for name in ("modality_moving", "modality_fixed") if getattr(settings, name) is None]
     if len(predictor.modalities) > 1 and missing:
         raise ValueError(
-            f"{' and '.join(map(_option, missing))} {'is' if len(missing) == 1 else 'are'} needed, "
+            f"{' and '.join(map(option, missing))} {'is' if len(missing) == 1 else 'are'} needed, "
             f"{' or '.join(predictor.modalities)}: this model takes images scaled by their modality"
         )
 
@@ -64,30 +63,30 @@ def check_guidance(given: Mapping[str, Path | None], settings, uncertain: bool) 
 
     Args:
         given: paths by a name of `MASKS` and `POINTS`.
-        settings: `register_job.Settings`.
+        settings: `settings.Settings`.
         uncertain: whether a map of uncertainty is asked for.
     """
     there = [name for name, path in given.items() if path is not None]
     points, masks = [[name for name in there if name in kind] for kind in (POINTS, MASKS)]
-    if len(points) == 1:
-        raise ValueError("--points-fixed and --points-moving belong together: the same points in either image")
-    if settings.points_weight is not None and not points:
-        raise ValueError("--points-weight has no effect without --points-fixed and --points-moving")
-    if there and settings.reference is not None:
-        raise ValueError(f"{_option(there[0])} is of a pair, not of a sequence")
-    if settings.mask_input and not masks:
-        raise ValueError("--mask-input has no effect without --mask-fixed or --mask-moving")
-    if not steering(given, settings):
-        return
-    first = _option(steering(given, settings)[0])
-    if not settings.instance_optimise:
-        only = "; --points-weight 0 only measures how far points are off" if first in map(_option, POINTS) else ""
-        needs = "--instance-optimise" if only else "--affine or --instance-optimise"
-        raise ValueError(f"{first} steers the optimisation of a pair, and needs {needs}{only}")
-    if settings.instance_of == NETWORK:
-        raise ValueError(f"{first} has no effect on what the model was trained by: leave out --instance-of network")
-    if uncertain:
-        raise ValueError(f"--uncertainty registers again without {first}, and would be of another registration")
+    steer = steering(given, settings)
+    any_given, first = (option(names[0]) if names else "" for names in (there, steer))
+    of_points = bool(steer) and steer[0] in POINTS
+    only = "; --points-weight 0 only measures how far points are off" if of_points else ""
+    needs = "--instance-optimise" if of_points else "--affine or --instance-optimise"
+    refuse(
+        {
+            "--points-fixed and --points-moving belong together: the same points in either image": len(points) == 1,
+            "--points-weight has no effect without --points-fixed and --points-moving": not points
+            and settings.points_weight is not None,
+            f"{any_given} is of a pair, not of a sequence": there and settings.of_sequence,
+            "--mask-input has no effect without --mask-fixed or --mask-moving": settings.mask_input and not masks,
+            f"{first} steers the optimisation of a pair, and needs {needs}{only}": steer
+            and not settings.instance_optimise,
+            f"{first} has no effect on what the model was trained by: leave out --instance-of network": steer
+            and settings.instance_of == NETWORK,
+            f"--uncertainty registers again without {first}, and would be of another registration": steer and uncertain,
+        }
+    )
 
 
 def steering(given: Mapping[str, Path | None], settings) -> list[str]:
@@ -95,7 +94,7 @@ def steering(given: Mapping[str, Path | None], settings) -> list[str]:
 
     Args:
         given: paths by a name of `MASKS` and `POINTS`.
-        settings: `register_job.Settings`.
+        settings: `settings.Settings`.
     """
     # Without an optimisation, masks may be of the affine stage or of what the model sees alone.
     elsewhere = (settings.aligns or settings.mask_input) and not settings.instance_optimise
@@ -109,7 +108,7 @@ def read_guidance(given: Mapping[str, Path | None], read: Mapping[str, Image | N
     Args:
         given: paths by a name of `MASKS` and `POINTS`.
         read: images by their role.
-        settings: `register_job.Settings`.
+        settings: `settings.Settings`.
 
     Raises:
         DataError: points that are not as many, or not called alike.
@@ -153,7 +152,3 @@ def landmarks(guidance: Guidance | None, result: Registration, unit: str) -> tup
     each = {name.replace(" ", "_"): np.round(values, 4).tolist() for name, values in errors.items()}
     means = {name.replace(" ", "_"): round(float(values.mean()), 4) for name, values in errors.items()}
     return {"landmarks": {**entries, "mean": means, "each": each}}, [told], doubts
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -1,7 +1,5 @@
 """`hetmorph models`: which models there are by name, and for what they were made."""
 
-from __future__ import annotations
-
 import click
 
 from hetmorph.presets import card, models

@@ -1,7 +1,5 @@
 """The group of all verbs, and what a user's mistake looks like: one line on stderr, exit status 2."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+
+from hetmorph.cli.files import refuse
 
 SHIPPED = "acdc_vxm_het"
 FIELD, NETWORK = INSTANCE_OF = ("field", "network")
@@ -65,64 +68,64 @@ def described(name: str) -> str:
     return f"model: {card(name) or f'{name} (no {CARD} beside it says for what it was made)'}"
 
 
-def check_instance(
-    iterations: int | None, window: int | None, smoothness: float | None, of: str | None, similarity: str | None = None
-) -> None:
-    """Refuse options of an optimisation that nothing asks for, and of the image loss where the model has its own."""
-    of_loss = [window, smoothness, similarity]
-    if iterations is None and any(option is not None for option in (*of_loss, of)):
-        raise ValueError(
-            "--instance-of, --instance-similarity, --instance-window and --instance-lambda have no effect without "
-            "--instance-optimise"
-        )
-    if iterations is not None and iterations < 0:
-        raise ValueError(f"--instance-optimise must be 0 or more iterations, received {iterations}")
-    if window is not None and window < 0:
-        raise ValueError(f"--instance-window must be 0 or more voxels, received {window}")
-    fitting = {"ncc": window != 0, "mse": window == 0}
-    if similarity is not None and window is not None and not fitting.get(similarity):
-        raise ValueError(
-            f"--instance-window {window} has no effect with --instance-similarity {similarity}: windows are of ncc, "
-            "and 0 is mse"
-        )
-    if of == NETWORK and any(option is not None for option in of_loss):
-        raise ValueError(
-            "--instance-similarity, --instance-window and --instance-lambda have no effect with --instance-of network, "
-            "which goes on with the losses that the model was trained by"
-        )
+@dataclass(frozen=True)
+class Optimisation:
+    """What --instance-optimise and the options that go with it ask for.
 
-
-def optimised(
-    predictor,
-    iterations: int | None,
-    window: int | None,
-    smoothness: float | None,
-    of: str | None = None,
-    similarity: str | None = None,
-):
-    """The predictor, followed by what --instance-optimise asks for, if it does.
-
-    Args:
-        predictor: the model's `evaluation.Predictor`.
-        iterations: at each resolution; None or 0 leaves the predictor as it is.
+    Attributes:
+        iterations: at each resolution; None or 0 leaves the model's answer as it is.
+        of: "field", as None, or "network": the weights, by what the model was trained by.
+        similarity: the image loss, of `instance.SIMILARITIES`; None takes local correlation.
         window: side of the windows of local correlation, voxels; None suits the image, 0 takes mean squares instead.
         smoothness: λ; None takes that of the image loss.
-        of: "field", as None, or "network": the weights, by what the model was trained by, of a predictor that was
-            loaded with it.
-        similarity: the image loss, of `instance.SIMILARITIES`; None takes local correlation.
     """
-    from hetmorph.instance import LocalCorrelation, Refined
 
-    check_instance(iterations, window, smoothness, of, similarity)
-    if not iterations:
-        return predictor
-    if of == NETWORK:
-        return Refined(predictor, iterations, of=NETWORK, loss="own")
-    name = similarity or ("mse" if window == 0 else "ncc")
-    loss = LocalCorrelation(window).loss if name == "ncc" else name
-    return Refined(
-        predictor, iterations, loss=loss, smoothness=INSTANCE_LAMBDA[name] if smoothness is None else smoothness
-    )
+    iterations: int | None
+    of: str | None = None
+    similarity: str | None = None
+    window: int | None = None
+    smoothness: float | None = None
+
+    @classmethod
+    def asked(cls, options) -> Optimisation:
+        """By options called `instance_…`, those of `Settings` or of argparse."""
+        names = ("optimise", "of", "similarity", "window", "lambda")
+        return cls(*(getattr(options, f"instance_{name}") for name in names))
+
+    def check(self) -> None:
+        """Refuse options that nothing asks for, and the image loss where the model has its own; ValueError."""
+        iterations, window, similarity = self.iterations, self.window, self.similarity
+        of_loss = any(option is not None for option in (similarity, window, self.smoothness))
+        fitting = {"ncc": window != 0, "mse": window == 0}.get(similarity, similarity is None) or window is None
+        refuse(
+            {
+                "--instance-of, --instance-similarity, --instance-window and --instance-lambda have no effect without "
+                "--instance-optimise": iterations is None and (of_loss or self.of),
+                f"--instance-optimise must be 0 or more iterations, received {iterations}": (iterations or 0) < 0,
+                f"--instance-window must be 0 or more voxels, received {window}": (window or 0) < 0,
+                f"--instance-window {window} has no effect with --instance-similarity {similarity}: windows are of "
+                "ncc, and 0 is mse": not fitting,
+                "--instance-similarity, --instance-window and --instance-lambda have no effect with --instance-of "
+                "network, which goes on with the losses that the model was trained by": self.of == NETWORK and of_loss,
+            }
+        )
+
+    def after(self, predictor):
+        """The predictor, followed by what is asked for.
+
+        Args:
+            predictor: the model's `evaluation.Predictor`, for "network" loaded with what it was trained by.
+        """
+        from hetmorph.instance import LocalCorrelation, Refined
+
+        self.check()
+        if not self.iterations:
+            return predictor
+        if self.of == NETWORK:
+            return Refined(predictor, self.iterations, of=NETWORK, loss="own")
+        name = self.similarity or ("mse" if self.window == 0 else "ncc")
+        loss = LocalCorrelation(self.window).loss if name == "ncc" else name
+        return Refined(predictor, self.iterations, loss=loss, smoothness=self.smoothness)
 
 
 def beside(model: str, name: str) -> Path | None:
@@ -159,8 +162,8 @@ def identity(model: str, passes: int = 1) -> dict:
         model: path, program or address.
         passes: how often it is applied.
     """
-    from hetmorph.evaluation.predictor import savedmodel_folder
     from hetmorph.io.sidecar import sha256_of
+    from hetmorph.stored import savedmodel_folder
 
     path = Path(model)
     told = {"model": path.name or model, "passes": passes}

@@ -1,7 +1,5 @@
 """Options that several verbs share, and the names that their helps list."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from pathlib import Path

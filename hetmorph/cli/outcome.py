@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from hetmorph.evaluation.checks import FLAGS, similarity
 from hetmorph.instance import RefinementWarning
 from hetmorph.io import Chain, Image, matched_grid, resample, warp_labels
 from hetmorph.metrics import dice
-from hetmorph.registration import Registration, jacobian
+from hetmorph.registration import Registration
 
 NEVER = "never"
 FAILED_VERDICT = 3  # exit status: 1 and 2 say that something was not done, here it was and is no good
@@ -42,27 +42,28 @@ class Outcome:
     dice_placed: dict[int, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, result: Registration, fixed: Image, labels: Image | None, target: Image | None) -> Outcome:
+    def of(cls, result: Registration, fixed: Image, labels=None, target=None, inverse_error=None) -> Outcome:
         """Score a registration.
 
         Args:
             result: the registration.
             fixed: the fixed image.
-            labels: label image of the moving image, or None.
-            target: labels of the fixed image, or None.
+            labels: label `Image` of the moving image, or None.
+            target: that of the fixed image, or None.
+            inverse_error: largest residual of the inverse, voxels; None where none was made.
         """
-        (moving, there), answer = result.seen, result.prediction
-        determinant = jacobian(result.transform)
-        checks = Checks.of(moving, there, answer.moved, answer.displacement, determinant, result.by_slice)
-        scored = labels is not None and target is not None
-        undeformed, registered, start = _dice(result, fixed, labels, target) if scored else ({}, {}, {})
+        answer = result.prediction
+        whole = result.transform.jacobian(), result.by_slice, inverse_error
+        checks = Checks.of(*result.seen, answer.moved, answer.displacement, *whole)
+        scores = {} if labels is None or target is None else _dice(result, fixed, labels, target)
+        registered = scores.get("registered", {})
         return cls(
             checks=checks,
             optimised=_optimised(result, checks.similarity[1]) if result.refinements else {},
-            dice={label: (undeformed[label], registered[label]) for label in registered},
-            dice_of_model=start,
+            dice={label: (scores["before"][label], after) for label, after in registered.items()},
+            dice_of_model=scores.get("model", {}),
             **({} if result.affine is None else {"before": f"after the {result.affine.kind} stage"}),
-            dice_placed=_dice_placed(result, fixed, labels, target) if scored and result.affine else {},
+            dice_placed=scores.get("placed", {}),
         )
 
     @property
@@ -150,27 +151,20 @@ def _optimised(result: Registration, after: float) -> dict[str, tuple[float, flo
     }
 
 
-def _dice(result: Registration, fixed: Image, labels: Image, target: Image) -> tuple[dict[int, float], ...]:
-    """Of each label: undeformed, registered, and by the model alone if that moves anything and was optimised."""
+def _dice(result: Registration, fixed: Image, labels: Image, target: Image) -> dict[str, dict[int, float]]:
+    """Of each label: before, registered, by the model alone if that moves anything and was optimised, and placed."""
     there = resample(target.array, matched_grid(target, fixed), fixed.grid, "nearest")
     own = matched_grid(labels, fixed)
     if result.undeformed is None:
-        undeformed = resample(labels.array, own, fixed.grid, "nearest")
+        ways = {"before": resample(labels.array, own, fixed.grid, "nearest")}
     else:  # as the registered ones are, or the difference would be that of two interpolations
-        undeformed = warp_labels(Chain([result.undeformed], fixed.grid).transform, labels.array, own)
-    ways = [undeformed, result.labels(labels, fixed)]
+        ways = {"before": warp_labels(Chain([result.undeformed], fixed.grid).transform, labels.array, own)}
+    ways["registered"] = result.labels(labels, fixed)
     if any(part.start.displacement.any() for part in result.refinements):
-        ways.append(result.labels(labels, fixed, start=True))
+        ways["model"] = result.labels(labels, fixed, start=True)
+    if result.affine is not None:  # without that stage; nowhere if the images do not meet
+        ways["placed"] = np.zeros_like(there)
+        with suppress(ValueError):
+            ways["placed"] = resample(labels.array, own, fixed.grid, "nearest", through=result.affine.earlier)
     values = [int(value) for value in np.unique(there) if value != 0]
-    scores = [{value: dice(there == value, way == value) for value in values} for way in ways]
-    return (*scores, {})[:3]
-
-
-def _dice_placed(result: Registration, fixed: Image, labels: Image, target: Image) -> dict[int, float]:
-    """Of each label, as it lies without the affine stage; 0 where the images do not meet."""
-    there = resample(target.array, matched_grid(target, fixed), fixed.grid, "nearest")
-    try:
-        way = resample(labels.array, matched_grid(labels, fixed), fixed.grid, "nearest", through=result.affine.earlier)
-    except ValueError:
-        way = np.zeros_like(there)
-    return {int(value): dice(there == value, way == value) for value in np.unique(there) if value != 0}
+    return {name: {value: dice(there == value, way == value) for value in values} for name, way in ways.items()}

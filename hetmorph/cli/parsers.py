@@ -4,8 +4,6 @@ They are read without TensorFlow, so that a help is shown and a mistake is told 
 docstring of its function.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import importlib
@@ -15,40 +13,26 @@ from pathlib import Path
 
 import click
 
+from hetmorph.cli import options
 from hetmorph.cli.messages import import_tensorflow, warning_in_a_line
 from hetmorph.cli.models import INSTANCE_LAMBDA, INSTANCE_OF
-from hetmorph.cli.options import (
-    AFFINE,
-    CALIBRATED,
-    CONVENTIONS,
-    CROPS,
-    DATASETS,
-    ESTIMATES,
-    INSTANCE,
-    KINDS,
-    OBJECTIVES,
-    PROGRAMS,
-    REGIONS,
-    odd,
-    odd_or_none,
-)
 from hetmorph.config import TrainConfig
 
 # flag: (place in the configuration, type, help); True and False are what the flag alone stands for. A flag that is not
 # given leaves the configuration as it is.
 FLAGS = {
-    "--data": ("data.name", str, f"data set: {', '.join(DATASETS)}, or a .csv of pairs"),
+    "--data": ("data.name", str, f"data set: {', '.join(options.DATASETS)}, or a .csv of pairs"),
     "--data-dir": ("data.dir", str, "its folder; otherwise the environment variable HETMORPH_DATA"),
-    "--crop": ("data.crop", str, f"how the images are cut: {', '.join(CROPS)}; each set has its own"),
+    "--crop": ("data.crop", str, f"how the images are cut: {', '.join(options.CROPS)}; each set has its own"),
     "--size": ("data.size", list, "of the samples, voxels per axis (default: the set's own)"),
     "--noise": ("data.noise", float, "mean σ of added heteroscedastic Rician noise; 1 is the intensity range"),
     "--known-warp": ("data.known_warp", float, "fixed image: the moving one, warped by up to so many voxels"),
     "--rounds": ("data.rounds", int, "pairs a subject, for sets of pairs between subjects"),
     "--memory": ("data.memory", float, "GiB of images of a split that stay in memory; others are read when needed"),
-    "--affine": ("data.affine", str, f"bring each moving image near first: {', '.join(AFFINE)}"),
+    "--affine": ("data.affine", str, f"bring each moving image near first: {', '.join(options.AFFINE)}"),
     "--no-augment": ("data.augment", False, "train on the pairs as they are"),
     "--skip-bad": ("data.skip_bad", True, "go on without unreadable cases"),
-    "--objective": ("objective.name", str, f"method: {', '.join(OBJECTIVES)}"),
+    "--objective": ("objective.name", str, f"method: {', '.join(options.OBJECTIVES)}"),
     "--arch": ("network.arch", str, "network: vxm, transmorph; of several steps: gradicon, constricon"),
     "--width": ("network.width", float, "gradicon, constricon: features, as a multiple of the published ones"),
     "--init": ("network.init", str, "start from the weights of a .keras or .h5 file, a SavedModel, or a shipped model"),
@@ -75,7 +59,7 @@ FLAGS = {
     ),
     "--sigma": ("objective.sigma", float, "lncc, lncc2: standard deviation of the Gaussian window, voxels"),
     "--delta": ("objective.delta", float, "gradicon, het-gradicon: length of a difference, as a share of the image"),
-    "--window": ("objective.window", odd, "ncc, het-ncc: side of the window, voxels"),
+    "--window": ("objective.window", options.odd, "ncc, het-ncc: side of the window, voxels"),
     "--bins": ("objective.bins", int, "mi: bins of the histograms"),
     "--prior-lambda": ("objective.prior_lambda", float, "vxm-diff: precision of the prior"),
     "--alpha": ("objective.alpha", float, "het-z: weight of the velocity's uncertainty"),
@@ -109,12 +93,12 @@ FLAGS = {
 
 # Of the commands that apply a model to a data set.
 SHARED = {
-    "--data": {"required": True, "help": f"data set: {', '.join(DATASETS)}; or a table of pairs, pairs.csv"},
+    "--data": {"required": True, "help": f"data set: {', '.join(options.DATASETS)}; or a table of pairs, pairs.csv"},
     "--data-dir": {"type": Path, "help": "its folder (default: environment variable HETMORPH_DATA)"},
     "--model": {
         "required": True,
         "help": "a .keras file, a SavedModel folder, the name of a shipped model, a model on a server "
-        f"(grpc://host:8500/name or http://host:8501/name), or a classical program: {', '.join(PROGRAMS)}",
+        f"(grpc://host:8500/name or http://host:8501/name), or a classical program: {', '.join(options.PROGRAMS)}",
     },
     "--out": {"required": True, "type": Path, "help": "folder for the results"},
     "--split-file": {
@@ -123,13 +107,13 @@ SHARED = {
         "beside the model, if it is of the same data set)",
     },
     "--crop": {
-        "help": f"how the images are cut: {', '.join(CROPS)}; each set has its own (default: as the model's run, or "
-        "the set's own)"
+        "help": f"how the images are cut: {', '.join(options.CROPS)}; each set has its own (default: as the model's "
+        "run, or the set's own)"
     },
     "--size": {"type": int, "nargs": "+", "metavar": "N", "help": "voxels along each axis (default: likewise)"},
     "--noise": {"type": float, "help": "mean level of Rician noise to add (default: likewise, or none)"},
     "--affine": {
-        "choices": AFFINE,
+        "choices": options.AFFINE,
         "help": "bring each moving image near by such a transform first (default: as the model's run, or none)",
     },
     "--rounds": {"type": int, "help": "sets of subjects: how often each is moving and fixed"},
@@ -147,10 +131,15 @@ SHARED = {
     },
     "--estimates": {"nargs": "+", "default": [], "metavar": "NAME"},
     "--every": {"type": int, "default": 1, "metavar": "K", "help": "take every K-th pair of a split (default: 1)"},
-    "--kinds": {"nargs": "+", "default": KINDS, "choices": KINDS, "help": "of transforms (default: all)"},
+    "--kinds": {
+        "nargs": "+",
+        "default": options.KINDS,
+        "choices": options.KINDS,
+        "help": "of transforms (default: all)",
+    },
     "--region": {
         "default": "foreground",
-        "choices": REGIONS,
+        "choices": options.REGIONS,
         "help": "voxels that count: where an image is not 0, or where the fixed one is labelled (default: foreground)",
     },
     "--coverage": {"type": float, "default": 0.9, "help": "share of the voxels the bound is to hold (default: 0.9)"},
@@ -264,7 +253,7 @@ def evaluate(prog: str = "evaluate.py") -> argparse.ArgumentParser:
     add(
         "--convention",
         default="hetmorph",
-        choices=CONVENTIONS,
+        choices=options.CONVENTIONS,
         help="hetmorph: warped labels count from 0.5 on, failures are shown; "
         "official: above 0, failed slices are left out, as in the paper (default: hetmorph)",
     )
@@ -284,17 +273,17 @@ def evaluate(prog: str = "evaluate.py") -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="NAME",
-        help=f"estimates of uncertainty of each pair: {', '.join(ESTIMATES)} (default: none)",
+        help=f"estimates of uncertainty of each pair: {', '.join(options.ESTIMATES)} (default: none)",
     )
     add("--draws", "--ensemble")
     kinds = {
         "--instance-optimise": {"type": int},
         "--instance-similarity": {"choices": tuple(INSTANCE_LAMBDA)},
         "--instance-of": {"choices": INSTANCE_OF},
-        "--instance-window": {"type": odd_or_none},
+        "--instance-window": {"type": options.odd_or_none},
         "--instance-lambda": {"type": float},
     }
-    for flag, (metavar, text) in INSTANCE.items():
+    for flag, (metavar, text) in options.INSTANCE.items():
         add(flag, **kinds[flag], metavar=metavar, help=text)
     add(
         "--report",
@@ -345,7 +334,7 @@ def calibrate(prog: str = "hetmorph calibrate") -> argparse.ArgumentParser:
     add("--split-file", help="splits.json of that division (default: the one beside --model)")
     add(
         "--estimates",
-        help=f"maps to combine, of {', '.join(ESTIMATES)} (default: {', '.join(CALIBRATED)}, the "
+        help=f"maps to combine, of {', '.join(options.ESTIMATES)} (default: {', '.join(options.CALIBRATED)}, the "
         "last of a model that predicts it); one alone leaves nothing to choose, and every patient to the bound",
     )
     add(*KNOWN_TRUTH, *AS_THE_RUN, "--skip-bad", "--dry-run")
@@ -359,7 +348,7 @@ def uncertainty(description: str) -> argparse.ArgumentParser:
     """The options of training/uncertainty.py."""
     result, add = describe(None, description)
     add("--data", "--data-dir", "--model", "--out")
-    add("--estimates", help=f"{', '.join(ESTIMATES)} (default: those that the model can give)")
+    add("--estimates", help=f"{', '.join(options.ESTIMATES)} (default: those that the model can give)")
     add("--ensemble", *KNOWN_TRUTH, "--split-file", *AS_THE_RUN, "--skip-bad")
     add("--seed", help="of transforms, draws and noise (default: 0)")
     result.set_defaults(known_warp=None, split="val")

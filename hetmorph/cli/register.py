@@ -1,25 +1,12 @@
 """`hetmorph register`: one pair, one sequence, or a table of pairs; `report` and `uncertainty` of one pair."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click
 
+from hetmorph.cli import options
 from hetmorph.cli.messages import Verb
-from hetmorph.cli.options import (
-    FILE,
-    FORMATS,
-    affine_options,
-    calibration,
-    dry_run,
-    estimate_options,
-    fail_on,
-    field_convention,
-    guidance,
-    inverse_tolerance,
-    model_options,
-)
+from hetmorph.cli.options import FILE
 from hetmorph.cli.phases import phase, verbose
 from hetmorph.cli.shards import WHOLE, ShardType
 
@@ -48,10 +35,10 @@ from hetmorph.cli.shards import WHOLE, ShardType
     type=FILE,
     help="Write: the inverse, on the grid of the moving image; takes its points to the fixed one.",
 )
-@inverse_tolerance
+@options.inverse_tolerance
 @click.option(
     "--format",
-    type=FORMATS,
+    type=options.FORMATS,
     help="Of both. Default: nifti (LPS, mm, intent 1007) for .nii.gz, itk for .h5, .tfm, .txt, .mat.",
 )
 @click.option("--uncertainty", type=FILE, help="Write: standard deviation of the displacement, mm.")
@@ -76,12 +63,12 @@ from hetmorph.cli.shards import WHOLE, ShardType
     metavar="PATH|[PATH,inverse]",
     help="Transform, fixed to moving, that the moving image is taken through first; the results are both together.",
 )
-@field_convention
-@affine_options
-@model_options
-@guidance
-@estimate_options
-@calibration
+@options.field_convention
+@options.affine_options
+@options.model_options
+@options.guidance
+@options.estimate_options
+@options.calibration
 @click.option(
     "--reference",
     metavar="ED|INDEX",
@@ -113,11 +100,11 @@ from hetmorph.cli.shards import WHOLE, ShardType
     type=ShardType(),
     help="Of --pairs: do the I-th of N parts of the table, from 1 on; hetmorph merge puts their tables together.",
 )
-@fail_on
+@options.fail_on
 @verbose
-@dry_run
+@options.dry_run
 @click.pass_obj
-def register(command: list[str], fail_on: str, dry_run: bool, **options) -> int:
+def register(command: list[str], fail_on: str, dry_run: bool, **choices) -> int:
     """Register images: moving to fixed, back onto the grid of the fixed image.
 
     Direction: moved(x) = moving(x + u(x)), x in the fixed image. Images are matched by their headers, resampled to what
@@ -131,12 +118,12 @@ def register(command: list[str], fail_on: str, dry_run: bool, **options) -> int:
         from hetmorph.io import describe_dataset
 
     def taken(names) -> dict:
-        return {name: options.pop(name) for name in names if name in options}
+        return {name: choices.pop(name) for name in names if name in choices}
 
     outputs = {name: path for name, path in taken(RESULTS).items() if path is not None}
     settings = Settings(**taken(Settings.__dataclass_fields__))
     inputs = taken(Job.__dataclass_fields__)
-    pairs, out, resume, bids, shard = (options.pop(name) for name in ("pairs", "out", "resume", "bids", "shard"))
+    pairs, out, resume, bids, shard = (choices.pop(name) for name in ("pairs", "out", "resume", "bids", "shard"))
     if pairs is not None:
         if any((*inputs.values(), bids, settings.reference)):
             raise click.UsageError(
@@ -169,15 +156,15 @@ def register(command: list[str], fail_on: str, dry_run: bool, **options) -> int:
 @click.option("--out", required=True, type=FILE, help="Write: the page, .html, one file that loads nothing.")
 @click.option("--labels-moving", type=FILE, help="Labels of the moving image; with those of the fixed one, for scores.")
 @click.option("--labels-fixed", type=FILE, help="Labels of the fixed image.")
-@model_options
-@estimate_options
-@calibration
-@fail_on
+@options.model_options
+@options.estimate_options
+@options.calibration
+@options.fail_on
 @verbose
-@dry_run
+@options.dry_run
 @click.pass_obj
 def report(
-    command: list[str], moving, fixed, out, labels_moving, labels_fixed, fail_on: str, dry_run: bool, **options
+    command: list[str], moving, fixed, out, labels_moving, labels_fixed, fail_on: str, dry_run: bool, **choices
 ) -> int:
     """Register a pair and write a page on it: verdict, images, deformation, uncertainty, scores; nothing else.
 
@@ -187,9 +174,9 @@ def report(
     with phase("imports"):
         from hetmorph.cli.register_job import Job, Settings
 
-    mask = options.pop("mask")
+    mask = choices.pop("mask")
     job = Job(moving, fixed, labels_moving, mask, report=out, labels_fixed=labels_fixed, result_option="--out")
-    return run(job, Settings(**options), command, dry_run, fail_on)
+    return run(job, Settings(**choices), command, dry_run, fail_on)
 
 
 @click.command(
@@ -198,12 +185,12 @@ def report(
 @click.option("--moving", required=True, type=FILE, help="Image to be moved; formats as for register.")
 @click.option("--fixed", required=True, type=FILE, help="Image it is moved onto.")
 @click.option("--out", required=True, type=FILE, help="Write: the map, .nii.gz as a rule.")
-@model_options
-@estimate_options
+@options.model_options
+@options.estimate_options
 @verbose
-@dry_run
+@options.dry_run
 @click.pass_obj
-def uncertainty(command: list[str], moving, fixed, out, dry_run: bool, **options) -> int:
+def uncertainty(command: list[str], moving, fixed, out, dry_run: bool, **choices) -> int:
     """Map of the uncertainty of a registration, without its results.
 
     Direction and frame: the uncertainty of u in moved(x) = moving(x + u(x)), at each voxel x of the fixed image, on its
@@ -213,9 +200,8 @@ def uncertainty(command: list[str], moving, fixed, out, dry_run: bool, **options
     with phase("imports"):
         from hetmorph.cli.register_job import Job, Settings
 
-    mask = options.pop("mask")
-    job = Job(moving, fixed, mask=mask, outputs={"uncertainty": out}, result_option="--out")
-    return run(job, Settings(**options), command, dry_run)
+    job = Job(moving, fixed, mask=choices.pop("mask"), outputs={"uncertainty": out}, result_option="--out")
+    return run(job, Settings(**choices), command, dry_run)
 
 
 def run(job, settings, command: list[str], dry_run: bool, fail_on: str = "never") -> int:
@@ -240,6 +226,6 @@ def _bids(folder: Path, moving: Path, labels: Path | None) -> dict[str, Path]:
     from hetmorph.io import bids_names
 
     names = bids_names(moving)
-    wanted = {"moved": "moved", "transform": "transform", "inverse": "inverse", "jacobian": "jacobian"}
+    wanted = {name: name for name in ("moved", "transform", "inverse", "jacobian")}
     wanted |= {"labels_out": "labels"} if labels else {}
     return {name: folder / names[called] for name, called in wanted.items()}

@@ -142,8 +142,7 @@ class Composition(Family):
     def draw(self, rng, shape):
         maps = [family.draw(rng, shape) for family in self.families]
         if all(isinstance(one, Transform) for one in maps):
-            whole = transforms.Composition(*maps)
-            return whole if len(whole.transforms) > 1 else whole.transforms[0]
+            return transforms.Composition(*maps)
 
         def composed(points):
             for one in reversed(maps):
@@ -191,8 +190,8 @@ def displacement_of(transform: Map, points: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: the map returns another shape, NaN or infinity.
     """
-    if isinstance(transform, Spline):
-        return transform.on_grid(points.shape[:-1])
+    if isinstance(transform, (Spline, transforms.Composition)):
+        return transform.displacement(points.shape[:-1])[0].astype(np.float32)
     moved = np.asarray(transform(points))
     if moved.shape != points.shape or not np.isfinite(moved).all():
         raise ValueError(
@@ -230,8 +229,8 @@ class Spline(Transform):
             moved[start : start + _CHUNK] = chunk + self._displacement(chunk)
         return moved.reshape(points.shape)
 
-    def on_grid(self, shape: Sequence[int]) -> np.ndarray:
-        """The displacement at the voxels of an image, float32 `[*S, N]`: a product of matrices along each axis."""
+    def displacement(self, shape: Sequence[int]) -> np.ndarray:
+        """The displacement at the voxels of an image, `[1, *S, N]`: a product of matrices along each axis."""
         field = self._coefficients.reshape(-1, *(cells + 3 for cells in self._cells))
         for axis, size in enumerate(shape):
             cell, weights = self._place(np.arange(size), axis)
@@ -239,7 +238,7 @@ class Spline(Transform):
             for tap, along in enumerate(weights):
                 matrix[np.arange(size), cell + tap] = along
             field = np.tensordot(field, matrix, (1, 1))  # the axis of the voxels comes last
-        return np.moveaxis(field, 0, -1).astype(np.float32)
+        return np.moveaxis(field, 0, -1)[None]
 
     def _place(self, coordinates: np.ndarray, axis: int) -> tuple[np.ndarray, list[np.ndarray]]:
         """First of the four control points of each coordinate along an axis, and their weights."""

@@ -259,7 +259,7 @@ def _scores(pair, prediction: Prediction, convention: str, labels: Mapping[str, 
     scores = {}
     if labels and pair.moving_labels is not None and pair.fixed_labels is not None:
         scores |= _label_scores(pair, prediction.displacement, convention, labels, main)
-    scores |= deformation.deformation_scores(prediction.displacement)
+    scores |= deformation.scores_of_determinant(prediction.determinant.astype(np.float64))
     scores["mse"] = float(np.mean((pair.fixed - prediction.moved) ** 2))
     if pair.displacement is not None:
         scores |= _displacement_errors(pair, prediction.displacement)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -120,10 +120,6 @@ class Checks:
             "registered_outside_percent": self.outside,
             "registered_displacement_percent": self.displacement,
         } | known
-
-    def with_inverse(self, error: float | None) -> Checks:
-        """The same, where an inverse was made."""
-        return replace(self, inverse_error=error)
 
     def _of_the_images(self) -> Iterator[Doubt]:
         before, after = self.similarity

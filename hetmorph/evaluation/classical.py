@@ -16,6 +16,7 @@ import tempfile
 import numpy as np
 
 from hetmorph.evaluation.predictor import Predictor, RegistrationFailed
+from hetmorph.io.errors import last_line
 from hetmorph.ops.warp import warp
 
 EXTRA = 'pip install ".[classical]"'
@@ -51,8 +52,7 @@ class ClassicalPredictor(Predictor):
         try:
             return self.displacement(moving, fixed)
         except RuntimeError as error:
-            reason = (str(error).strip() or "no reason given").splitlines()[-1]
-            raise RegistrationFailed(f"{type(self).__name__}: {reason}") from error
+            raise RegistrationFailed(f"{type(self).__name__}: {last_line(error)}") from error
 
 
 class Undeformed(ClassicalPredictor):

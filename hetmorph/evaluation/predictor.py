@@ -1,6 +1,7 @@
 """One call from two images to a registration, whatever the model is stored as."""
 
 import contextlib
+import functools
 import logging
 import math
 import zipfile
@@ -15,6 +16,8 @@ import tensorflow as tf
 from hetmorph.layers import DropPath, SampleNormalLogVar
 from hetmorph.networks import MultiPass
 from hetmorph.networks.preset import is_preset, read_preset
+from hetmorph.ops.fields import jacobian_determinant
+from hetmorph.stored import is_savedmodel, savedmodel_folder
 from hetmorph.transforms import Displacement, Transform
 
 NAMES = ("displacement", "moved", "log_variance", "weight")
@@ -52,6 +55,11 @@ class Prediction:
     log_variance: np.ndarray | None = None
     weight: np.ndarray | None = None
     refinement: object | None = None
+
+    @functools.cached_property
+    def determinant(self) -> np.ndarray:
+        """The Jacobian determinant of x + u(x) at each voxel, `[*S]` float32."""
+        return jacobian_determinant(np.asarray(self.displacement)[None])[0].numpy()
 
 
 class Predictor:
@@ -379,29 +387,13 @@ def load(path, threads: int | None = None, passes: int = 1, compiled: bool = Fal
         programs = ", ".join(classical.PROGRAMS)
         raise FileNotFoundError(f"no model at {path}: expected a .keras file, a SavedModel folder, or {programs}")
     if path.is_dir():
-        exported = (path / "saved_model.pb").exists() or any(entry.name.isdecimal() for entry in path.iterdir())
-        if is_preset(path) and not exported:
+        if is_preset(path) and not is_savedmodel(path):
             return ModelPredictor(read_preset(path))
         return SavedModelPredictor(savedmodel_folder(path))
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is not a model: expected a .keras file or a SavedModel folder")
     model = _load_keras(path, compiled)
     return ModelPredictor(model if passes == 1 else MultiPass(model, passes))
-
-
-def savedmodel_folder(path) -> Path:
-    """The SavedModel at a folder: the folder itself, or the largest integer version inside it."""
-    path = Path(path)
-    if (path / "saved_model.pb").exists():
-        return path
-    versions = [v for v in path.iterdir() if v.name.isdecimal() and (v / "saved_model.pb").exists()]
-    if not versions:
-        found = sorted(entry.name for entry in path.iterdir())[:8]
-        raise ValueError(
-            f"{path} is not a SavedModel: expected saved_model.pb, or version folders 1, 2, … holding one; "
-            f"found {', '.join(found) or 'nothing'}"
-        )
-    return max(versions, key=lambda v: int(v.name))
 
 
 def _load_keras(path: Path, compiled: bool):

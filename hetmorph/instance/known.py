@@ -1,7 +1,5 @@
 """What a `Guide` says of a pair as tensors, at any resolution, and what it adds to the loss."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """The loss of one pair as a function of what is varied: a velocity, or the weights of a network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras

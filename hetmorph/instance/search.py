@@ -1,7 +1,5 @@
 """Descent on the loss of one pair, remembering the best."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 from scipy import optimize

@@ -1,7 +1,5 @@
 """Images and labels through a transform, interpolated once, from their own grid to that of the fixed image."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import product
 

@@ -6,8 +6,6 @@ they bring what is in the space *from* into the space *to*.
 Reference: Gorgolewski et al., Scientific Data 2016, doi:10.1038/sdata.2016.44; bids-specification.readthedocs.io.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

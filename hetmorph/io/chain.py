@@ -36,7 +36,7 @@ class Linear:
     understood: str = "ITK transform, linear"
 
     def world(self, places: np.ndarray) -> np.ndarray:
-        """Places `[P, 3]` taken to places."""
+        """Places `[…, 3]` taken to places."""
         return places @ self.matrix[:3, :3].T + self.matrix[:3, 3]
 
     def inverse(self) -> Linear:
@@ -58,14 +58,14 @@ class Inverted:
         self._displacement = transform.displacement.astype(float)
 
     def world(self, places: np.ndarray) -> np.ndarray:
-        """Places `[P, 3]` taken to places."""
+        """Places `[…, 3]` taken to places."""
         return self.search(places)[0]
 
     def search(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Places `[P, 3]` taken to places, and how far from each of them the transform takes what was found.
+        """Places `[…, 3]` taken to places, and how far from each of them the transform takes what was found.
 
         Returns:
-            `[P, 3]`, and `[2, P]` in voxels and in mm; the latter 0 where the former is not worth a word.
+            `[…, 3]`, and `[2, P]` in voxels and in mm; the latter 0 where the former is not worth a word.
         """
         index = self.grid.index(places)
         points, residual = preimages(self._displacement, index)
@@ -73,7 +73,7 @@ class Inverted:
         told = residual > SMALL
         error = points[told] + pull(self._displacement, points[told]) - index[told]
         missed[1, told] = np.linalg.norm(error @ self.grid.linear.T, axis=-1)
-        return places + (points - index) @ self.grid.linear.T, missed
+        return places + (points - index) @ self.grid.linear.T, missed.reshape(2, -1)
 
     def inverse(self) -> Transform:
         """The transform itself."""
@@ -107,7 +107,7 @@ class Chain:
         self.grid = grid
 
     def world(self, places: np.ndarray) -> np.ndarray:
-        """Places in the moving image of places `[P, 3]` in the fixed one, both RAS+ mm.
+        """Places in the moving image of places `[…, 3]` in the fixed one, both RAS+ mm.
 
         Raises:
             ValueError: an inverse is wrong by more than its tolerance at one of the places.
@@ -119,13 +119,18 @@ class Chain:
     @cached_property
     def transform(self) -> Transform:
         """All of it as one displacement on the grid; errors as `world`."""
+        transform, missed = self.evaluated()
+        self._check(missed)
+        return transform
+
+    def evaluated(self) -> tuple[Transform, list[list[np.ndarray]]]:
+        """As `transform`, and what each of the inverses misses in one part of the grid after another."""
         parts, missed = [], []
         for index, _ in slabs(self.grid.shape):
-            places, missed_here = self.through(self.grid.world(index.reshape(-1, self.grid.ndim)))
+            places, missed_here = self.through(self.grid.world(index))
             missed.append(missed_here)
-            parts.append((self.grid.index(places).reshape(index.shape) - index).astype(np.float32))
-        self._check(missed)
-        return Transform(np.concatenate(parts), self.grid)
+            parts.append((self.grid.index(places) - index).astype(np.float32))
+        return Transform(np.concatenate(parts), self.grid), missed
 
     @property
     def understood(self) -> str:
@@ -277,9 +282,8 @@ def inverse(transform: Transform | Chain, moving: Grid) -> Inverse:
     fixed = transform.grid
     if moving.ndim != fixed.ndim:
         raise ValueError(f"a {fixed.ndim}-D transform for a moving image {moving.shape}")
-    back = Chain([transform], fixed).inverse(moving)
-    parts = [_index(back, index, moving) - index for index, _ in slabs(moving.shape)]
-    return check_inverse(transform, Transform(np.concatenate(parts).astype(np.float32), moving), searched=True)
+    back, _ = Chain([transform], fixed).inverse(moving).evaluated()
+    return check_inverse(transform, back, searched=True)
 
 
 def check_inverse(transform: Transform | Chain, back: Transform, searched: bool = False) -> Inverse:
@@ -292,13 +296,6 @@ def check_inverse(transform: Transform | Chain, back: Transform, searched: bool 
     """
     forth, fixed, moving, residuals = Chain([transform], transform.grid), transform.grid, back.grid, []
     for index, rows in slabs(moving.shape):
-        places = moving.world(index.reshape(-1, moving.ndim))
-        again, _ = forth.through(moving.world((index + back.displacement[rows]).reshape(-1, moving.ndim)))
-        residuals.append(np.linalg.norm(fixed.index(again) - fixed.index(places), axis=-1).reshape(index.shape[:-1]))
+        again, _ = forth.through(moving.world(index + back.displacement[rows]))
+        residuals.append(np.linalg.norm(fixed.index(again) - fixed.index(moving.world(index)), axis=-1))
     return Inverse(back, np.concatenate(residuals), searched)
-
-
-def _index(chain: Chain, index: np.ndarray, grid: Grid) -> np.ndarray:
-    """Where the voxels of a grid come to lie, as indices of it continued, `[*R, N]`."""
-    places, _ = chain.through(grid.world(index.reshape(-1, grid.ndim)))
-    return grid.index(places).reshape(index.shape)

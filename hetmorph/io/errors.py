@@ -1,7 +1,5 @@
 """What is wrong with a file, said with its name."""
 
-from __future__ import annotations
-
 import zipfile
 import zlib
 from pathlib import Path
@@ -34,7 +32,13 @@ class DataWarning(UserWarning):
 
 def damaged(path: Path, kind: str, error: Exception) -> DataError:
     """The error that says why a file is not a complete one of its kind."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    told = last_line(error) if isinstance(error, RuntimeError) else error
+    reason = " ".join(f"{type(error).__name__}: {told}".split())
     if isinstance(error, MemoryError):
         reason = "its header promises more than the memory holds"
     return DataError(f"{path}: not a complete {kind} file, it may be truncated or damaged ({reason}); fetch it again.")
+
+
+def last_line(error: Exception) -> str:
+    """The end of a long message: of those of ITK, what they are about."""
+    return (str(error).strip() or "no reason given").splitlines()[-1]

@@ -1,7 +1,5 @@
 """Transforms of other programs that are told apart from damaged ones, and how they become one that can be read."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -8,8 +8,6 @@ of the moving image lie.
 Reference: freesurfer/utils/warpfield.cpp and fstagsio.cpp, https://github.com/freesurfer/freesurfer
 """
 
-from __future__ import annotations
-
 import gzip
 import re
 import struct

@@ -29,7 +29,7 @@ _SLAB = 2**21  # voxels of which positions exist at the same time
 
 
 class SupportsWorld(Protocol):
-    """Anything that takes places `[P, 3]` to places, RAS+ mm."""
+    """Anything that takes places `[…, 3]` to places, RAS+ mm."""
 
     def world(self, places: np.ndarray) -> np.ndarray: ...
 
@@ -106,6 +106,17 @@ class Grid:
         """Indices of the corner voxels, `[2^N, N]`."""
         return np.array(list(product(*((0, n - 1) for n in self.shape))), float)
 
+    @property
+    def middle(self) -> np.ndarray:
+        """The place of its centre, `(3,)` RAS+ mm."""
+        return self.world((np.array(self.shape) - 1) / 2)
+
+    def part(self, low: Sequence[int], high: Sequence[int]) -> Grid:
+        """The grid of its voxels from index `low` to before `high`, either of which may lie beyond it."""
+        affine = self.affine.copy()
+        affine[:3, 3] = self.world(low)
+        return Grid(tuple(np.subtract(high, low)), affine)
+
     def same(self, other: Grid) -> bool:
         """Whether both have the same shape and their voxels lie on each other."""
         if self.shape != other.shape:
@@ -160,8 +171,7 @@ def model_grid(
         _check_spacing(turned, new, size)
     affine = turned.affine.copy()
     affine[:3, :n] *= new / old
-    centre = turned.world((np.array(turned.shape) - 1) / 2)
-    affine[:3, 3] = centre - affine[:3, :n] @ ((np.array(size) - 1) / 2)
+    affine[:3, 3] = turned.middle - affine[:3, :n] @ ((np.array(size) - 1) / 2)
     return Grid(tuple(size), affine)
 
 
@@ -218,9 +228,9 @@ def resample(
     overlap = []
 
     def where(index: np.ndarray, rows: slice) -> np.ndarray:
-        positions = index @ matrix.T + offset if through is None else _through(through, index, source, target)
-        overlap.append(inside(positions, source.shape).any())
-        return positions
+        there = index @ matrix.T + offset if through is None else source.index(through.world(target.world(index)))
+        overlap.append(inside(there, source.shape).any())
+        return there
 
     whole = not (np.abs(matrix - np.round(matrix)).any() or np.abs(offset - np.round(offset)).any())
     reordering = through is None and whole and np.abs(matrix).max() == 1
@@ -325,12 +335,6 @@ def index_map(source: Grid, target: Grid) -> tuple[np.ndarray, np.ndarray]:
 def grid_points(shape: Sequence[int]) -> np.ndarray:
     """Index of every voxel, `[*S, N]` float64."""
     return np.stack(np.indices(shape, dtype=np.float64), -1)
-
-
-def _through(transform: SupportsWorld, index: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
-    """Source indices `[*R, N]` of the places to which those of target indices `[*R, N]` are taken."""
-    places = transform.world(target.world(index.reshape(-1, target.ndim)))
-    return source.index(places).reshape(index.shape)
 
 
 def _reordered(grid: Grid, orientation: str | None, slice_axis: int | None) -> Grid:

@@ -1,7 +1,5 @@
 """What goes through SimpleITK, an extra: MetaImage, NRRD and others, DICOM series, and ITK's transform files."""
 
-from __future__ import annotations
-
 import importlib
 import locale
 from collections import defaultdict
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hetmorph.io.atomic import replacing, suffix_of
-from hetmorph.io.errors import DataError, damaged
+from hetmorph.io.errors import DataError, damaged, last_line
 from hetmorph.io.foreign import check_not_foreign
 from hetmorph.io.geometry import RAS_TO_LPS, Grid
 from hetmorph.io.images import Image
@@ -32,7 +30,7 @@ _POSITION, _ORIENTATION, _TRIGGER_TIME, _INSTANCE, _SERIES = (
 
 def read_image(path: Path) -> Image:
     """An image of any format that SimpleITK knows, in mm; DataError where it cannot read it."""
-    sitk = _package()
+    sitk = package()
     image = _read(sitk, path)
     return _image(sitk, _in_mm(image, path), path)
 
@@ -48,7 +46,7 @@ def read_field(path: Path, frame_given: bool) -> tuple[np.ndarray, np.ndarray]:
         DataError: not an image of real vectors with a component for each axis, or one whose vectors may be of another
             frame or unit.
     """
-    sitk = _package()
+    sitk = package()
     image = _read(sitk, path)
     if not frame_given:
         check_frame(path, unit_of(path, _said(image)))
@@ -66,7 +64,7 @@ def read_field(path: Path, frame_given: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def write_image(path: Path, array: np.ndarray, grid: Grid, step: float = 1.0) -> Path:
     """Writes an array `[*S]` or `[*S, T]`, frames `step` apart, in the format that the name says, atomically."""
-    sitk = _package()
+    sitk = package()
     image = _to_itk(sitk, array.astype(np.uint8) if array.dtype == bool else array, grid, step=step)
     with replacing(path) as part:
         _write(sitk.WriteImage, image, part, path, True)
@@ -82,7 +80,7 @@ def read_series(path: Path) -> Image:
         DataError: no series, more than one in the folder, slices missing or unevenly spaced, or a sequence with
             another number of frames at some slice.
     """
-    sitk = _package()
+    sitk = package()
     names = _names_of_series(sitk, path)
     try:
         if len(names) == 1:
@@ -90,7 +88,7 @@ def read_series(path: Path) -> Image:
         frames = _sorted(path, names, [_header(sitk, name) for name in names])
         images = [_image(sitk, sitk.ReadImage(list(frame)), path) for frame in frames]
     except RuntimeError as error:
-        raise damaged(path, "DICOM series", _last_line(error)) from error
+        raise damaged(path, "DICOM series", error) from error
     if len(images) == 1:
         return images[0]
     array = np.stack([image.array for image in images], axis=-1)
@@ -107,14 +105,14 @@ def read_transform(path: Path, fixed: Grid | None) -> tuple[np.ndarray, Grid]:
     Raises:
         DataError: not a transform, one of another dimension, or no `fixed` for one without a grid.
     """
-    sitk = _package()
+    sitk = package()
     check_not_foreign(path)
     try:
         transform = _simplest(sitk, sitk.ReadTransform(str(path)))
         field, grid = _field(sitk, transform, path, fixed)
         vectors = _array(sitk, field, vectors=True)
     except RuntimeError as error:  # ITK reads half a text file without complaint, and fails when asked for the field
-        raise damaged(path, "ITK transform", _last_line(error)) from error
+        raise damaged(path, "ITK transform", error) from error
     if not np.isfinite(vectors).all():
         raise DataError(f"{path}: the displacement holds NaN or infinity.")
     return from_lps(vectors, grid).astype(np.float32), grid
@@ -122,11 +120,11 @@ def read_transform(path: Path, fixed: Grid | None) -> tuple[np.ndarray, Grid]:
 
 def has_grid(path: Path) -> bool:
     """Whether a file holds a single displacement field, whose grid is known."""
-    sitk = _package()
+    sitk = package()
     try:
         return _simplest(sitk, sitk.ReadTransform(str(path))).GetTransformEnum() == sitk.sitkDisplacementField
     except RuntimeError as error:
-        raise damaged(path, "ITK transform", _last_line(error)) from error
+        raise damaged(path, "ITK transform", error) from error
 
 
 def read_linear(path: Path) -> np.ndarray | None:
@@ -135,7 +133,7 @@ def read_linear(path: Path) -> np.ndarray | None:
     Raises:
         DataError: not a transform.
     """
-    sitk = _package()
+    sitk = package()
     check_not_foreign(path)
     try:
         transform = sitk.ReadTransform(str(path))
@@ -144,7 +142,7 @@ def read_linear(path: Path) -> np.ndarray | None:
         n = transform.GetDimension()
         corners = [transform.TransformPoint(corner.tolist()) for corner in np.vstack([np.zeros(n), np.eye(n)])]
     except RuntimeError as error:
-        raise damaged(path, "ITK transform", _last_line(error)) from error
+        raise damaged(path, "ITK transform", error) from error
     matrix = np.eye(4)
     matrix[:n, 3], matrix[:n, :n] = corners[0], np.subtract(corners[1:], corners[0]).T
     return _LPS @ matrix @ _LPS
@@ -161,7 +159,7 @@ def write_linear(path: Path, matrix: np.ndarray, ndim: int = 3) -> Path:
     Raises:
         OSError: it cannot be written; nothing is left half-written.
     """
-    sitk = _package()
+    sitk = package()
     lps, transform = _LPS @ matrix @ _LPS, sitk.AffineTransform(ndim)
     transform.SetMatrix(lps[:ndim, :ndim].ravel().tolist())
     transform.SetTranslation(lps[:ndim, 3].tolist())
@@ -181,7 +179,7 @@ def write_transform(path: Path, displacement: np.ndarray, grid: Grid) -> Path:
     Raises:
         ValueError: a grid that ITK has not: sheared, or 2-D in a plane that is not one of constant z.
     """
-    sitk = _package()
+    sitk = package()
     transform = sitk.DisplacementFieldTransform(_to_itk(sitk, to_lps(displacement, grid), grid, vectors=True))
     if suffix_of(path) != ".mat":
         transform = sitk.CompositeTransform([transform])
@@ -202,22 +200,19 @@ def _check_complete(part: Path, path: Path, displacement: np.ndarray) -> None:
         raise OSError(f"{path}: does not hold what was written; is the disk full?")
 
 
-def _package():
+def package(who: str = "MetaImage, NRRD, DICOM and ITK transforms need"):
+    """SimpleITK; ImportError, which says who needs it, where it is not installed."""
     try:
         return importlib.import_module("SimpleITK")
     except ImportError as error:
-        raise ImportError(f"MetaImage, NRRD, DICOM and ITK transforms need SimpleITK: {EXTRA}") from error
+        raise ImportError(f"{who} SimpleITK: {EXTRA}") from error
 
 
 def _write(function, what, part: Path, path: Path, *arguments) -> None:
     try:
         function(what, str(part), *arguments)
     except RuntimeError as error:
-        raise OSError(f"{path}: not written ({_last_line(error)})") from error
-
-
-def _last_line(error: Exception) -> RuntimeError:
-    return RuntimeError((str(error).strip() or "no reason given").splitlines()[-1])
+        raise OSError(f"{path}: not written ({last_line(error)})") from error
 
 
 def _read(sitk, path: Path):
@@ -225,7 +220,7 @@ def _read(sitk, path: Path):
     try:
         return sitk.ReadImage(str(path))
     except RuntimeError as error:
-        raise damaged(path, "image", _last_line(error)) from error
+        raise damaged(path, "image", error) from error
     finally:  # ITK's reader of VTK leaves it at "C", and with it ASCII as the encoding of every file opened later
         locale.setlocale(locale.LC_ALL, before)
 
@@ -352,7 +347,7 @@ def _header(sitk, name: str) -> dict[str, str]:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise damaged(Path(name), "DICOM", _last_line(error)) from error
+        raise damaged(Path(name), "DICOM", error) from error
     tags = (_POSITION, _ORIENTATION, _TRIGGER_TIME, _INSTANCE, _SERIES)
     return {tag: reader.GetMetaData(tag).strip("\x00 ") for tag in tags if reader.HasMetaDataKey(tag)}
 

@@ -1,7 +1,5 @@
 """NIfTI files: read completely or refused, their places in millimetres, written atomically."""
 
-from __future__ import annotations
-
 import gzip
 import math
 import warnings

@@ -1,7 +1,5 @@
 """What ITK does not say of the files it reads: unit and frame in the text headers of NRRD."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Where a file comes from: a JSON file beside it with versions, model, command and frames."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json

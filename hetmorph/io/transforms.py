@@ -86,12 +86,10 @@ class Transform:
         matrices = np.zeros((*shape, n, n)) + np.eye(n)
         for axis in (axis for axis in range(n) if shape[axis] > 1):
             matrices[..., axis] += np.gradient(self.displacement.astype(float), axis=axis)
-        flat = [axis for axis in range(n) if shape[axis] == 1]
-        matrices[..., flat, :] = np.eye(n)[flat]
         return np.linalg.det(matrices).astype(np.float32)
 
     def world(self, places: np.ndarray) -> np.ndarray:
-        """Places in the moving image of places `[P, 3]` in the fixed one, both RAS+ mm.
+        """Places in the moving image of places `[…, 3]` in the fixed one, both RAS+ mm.
 
         u is linear between voxels; outside the grid it is that of the nearest edge voxel.
         """

@@ -7,8 +7,6 @@ axis of length 1, so that a single slice is written twice, one behind the other,
 Fields of other programs are understood by intent, name of the intent and extensions of the header, see `docs/files.md`.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

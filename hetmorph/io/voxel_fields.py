@@ -11,8 +11,6 @@ References:
     Hering et al., Learn2Reg, IEEE TMI 2023, doi:10.1109/TMI.2022.3213983.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import nibabel as nib

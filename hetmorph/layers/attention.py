@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import initializers as KI
 from keras import layers as KL
 
+from hetmorph.configured import Configured
 from hetmorph.ops.grid import crop_to, flat_voxels, identity_grid, missing, spatial_shape
 
 # Added to the logits of voxels that do not belong together. As published: exp(-100) is 0 in float32.
@@ -66,7 +67,7 @@ def shift_regions(sizes: Sequence, window: Sequence[int]) -> tf.Tensor:
 
 
 @keras.saving.register_keras_serializable("hetmorph")
-class WindowAttention(KL.Layer):
+class WindowAttention(Configured, KL.Layer):
     """Multi-head self-attention of an image's voxels within windows, with a learned bias for each relative position.
 
     softmax(q·k / √D + bias) v, in float32 under any policy. The image is padded with zeros to whole windows, and
@@ -151,18 +152,9 @@ class WindowAttention(KL.Layer):
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "window_size": list(self.window_size),
-            "shifted": self.shifted,
-            "qkv_bias": self.qkv_bias,
-        }
-
 
 @keras.saving.register_keras_serializable("hetmorph")
-class DropPath(KL.Layer):
+class DropPath(Configured, KL.Layer):
     """Stochastic depth: while training, leave a residual branch out for a sample with probability `rate`.
 
     What remains is divided by 1 − rate, so that the expectation is that of inference.
@@ -192,12 +184,9 @@ class DropPath(KL.Layer):
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
 
-    def get_config(self):
-        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
-
 
 @keras.saving.register_keras_serializable("hetmorph")
-class SwinBlock(KL.Layer):
+class SwinBlock(Configured, KL.Layer):
     """Transformer block: attention within windows, then two dense layers with GELU, each on a normalised residual.
 
     Args:
@@ -241,20 +230,9 @@ class SwinBlock(KL.Layer):
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "window_size": list(self.window_size),
-            "shifted": self.shifted,
-            "mlp_ratio": self.mlp_ratio,
-            "drop_path": self.drop_path,
-            "qkv_bias": self.qkv_bias,
-        }
-
 
 @keras.saving.register_keras_serializable("hetmorph")
-class PatchEmbed(KL.Layer):
+class PatchEmbed(Configured, KL.Layer):
     """Features of the patches of an image: one dense layer on the voxels of a patch, then layer normalisation.
 
     `[B, *S, C]` → `[B, *ceil(S / patch_size), embed_dim]`; the image is padded with zeros to whole patches.
@@ -284,9 +262,6 @@ class PatchEmbed(KL.Layer):
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], *_patches(input_shape[1:-1], self.patch_size), self.embed_dim)
-
-    def get_config(self):
-        return {**super().get_config(), "embed_dim": self.embed_dim, "patch_size": self.patch_size}
 
 
 @keras.saving.register_keras_serializable("hetmorph")

@@ -2,9 +2,11 @@
 
 import keras
 
+from hetmorph.configured import Configured
+
 
 @keras.saving.register_keras_serializable("hetmorph")
-class SoftBound(keras.layers.Layer):
+class SoftBound(Configured, keras.layers.Layer):
     """Bound a tensor to (low, high), near the identity in the middle: `c + h·tanh(x/h)`.
 
     An input of 0, where a freshly initialised network starts, maps to the centre c = (low + high)/2; h is half the
@@ -26,6 +28,3 @@ class SoftBound(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
-
-    def get_config(self):
-        return {**super().get_config(), "low": self.low, "high": self.high}

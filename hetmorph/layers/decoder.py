@@ -4,11 +4,12 @@ import keras
 import tensorflow as tf
 from keras import layers as KL
 
+from hetmorph.configured import Configured
 from hetmorph.ops.grid import spatial_shape
 
 
 @keras.saving.register_keras_serializable("hetmorph")
-class InstanceNormalization(KL.Layer):
+class InstanceNormalization(Configured, KL.Layer):
     """Mean 0 and variance 1 over the voxels of each channel of each sample; no weights.
 
     (x − E x) / √(Var x + ε), in float32 under any policy.
@@ -31,9 +32,6 @@ class InstanceNormalization(KL.Layer):
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)
-
-    def get_config(self):
-        return {**super().get_config(), "epsilon": self.epsilon}
 
 
 @keras.saving.register_keras_serializable("hetmorph")

@@ -3,11 +3,12 @@
 import keras
 import tensorflow as tf
 
+from hetmorph.configured import Configured
 from hetmorph.ops import points
 
 
 @keras.saving.register_keras_serializable("hetmorph")
-class PointTransformer(keras.layers.Layer):
+class PointTransformer(Configured, keras.layers.Layer):
     """Move points by a displacement: inputs `[points, displacement]`, p ↦ p + scale · u(p).
 
     Points are `[B, P, N]`, or `[B, P, N+1]` with a label last, in voxels of the displacement `[B, *S, N]`. A
@@ -27,12 +28,9 @@ class PointTransformer(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[0])
 
-    def get_config(self):
-        return {**super().get_config(), "scale": self.scale}
-
 
 @keras.saving.register_keras_serializable("hetmorph")
-class ValueAtLocation(keras.layers.Layer):
+class ValueAtLocation(Configured, keras.layers.Layer):
     """Read an image at points: inputs `[image, points]`, `[B, *S, C]` and `[B, P, N]` or `[B, P, N+1]`.
 
     A point's last entry beyond the N coordinates chooses the channel. Returns `[B, P]` then, `[B, P, C]` else.
@@ -57,9 +55,6 @@ class ValueAtLocation(keras.layers.Layer):
         image, location = input_shape
         channels = () if _chooses_channel(image, location) else (image[-1],)
         return (image[0], location[1], *channels)
-
-    def get_config(self):
-        return {**super().get_config(), "absolute": self.absolute}
 
 
 def _chooses_channel(image_shape, points_shape) -> bool:

@@ -3,11 +3,12 @@
 import keras
 import tensorflow as tf
 
+from hetmorph.configured import Configured
 from hetmorph.layers.decoder import LinearUpsampling
 from hetmorph.ops.grid import block_mean, pad, spatial_shape
 
 
-class _Resampled(keras.layers.Layer):
+class _Resampled(Configured, keras.layers.Layer):
     """What the two blocks share: a convolution of the activated image, added to the resampled image itself.
 
     Args:
@@ -31,9 +32,6 @@ class _Resampled(keras.layers.Layer):
             data_format="channels_last",
             **options,
         )
-
-    def get_config(self):
-        return {**super().get_config(), "filters": self.filters}
 
 
 @keras.saving.register_keras_serializable("hetmorph")

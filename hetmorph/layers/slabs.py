@@ -2,11 +2,12 @@
 
 import keras
 
+from hetmorph.configured import Configured
 from hetmorph.ops.slabs import in_slabs
 
 
 @keras.saving.register_keras_serializable("hetmorph")
-class Slabs(keras.layers.Layer):
+class Slabs(Configured, keras.layers.Layer):
     """A chain of layers that is computed slab by slab, and again for the gradient: gradient checkpointing.
 
     The images of the finest resolution are most of a U-Net's memory. This layer keeps none of those inside its chain:
@@ -60,12 +61,3 @@ class Slabs(keras.layers.Layer):
         for layer in self.chain:
             input_shape = layer.compute_output_shape(input_shape)
         return input_shape
-
-    def get_config(self):
-        chain = [keras.saving.serialize_keras_object(layer) for layer in self.chain]
-        return {**super().get_config(), "chain": chain, "count": self.count}
-
-    @classmethod
-    def from_config(cls, config):
-        chain = [keras.saving.deserialize_keras_object(layer) for layer in config["chain"]]
-        return cls(**{**config, "chain": chain})

@@ -11,6 +11,7 @@ from fractions import Fraction
 import keras
 import tensorflow as tf
 
+from hetmorph.configured import Configured
 from hetmorph.ops import affine, fields
 from hetmorph.ops.grid import crop_to, pad_to_multiple, spatial_shape
 from hetmorph.ops.warp import METHODS, warp
@@ -232,7 +233,7 @@ class ComposeTransform(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("hetmorph")
-class PadToMultiple(keras.layers.Layer):
+class PadToMultiple(Configured, keras.layers.Layer):
     """Append zeros to each spatial axis of `[B, *S, C]` until its size is a multiple of `multiple`.
 
     Args:
@@ -250,12 +251,9 @@ class PadToMultiple(keras.layers.Layer):
         grid = [None if d is None else d + (-d) % self.multiple for d in input_shape[1:-1]]
         return (input_shape[0], *grid, input_shape[-1])
 
-    def get_config(self):
-        return {**super().get_config(), "multiple": self.multiple}
-
 
 @keras.saving.register_keras_serializable("hetmorph")
-class CropToReference(keras.layers.Layer):
+class CropToReference(Configured, keras.layers.Layer):
     """Undo `PadToMultiple`: crop `[tensor, reference]` to ceil(reference size / `resolution`) voxels per axis.
 
     Args:
@@ -280,9 +278,6 @@ class CropToReference(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         tensor, reference = input_shape
         return (tensor[0], *[self._size(d) for d in reference[1:-1]], tensor[-1])
-
-    def get_config(self):
-        return {**super().get_config(), "resolution": self.resolution}
 
 
 @keras.saving.register_keras_serializable("hetmorph")

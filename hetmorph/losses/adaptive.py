@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hetmorph.losses.serializable import SerializableLoss, as_real, per_sample
+from hetmorph.losses.serializable import SerializableLoss, as_real
 from hetmorph.ops import stats
 from hetmorph.ops.masks import weighted_mean
 
@@ -29,12 +29,6 @@ class AdaFrame(SerializableLoss):
         """
         y_true, y_pred = as_real(y_true, y_pred)
         return frame_weight(y_true - y_pred, weight) * tf.math.squared_difference(y_true, y_pred)
-
-    def _loss(self, y_true, y_pred):
-        return per_sample(self.voxelwise(y_true, y_pred))
-
-    def get_config(self):
-        return {}
 
 
 def frame_weight(residual, weight=None) -> tf.Tensor:

@@ -4,8 +4,6 @@ Everything is told in the unit cube of the images' grid, x/(N − 1) along each 
 these penalties up were published: their λ hold here. Transforms are asked where points go; no field is resampled.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import keras

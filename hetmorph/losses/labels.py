@@ -17,6 +17,3 @@ class Dice(SerializableLoss):
         axes = list(range(1, 1 + require_rank(y_pred, "Dice")))
         both = tf.reduce_sum(y_true * y_pred, axes)
         return -tf.reduce_mean(tf.math.divide_no_nan(2 * both, tf.reduce_sum(y_true + y_pred, axes)), axis=-1)
-
-    def get_config(self):
-        return {}

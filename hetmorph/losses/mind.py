@@ -5,7 +5,7 @@ import itertools
 import keras
 import tensorflow as tf
 
-from hetmorph.losses.serializable import SerializableLoss, as_real, per_sample, require_rank
+from hetmorph.losses.serializable import SerializableLoss, as_real, require_rank
 from hetmorph.ops import stats
 from hetmorph.ops.grid import edge_repeated, neighbours
 from hetmorph.ops.masks import weighted_mean
@@ -66,12 +66,6 @@ class MIND(SerializableLoss):
         """
         difference = tf.math.squared_difference(self.descriptor(y_true, weight), self.descriptor(y_pred, weight))
         return tf.reduce_mean(difference, axis=-1, keepdims=True)
-
-    def _loss(self, y_true, y_pred):
-        return per_sample(self.voxelwise(y_true, y_pred))
-
-    def get_config(self):
-        return {"radius": self.radius, "dilation": self.dilation}
 
 
 def _patch_mean(image: tf.Tensor, radius: int) -> tf.Tensor:

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from hetmorph.losses.serializable import SerializableLoss, as_real, per_sample, positive, require_rank
+from hetmorph.losses.serializable import SerializableLoss, as_real, positive, require_rank
 from hetmorph.ops.grid import neighbours
 
 
@@ -54,12 +54,6 @@ class NGF(SerializableLoss):
             sums = (tf.reduce_sum(values, axes, keepdims=True) for values in (weight * squares, weight))
             typical = tf.math.divide_no_nan(*sums)
         return squares + self.eta**2 * typical
-
-    def _loss(self, y_true, y_pred):
-        return per_sample(self.voxelwise(y_true, y_pred))
-
-    def get_config(self):
-        return {"eta": self.eta}
 
 
 def _gradient(image: tf.Tensor) -> tf.Tensor:

@@ -3,9 +3,11 @@
 import keras
 import tensorflow as tf
 
+from hetmorph.configured import Configured
+
 
 @keras.saving.register_keras_serializable("hetmorph")
-class LossMethod:
+class LossMethod(Configured):
     """The `.loss` of a loss object: callable like the method it stands for, and serialisable.
 
     `compile(loss=[MSE().loss, ...])` is how VoxelMorph code passes losses. A bound method cannot be written to a
@@ -24,19 +26,12 @@ class LossMethod:
             return SymbolicLoss(self.owner)([y_pred] if y_true is None else [y_true, y_pred])
         return self.owner._loss(*as_real(y_true, y_pred), *args, **kwargs)
 
-    def get_config(self) -> dict:
-        return {"owner": keras.saving.serialize_keras_object(self.owner)}
-
-    @classmethod
-    def from_config(cls, config: dict) -> "LossMethod":
-        return cls(keras.saving.deserialize_keras_object(config["owner"]))
-
     def __repr__(self) -> str:
         return f"<loss of {self.owner!r}>"
 
 
 @keras.saving.register_keras_serializable("hetmorph")
-class SymbolicLoss(keras.layers.Layer):
+class SymbolicLoss(Configured, keras.layers.Layer):
     """A loss between tensors of a model, `[y_true, y_pred]` or `[y_pred]`, as an output of that model.
 
     Args:
@@ -50,18 +45,11 @@ class SymbolicLoss(keras.layers.Layer):
     def call(self, tensors):
         return self.owner._loss(*as_real(*([None] * (2 - len(tensors))), *tensors))
 
-    def get_config(self):
-        return {**super().get_config(), "owner": keras.saving.serialize_keras_object(self.owner)}
 
-    @classmethod
-    def from_config(cls, config: dict) -> "SymbolicLoss":
-        return cls(**{**config, "owner": keras.saving.deserialize_keras_object(config["owner"])})
-
-
-class SerializableLoss:
+class SerializableLoss(Configured):
     """Base of a loss: serialisable `.loss`, configuration, readable `repr`.
 
-    A subclass implements `_loss(y_true, y_pred)`, one number per sample, and `get_config()`.
+    A subclass implements `voxelwise(y_true, y_pred)`, of which the mean is taken, or `_loss`, one number per sample.
     """
 
     @property
@@ -69,9 +57,8 @@ class SerializableLoss:
         """Callable `(y_true, y_pred) -> loss`, for `compile`."""
         return LossMethod(self)
 
-    @classmethod
-    def from_config(cls, config: dict):
-        return cls(**config)
+    def _loss(self, y_true, y_pred, reduce="mean"):
+        return per_sample(self.voxelwise(y_true, y_pred), reduce)
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{key}={value!r}" for key, value in self.get_config().items())

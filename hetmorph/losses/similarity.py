@@ -57,12 +57,6 @@ class MSE(SerializableLoss):
             smoothed = tf.math.divide_no_nan(sums, share)
         return tf.square(smoothed) / self.image_sigma**2
 
-    def _loss(self, y_true, y_pred, reduce="mean"):
-        return per_sample(self.voxelwise(y_true, y_pred), reduce)
-
-    def get_config(self):
-        return {"image_sigma": self.image_sigma, "smoothing": self.smoothing}
-
 
 @keras.saving.register_keras_serializable("hetmorph")
 class NCC(SerializableLoss):
@@ -110,10 +104,6 @@ class NCC(SerializableLoss):
                 raise ValueError(f"NCC window {list(self.win)} has {len(self.win)} axes, the images have {ndims}")
             return [int(w) for w in self.win]
         return [9 if self.win is None else int(self.win)] * ndims
-
-    def get_config(self):
-        win = [int(w) for w in self.win] if isinstance(self.win, (list, tuple, np.ndarray)) else self.win
-        return {"win": win, "eps": self.eps, "signed": self.signed}
 
 
 def _local_covariances(a: tf.Tensor, b: tf.Tensor, window: list[int], eps: float, weight=None) -> list[tf.Tensor]:
@@ -187,12 +177,6 @@ class LNCC(SerializableLoss):
     def voxelwise(self, y_true, y_pred, weight=None) -> tf.Tensor:
         """1 − cc, `[B, *S, C]`; arguments as of `correlation`."""
         return 1.0 - self.correlation(y_true, y_pred, weight)
-
-    def _loss(self, y_true, y_pred):
-        return per_sample(self.voxelwise(y_true, y_pred))
-
-    def get_config(self):
-        return {"sigma": self.sigma, "eps": self.eps}
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -290,9 +274,6 @@ class GlobalNCC(SerializableLoss):
         # Below it there is only the rounding of a constant image.
         return 1.0 - tf.reduce_mean(cross * tf.math.rsqrt((var_a + _CONSTANT) * (var_b + _CONSTANT)), axis=-1)
 
-    def get_config(self):
-        return {}
-
 
 def _spatial(image: tf.Tensor) -> list[int]:
     return list(range(1, image.shape.rank - 1))
@@ -318,12 +299,6 @@ class TukeyBiweight(SerializableLoss):
         square = self.c**2
         ratio = tf.minimum(tf.square(y_true - y_pred) / square, 1.0)
         return square / 2 * (1.0 - (1.0 - ratio) ** 3)
-
-    def _loss(self, y_true, y_pred):
-        return per_sample(self.voxelwise(y_true, y_pred))
-
-    def get_config(self):
-        return {"c": self.c}
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -393,10 +368,6 @@ class MutualInformation(SerializableLoss):
             return self.soft_bin_alpha
         between = 1 / ((self.nb_bins or 16) - 1) if self.bin_centers is None else np.mean(np.diff(self.bin_centers))
         return float(1 / (2 * (0.5 * between) ** 2))
-
-    def get_config(self):
-        names = ("bin_centers", "nb_bins", "soft_bin_alpha", "min_clip", "max_clip")
-        return {name: getattr(self, name) for name in names}
 
 
 def _distribution(counts: tf.Tensor, tiny: float) -> tf.Tensor:

@@ -34,10 +34,6 @@ class Grad(SerializableLoss):
         smoothness = tf.add_n(per_axis) / len(per_axis)
         return smoothness if self.loss_mult is None else smoothness * self.loss_mult
 
-    def get_config(self):
-        weight = None if self.vox_weight is None else np.asarray(self.vox_weight).tolist()
-        return {"penalty": self.penalty, "loss_mult": self.loss_mult, "vox_weight": weight}
-
 
 @keras.saving.register_keras_serializable("hetmorph")
 class KL(SerializableLoss):
@@ -72,11 +68,6 @@ class KL(SerializableLoss):
         if self.flow_vol_shape is not None and not shape.is_compatible_with(tuple(self.flow_vol_shape)):
             raise ValueError(f"KL was made for fields of size {tuple(self.flow_vol_shape)}, got {tuple(shape)}")
 
-    def get_config(self):
-        shape = self.flow_vol_shape
-        shape = None if shape is None else [None if d is None else int(d) for d in shape]
-        return {"prior_lambda": self.prior_lambda, "flow_vol_shape": shape}
-
 
 @keras.saving.register_keras_serializable("hetmorph")
 class SmoothPosterior(SerializableLoss):
@@ -108,9 +99,6 @@ class SmoothPosterior(SerializableLoss):
         mean, log_variance = y_pred[..., :ndims], y_pred[..., ndims:]
         spread = per_sample(tf.exp(log_variance) - log_variance)
         return self.smoothness * Grad("l2", self.loss_mult).loss(None, mean) + self.alpha * spread
-
-    def get_config(self):
-        return {"smoothness": self.smoothness, "alpha": self.alpha, "loss_mult": self.loss_mult}
 
 
 def differences(field: tf.Tensor, ndims: int, weight=None) -> Iterator[tf.Tensor]:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hetmorph.configured import plain
 from hetmorph.networks import hdf5
 from hetmorph.ops.warp import warp
 from hetmorph.training import Trained
@@ -90,7 +91,7 @@ class LoadableModel(Trained, keras.Model):
     optional_layers: tuple[str, ...] = ()
 
     def get_config(self):
-        config = {key: _serialize(value) for key, value in self.config.params.items()}
+        config = {key: plain(value) for key, value in self.config.params.items()}
         frozen = _frozen(self)
         return {**config, "frozen": frozen} if frozen else config
 
@@ -362,16 +363,6 @@ class _Tuples(keras.utils.PyDataset):
 def references(**tensors):
     """Container for tensors and layers that Keras shall not track as parts of the model."""
     return SimpleNamespace(**tensors)
-
-
-def _serialize(value):
-    if isinstance(value, keras.layers.Layer):
-        return keras.saving.serialize_keras_object(value)
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [_serialize(v) for v in value]
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _deserialize(value, custom_objects=None):

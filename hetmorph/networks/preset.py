@@ -9,8 +9,9 @@ import keras
 
 from hetmorph.io.atomic import write_text
 from hetmorph.io.sidecar import sha256_of
+from hetmorph.stored import CARD
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.weights.h5", "model.json"
+CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 _CHECKSUMS = "sha256"
 
 

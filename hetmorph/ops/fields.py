@@ -112,12 +112,17 @@ def resize(image, factor: float, method: str = "linear") -> tf.Tensor:
 def gradient(field) -> list[tf.Tensor]:
     """Derivative along each spatial axis: central differences, one-sided at the two borders, as `numpy.gradient`.
 
+    An axis of a single voxel has no extent, and the derivative 0.
+
     Args:
         field: `[B, *S, C]`; the result has this shape for each axis, per voxel.
     """
     field = tf.convert_to_tensor(field)
     result = []
     for axis in range(1, field.shape.rank - 1):
+        if field.shape[axis] == 1:
+            result.append(tf.zeros_like(field))
+            continue
         first = [slice(None)] * axis
         ahead, behind = field[(*first, slice(2, None))], field[(*first, slice(None, -2))]
         low = field[(*first, slice(1, 2))] - field[(*first, slice(0, 1))]
@@ -130,7 +135,7 @@ def jacobian_determinant(displacement) -> tf.Tensor:
     """det(I + ∇u) per voxel, `[B, *S]`: local volume ratio, ≤ 0 where the map folds.
 
     Args:
-        displacement: `[B, *S, N]` in voxels, at least 2 voxels per axis.
+        displacement: `[B, *S, N]` in voxels.
     """
     displacement = tf.cast(displacement, tf.float32)
     ndims = displacement.shape[-1]

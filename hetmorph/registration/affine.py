@@ -4,8 +4,6 @@ A model finds what lies a few voxels away. What the patient's place on the table
 of the images is larger, and the same everywhere: it is found first, in the world of the headers.
 """
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass, replace
 
@@ -14,10 +12,10 @@ from scipy import ndimage
 
 from hetmorph.data.normalise import minmax
 from hetmorph.evaluation import RegistrationFailed
-from hetmorph.io import Chain, DataError, DataWarning, Grid, Image, Transform, matched_grid, resample
+from hetmorph.io import Chain, DataError, DataWarning, Grid, Image, Transform, itk, matched_grid, resample
 from hetmorph.io.chain import Linear
 from hetmorph.io.geometry import index_map
-from hetmorph.registration.linear_search import KINDS, METRICS, Level, levels, package, search
+from hetmorph.registration.linear_search import KINDS, METRICS, NEEDS, Level, levels, search
 
 STARTS = ("best", "header", "centre")
 _SCORES = {"mi": "normalised mutual information", "correlation": "squared correlation"}
@@ -128,7 +126,7 @@ def align(
     for name, value, known in (("kind", kind, KINDS), ("start", start, STARTS), ("metric", metric, METRICS)):
         if value not in known:
             raise ValueError(f"the {name} of an affine stage is one of {', '.join(known)}, received {value!r}")
-    package()
+    itk.package(NEEDS)
     images = _prepared(moving, fixed, mask, mask_moving, initial)
     starts = _starts(images, start) if initial is None else {"initial": np.eye(4)}
     coarse, *finer = levels(images.box())
@@ -149,8 +147,7 @@ def align(
         begun, matrix, after = better, starts[better], scores[better]
     before = finer[-1].score(np.eye(4), metric)
     both, linear = _composed(matrix, initial, fixed.grid)
-    centre = fixed.grid.world((np.array(fixed.grid.shape) - 1) / 2)
-    return Alignment(both, linear, kind, metric, begun, before, after, centre, images.grid.ndim, initial)
+    return Alignment(both, linear, kind, metric, begun, before, after, fixed.grid.middle, images.grid.ndim, initial)
 
 
 def _prepared(moving: Image, fixed: Image, mask, mask_moving, initial: Transform | Chain | None) -> Level:
@@ -188,9 +185,7 @@ def _brought(moving: Image, fixed: Image, initial: Transform | Chain | None) -> 
         return moving.array, Grid(own.shape, np.linalg.inv(matrix) @ own.affine)
     size = np.array(fixed.grid.shape)
     more = np.where(size > 1, np.ceil(_MARGIN * size), 0).astype(int)
-    affine = fixed.grid.affine.copy()
-    affine[:3, 3] = fixed.grid.world(-more)
-    wide = Grid(tuple(fixed.grid.shape + 2 * more), affine)
+    wide = fixed.grid.part(-more, size + more)
     return resample(moving.array, own, wide, outside=float(moving.array.min()), through=initial), wide
 
 

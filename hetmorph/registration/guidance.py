@@ -1,14 +1,11 @@
 """What a user knows of a pair beside the images, as files say it, brought to where the model sees the pair."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 
 from hetmorph.evaluation import POINTS_WEIGHT, Guide
 from hetmorph.io import Chain, DataError, Grid, Image, Transform, check_mask, matched_grid, resample
-from hetmorph.transforms import preimages
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +83,4 @@ def _mask_on(grid: Grid, mask: Image, image: Image, fixed: Image, through: Trans
 
 def _before(places: np.ndarray, initial: Transform | Chain | None, grid: Grid) -> np.ndarray:
     """Places that the initial transform takes to places of the moving image: there the model sees them."""
-    if initial is None:
-        return places
-    whole = initial.transform if isinstance(initial, Chain) else initial.on(grid)
-    return whole.grid.world(preimages(whole.displacement, whole.grid.index(places)).points)
+    return places if initial is None else Chain([initial], grid).inverse(grid).through(places)[0]

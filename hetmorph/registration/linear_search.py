@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from hetmorph.evaluation import RegistrationFailed
-from hetmorph.io import Grid, model_grid, resample
+from hetmorph.io import Grid, itk, model_grid, resample
 from hetmorph.io.chain import Linear
+from hetmorph.io.errors import last_line
 
 KINDS = ("rigid", "similarity", "affine")
 METRICS = ("mi", "correlation")
-EXTRA = 'pip install "hetmorph[formats]"'
+NEEDS = "a rigid, similarity or affine stage needs"
 _BINS = 32
 _FINEST = 2**18  # voxels of the finest level; the optimum of so many is known to a fraction of their distance
 _COARSER = (4, 2, 1)  # of the levels, against the finest
@@ -49,9 +49,8 @@ class Level:
             return self
         found = np.argwhere(self.counts)
         low, high = np.maximum(found.min(0) - 1, 0), np.minimum(found.max(0) + 2, self.counts.shape)
-        part, affine = tuple(map(slice, low, high)), self.grid.affine.copy()
-        affine[:3, 3] = self.grid.world(low)
-        grid = Grid(tuple(high - low), affine)
+        part = tuple(map(slice, low, high))
+        grid = self.grid.part(low, high)
         return Level(self.moving, self.own, self.fixed[part], grid, self.counts[part], self.seen)
 
     def at(self, spacing: float) -> Level:
@@ -105,7 +104,7 @@ def search(level: Level, kind: str, matrix: np.ndarray, metric: str = "mi") -> n
         RegistrationFailed: what SimpleITK says, as where the images do not meet.
         ImportError: no SimpleITK.
     """
-    sitk = package()
+    sitk = itk.package(NEEDS)
     with _one_thread(sitk):
         return _searched(sitk, level, kind, matrix, metric)
 
@@ -113,7 +112,7 @@ def search(level: Level, kind: str, matrix: np.ndarray, metric: str = "mi") -> n
 def _searched(sitk, level: Level, kind: str, matrix: np.ndarray, metric: str) -> np.ndarray:
     n, frame = level.grid.ndim, _frame(level.grid)
     transform = _transform(sitk, kind, n)
-    transform.SetCenter((_middle(level.grid) @ frame).tolist())
+    transform.SetCenter((level.grid.middle @ frame).tolist())
     _set(sitk, transform, frame.T @ matrix[:3, :3] @ frame, frame.T @ matrix[:3, 3])
     method = sitk.ImageRegistrationMethod()
     if metric == "correlation":
@@ -136,7 +135,7 @@ def _searched(sitk, level: Level, kind: str, matrix: np.ndarray, metric: str) ->
     try:
         method.Execute(*(_to_itk(sitk, *one, frame) for one in ((level.fixed, level.grid), (level.moving, level.own))))
     except RuntimeError as error:
-        raise RegistrationFailed((str(error).strip() or "no reason given").splitlines()[-1]) from error
+        raise RegistrationFailed(last_line(error)) from error
     return _matrix(transform, frame)
 
 
@@ -151,14 +150,6 @@ def _one_thread(sitk) -> Iterator[None]:
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
-def package():
-    """SimpleITK; ImportError where it is not installed."""
-    try:
-        return importlib.import_module("SimpleITK")
-    except ImportError as error:
-        raise ImportError(f"a rigid, similarity or affine stage needs SimpleITK: {EXTRA}") from error
-
-
 def _coarser(grid: Grid, spacing: float) -> Grid:
     own, shape = np.array(grid.spacing), np.array(grid.shape)
     return model_grid(grid, np.clip(spacing, own, own * np.maximum(1, shape / _FEWEST)))
@@ -167,10 +158,6 @@ def _coarser(grid: Grid, spacing: float) -> Grid:
 def _volume(there: np.ndarray, grid: Grid) -> float:
     """Of the voxels that count, mm³ or mm²."""
     return float(there.sum() * np.prod(grid.spacing))
-
-
-def _middle(grid: Grid) -> np.ndarray:
-    return grid.world((np.array(grid.shape) - 1) / 2)
 
 
 def _frame(grid: Grid) -> np.ndarray:

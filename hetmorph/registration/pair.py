@@ -1,35 +1,15 @@
 """One pair of images as their headers place them, through a model, and back onto the grid of the fixed image."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from hetmorph import io
 from hetmorph.data.normalise import minmax
 from hetmorph.evaluation import Guide, Prediction, Predictor, RegistrationFailed, wrap
 from hetmorph.evaluation.predictor import pairs_together
-from hetmorph.io import (
-    SMALL,
-    Chain,
-    DataError,
-    DataWarning,
-    Grid,
-    Image,
-    Inverse,
-    Transform,
-    check_inverse,
-    from_slices,
-    inverse,
-    matched_grid,
-    model_grid,
-    resample,
-    through_plane,
-    warp_image,
-    warp_labels,
-)
 from hetmorph.registration.affine import Alignment, align
 from hetmorph.registration.field_of_view import fitted_grid, onto, resized
 from hetmorph.registration.guidance import Guidance
@@ -60,10 +40,10 @@ class Registration:
         fitted: whether `initial` is what brings one field of view onto the other, for a model that resizes its images.
     """
 
-    transform: Transform
+    transform: io.Transform
     moved: np.ndarray
-    moving: Grid
-    grid: Grid
+    moving: io.Grid
+    grid: io.Grid
     seen: np.ndarray
     prediction: Prediction
     variance: np.ndarray | None = None
@@ -71,18 +51,18 @@ class Registration:
     map: object | None = None
     by_slice: bool = False
     refinements: tuple = ()
-    initial: Transform | Chain | None = None
+    initial: io.Transform | io.Chain | None = None
     affine: Alignment | None = None
-    start: Transform | None = None
+    start: io.Transform | None = None
     backward: Callable[[], np.ndarray | None] = lambda: None
     fitted: bool = False
 
     @property
-    def undeformed(self) -> Transform | Chain | None:
+    def undeformed(self) -> io.Transform | io.Chain | None:
         """What the moving image went through by what the headers and the user say, before anything was found."""
         return None if self.fitted else self.initial
 
-    def inverse(self) -> Inverse:
+    def inverse(self) -> io.Inverse:
         """From the moving image to the fixed one, on the grid of the moving image.
 
         That of the model itself, where it registers in both directions and the two undo each other to 0.1 voxel; else
@@ -93,13 +73,15 @@ class Registration:
         """
         if self.initial is None:
             own = None if self.refinements else self.backward()
-            said = None if own is None else check_inverse(self.transform, Transform(own, self.grid).on(self.moving))
-            return said if said and said.worst <= SMALL else inverse(self.transform, self.moving)
+            said = (
+                None if own is None else io.check_inverse(self.transform, io.Transform(own, self.grid).on(self.moving))
+            )
+            return said if said and said.worst <= io.SMALL else io.inverse(self.transform, self.moving)
         fixed = self.transform.grid
-        own = Transform(self.prediction.displacement, self.grid).on(fixed)
-        return inverse(Chain([own, self.initial], fixed), self.moving)
+        own = io.Transform(self.prediction.displacement, self.grid).on(fixed)
+        return io.inverse(io.Chain([own, self.initial], fixed), self.moving)
 
-    def labels(self, labels: Image, fixed: Image, method: str = "linear", start: bool = False) -> np.ndarray:
+    def labels(self, labels: io.Image, fixed: io.Image, method: str = "linear", start: bool = False) -> np.ndarray:
         """Labels of the moving image on the grid of the fixed one; their grid may be another than the image's.
 
         Args:
@@ -109,17 +91,19 @@ class Registration:
             start: through the model's own answer, where it was optimised.
         """
         labels = labels.trimmed().with_axes_of(fixed)
-        return warp_labels(self.start if start else self.transform, labels.array, matched_grid(labels, fixed), method)
+        return io.warp_labels(
+            self.start if start else self.transform, labels.array, io.matched_grid(labels, fixed), method
+        )
 
 
 def register(
-    moving: Image,
-    fixed: Image,
+    moving: io.Image,
+    fixed: io.Image,
     model,
     spacing: float | None = None,
-    mask: Image | None = None,
+    mask: io.Image | None = None,
     estimate: Callable | None = None,
-    initial: Transform | Chain | None = None,
+    initial: io.Transform | io.Chain | None = None,
     affine: str | Alignment | None = None,
     guidance: Guidance | None = None,
     intensities: Intensities | None = None,
@@ -179,13 +163,13 @@ def register(
     displacement, log_variance = prediction.displacement, prediction.log_variance
     if not np.isfinite(displacement).all():
         raise RegistrationFailed("the model answers with NaN or infinity")
-    transform = Transform(displacement, grid).on(fixed.grid)
+    transform = io.Transform(displacement, grid).on(fixed.grid)
     if initial is not None:
-        transform = Chain([transform, initial], fixed.grid).transform
+        transform = io.Chain([transform, initial], fixed.grid).transform
     refinements = tuple(one.refinement for one in predictions if one.refinement is not None)
     return Registration(
         transform=transform,
-        moved=warp_image(transform, moving.array, own),
+        moved=io.warp_image(transform, moving.array, own),
         moving=own,
         grid=grid,
         seen=seen,
@@ -203,15 +187,15 @@ def register(
 
 
 def model_pair(
-    moving: Image,
-    fixed: Image,
+    moving: io.Image,
+    fixed: io.Image,
     spacing: float | None = None,
-    mask: Image | None = None,
+    mask: io.Image | None = None,
     slices: bool = False,
-    initial: Transform | Chain | None = None,
+    initial: io.Transform | io.Chain | None = None,
     intensities: Intensities | None = None,
     shape: tuple[int, ...] | None = None,
-) -> tuple[Grid, Grid, np.ndarray]:
+) -> tuple[io.Grid, io.Grid, np.ndarray]:
     """What a model is shown of two images, as `register` does it; `slices` as `by_slice` says.
 
     Args:
@@ -227,13 +211,13 @@ def model_pair(
         The grid of the moving image in the world of the fixed one; the grid of what the model sees; moving and fixed on
         it, `[2, *G]` float32 in [0, 1].
     """
-    own = matched_grid(moving, fixed)
+    own = io.matched_grid(moving, fixed)
     if shape is not None:
         grid = fitted_grid(fixed.grid, shape)
     elif slices:
-        grid = model_grid(fixed.grid, spacing=(spacing, spacing, None), slice_axis=slice_axis(fixed.grid))
+        grid = io.model_grid(fixed.grid, spacing=(spacing, spacing, None), slice_axis=slice_axis(fixed.grid))
     else:
-        grid = model_grid(fixed.grid, spacing=spacing)
+        grid = io.model_grid(fixed.grid, spacing=spacing)
     if mask is not None:
         grid = _box(mask, fixed, grid, keep_last=slices)
     for role, image in (("moving", moving), ("fixed", fixed)):
@@ -241,15 +225,17 @@ def model_pair(
     if intensities is None and shape is None:
         dark = float(moving.array.min())
         arrays = (
-            resample(moving.array, own, grid, outside=dark, through=initial),
-            resample(fixed.array, fixed.grid, grid),
+            io.resample(moving.array, own, grid, outside=dark, through=initial),
+            io.resample(fixed.array, fixed.grid, grid),
         )
         return own, grid, np.stack([_scaled(array, slices) for array in arrays])
-    shown, to_grid = (intensities or Intensities()).of(moving, fixed), resample if shape is None else resized
+    shown, to_grid = (intensities or Intensities()).of(moving, fixed), io.resample if shape is None else resized
     return own, grid, np.stack([to_grid(shown[0], own, grid, through=initial), to_grid(shown[1], fixed.grid, grid)])
 
 
-def brought_near(moving: Image, fixed: Image, model, initial: Transform | Chain | None) -> Transform | Chain | None:
+def brought_near(
+    moving: io.Image, fixed: io.Image, model, initial: io.Transform | io.Chain | None
+) -> io.Transform | io.Chain | None:
     """What the moving image is taken through before a model sees it, fixed to moving.
 
     Args:
@@ -260,10 +246,10 @@ def brought_near(moving: Image, fixed: Image, model, initial: Transform | Chain 
     shape = wrap(model).resizes_to
     if initial is not None or shape is None:
         return initial
-    return onto(matched_grid(moving, fixed), fixed.grid, shape)
+    return onto(io.matched_grid(moving, fixed), fixed.grid, shape)
 
 
-def _check_shown(predictor: Predictor, spacing: float | None, mask: Image | None, slices: bool) -> None:
+def _check_shown(predictor: Predictor, spacing: float | None, mask: io.Image | None, slices: bool) -> None:
     """Raise ValueError for what does not go with a model that resizes its images."""
     if predictor.resizes_to is None:
         return
@@ -277,14 +263,14 @@ def _check_shown(predictor: Predictor, spacing: float | None, mask: Image | None
         )
 
 
-def _tell_constant(role: str, image: Image) -> None:
+def _tell_constant(role: str, image: io.Image) -> None:
     """Warn of an image in which nothing can be found again."""
     if image.array.min() == image.array.max():
         what = "holds a single voxel" if image.array.size == 1 else "is constant"
-        warnings.warn(f"{image.path}: the {role} image {what}: there is nothing to align", DataWarning, stacklevel=4)
+        warnings.warn(f"{image.path}: the {role} image {what}: there is nothing to align", io.DataWarning, stacklevel=4)
 
 
-def jacobian(transform: Transform) -> np.ndarray:
+def jacobian(transform: io.Transform) -> np.ndarray:
     """det(∂φ/∂x) at each voxel, `[*S]` float32: volume in the moving image per volume in the fixed one; ≤ 0 is a fold.
 
     A transform without extent along an axis, such as a single slice, has the determinant of the others.
@@ -295,42 +281,40 @@ def jacobian(transform: Transform) -> np.ndarray:
     return transform.jacobian()
 
 
-def slice_axis(grid: Grid) -> int:
+def slice_axis(grid: io.Grid) -> int:
     """The axis across the slices of a stack: the only one of one voxel, else that of the largest spacing."""
     single = [axis for axis, size in enumerate(grid.shape) if size == 1]
-    return single[0] if len(single) == 1 else through_plane(grid)
+    return single[0] if len(single) == 1 else io.through_plane(grid)
 
 
-def by_slice(moving: Image, fixed: Image, ndims: int | None) -> bool:
+def by_slice(moving: io.Image, fixed: io.Image, ndims: int | None) -> bool:
     """Whether a model for `ndims` axes takes these two slice by slice; DataError where it does not take them at all."""
     n = fixed.array.ndim
     for image in (moving, fixed):
         if image.array.ndim not in (2, 3):
-            raise DataError(
+            raise io.DataError(
                 f"{image.path}: expected a 2-D or 3-D image, received shape {image.array.shape}; "
                 "a sequence is registered with its reference frame: hetmorph register --reference."
             )
     if moving.array.ndim != n:
-        raise DataError(
+        raise io.DataError(
             f"{moving.path}: is {moving.array.ndim}-D, {fixed.path} is {n}-D; both images must have the same axes."
         )
     if ndims == 3 and n == 2:
-        raise DataError(f"{fixed.path}: this model registers 3-D images, received shape {fixed.array.shape}.")
+        raise io.DataError(f"{fixed.path}: this model registers 3-D images, received shape {fixed.array.shape}.")
     return ndims == 2 and n == 3
 
 
-def _box(mask: Image, fixed: Image, grid: Grid, keep_last: bool) -> Grid:
+def _box(mask: io.Image, fixed: io.Image, grid: io.Grid, keep_last: bool) -> io.Grid:
     """The part of a grid round a mask; of a stack all slices."""
-    there = resample((mask.array != 0).astype(np.uint8), matched_grid(mask, fixed), grid, "nearest")
+    there = io.resample((mask.array != 0).astype(np.uint8), io.matched_grid(mask, fixed), grid, "nearest")
     if not there.any():
-        raise DataError(f"{mask.path}: the mask is empty.")
+        raise io.DataError(f"{mask.path}: the mask is empty.")
     found = np.argwhere(there)
     low, high = found.min(0), found.max(0) + 1
     if keep_last:
         low[-1], high[-1] = 0, grid.shape[-1]
-    affine = grid.affine.copy()
-    affine[:3, 3] = grid.world(low)
-    return Grid(tuple(high - low), affine)
+    return grid.part(low, high)
 
 
 def _scaled(array: np.ndarray, slices: bool) -> np.ndarray:
@@ -339,7 +323,9 @@ def _scaled(array: np.ndarray, slices: bool) -> np.ndarray:
     return minmax(array)
 
 
-def _guide(guidance, predictor: Predictor, grid: Grid, moving: Image, fixed: Image, initial, slices) -> Guide | None:
+def _guide(
+    guidance, predictor: Predictor, grid: io.Grid, moving: io.Image, fixed: io.Image, initial, slices
+) -> Guide | None:
     """What steers the predictor, None for nothing."""
     if guidance is None or not guidance.steers:
         return None
@@ -373,7 +359,7 @@ def _backward(predictor: Predictor, seen: np.ndarray, slices: bool) -> np.ndarra
     if not slices:
         return predictor.backward(*seen)
     fields = [predictor.backward(*(image[..., z] for image in seen)) for z in range(seen.shape[-1])]
-    return None if fields[0] is None else from_slices(fields)
+    return None if fields[0] is None else io.from_slices(fields)
 
 
 def _joined(slices: list[Prediction]) -> Prediction:
@@ -384,16 +370,16 @@ def _joined(slices: list[Prediction]) -> Prediction:
         return None if parts[0] is None else np.stack(parts, -1)
 
     others = {name: stacked(name) for name in ("moved", "log_variance", "weight")}
-    return Prediction(from_slices([prediction.displacement for prediction in slices]), **others)
+    return Prediction(io.from_slices([prediction.displacement for prediction in slices]), **others)
 
 
-def _start(refinements: tuple, grid: Grid, fixed: Grid, slices: bool) -> Transform:
+def _start(refinements: tuple, grid: io.Grid, fixed: io.Grid, slices: bool) -> io.Transform:
     """The transform before the optimisation, on the fixed grid."""
     displacements = [one.start.displacement for one in refinements]
-    return Transform(from_slices(displacements) if slices else displacements[0], grid).on(fixed)
+    return io.Transform(io.from_slices(displacements) if slices else displacements[0], grid).on(fixed)
 
 
-def _uncertainty(estimate: Callable, predictor: Predictor, seen, grid: Grid, fixed: Image, slices: bool) -> dict:
+def _uncertainty(estimate: Callable, predictor: Predictor, seen, grid: io.Grid, fixed: io.Image, slices: bool) -> dict:
     """`map` and `uncertainty_mm` of a registration."""
     if slices:
         parts = [estimate(predictor, *pair) for pair in zip(*np.moveaxis(seen, -1, 1), strict=True)]
@@ -405,6 +391,6 @@ def _uncertainty(estimate: Callable, predictor: Predictor, seen, grid: Grid, fix
     return {"map": whole, "uncertainty_mm": _on_fixed(in_mm, grid, fixed.grid)}
 
 
-def _on_fixed(values: np.ndarray, grid: Grid, fixed: Grid) -> np.ndarray:
+def _on_fixed(values: np.ndarray, grid: io.Grid, fixed: io.Grid) -> np.ndarray:
     """A map on the grid of the fixed image, NaN where the model saw nothing."""
-    return resample(values, grid, fixed, outside=np.nan).astype(np.float32)
+    return io.resample(values, grid, fixed, outside=np.nan).astype(np.float32)

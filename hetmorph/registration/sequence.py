@@ -3,8 +3,6 @@
 Volumes and strains of the labels tell how an organ moves.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 

@@ -11,10 +11,11 @@ import tensorflow as tf
 from tensorflow.python.framework import op_def_registry
 
 from hetmorph.evaluation import wrap
-from hetmorph.evaluation.predictor import NAMES, Prediction, SavedModelPredictor, savedmodel_folder, unmentioned
+from hetmorph.evaluation.predictor import NAMES, Prediction, SavedModelPredictor, unmentioned
 from hetmorph.serving.client import Client, ServingError, is_endpoint
-from hetmorph.serving.deploy import labels_in, versions
+from hetmorph.serving.deploy import labels_in
 from hetmorph.serving.warmup import FILE, LIMIT, meta_graph, read_warmup
+from hetmorph.stored import savedmodel_folder, version_folders
 
 TOLERANCE = 1e-3  # voxels, and as much of the other outputs: servers may use other kernels
 _SIZE = 32
@@ -254,7 +255,7 @@ def _configuration(folder: Path) -> str:
     config = folder.resolve().parent / "models.config"
     if not config.exists():
         raise _Nothing("there is none: a server started on the folder takes the largest version")
-    labels, present = labels_in(config), versions(config.parent)
+    labels, present = labels_in(config), list(version_folders(config.parent))
     missing = {label: version for label, version in labels.items() if version not in present}
     if missing or not labels:
         raise ValueError(f"labels {labels} do not fit the versions {present}")

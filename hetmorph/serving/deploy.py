@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 
 from hetmorph.io.atomic import write_text
+from hetmorph.stored import version_folders
 
 IMAGE = "tensorflow/serving:2.20.0"
 POLL_SECONDS = 10
@@ -136,7 +137,7 @@ def deploy(
     name = directory.resolve().name if name is None else name
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ValueError(f"expected a model name of letters, digits, '_', '.' and '-', received {name!r}")
-    present = versions(directory)
+    present = list(version_folders(directory))
     if not present:
         raise FileNotFoundError(f"no version in {directory}: expected folders 1, 2, … holding saved_model.pb")
     labels = _labels(directory / "models.config", present, stable, canary)
@@ -176,11 +177,6 @@ def flags(base_path: str, batching: bool = False) -> list[str]:
         "--rest_api_timeout_in_ms=300000",
         *(batched if batching else []),
     ]
-
-
-def versions(directory: str | os.PathLike) -> list[int]:
-    """Complete versions in the folder of a model, ascending."""
-    return sorted(int(p.parent.name) for p in Path(directory).glob("*/saved_model.pb") if p.parent.name.isdecimal())
 
 
 def _labels(config: Path, present: list[int], stable: int | None, canary: int | None) -> dict[str, int]:

@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import tensorflow as tf
 from scipy import ndimage
 
 from hetmorph.evaluation.predictor import whole_answer
+from hetmorph.io.atomic import write_bytes
 from hetmorph.serving import protos
 from hetmorph.serving.export import input_names, of_size
 
@@ -58,7 +58,7 @@ def export_onnx(
     function, specs = _graph(served)
     content = _converted(converter, function, specs).SerializeToString()
     differences = _differences(function, specs, content) if importlib.util.find_spec("onnxruntime") else None
-    _write(path, content)
+    write_bytes(path, content)
     return differences
 
 
@@ -163,15 +163,6 @@ def _random_inputs(specs: list[tf.TensorSpec]) -> list[np.ndarray]:
             values = (values - values.min()) / (np.ptp(values) or 1)
         made.append(values.astype(spec.dtype.as_numpy_dtype))
     return made
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that appears under its name only when complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=path.parent) as folder:
-        unfinished = Path(folder) / path.name
-        unfinished.write_bytes(content)
-        unfinished.rename(path)
 
 
 @contextlib.contextmanager

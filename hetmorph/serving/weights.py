@@ -9,7 +9,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from hetmorph.evaluation import load
-from hetmorph.evaluation.predictor import ModelPredictor, savedmodel_folder
+from hetmorph.evaluation.predictor import ModelPredictor
+from hetmorph.stored import savedmodel_folder
 
 _SHOWN = 3
 

@@ -1,10 +1,9 @@
 """A step: from two images to a transform."""
 
-from __future__ import annotations
-
 import keras
 import tensorflow as tf
 
+from hetmorph.configured import Configured
 from hetmorph.ops.grid import spatial_shape
 from hetmorph.ops.warp import warp
 from hetmorph.transforms import Transform
@@ -12,14 +11,14 @@ from hetmorph.transforms import Transform
 DIRECTIONS = (None, "exchange", "inverse")
 
 
-class Step(keras.layers.Layer):
+class Step(Configured, keras.layers.Layer):
     """Two images in, one transform out: φ with moving∘φ ≈ fixed, on voxel indices.
 
     Steps are made of networks and of other steps. Called as a Keras layer, a step gives the displacement of its
     transform on the grid of the fixed image, so that it has a place in functional models, files and exports; the
     transform itself, which can be composed and inverted without loss, is what `transform` gives.
 
-    A subclass gives `transform`, and `get_config` for its arguments.
+    A subclass gives `transform`, and keeps its arguments as attributes of their names.
 
     Called with `direction`, one of `DIRECTIONS`, a step gives the displacements of both directions.
 

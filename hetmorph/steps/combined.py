@@ -1,7 +1,5 @@
 """Steps made of steps."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras
@@ -44,14 +42,6 @@ class Then(Step):
     def transform(self, moving, fixed, training=None) -> Transform:
         return _in_turn(self.steps, moving, fixed, training)
 
-    def get_config(self):
-        return {**super().get_config(), "steps": [keras.saving.serialize_keras_object(step) for step in self.steps]}
-
-    @classmethod
-    def from_config(cls, config):
-        steps = [keras.saving.deserialize_keras_object(step) for step in config.pop("steps")]
-        return cls(steps, **config)
-
 
 def _in_turn(steps: Sequence[Step], moving, fixed, training) -> Transform:
     """The composed transform of steps of which each sees the moving image as the ones before have moved it."""
@@ -78,13 +68,6 @@ class _Around(Step):
     def invertible(self) -> bool:
         return self.step.invertible
 
-    def get_config(self):
-        return {**super().get_config(), "step": keras.saving.serialize_keras_object(self.step)}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**{**config, "step": keras.saving.deserialize_keras_object(config["step"])})
-
 
 @keras.saving.register_keras_serializable("hetmorph")
 class Repeated(_Around):
@@ -103,9 +86,6 @@ class Repeated(_Around):
 
     def transform(self, moving, fixed, training=None) -> Transform:
         return _in_turn([self.step] * self.times, moving, fixed, training)
-
-    def get_config(self):
-        return {**super().get_config(), "times": self.times}
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -142,9 +122,6 @@ class AtResolution(_Around):
         # The middle of block i lies at voxel factor·i + (factor − 1)/2.
         ndims = image.shape.rank - 2
         return Affine(self.factor * np.eye(ndims), np.full(ndims, (self.factor - 1) / 2))
-
-    def get_config(self):
-        return {**super().get_config(), "factor": self.factor, "corners": self.corners}
 
 
 @keras.saving.register_keras_serializable("hetmorph")

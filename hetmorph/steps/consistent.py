@@ -1,7 +1,5 @@
 """Steps that are inverse consistent by construction, one after the other."""
 
-from __future__ import annotations
-
 import keras
 
 from hetmorph.steps.base import Step, moved_by
@@ -51,12 +49,3 @@ class TwoStepConsistent(Step):
         root, back = self.first.root(moving, fixed, training=training)
         there, return_ = self.second.both(moved_by(root, moving), moved_by(back, fixed), training=training)
         return Composition(root, there, root), Composition(back, return_, back)
-
-    def get_config(self):
-        steps = {"first": self.first, "second": self.second}
-        return {**super().get_config(), **{name: keras.saving.serialize_keras_object(s) for name, s in steps.items()}}
-
-    @classmethod
-    def from_config(cls, config):
-        steps = {name: keras.saving.deserialize_keras_object(config[name]) for name in ("first", "second")}
-        return cls(**{**config, **steps})

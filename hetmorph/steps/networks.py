@@ -1,7 +1,5 @@
 """Steps made of networks: what a network's numbers mean as a transform."""
 
-from __future__ import annotations
-
 import keras
 import tensorflow as tf
 
@@ -28,13 +26,6 @@ class NetworkStep(Step):
                 f"{len(network.outputs)} outputs"
             )
         self.network = network
-
-    def get_config(self):
-        return {**super().get_config(), "network": keras.saving.serialize_keras_object(self.network)}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**{**config, "network": keras.saving.deserialize_keras_object(config["network"])})
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -91,10 +82,6 @@ class VelocityStep(_Generated):
     def exponential(self, generator, fixed) -> Velocity:
         return Velocity(generator, self.int_steps, self.spacing, self.int_method)
 
-    def get_config(self):
-        own = {"int_steps": self.int_steps, "spacing": self.spacing, "int_method": self.int_method}
-        return {**super().get_config(), **own}
-
 
 @keras.saving.register_keras_serializable("hetmorph")
 class AffineStep(_Generated):
@@ -121,6 +108,3 @@ class AffineStep(_Generated):
         logarithm = tf.concat([tf.concat([linear, shift], -1), tf.zeros_like(entries[:, :1])], axis=1)
         matrix = exponential(logarithm)
         return Affine.about((sizes - 1) / 2, matrix[:, :ndims, :ndims], matrix[:, :ndims, ndims] * tf.reduce_max(sizes))
-
-    def get_config(self):
-        return {**super().get_config(), "rigid": self.rigid}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from hetmorph.transforms.arrays import as_points, is_tensor, library
@@ -43,19 +41,6 @@ class Affine(Transform):
         matrix = as_points(matrix)
         centre = as_points(centre, matrix)
         return cls(matrix, centre - _times(matrix, centre) + shift)
-
-    @classmethod
-    def of_matrix(cls, matrix, shape: Sequence[int] | None = None) -> Affine:
-        """Of VoxelMorph's matrices `[B, N, N+1]` on voxels.
-
-        Args:
-            matrix: `[B, N, N+1]` or `[N, N+1]`.
-            shape: of the grid about whose centre they act; None for its first voxel.
-        """
-        if matrix.shape[-2] + 1 != matrix.shape[-1]:
-            raise ValueError(f"expected matrices [B, N, N+1], received {tuple(matrix.shape)}")
-        linear, shift = matrix[..., :-1], matrix[..., -1]
-        return cls(linear, shift) if shape is None else cls.about((np.asarray(shape) - 1) / 2, linear, shift)
 
     def __call__(self, points):
         points = self._checked(points, self.matrix)

@@ -1,7 +1,5 @@
 """Frames: which numbers a place has. Voxel indices, the unit cube, millimetres of the world."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

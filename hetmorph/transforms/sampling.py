@@ -1,7 +1,5 @@
 """Values of an image between its voxels, in numpy and scipy: positions in double precision, without TensorFlow."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from itertools import product
 

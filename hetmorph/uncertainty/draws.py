@@ -77,3 +77,8 @@ def finite(displacements: np.ndarray) -> np.ndarray:
     if not np.isfinite(displacements).all():
         raise ValueError("the model answered with a displacement that holds NaN or infinity")
     return displacements
+
+
+def seed_of(seed: int, first: int) -> int:
+    """The seed of the batch that begins with a draw."""
+    return int(np.random.SeedSequence([seed, first]).generate_state(1)[0])

@@ -19,7 +19,7 @@ from hetmorph.io.geometry import grid_points
 from hetmorph.ops.warp import warp
 from hetmorph.ops.xla import compiled_kernels
 from hetmorph.transforms.sampling import inside
-from hetmorph.uncertainty.draws import Moments, batch_size, finite
+from hetmorph.uncertainty.draws import Moments, batch_size, finite, seed_of
 from hetmorph.uncertainty.result import UncertaintyMap, from_moments
 
 LEAST_KEPT = 0.5  # share of the transforms that must leave a voxel inside
@@ -104,7 +104,7 @@ class _Draws:
             answers = self.predictor.displacements(
                 self._perturbed(taus),
                 np.broadcast_to(self.fixed, (len(taus), *self.fixed.shape)),
-                seed=None if self.samples == 1 else _seed_of_batch(self.seed, first),
+                seed=None if self.samples == 1 else seed_of(self.seed, first),
             )
             for tau, displacement in zip(taus, finite(answers), strict=True):
                 yield tau, self.points + displacement
@@ -147,7 +147,3 @@ def _terms(moments: Moments, within: np.ndarray, samples: int) -> dict[str, np.n
     intrinsic = within[diagonal].sum(0)
     jitter = np.maximum(entries[diagonal].sum(0) - intrinsic, 0)
     return {"entries": entries, "intrinsic": intrinsic, "jitter": jitter}
-
-
-def _seed_of_batch(seed: int, first: int) -> int:
-    return int(np.random.SeedSequence([seed, first]).generate_state(1)[0])

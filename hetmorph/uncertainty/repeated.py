@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hetmorph.evaluation import wrap
-from hetmorph.uncertainty.draws import Moments, batch_size, finite
+from hetmorph.uncertainty.draws import Moments, batch_size, finite, seed_of
 from hetmorph.uncertainty.result import UncertaintyMap, from_moments
 
 MISSING = {
@@ -123,8 +123,7 @@ def _drawn(name, shape, answers, n=50, batch=None, seed=0, covariance=True, prog
     with tqdm(total=n, desc=name, unit="pass", disable=not progress) as bar:
         for first in range(0, n, batch):
             count = min(batch, n - first)
-            own = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
-            for displacement in finite(answers(count, own)):
+            for displacement in finite(answers(count, seed_of(seed, first))):
                 moments.add(displacement)
             bar.update(count)
     return from_moments(moments, name, n, time.perf_counter() - start, moments.count > 1, n)

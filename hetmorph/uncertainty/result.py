@@ -76,16 +76,8 @@ class UncertaintyMap:
         """
         if self.unit != VOXELS:
             raise ValueError(f"{self.name} is of {self.unit}, not of voxels, and has no millimetres")
-        ndims = self.std.ndim
-        metric = np.asarray(spacing, np.float64)
-        if metric.shape == (ndims,):
-            metric = np.diag(metric**2)
-        elif metric.shape == (ndims + 1, ndims + 1):
-            metric = metric[:ndims, :ndims].T @ metric[:ndims, :ndims]
-        else:
-            raise ValueError(
-                f"expected {ndims} spacings or an affine {(ndims + 1, ndims + 1)}, got shape {metric.shape}"
-            )
+        linear = _grid(self.std.shape, spacing).linear
+        metric = linear.T @ linear
         if self.covariance is not None:
             return np.sqrt(np.einsum("...ij,ij->...", self.covariance, metric))
         if not np.allclose(metric, np.diag(np.diag(metric)), atol=1e-6 * metric.max()):

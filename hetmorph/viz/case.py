@@ -11,7 +11,6 @@ from hetmorph.data import Pair
 from hetmorph.evaluation import Checks, Prediction, RegistrationFailed, evaluate_pair
 from hetmorph.evaluation.cases import NO_LABELS, warp_labels
 from hetmorph.evaluation.table import FEW, structure_heading
-from hetmorph.ops.fields import jacobian_determinant
 from hetmorph.viz.rasters import Scale, spread
 from hetmorph.viz.scores import as_numbers
 from hetmorph.viz.verdict import Verdict, verdict
@@ -114,7 +113,7 @@ def report_on(
     after, determinant = {}, None
     if prediction is not None:
         field = np.asarray(prediction.displacement, np.float32)
-        determinant = jacobian_determinant(field[None])[0].numpy()
+        determinant = prediction.determinant
         if labels:
             after = dict(
                 zip(labels, warp_labels(pair.moving_labels, field, [*labels.values()], convention), strict=True)

@@ -13,8 +13,6 @@ This room is the only one of the library that imports the two packages:
 ('0.2', '0.2')
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import re

@@ -6,6 +6,7 @@ All public names of `voxelmorph.utils`. Functions that say `[*S, …]` take a si
 import numpy as np
 import tensorflow as tf
 
+from hetmorph.layers import ComposeTransform, RescaleTransform, SpatialTransformer, ValueAtLocation
 from hetmorph.ops import affine, fields, points
 from hetmorph.ops.warp import warp
 from hetmorph.voxelmorph.original import vxm
@@ -55,21 +56,8 @@ def compose(transforms, interp_method="linear", shift_center=True, indexing="ij"
     Returns:
         Dense, unless all are affine.
     """
-    if indexing != "ij" or len(transforms) < 2:
-        raise ValueError(f"compose takes at least 2 transforms with 'ij' indexing, got {len(transforms)}, {indexing!r}")
-    transforms = [tf.cast(t, tf.float32) for t in transforms]
-    current = transforms[-1]
-    for outer in reversed(transforms[:-1]):
-        dense = [t for t in (outer, current) if not is_affine_shape(t.shape)]
-        if not dense:
-            current = affine.compose(outer[None], current[None])[0]
-            continue
-        shape = [s or tf.shape(dense[0])[d] for d, s in enumerate(dense[0].shape[:-1])]
-        pair = [
-            affine_to_dense_shift(t, shape, shift_center) if is_affine_shape(t.shape) else t for t in (outer, current)
-        ]
-        current = fields.compose(pair[0][None], pair[1][None], interp_method)[0]
-    return current
+    composed = ComposeTransform(interp_method, shift_center, indexing, dtype="float32")
+    return composed([tf.cast(one, tf.float32)[None] for one in transforms])[0]
 
 
 def rescale_dense_transform(transform, factor, interp_method="linear") -> tf.Tensor:
@@ -122,12 +110,7 @@ def value_at_location(x, single_vol=False, single_pts=False, force_post_absolute
         single_vol, single_pts: taken for VoxelMorph's sake; a batch of one meets any batch.
         force_post_absolute_val: return absolute values.
     """
-    vol, location = (tf.convert_to_tensor(t) for t in x)
-    if location.shape[-1] == vol.shape.rank - 1:
-        values = points.sample(vol[..., None], location)[..., 0]
-    else:
-        values = points.sample(vol, location)
-    return tf.abs(values) if force_post_absolute_val else values
+    return ValueAtLocation(force_post_absolute_val)([tf.convert_to_tensor(t) for t in x])
 
 
 def point_spatial_transformer(x, single=False, sdt_vol_resize=1) -> tf.Tensor:
@@ -153,14 +136,9 @@ def keras_transform(img, trf, interp_method="linear", rescale=None) -> np.ndarra
         interp_method: "linear" or "nearest".
         rescale: factor, for a displacement on a coarser grid; None for none.
     """
-    img, trf = tf.convert_to_tensor(img), tf.cast(trf, tf.float32)
-    if affine.is_affine_shape(trf.shape[1:]):
-        if rescale is not None:
-            trf = rescale_affine(trf, rescale)
-        trf = affine.to_displacement(trf, img.shape[1:-1].as_list())
-    elif rescale is not None:
-        trf = fields.rescale(trf, rescale)
-    return warp(img, trf, interp_method).numpy()
+    trf = tf.cast(trf, tf.float32)
+    trf = trf if rescale is None else RescaleTransform(rescale)(trf)
+    return SpatialTransformer(interp_method)([tf.convert_to_tensor(img), trf]).numpy()
 
 
 def invert_affine(mat) -> tf.Tensor:

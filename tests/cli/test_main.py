@@ -174,6 +174,7 @@ def test_doctor_says_what_warm_up_lacks(hetmorph, monkeypatch):
 
 def test_models_are_found_by_name(tmp_path, monkeypatch):
     (tmp_path / "mine" / "1").mkdir(parents=True)
+    (tmp_path / "mine" / "1" / "saved_model.pb").touch()
     monkeypatch.setenv("HETMORPH_MODELS", str(tmp_path))
     assert find_model("mine") == str(tmp_path / "mine")
     assert find_model("demons") == "demons"

@@ -8,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from hetmorph.cli.register_job import Settings, _transform
+from hetmorph.cli.results import transform_of
+from hetmorph.cli.settings import Settings
 from hetmorph.io import Grid, Inverse, Transform, read_image, read_transform, write_image, write_transform
 from hetmorph.metrics import dice
 from tests import anatomy
@@ -392,8 +393,8 @@ def test_an_inverse_that_is_none_is_told_and_refused(capsys):
     found = Inverse(Transform(np.zeros((*grid.shape, 2)), grid), residual)
     result = SimpleNamespace(inverse=lambda: found)
     with pytest.raises(ValueError, match="residual up to 1.5 voxels, .* expected at most --inverse-tolerance 1"):
-        _transform("inverse", result, Settings("any"))
-    assert _transform("inverse", result, Settings("any", inverse_tolerance=2)) is found
+        transform_of("inverse", result, Settings("any"))
+    assert transform_of("inverse", result, Settings("any", inverse_tolerance=2)) is found
     assert capsys.readouterr().err.startswith("warning: inverse: residual up to 1.5 voxels, above 0.1 in 1.6 %")
     assert found.summary()["share_above_1_voxel"] == 1 / 64
 

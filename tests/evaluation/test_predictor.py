@@ -7,12 +7,12 @@ import pytest
 import tensorflow as tf
 
 from hetmorph.evaluation import load, wrap
-from hetmorph.evaluation.predictor import savedmodel_folder
 from hetmorph.networks import MultiPass, Registration, VxmDense, velocity_network
 from hetmorph.networks.het import HetVxmDense
 from hetmorph.ops.warp import warp
 from hetmorph.serving import export_savedmodel
 from hetmorph.steps import Consistent, VelocityStep
+from hetmorph.stored import savedmodel_folder
 
 pytestmark = pytest.mark.usefixtures("eager")
 FEATURES = [[4, 4], [4, 4]]

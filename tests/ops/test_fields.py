@@ -97,3 +97,12 @@ def test_a_reflection_folds_everywhere():
 def test_negative_number_of_steps_is_refused():
     with pytest.raises(ValueError, match="steps"):
         fields.integrate(np.zeros((1, 4, 4, 2), "float32"), -1)
+
+
+@pytest.mark.parametrize("axis", [1, 3])
+def test_an_axis_of_one_voxel_has_no_extent(rng, axis):
+    """A volume of a single slice folds where its slice does."""
+    u = rng.normal(size=(2, 9, 8, 2)).astype("float32")
+    thick = np.insert(u, 0 if axis == 1 else 2, 5, axis=-1)
+    found = fields.jacobian_determinant(np.expand_dims(thick, axis))
+    np.testing.assert_allclose(np.squeeze(found, axis), fields.jacobian_determinant(u), atol=1e-5)

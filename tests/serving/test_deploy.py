@@ -13,8 +13,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 
 from hetmorph.serving import check, deploy, export_savedmodel, read_warmup, write_warmup
 from hetmorph.serving import deploy as deploy_function
-from hetmorph.serving.deploy import flags, labels_in, versions
+from hetmorph.serving.deploy import flags, labels_in
 from hetmorph.serving.warmup import FILE, signature_defs
+from hetmorph.stored import version_folders
 from tests.serving.conftest import small_model
 
 WRITTEN = {"models.config", "batching.config", "monitoring.config", "Dockerfile", "compose.yaml"}
@@ -99,7 +100,7 @@ def test_a_stable_version_that_is_gone(folder):
 def test_versions_are_counted_as_numbers_and_only_complete_ones(folder):
     (folder(9, 10) / "11").mkdir()
     (folder() / ".unfinished-x").mkdir()
-    assert versions(folder()) == [9, 10]
+    assert list(version_folders(folder())) == [9, 10]
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import tensorflow as tf
 from scipy import ndimage
 
 from hetmorph import config, serving
-from hetmorph.evaluation.predictor import savedmodel_folder
 from hetmorph.networks import HetVxmDense, MultiPass, VxmDense
 from hetmorph.networks.build import build
+from hetmorph.stored import savedmodel_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "saved_models"

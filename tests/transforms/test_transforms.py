@@ -137,7 +137,8 @@ def test_matrices_of_voxelmorph_act_as_there(rng):
 
     matrix = np.concatenate([rotation(rng, 2), rng.normal(size=(2, 2, 1))], -1).astype("float32")
     for centred in (True, False):
-        ours = Affine.of_matrix(matrix, SHAPE if centred else None).displacement(SHAPE)
+        middle = (np.array(SHAPE) - 1) / 2 * centred
+        ours = Affine.about(middle, matrix[..., :-1], matrix[..., -1]).displacement(SHAPE)
         np.testing.assert_allclose(ours, to_displacement(matrix, list(SHAPE), centred), atol=1e-4)
 
 

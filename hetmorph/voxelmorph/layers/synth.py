@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hetmorph.configured import plain
 from hetmorph.ops import fields
 from hetmorph.ops.warp import warp
 from hetmorph.voxelmorph.original import ne
@@ -59,7 +60,7 @@ class LabelsToImage(keras.layers.Layer):
     ):
         arguments = {k: v for k, v in locals().items() if k not in ("self", "kwargs", "__class__")}
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self.arguments = {key: _plain(value) for key, value in arguments.items()}
+        self.arguments = {key: plain(value) for key, value in arguments.items()}
         self.shape = tuple(int(n) for n in (in_shape if out_shape is None else out_shape))
         self.in_labels = np.unique(in_label_list).astype(int)
         self.ranges = _intensity_ranges(len(self.in_labels), mean_min, mean_max, std_min, std_max)
@@ -178,17 +179,6 @@ class LabelsToImage(keras.layers.Layer):
         if self._get("dc_offset") > 0:
             image += tf.random.uniform(one, maxval=self._get("dc_offset"), seed=self._seed("dc_offset"))
         return image
-
-
-def _plain(value):
-    """Numpy arrays, tuples and dictionaries with integer keys as what JSON can hold."""
-    if isinstance(value, dict):
-        return {(k.item() if isinstance(k, np.generic) else k): _plain(v) for k, v in value.items()}
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _intensity_ranges(count: int, mean_min, mean_max, std_min, std_max) -> list[tf.Tensor]:

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 from keras import layers as KL
 
+from hetmorph.configured import Configured
 from hetmorph.networks.base import LoadableModel, store_config_args
 from hetmorph.networks.vxm import VxmDense
 from hetmorph.voxelmorph.networks.live import LiveInput
@@ -55,7 +56,7 @@ class HyperVxmDense(LoadableModel):
 
 
 @keras.saving.register_keras_serializable("hetmorph")
-class KnownRank:
+class KnownRank(Configured):
     """A loss function whose result may have a rank that is only known while the graph runs.
 
     `tf.squeeze` of hyperparameters `[B, 1]` has none or one axis, depending on B. Keras 3 refuses such a loss; its
@@ -72,13 +73,6 @@ class KnownRank:
     def __call__(self, y_true, y_pred) -> tf.Tensor:
         loss = tf.convert_to_tensor(self.function(y_true, y_pred))
         return tf.reduce_mean(loss) if loss.shape.rank is None else loss
-
-    def get_config(self) -> dict:
-        return {"function": keras.saving.serialize_keras_object(self.function)}
-
-    @classmethod
-    def from_config(cls, config: dict) -> "KnownRank":
-        return cls(keras.saving.deserialize_keras_object(config["function"]))
 
 
 def _with_known_rank(loss):
