@@ -7,7 +7,6 @@ import functools
 import operator
 import re
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -167,7 +166,7 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation, 
         return data.pipeline(
             pairs,
             schedule.batch_size,
-            schedule.steps,
+            schedule.epochs * schedule.steps_per_epoch,
             settings.seed,
             start_step=done * schedule.steps_per_epoch,
             bidir=both_directions(settings),
@@ -179,20 +178,35 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation, 
     where = f"in {out}" + (f", on {together.replicas} devices" if together.strategy else "")
     print(f"{settings.objective.name}: {len(pairs)} pairs, {schedule.steps} batches of {schedule.batch_size}, {where}")
     watched = sys.stdout.isatty() and together.writes
-    with warnings.catch_warnings(), callbacks.Heartbeat(steps=not watched) as heartbeat:
-        # The last epoch may be shorter than the others.
-        warnings.filterwarnings("ignore", message=".*ran out of data.*")
+    last = _LastStep(schedule.steps - done * schedule.steps_per_epoch)
+    with callbacks.Heartbeat(steps=not watched) as heartbeat:
         try:
             model.fit(
                 together.divided(part, schedule.batch_size),
                 epochs=schedule.epochs,
                 initial_epoch=done,
                 steps_per_epoch=schedule.steps_per_epoch,
-                callbacks=[*hooks, heartbeat] if together.writes else [],
+                callbacks=[last, *hooks, heartbeat] if together.writes else [last],
                 verbose=(1 if watched else 2) if together.writes else 0,
             )
         except tf.errors.OpError as error:
             raise (together.lost(error) or _reading_error(error)) from error
+
+
+class _LastStep(keras.callbacks.Callback):
+    """Ends the last epoch, which may be shorter than the others, after its last step.
+
+    Data that run out would do so too, but of several devices some would have begun a step more.
+    """
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.left = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
+            self.model.stop_training = True
 
 
 def _hooks(model: keras.Model, schedule, out: Path, done: int, validation: data.LoadedSet) -> list:

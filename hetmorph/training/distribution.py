@@ -7,6 +7,7 @@ of each batch end where one device ends, up to rounding.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import sys
@@ -50,7 +51,7 @@ class Distribution:
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
     def divided(self, batches: Callable[[int, int], tf.data.Dataset], batch_size: int):
-        """What `keras.Model.fit` takes: every replica has its own part of each batch.
+        """What `keras.Model.fit` takes: every replica has its own part of each batch; on several devices it never ends.
 
         Args:
             batches: `(k, n)` → the k-th of n equal parts of every batch; each host reads only its own.
@@ -62,7 +63,8 @@ class Distribution:
 
         def of_host(context: tf.distribute.InputContext) -> tf.data.Dataset:
             own = batches(context.input_pipeline_id, context.num_input_pipelines)
-            return own.rebatch(part, drop_remainder=True).prefetch(2)
+            # Without an end hosts need not ask each other before each step whether all of them have data left.
+            return own.rebatch(part, drop_remainder=True).repeat().prefetch(2)
 
         return self.strategy.distribute_datasets_from_function(of_host)
 
@@ -126,7 +128,7 @@ def distribute(devices: int, cluster: Cluster | None, plan: Mapping, seconds: fl
         RuntimeError: too late to divide the processor.
     """
     if cluster is None:
-        return Distribution() if devices == 1 else Distribution(tf.distribute.MirroredStrategy(_local(devices)))
+        return Distribution() if devices == 1 else Distribution(_of_devices(devices))
     gpus = _own_gpus(devices, cluster)
     meet(cluster, {**plan, "devices": devices}, seconds)
     return Distribution(_of_hosts(cluster, gpus, seconds), cluster)
@@ -185,12 +187,12 @@ def _first_local(strategy: tf.distribute.Strategy, values):
     return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], values)
 
 
-def _local(devices: int) -> list[str]:
-    """Names of that many devices of this host."""
+@functools.cache  # a second strategy in one process would take the numbers of the first one's messages
+def _of_devices(devices: int) -> tf.distribute.Strategy:
     if tf.config.list_physical_devices("GPU"):
-        return [f"/gpu:{k}" for k in range(devices)]
+        return tf.distribute.MirroredStrategy([f"/gpu:{k}" for k in range(devices)])
     _divide_processor(devices)
-    return [f"/cpu:{k}" for k in range(devices)]
+    return tf.distribute.MirroredStrategy([f"/cpu:{k}" for k in range(devices)])
 
 
 def _divide_processor(parts: int) -> None:

@@ -1,7 +1,6 @@
 """Several replicas train as one, on one host and on two; who cannot is told so."""
 
 import dataclasses
-import functools
 import json
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -12,75 +11,84 @@ import pytest
 import tensorflow as tf
 
 from hetmorph import config, data
-from hetmorph.networks.build import both_directions, build
-from hetmorph.training import Distribution, distribute, distribution, hosts
+from hetmorph.networks.build import build
+from hetmorph.training import Distribution, distribution, hosts
 from tests import fresh
 from tests.data.test_pipeline import make
+from tests.graphs import eagerly
 from tests.training.test_hosts import addresses
 
 PAIR = hosts.Cluster(("localhost:1", "localhost:2"), 0)
-TINY = config.NetworkConfig(features=((4, 4), (4, 4)), int_steps=2)
+OPTIONS = {"mse": {}, "ncc": {"window": 5}, "nll": {}, "het": {"warm_start": 0}}
 STEPS, BATCH = 3, 4
 
 
-def trained(objective: config.ObjectiveConfig, where: Distribution):
-    """Losses and weights after a few batches of the pipeline."""
-    settings = config.TrainConfig(network=TINY, objective=objective)
-    settings = dataclasses.replace(settings, optimizer=config.OptimizerConfig(decay="none", warmup=0))
-    bidir = both_directions(settings)
+def trained(name, where: Distribution):
+    """Last values of the metrics, and the weights, after a few batches of the pipeline."""
+    settings = config.TrainConfig(
+        network=config.NetworkConfig(features=((4, 4), (4, 4)), int_steps=2),
+        objective=config.ObjectiveConfig(name, **OPTIONS[name]),
+        optimizer=config.OptimizerConfig(decay="none", warmup=0),
+    )
     keras.utils.set_random_seed(0)
     with where.scope():
         model = build(settings, (16, 16))
-    batches = where.divided(
-        lambda k, n: data.pipeline(make(5), BATCH, STEPS, 0, bidir=bidir, part=(k, n)), batch_size=BATCH
-    )
+    batches = where.divided(lambda k, n: data.pipeline(make(5), BATCH, STEPS, 0, part=(k, n)), batch_size=BATCH)
     history = model.fit(batches, epochs=1, steps_per_epoch=STEPS, verbose=0).history
     return {name: values[-1] for name, values in history.items()}, model.get_weights()
 
 
-@pytest.fixture(scope="module")
-def alone():
-    """`trained` of an objective on one device."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HETMORPH_XLA", "0")  # compiled kernels are those of networks/test_training_step.py
-        yield functools.cache(lambda objective: trained(objective, Distribution()))
+def assert_as_one(several, name):
+    """The same as one device, up to rounding."""
+    with eagerly():
+        shown, weights = trained(name, Distribution())
+    assert several[0] == pytest.approx(shown, rel=1e-4, abs=1e-6)
+    for mine, alone in zip(several[1], weights, strict=True):
+        np.testing.assert_allclose(mine, alone, rtol=0, atol=2e-5)
 
 
-def objective(name):
-    return config.ObjectiveConfig(name, window=5, sigma=2.0, warm_start=0 if name == "het" else None)
-
-
-def assert_same(one, other):
-    """The same up to rounding, of weights that have moved."""
-    assert one[0] == pytest.approx(other[0], rel=1e-4, abs=1e-6)
-    for mine, yours in zip(one[1], other[1], strict=True):
-        np.testing.assert_allclose(mine, yours, rtol=0, atol=2e-5)
-
-
-@pytest.mark.parametrize("name", ["mse", "ncc", "het", "gradicon"])
-def test_two_devices_end_where_one_ends(name, alone):
+# Each kind of player and each loss once; that of GradICON is in objectives/test_terms.py.
+@pytest.mark.parametrize("name", OPTIONS)
+def test_two_devices_end_where_one_ends(name, two_replicas, monkeypatch):
     """The pipeline of one, divided; gradients add up to those of the whole batch, metrics are those of all samples."""
-    assert_same(trained(objective(name), distribute(2, None, {}, 0)), alone(objective(name)))
+    monkeypatch.setenv("HETMORPH_XLA", "0")  # compiled kernels are those of networks/test_training_step.py
+    assert_as_one(trained(name, Distribution(two_replicas)), name)
 
 
-TWO_HOSTS = """
+OF_HOSTS = """
 import json, sys
-from hetmorph.training import distribute, hosts
-from tests.training.test_distribution import objective, trained
-where = distribute(1, hosts.Cluster(tuple(sys.argv[2:]), int(sys.argv[1])), {}, 60)
-shown, weights = trained(objective("het"), where)
+from hetmorph.training import Distribution, distribution, hosts
+from tests.training.test_distribution import trained
+cluster = hosts.Cluster(tuple(sys.argv[3:]), int(sys.argv[2]))
+if len(cluster.workers) > 1:
+    where = distribution.distribute(1, cluster, {}, 60)
+else:
+    where = Distribution(distribution._of_hosts(cluster, 0, 60), cluster)
+shown, weights = trained(sys.argv[1], where)
 print(json.dumps([shown, [weight.tolist() for weight in weights]]))
 """
 
 
-def test_two_hosts_end_where_one_ends(alone):
-    """Of the objective with two players; `fit` of Keras alone fails here, see `OnReplicas`."""
-    workers = addresses(2)
-    with ThreadPoolExecutor(2) as pool:
-        printed = list(pool.map(lambda index: fresh.output_of(TWO_HOSTS, index, *workers), range(2)))
-    first, second = (json.loads(text.splitlines()[-1]) for text in printed)
+def of_hosts(name, count, monkeypatch):
+    """`trained` in as many processes, connected as hosts are; what each printed."""
+    monkeypatch.setenv("HETMORPH_XLA", "0")
+    workers = addresses(count)
+    with ThreadPoolExecutor(count) as pool:
+        printed = list(pool.map(lambda index: fresh.output_of(OF_HOSTS, name, index, *workers), range(count)))
+    return [json.loads(text.splitlines()[-1]) for text in printed]
+
+
+def test_fit_under_the_strategy_of_hosts(monkeypatch):
+    """A cluster of one: Keras alone reduces the logs of a step along an axis that they have not, and fails."""
+    assert_as_one(of_hosts("mse", 1, monkeypatch)[0], "mse")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ncc", "het"])
+def test_two_hosts_end_where_one_ends(name, monkeypatch):
+    first, second = of_hosts(name, 2, monkeypatch)
     assert first[1] == second[1]
-    assert_same((first[0], [np.array(weight) for weight in first[1]]), alone(objective("het")))
+    assert_as_one(first, name)
 
 
 @pytest.mark.parametrize(
