@@ -85,9 +85,13 @@ class Settings:
     points_frame: str = "LPS"
 
     @phase("model")
-    def predictor(self) -> Predictor:
-        """Load the model."""
-        model = load_model(find_model(self.model), self.passes, compiled=self.instance_of == NETWORK)
+    def predictor(self, few: bool = False) -> Predictor:
+        """Load the model.
+
+        Args:
+            few: as of `hetmorph.evaluation.load`.
+        """
+        model = load_model(find_model(self.model), self.passes, compiled=self.instance_of == NETWORK, few=few)
         return optimised(model, *self._instance)
 
     @property
@@ -219,6 +223,11 @@ class Job:
     @property
     def _guiding(self) -> dict[str, Path | None]:
         return {name: getattr(self, name) for name in (*guidance.MASKS, *guidance.POINTS)}
+
+    def once(self, settings: Settings) -> bool:
+        """Whether the model is asked for one registration alone, not for draws or frames too."""
+        many = (self.report, settings.calibration, settings.reference)
+        return "uncertainty" not in self.outputs and all(one is None for one in many)
 
     def written(self) -> list[Path]:
         return [*self.outputs.values(), *(path for path in (self.curve, self.report) if path)]

@@ -105,7 +105,10 @@ def _found(moving: Image, fixed: Image, options: dict, uncertain: bool) -> Gener
 
     settings = Settings(**options)
     settings.check()
-    predictor, (calibration, note) = settings.predictor(), settings.judging() if uncertain else (None, "")
+    predictor, (calibration, note) = (
+        settings.predictor(few=not uncertain),
+        settings.judging() if uncertain else (None, ""),
+    )
     if calibration is not None:  # its bound is of maps made as it says
         known = {name: calibration.about[name] for name in ("draws", "seed") if name in calibration.about}
         settings = replace(settings, **known)
