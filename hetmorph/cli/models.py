@@ -31,7 +31,7 @@ def find_model(name: str) -> str:
         raise ValueError(f"{error}; programs: {', '.join(PROGRAMS)}") from error
 
 
-def load_model(name: str, passes: int = 1, threads: int | None = None, compiled: bool = False):
+def load_model(name: str, passes: int = 1, threads: int | None = None, compiled: bool = False, few: bool = False):
     """The predictor of a path, a program or an address; the arguments are those of `hetmorph.evaluation.load`.
 
     Raises:
@@ -41,7 +41,7 @@ def load_model(name: str, passes: int = 1, threads: int | None = None, compiled:
     from hetmorph.serving import ServedPredictor, is_endpoint
 
     if not is_endpoint(name):
-        return load(name, threads, passes, compiled)
+        return load(name, threads, passes, compiled, few)
     for option, given in (("--threads", threads is not None), ("--passes", passes != 1)):
         if given:
             raise ValueError(f"{option} is not for a model on a server")

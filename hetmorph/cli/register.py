@@ -210,7 +210,7 @@ def run(job, settings, command: list[str], dry_run: bool, fail_on: str = "never"
     from hetmorph.cli.outcome import verdict_status
 
     job.check(settings)
-    predictor = settings.predictor()
+    predictor = settings.predictor(few=job.once(settings))
     if dry_run:
         click.echo("\n".join(job.preview(settings, predictor)))
         return 0

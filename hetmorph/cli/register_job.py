@@ -78,6 +78,11 @@ class Job:
         """The inputs as sidecars name them."""
         return {flag.lstrip("-"): str(path) for flag, path in self.inputs.items()}
 
+    def once(self, settings: Settings) -> bool:
+        """Whether the model is asked for one registration alone, not for draws or frames too."""
+        many = (self.report, settings.calibration, settings.reference)
+        return "uncertainty" not in self.outputs and all(one is None for one in many)
+
     def written(self) -> list[Path]:
         """Results of a pair."""
         return [*self.outputs.values(), *(path for path in (self.curve, self.report) if path)]

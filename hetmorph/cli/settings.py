@@ -47,9 +47,13 @@ class Settings:
     mask_input: bool = False
 
     @phase("model")
-    def predictor(self) -> Predictor:
-        """Load the model."""
-        model = load_model(find_model(self.model), self.passes, compiled=self.instance_of == NETWORK)
+    def predictor(self, few: bool = False) -> Predictor:
+        """Load the model.
+
+        Args:
+            few: as of `hetmorph.evaluation.load`.
+        """
+        model = load_model(find_model(self.model), self.passes, compiled=self.instance_of == NETWORK, few=few)
         guidance.check_modalities(self, model)
         return Optimisation.asked(self).after(model)
 

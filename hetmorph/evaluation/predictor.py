@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import logging
 import math
 import zipfile
@@ -22,6 +23,7 @@ from hetmorph.transforms import Displacement, Transform
 
 NAMES = ("displacement", "moved", "log_variance", "weight")
 VOXELS_TOGETHER = 8 * 128 * 128
+FEW = 4  # calls; a graph takes the time of some seven before the first answer
 DROPOUT = (DropPath, keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout)
 
 
@@ -201,9 +203,13 @@ class ModelPredictor(Predictor):
 
     It follows the weights of the model, except for images of another shape than the model was built for: these
     go through a copy (`with_shape`) made at the first of them.
+
+    Args:
+        model: the model.
+        few: whether few pairs are expected: no graph is made before the fifth call on images of a shape.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, few: bool = False):
         missing = [name for name in ("references", "inshape") if not hasattr(model, name)]
         if missing or len(model.inputs) != 2:
             raise ValueError(
@@ -212,7 +218,7 @@ class ModelPredictor(Predictor):
                 + (f"{type(model).__name__} without {missing[0]}" if missing else f"{len(model.inputs)} inputs")
             )
         super().__init__(len(model.inshape), tuple(image.shape[-1] for image in model.inputs))
-        self.model = model
+        self.model, self._without_graph = model, FEW if few else 0
         self.resizes_to, self.modalities = getattr(model, "resizes_to", None), getattr(model, "modalities", ())
         self.random = frozenset(_random_layers(model))
         self._models, self._graphs = {}, {}
@@ -244,7 +250,7 @@ class ModelPredictor(Predictor):
     def _graph(self, images, which: str):
         shape = tuple(images.shape[1:-1])
         if (which, shape) not in self._graphs:
-            self._graphs[which, shape] = _graph_of(self._model_for(images), which, shape)
+            self._graphs[which, shape] = _graph_of(self._model_for(images), which, shape, self._without_graph)
         return self._graphs[which, shape]
 
     def _model_for(self, images):
@@ -258,19 +264,25 @@ class ModelPredictor(Predictor):
         return self._models[shape]
 
 
-def _graph_of(model, which: str, shape):
+def _graph_of(model, which: str, shape, without: int = 0):
     """A model as a graph function of moving and fixed; `predict` costs ten times the network on one pair.
 
     Args:
         which: "all" of `NAMES` that it says, the "displacement" alone or "backward", or that "drawn" with its random
             layers.
         shape: spatial sizes; the batch is left open, so that each size of it is not traced anew.
+        without: calls before the graph is made.
     """
     answer = whole_answer(model)
     wanted = {name: x for name, x in answer.items() if name in NAMES} if which == "all" else answer[_FIELDS[which]]
     part = keras.Model(model.inputs, wanted)
     signature = [tf.TensorSpec([None, *shape, image.shape[-1]], tf.float32) for image in model.inputs]
-    return tf.function(lambda *images: part([*images], training=which == "drawn"), input_signature=signature)
+
+    def run(*images):
+        return part([*images], training=which == "drawn")
+
+    graph, calls = tf.function(run, input_signature=signature), itertools.count()
+    return (lambda *images: (run if next(calls) < without else graph)(*images)) if without else graph
 
 
 _FIELDS = {"displacement": "displacement", "drawn": "displacement", "backward": "backward"}
@@ -357,7 +369,7 @@ class SavedModelPredictor(Predictor):
         return self.signatures["register"](moving=moving, fixed=fixed)["backward"]
 
 
-def load(path, threads: int | None = None, passes: int = 1, compiled: bool = False) -> Predictor:
+def load(path, threads: int | None = None, passes: int = 1, compiled: bool = False, few: bool = False) -> Predictor:
     """The predictor of a model on disk, or of a classical program.
 
     Args:
@@ -367,6 +379,8 @@ def load(path, threads: int | None = None, passes: int = 1, compiled: bool = Fal
         threads: number of threads of a classical program; None takes one.
         passes: how often a `.keras` model is applied, see `hetmorph.networks.MultiPass` (default: once).
         compiled: load a `.keras` model with the losses that it was trained by, which predictions do not need.
+        few: few pairs are to be registered: what answers soonest is taken, not what answers most in an hour. No graph
+            is made of a model of Keras, and of a folder that holds it as a preset, too, that is read.
 
     Raises:
         FileNotFoundError: nothing at this path.
@@ -387,13 +401,13 @@ def load(path, threads: int | None = None, passes: int = 1, compiled: bool = Fal
         programs = ", ".join(classical.PROGRAMS)
         raise FileNotFoundError(f"no model at {path}: expected a .keras file, a SavedModel folder, or {programs}")
     if path.is_dir():
-        if is_preset(path) and not is_savedmodel(path):
-            return ModelPredictor(read_preset(path))
+        if is_preset(path) and (few or not is_savedmodel(path)):
+            return ModelPredictor(read_preset(path), few)
         return SavedModelPredictor(savedmodel_folder(path))
     if path.suffix != ".keras" or not zipfile.is_zipfile(path):
         raise ValueError(f"{path} is not a model: expected a .keras file or a SavedModel folder")
     model = _load_keras(path, compiled)
-    return ModelPredictor(model if passes == 1 else MultiPass(model, passes))
+    return ModelPredictor(model if passes == 1 else MultiPass(model, passes), few)
 
 
 def _load_keras(path: Path, compiled: bool):

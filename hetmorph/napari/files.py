@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hetmorph.io import read_image, write_transform
+from hetmorph.napari import process
 from hetmorph.napari.layers import KEY
 from hetmorph.napari.world import layer_affine
 
@@ -57,9 +58,7 @@ def write_displacement(path: str | Path, metadata: Mapping) -> Path:
 
 def phantom() -> list[tuple]:
     """A moving and a fixed image of the built-in phantom of a heart, as layers."""
-    from hetmorph import data
-
-    pair = data.load("phantom", split="test").pairs[3]
-    place = {"scale": pair.spacing[::-1], "units": ["mm"] * pair.fixed.ndim}
-    images = {"end-diastole": pair.moving, "end-systole": pair.fixed}
-    return [(array.T, {"name": f"phantom, {phase}", **place}, "image") for phase, array in images.items()]
+    found = process.phantom()
+    spacing = found.pop("spacing")
+    place = {"scale": spacing[::-1], "units": ["mm"] * len(spacing)}
+    return [(array.T, {"name": f"phantom, {phase}", **place}, "image") for phase, array in found.items()]

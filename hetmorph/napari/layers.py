@@ -26,17 +26,16 @@ def layers_of(found: Found, names: tuple[str, str], units: str | None = None) ->
         names: of the moving and the fixed layer.
         units: of the world; None leaves them to napari.
     """
-    result, pair = found.result, f"{names[0]} → {names[1]}"
-    transform = result.transform
+    transform, pair = found.transform, f"{names[0]} → {names[1]}"
     n = transform.grid.ndim
     place = {"affine": layer_affine(transform.grid)} | ({} if units is None else {"units": [units] * n})
     kept = {
         "displacement": np.moveaxis(transform.displacement[..., ::-1], -1, 0).T,
-        KEY: {"transform": transform, "moving": result.moving, "about": found.about},
+        KEY: {"transform": transform, "moving": found.moving, "about": found.about},
     }
-    made = [(result.moved.T, {"name": f"moved: {pair}", "colormap": "gray", "metadata": kept}, "image")]
+    made = [(found.moved.T, {"name": f"moved: {pair}", "colormap": "gray", "metadata": kept}, "image")]
     for values, name, colours in (
-        (result.uncertainty_mm, "uncertainty, mm", "magma"),
+        (found.uncertainty_mm, "uncertainty, mm", "magma"),
         (found.bound_mm, "bound of the error, mm", "viridis"),
     ):
         if values is not None and np.isfinite(values).any():

@@ -14,7 +14,8 @@ from hetmorph.cli.models import SHIPPED
 from hetmorph.cli.options import AFFINE
 from hetmorph.napari.files import write_displacement
 from hetmorph.napari.layers import KEY, layers_of
-from hetmorph.napari.work import Found, Refusal, steps
+from hetmorph.napari.process import steps
+from hetmorph.napari.work import Found, Refusal
 from hetmorph.napari.world import affine_by, image_of, in_length
 from hetmorph.presets import models
 
@@ -81,7 +82,7 @@ class RegisterWidget(Container):
         }
 
     def register(self) -> None:
-        """Start the registration; it goes on in a thread of its own."""
+        """Start the registration; a thread waits for its process."""
         layers = self._moving.value, self._fixed.value
         if None in layers:
             show_error("expected a moving and a fixed layer, of images")
@@ -139,9 +140,9 @@ class RegisterWidget(Container):
 
         for layer in layers_of(found, names, units):
             self._viewer.add_layer(Layer.create(*layer))
-        said = f"{found.verdict.flag}: {found.verdict.reason}"
+        said = f"{found.flag}: {found.reason}"
         self._say("\n".join([*found.notes, f"verdict: {said}"]))
-        if found.verdict.flag in ("review", "reject"):
+        if found.flag in ("review", "reject"):
             show_warning(said)
 
     def _say(self, text: str) -> None:

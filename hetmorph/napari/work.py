@@ -1,4 +1,7 @@
-"""What the plug-in does with two images, without a viewer: it registers them as `hetmorph register` does."""
+"""What the plug-in does with two images, without a viewer: it registers them as `hetmorph register` does.
+
+What it returns is of arrays and of `hetmorph.io`, so that it can be told to a process without TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hetmorph.io import DataWarning, Image, provenance, resample
+from hetmorph.io import DataWarning, Grid, Image, Transform, provenance, resample
 
 if TYPE_CHECKING:
     from hetmorph.registration import Registration
-    from hetmorph.viz import Verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,16 +24,23 @@ class Found:
     """Two images, registered.
 
     Attributes:
-        result: the registration.
-        verdict: on it.
+        transform: on the grid of the fixed image, to the moving one.
+        moved: `[*S]` the moving image on that grid.
+        moving: grid of the moving image.
+        flag, reason: the verdict.
+        uncertainty_mm: `[*S]` standard deviation of the displacement, mm, NaN where not known; None if not asked for.
         bound_mm: `[*S]` bound of the displacement's error on the fixed grid, mm, NaN where not known; None without a
             calibration beside the model.
         notes: sentences for the user.
         about: where the result comes from, for the file beside it.
     """
 
-    result: Registration
-    verdict: Verdict
+    transform: Transform
+    moved: np.ndarray
+    moving: Grid
+    flag: str
+    reason: str
+    uncertainty_mm: np.ndarray | None = None
     bound_mm: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
     about: dict = field(default_factory=dict)
@@ -53,12 +62,29 @@ def register(
         moving, fixed, options, uncertain: as of `steps`.
         say: is told what is done next.
     """
-    run = steps(moving, fixed, options, uncertain)
+    return last_of(steps(moving, fixed, options, uncertain), say)
+
+
+def last_of(run: Generator, say: Callable[[str], None] = lambda _: None):
+    """What a generator returns.
+
+    Args:
+        run: the generator.
+        say: is told what it yields.
+    """
     while True:
         try:
             say(next(run))
         except StopIteration as end:
             return end.value
+
+
+def phantom() -> dict:
+    """A pair of the built-in phantom of a heart: its `spacing`, mm, and the arrays `[X, Y]` by their phase."""
+    from hetmorph import data
+
+    pair = data.load("phantom", split="test").pairs[3]
+    return {"spacing": pair.spacing, "end-diastole": pair.moving, "end-systole": pair.fixed}
 
 
 def steps(moving: Image, fixed: Image, options: dict, uncertain: bool = False) -> Generator[str, None, Found | Refusal]:
@@ -105,7 +131,10 @@ def _found(moving: Image, fixed: Image, options: dict, uncertain: bool) -> Gener
 
     settings = Settings(**options)
     settings.check()
-    predictor, (calibration, note) = settings.predictor(), settings.judging() if uncertain else (None, "")
+    predictor, (calibration, note) = (
+        settings.predictor(few=not uncertain),
+        settings.judging() if uncertain else (None, ""),
+    )
     if calibration is not None:  # its bound is of maps made as it says
         known = {name: calibration.about[name] for name in ("draws", "seed") if name in calibration.about}
         settings = replace(settings, **known)
@@ -127,7 +156,17 @@ def _found(moving: Image, fixed: Image, options: dict, uncertain: bool) -> Gener
     said = verdict(case, maps, calibration, outcome.checks)
     inputs = {"moving": moving.path, "fixed": fixed.path}
     about = provenance(["napari"], find_model(settings.model), inputs, settings=asdict(settings), verdict=said.told())
-    return Found(result, said, _bound_mm(said.bound, result, fixed), [*notes, *outcome.lines()], about)
+    return Found(
+        transform=result.transform,
+        moved=result.moved,
+        moving=result.moving,
+        flag=said.flag,
+        reason=said.reason,
+        uncertainty_mm=result.uncertainty_mm,
+        bound_mm=_bound_mm(said.bound, result, fixed),
+        notes=[*notes, *outcome.lines()],
+        about=about,
+    )
 
 
 def _case(result: Registration, fixed: Image):

@@ -7,8 +7,10 @@ import pytest
 import tensorflow as tf
 
 from hetmorph.evaluation import load, wrap
+from hetmorph.evaluation import predictor as module
 from hetmorph.networks import MultiPass, Registration, VxmDense, velocity_network
 from hetmorph.networks.het import HetVxmDense
+from hetmorph.networks.preset import write_preset
 from hetmorph.ops.warp import warp
 from hetmorph.serving import export_savedmodel
 from hetmorph.steps import Consistent, VelocityStep
@@ -130,6 +132,22 @@ def test_keras_file_savedmodel_and_live_model_agree(kind, images, tmp_path, requ
     expected = wrap(model)(*images)
     for path in (tmp_path / "model.keras", tmp_path / "exported"):
         assert_same(load(path)(*images), expected)
+
+
+@pytest.mark.graph
+def test_few_pairs_are_registered_without_a_graph(het, images, tmp_path, monkeypatch):
+    """From the preset, where a SavedModel lies beside it; who calls more often gets the graph, and the same numbers."""
+    write_preset(het, tmp_path)
+    export_savedmodel(het, tmp_path)
+    traced, traces = [], lambda run, **_: lambda *images: traced.append(1) or run(*images)
+    monkeypatch.setattr(module.tf, "function", traces)
+    monkeypatch.setattr(module.tf.saved_model, "load", None)
+    found = load(tmp_path, few=True)
+    for _ in range(module.FEW):
+        assert_same(found(*images), wrap(het)(*images))
+    before = len(traced)
+    found(*images)
+    assert len(traced) == before + 1 and len(traced) == module.FEW + 1
 
 
 def test_follows_the_weights_of_a_model_in_training(plain, images):

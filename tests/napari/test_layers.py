@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hetmorph.io import DataError, Grid, read_transform, write_image
-from hetmorph.napari import files, lines, world
+from hetmorph.napari import files, lines, process, work, world
 from tests.io.worlds import GRIDS_2D, GRIDS_3D, smooth_transform
 
 GRIDS = {**GRIDS_3D, **{f"2-D {name}": grid for name, grid in GRIDS_2D.items() if grid.in_xy_plane}}
@@ -101,5 +101,16 @@ def test_a_file_is_read_to_its_place(tmp_path, rng):
 
 
 def test_the_sample_is_a_pair_of_one_size():
+    """Of another process, whose answer is what this one would give."""
     moving, fixed = files.phantom()
-    assert moving[0].shape == fixed[0].shape and np.abs(moving[0] - fixed[0]).max() > 0.3
+    expected = work.phantom()
+    np.testing.assert_array_equal(moving[0].T, expected["end-diastole"])
+    np.testing.assert_array_equal(fixed[0].T, expected["end-systole"])
+    assert moving[1]["scale"] == fixed[1]["scale"] == expected["spacing"][::-1]
+
+
+def test_what_happens_in_the_other_process_is_told(monkeypatch):
+    with pytest.raises(RuntimeError, match="AttributeError: .*nothing"):
+        work.last_of(process._asked("nothing"))
+    monkeypatch.setattr(process.sys, "executable", "/bin/false")
+    assert "ended with status 1" in work.last_of(process._asked("phantom")).line

@@ -15,7 +15,7 @@ from napari.components import ViewerModel  # noqa: E402
 
 from hetmorph.io import read_transform  # noqa: E402
 from hetmorph.napari import widget as module  # noqa: E402
-from hetmorph.napari.files import phantom  # noqa: E402
+from hetmorph.napari import work  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -43,8 +43,10 @@ def told(monkeypatch):
 
 def opened(viewer, **options):
     """The widget in the dock, the phantom chosen."""
-    for data, look, kind in phantom():
-        viewer.add_layer(napari.layers.Layer.create(data[32:96, 40:88], {**look, "translate": (48, 60)}, kind))
+    found = work.phantom()
+    place = {"scale": found.pop("spacing")[::-1], "translate": (48, 60), "units": ["mm", "mm"]}
+    for name, array in found.items():
+        viewer.add_image(array.T[32:96, 40:88], name=name, **place)
     made = module.RegisterWidget(viewer)
     made.reset_choices()
     made._moving.value, made._fixed.value = viewer.layers[0], viewer.layers[1]
@@ -90,7 +92,8 @@ def test_two_layers_are_registered_and_saved(viewer, application, told, tmp_path
         np.testing.assert_allclose(theirs.displacement, kept, atol=1e-3)
 
 
-def test_what_is_wrong_is_a_notification_of_one_line(viewer, application, told, tmp_path):
+def test_what_is_wrong_is_a_notification_of_one_line(viewer, application, told, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "steps", work.steps)  # in this process
     made = opened(viewer)
     made.save(tmp_path / "u.nii.gz")
     assert told == [("error", "no layer of this viewer holds a displacement: register two first")]
