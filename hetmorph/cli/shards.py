@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from hetmorph.cli.messages import FileVerb
-from hetmorph.cli.options import FILE
+from hetmorph.cli.options import FILE, dry_run
 
 TABLE = "cases.csv"
 
@@ -62,16 +62,20 @@ class ShardType(click.ParamType):
 
 @click.command(cls=FileVerb, epilog="\b\nExample:\n  hetmorph merge --out results")
 @click.option("--out", required=True, type=FILE, help="Folder of register --pairs --shard.")
-def merge(out: Path) -> int:
+@dry_run
+def merge(out: Path, dry_run: bool) -> int:
     """Put the tables of all shards of a cohort together: cases.csv of cases-1-of-N.csv to cases-N-of-N.csv.
 
     Nothing is computed; direction, frame and units are those of register. It may be called again whenever a shard was.
     """
     tables = _complete(out)
     rows = [row for table in tables for row in _rows(table)]
-    _write(out / TABLE, rows)
     failed = sum(bool(row.get("failed")) for row in rows)
-    click.echo(f"wrote {out / TABLE}: {len(rows)} cases of {len(tables)} shards, {failed} failed")
+    if not dry_run:
+        _write(out / TABLE, rows)
+    click.echo(
+        f"{'would write' if dry_run else 'wrote'} {out / TABLE}: {len(rows)} cases of {len(tables)} shards, {failed} failed"
+    )
     return 1 if failed else 0
 
 

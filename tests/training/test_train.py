@@ -172,6 +172,8 @@ EFFECTS = [
     (["--rounds", "2"], "data.rounds", 2),
     (["--memory", "0.5"], "data.memory", 0.5),
     (["--size", "64", "48"], "data.size", (64, 48)),
+    (["--affine", "rigid"], "data.affine", "rigid"),
+    (["--landmark-weight", "0.1"], "objective.landmark_weight", 0.1),
     (["--init", "acdc_vxm_het"], "network.init", "acdc_vxm_het"),
     (["--int-steps", "3"], "network.int_steps", 3),
     (["--objective", "ncc", "--window", "5"], "objective.window", 5),
