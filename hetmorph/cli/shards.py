@@ -73,9 +73,8 @@ def merge(out: Path, dry_run: bool) -> int:
     failed = sum(bool(row.get("failed")) for row in rows)
     if not dry_run:
         _write(out / TABLE, rows)
-    click.echo(
-        f"{'would write' if dry_run else 'wrote'} {out / TABLE}: {len(rows)} cases of {len(tables)} shards, {failed} failed"
-    )
+    done = "would write" if dry_run else "wrote"
+    click.echo(f"{done} {out / TABLE}: {len(rows)} cases of {len(tables)} shards, {failed} failed")
     return 1 if failed else 0
 
 
