@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from hetmorph.evaluation import Prediction, RegistrationFailed
+from hetmorph.evaluation import Prediction, RegistrationFailed, checks, predictor
 from hetmorph.evaluation.cases import foreground, warp_labels
 from hetmorph.metrics import asd, assd, ause, deformation, dice, hausdorff, hausdorff95, surface
 from tests.evaluation.fakes import constant, evaluate, evaluate_each, evaluate_pair, heart, pair, shifted_pair, volume
@@ -218,9 +218,10 @@ def test_a_judge_adds_its_verdict_and_what_gave_no_answer_is_rejected():
 
 def test_distances_are_computed_once_in_voxels_and_once_in_millimetres(monkeypatch):
     """Of either the undeformed and the registered pair; the Jacobian once."""
-    calls, distances, determinant = [], surface.surface_distances, deformation._determinant
+    calls, distances, determinant = [], surface.surface_distances, deformation.jacobian_determinant
     monkeypatch.setattr(surface, "surface_distances", lambda *a: calls.append("surface") or distances(*a))
-    monkeypatch.setattr(deformation, "_determinant", lambda u: calls.append("jacobian") or determinant(u))
+    for module in (deformation, predictor, checks):
+        monkeypatch.setattr(module, "jacobian_determinant", lambda u: calls.append("jacobian") or determinant(u))
     row = evaluate_pair(constant((-2, 1)), shifted_pair(3))
     assert sorted(calls) == ["jacobian"] * 2 + ["surface"] * 4
     masks = shifted_pair(3).fixed_labels == 2, np.roll(heart() == 2, (2, -1), (0, 1))
