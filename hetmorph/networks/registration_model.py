@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from hetmorph.losses.within import InMask, counting
-from hetmorph.networks.base import LoadableModel
+from hetmorph.networks.base import LoadableModel, for_keras
 from hetmorph.ops.xla import compiled_kernels
 from hetmorph.steps import Ends, Registered, check_known, split_known
 from hetmorph.steps.known import KINDS
@@ -110,7 +110,8 @@ class RegistrationModel(LoadableModel):
             ValueError: an empty mask, one of another grid, or points that do not belong together or to the images.
         """
         check_known(x)
-        return super().fit(x, *args, **kwargs)
+        images, known = split_known(x)
+        return super().fit((*images, for_keras(known)) if known else x, *args, **kwargs)
 
     def __call__(self, inputs, *args, **kwargs):
         # What is known besides is for the losses; to Keras, the images are what a model is called with.
