@@ -1,14 +1,12 @@
 """The affine stage of a data set: each pair is aligned once, however often it is read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from hetmorph.evaluation import RegistrationFailed
-from hetmorph.io import DataError, Image
+from hetmorph.io import DataError, Image, itk
 from hetmorph.io.chain import Linear
 from hetmorph.registration.affine import align
-from hetmorph.registration.linear_search import KINDS, package
+from hetmorph.registration.linear_search import KINDS, NEEDS
 
 NOT = "none"
 
@@ -27,7 +25,7 @@ class Aligner:
     def __init__(self, kind: str):
         if kind not in KINDS:
             raise ValueError(f"the kind of an affine stage is one of {', '.join(KINDS)}, received {kind!r}")
-        package()
+        itk.package(NEEDS)
         self.kind = kind
         self._found: dict[tuple[Path, Path], Linear] = {}
 
