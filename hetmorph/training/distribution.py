@@ -76,8 +76,8 @@ class Distribution:
         """
         if self.cluster is None or not isinstance(error, _LOST):
             return None
-        found = re.search(r"/task:(\d+)", str(error))
-        who = self.cluster.name(int(found[1])) if found else "a worker"
+        named = {int(number) for number in re.findall(r"/task:(\d+)", str(error))} - {self.cluster.index}
+        who = self.cluster.name(named.pop()) if len(named) == 1 else "a worker"
         return ConnectionError(
             f"{who} has gone, so this one stops too; the last finished epoch is kept: start all of them again to resume"
         )
