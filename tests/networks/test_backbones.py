@@ -155,7 +155,7 @@ STEPS = [
 ]
 
 
-@pytest.mark.quick("constricon-diffusion")
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(("network", "objective"), STEPS, ids=lambda part: part.get("name", part.get("arch")))
 def test_networks_of_steps_go_through_every_door(network, objective, pair, tmp_path):

@@ -225,6 +225,7 @@ def test_models_with_landmarks_are_saved_with_them_and_their_losses(tmp_path, im
     assert again.train_on_batch(x) == pytest.approx(model.train_on_batch(x), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.graph
 def test_a_graph_trains_on_a_stream_with_masks_and_landmarks(images, masks, points):
     """As eager steps do, with a last batch of another size; and the model is called with all of a batch."""
