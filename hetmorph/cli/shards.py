@@ -61,7 +61,7 @@ class ShardType(click.ParamType):
 
 
 @click.command(cls=FileVerb, epilog="\b\nExample:\n  hetmorph merge --out results")
-@click.option("--out", required=True, type=FILE, help="Folder of register --pairs --shard.")
+@click.option("--out", required=True, type=FILE, help="Folder of hetmorph register --pairs --shard.")
 @dry_run
 def merge(out: Path, dry_run: bool) -> int:
     """Put the tables of all shards of a cohort together: cases.csv of cases-1-of-N.csv to cases-N-of-N.csv.
