@@ -161,7 +161,9 @@ def check(command: Command) -> None:
         _require(all(word in targets for word in words if "=" not in word), f"no such target: make {words}")
     elif program == "pip":
         extras = re.findall(r'^        "(\w+)": [A-Za-z]', (ROOT / "setup.py").read_text(), re.M)
-        asked = [name for word in words for part in re.findall(r"\[(.*)\]", word) for name in part.split(",")]
+        asked = [
+            name for word in words for part in re.findall(r"^(?:hetmorph|\.)\[(.*)\]", word) for name in part.split(",")
+        ]
         _require(words[0] == "install" and set(asked) <= set(extras), f"no such extra: pip {words}, there are {extras}")
     elif program == "bash":
         _require((ROOT / words[0]).is_file(), f"no such file: {words[0]}")

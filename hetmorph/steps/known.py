@@ -1,7 +1,5 @@
 """What is known of a batch of pairs besides the images: where they count, and points that correspond."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,7 +17,7 @@ class Ends(NamedTuple):
     moving: Any = None
     fixed: Any = None
 
-    def exchanged(self) -> Ends:
+    def exchanged(self) -> "Ends":
         """That of the exchanged pair."""
         return Ends(self.fixed, self.moving)
 
