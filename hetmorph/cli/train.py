@@ -190,7 +190,8 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation, 
                 verbose=(1 if watched else 2) if together.writes else 0,
             )
         except tf.errors.OpError as error:
-            raise (together.lost(error) or _reading_error(error)) from error
+            reason = _reading_error(error)
+            raise ((together.lost(error) or error) if reason is error else reason) from error
 
 
 class _LastStep(keras.callbacks.Callback):

@@ -94,7 +94,7 @@ def check(devices: int, cluster: Cluster | None, batch_size: int) -> None:
     Raises:
         ValueError: more devices than there are, or a batch that they cannot share equally: the mean of their means
             would not be that of the batch.
-        RuntimeError: Keras is of a version with which several hosts cannot work.
+        ImportError: Keras is of a version with which several hosts cannot work.
     """
     if devices < 1:
         raise ValueError(f"expected at least one device, received {devices}")
@@ -123,9 +123,8 @@ def distribute(devices: int, cluster: Cluster | None, plan: Mapping, seconds: fl
         seconds: how long to wait for the others.
 
     Raises:
-        ValueError: workers that are to do different things.
+        ValueError: workers that are to do different things, or a processor that is in use already.
         ConnectionError: a worker did not come.
-        RuntimeError: too late to divide the processor.
     """
     if cluster is None:
         return Distribution() if devices == 1 else Distribution(_of_devices(devices))
@@ -203,9 +202,9 @@ def _divide_processor(parts: int) -> None:
     try:
         tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * parts)
     except RuntimeError as error:
-        raise RuntimeError(f"the processor can be divided into {parts} devices only before anything is computed") from (
-            error
-        )
+        raise ValueError(
+            f"expected {parts} devices before anything is computed, received a processor in use"
+        ) from error
 
 
 def _own_gpus(devices: int, cluster: Cluster) -> int:
@@ -256,7 +255,6 @@ def _giving_up(cluster: Cluster, seconds: float):
 def _check_keras() -> None:
     """Refuse a Keras whose trainer is another: what `OnReplicas` replaces would not be asked."""
     if not all(hasattr(keras.Model, name) for name in ("_maybe_symbolic_build", "_symbolic_build", "_make_function")):
-        raise RuntimeError(
-            f"several hosts need a Keras whose trainer has _make_function; found {version('keras')}: "
-            "install keras>=3.9, or train on one host"
+        raise ImportError(
+            f"several hosts need a Keras whose trainer has _make_function, such as 3.15; found {version('keras')}"
         )
