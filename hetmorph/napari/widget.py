@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Image
 
+_WIDTH = 320  # pixels of what is told; a long line would push the images aside
 NO_MODEL, OF_A_FILE = "undeformed", "a file or folder"
 _ENDINGS = "Displacement, NIfTI (*.nii.gz);;Transform of ITK, 3D Slicer (*.tfm *.h5)"
 
@@ -60,6 +61,7 @@ class RegisterWidget(Container):
         self._register, self._save = PushButton(text="Register"), PushButton(text="Save displacement …")
         self._status = Label(value="")
         self._status.native.setWordWrap(True)
+        self._status.max_width = _WIDTH
         super().__init__(
             widgets=[
                 *(self._moving, self._fixed, self._model, self._path, self._affine, self._iterations),

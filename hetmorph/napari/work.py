@@ -99,9 +99,8 @@ def steps(moving: Image, fixed: Image, options: dict, uncertain: bool = False) -
         What was found, or why nothing was: what the command line says in its one line on stderr.
     """
     yield "loading the model"
-    from hetmorph.cli.messages import import_tensorflow, line_of
+    from hetmorph.cli.messages import line_of
 
-    import_tensorflow()
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
