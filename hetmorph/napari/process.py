@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Generator
 from types import GeneratorType
 
-from hetmorph.cli.messages import import_tensorflow
 from hetmorph.io import Image
 from hetmorph.napari import work
 
@@ -69,7 +68,6 @@ def _answer() -> None:
 
         name, arguments = pickle.load(sys.stdin.buffer)
         try:
-            import_tensorflow()  # without its notes
             found = getattr(work, name)(*arguments)
             if isinstance(found, GeneratorType):
                 found = work.last_of(found, lambda text: tell("said", text))

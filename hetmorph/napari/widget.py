@@ -149,8 +149,6 @@ class RegisterWidget(Container):
 
     def _say(self, text: str) -> None:
         self._status.value = text
-        label = self._status.native  # Qt lays lines that wrap out as if they did not
-        label.setMinimumHeight(label.heightForWidth(label.width()))
 
     def _end(self) -> None:
         self._register.enabled = True

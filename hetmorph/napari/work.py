@@ -81,6 +81,9 @@ def last_of(run: Generator, say: Callable[[str], None] = lambda _: None):
 
 def phantom() -> dict:
     """A pair of the built-in phantom of a heart: its `spacing`, mm, and the arrays `[X, Y]` by their phase."""
+    from hetmorph.cli.messages import import_tensorflow
+
+    import_tensorflow()
     from hetmorph import data
 
     pair = data.load("phantom", split="test").pairs[3]
@@ -99,8 +102,9 @@ def steps(moving: Image, fixed: Image, options: dict, uncertain: bool = False) -
         What was found, or why nothing was: what the command line says in its one line on stderr.
     """
     yield "loading the model"
-    from hetmorph.cli.messages import line_of
+    from hetmorph.cli.messages import import_tensorflow, line_of
 
+    import_tensorflow()
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
