@@ -9,6 +9,7 @@ from keras import initializers as KI
 from keras import layers as KL
 
 from hetmorph.configured import Configured
+from hetmorph.ops.draws import of_own_samples
 from hetmorph.ops.grid import crop_to, flat_voxels, identity_grid, missing, spatial_shape
 
 # Added to the logits of voxels that do not belong together. As published: exp(-100) is 0 in float32.
@@ -178,7 +179,10 @@ class DropPath(Configured, KL.Layer):
         if not training or self.rate == 0:
             return inputs
         shape = [tf.shape(inputs)[0], *[1] * (inputs.shape.rank - 1)]
-        kept = keras.random.uniform(shape, dtype="float32", seed=self.seed_generator) >= self.rate
+        drawn = of_own_samples(
+            lambda some: keras.random.uniform(some, dtype="float32", seed=self.seed_generator), shape
+        )
+        kept = drawn >= self.rate
         return inputs * tf.cast(kept, inputs.dtype) / (1 - self.rate)
 
     def compute_output_shape(self, input_shape):

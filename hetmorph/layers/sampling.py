@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from hetmorph.ops.draws import of_own_samples
+
 
 @keras.saving.register_keras_serializable("hetmorph")
 class SampleNormalLogVar(keras.layers.Layer):
@@ -29,7 +31,9 @@ class SampleNormalLogVar(keras.layers.Layer):
         mean, log_variance = inputs
         if not training:
             return mean
-        noise = keras.random.normal(tf.shape(mean), dtype=mean.dtype, seed=self.seed_generator)
+        noise = of_own_samples(
+            lambda shape: keras.random.normal(shape, dtype=mean.dtype, seed=self.seed_generator), tf.shape(mean)
+        )
         return mean + tf.exp(0.5 * log_variance) * noise
 
     def compute_output_shape(self, input_shape):
