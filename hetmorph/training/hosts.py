@@ -135,22 +135,22 @@ def meet(cluster: Cluster, plan: Mapping, seconds: float) -> None:
 
 
 def _gather(listener: socket.socket, cluster: Cluster, own: dict, until: float, seconds: float) -> dict | None:
-    """Hear every worker, and tell each the reason why not to begin, if there is one."""
+    """Hear every worker, and tell each the reason why not to begin, if there is one: also those who come after it."""
     there: dict[int, socket.socket] = {}
     reason = None
-    while len(there) < len(cluster.workers) - 1 and reason is None:
+    while len(there) < len(cluster.workers) - 1:
         listener.settimeout(max(0.01, until - time.monotonic()))
         try:
             caller, _ = listener.accept()
         except TimeoutError:
             absent = [cluster.name(k) for k in range(1, len(cluster.workers)) if k not in there]
-            reason = _reason(f"{', '.join(absent)} did not come within {seconds:g} s", absent=True)
+            reason = reason or _reason(f"{', '.join(absent)} did not come within {seconds:g} s", absent=True)
             break
         told = _received(caller, until)
         if told is None or told.keys() != own.keys():
             caller.close()  # somebody else
             continue
-        reason = _difference(cluster, own, told, there)
+        reason = reason or _difference(cluster, own, told, there)
         there[told["index"] if told["index"] not in there else -1] = caller
     for caller in there.values():
         with caller:

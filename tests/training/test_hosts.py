@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 
 import pytest
 
@@ -25,8 +26,8 @@ def addresses(count):
     return tuple(f"localhost:{port}" for port in ports)
 
 
-def meeting(clusters, plans, seconds=20.0):
-    """What each of several workers gets of a meeting: None, or its error."""
+def meeting(clusters, plans, seconds=20.0, late=()):
+    """What each of several workers gets of a meeting: None, or its error. Some come late."""
     results = [None] * len(clusters)
 
     def attend(number):
@@ -36,8 +37,10 @@ def meeting(clusters, plans, seconds=20.0):
             results[number] = error
 
     threads = [threading.Thread(target=attend, args=(number,)) for number in range(len(clusters))]
-    for thread in threads:
-        thread.start()
+    for number in sorted(range(len(threads)), key=lambda number: number in late):
+        if number in late:
+            time.sleep(0.5)
+        threads[number].start()
     for thread in threads:
         thread.join()
     return results
@@ -122,7 +125,7 @@ def test_workers_of_one_plan_meet_and_leave_their_ports():
 
 
 def test_workers_of_different_plans_are_all_told_why():
-    errors = meeting(together(3), [{"steps": 5}, {"steps": 5}, {"steps": 6}])
+    errors = meeting(together(3), [{"steps": 5}, {"steps": 5}, {"steps": 6}], late=(1,))
     assert {type(error) for error in errors} == {ValueError}
     assert {str(error) for error in errors} == {
         "expected the same in all workers, but steps is 5 in worker 0 and 6 in worker 2"
