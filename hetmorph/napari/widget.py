@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, Label, PushButton, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, Container, FileEdit, PushButton, SpinBox, TextEdit
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info, show_warning
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Image
 
-_WIDTH = 320  # pixels of what is told; a long line would push the images aside
 NO_MODEL, OF_A_FILE = "undeformed", "a file or folder"
 _ENDINGS = "Displacement, NIfTI (*.nii.gz);;Transform of ITK, 3D Slicer (*.tfm *.h5)"
 
@@ -59,9 +58,8 @@ class RegisterWidget(Container):
             label="draws", min=2, max=500, value=20, tooltip="Of the uncertainty; a calibration has its own number."
         )
         self._register, self._save = PushButton(text="Register"), PushButton(text="Save displacement …")
-        self._status = Label(value="")
-        self._status.native.setWordWrap(True)
-        self._status.max_width = _WIDTH
+        self._status = TextEdit(value="")  # which scrolls where a verdict has many reasons
+        self._status.read_only = True
         super().__init__(
             widgets=[
                 *(self._moving, self._fixed, self._model, self._path, self._affine, self._iterations),
