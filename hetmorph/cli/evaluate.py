@@ -176,7 +176,7 @@ def judge(maps: dict, calibration: uncertainty.Calibration | None) -> Callable:
     """Verdict and mean bound of a pair, as `evaluation.evaluate` asks for; without a calibration by plain checks."""
 
     def judged(pair, prediction) -> tuple[str, float | None]:
-        answer = prediction.moved, prediction.displacement, prediction.determinant
+        answer = prediction.moved, prediction.displacement, prediction.determinant, prediction.across
         checks = evaluation.Checks.of(pair.moving, pair.fixed, *answer)
         said = viz.verdict(pair, {name: estimate(pair) for name, estimate in maps.items()}, calibration, checks)
         return said.flag, None if calibration is None else said.score
@@ -193,8 +193,8 @@ def on_volumes(args: argparse.Namespace, predictor, loaded):
                 "--uncertainty and --calibration are not for a 2-D model on volumes; of one pair, "
                 "hetmorph uncertainty --moving … --fixed … gives a map slice by slice"
             )
-        thick = loaded.cases[0].spacing[fitting.axis]
-        print(f"a 2-D model on volumes: slice by slice across axis {fitting.axis} (spacing {thick:.4g} mm)")
+        thick = loaded.cases[0].spacing[fitting.across]
+        print(f"a 2-D model on volumes: slice by slice across axis {fitting.across} (spacing {thick:.4g} mm)")
     return fitting
 
 

@@ -53,7 +53,7 @@ class Outcome:
             inverse_error: largest residual of the inverse, voxels; None where none was made.
         """
         answer = result.prediction
-        whole = result.transform.jacobian(), result.by_slice, inverse_error
+        whole = result.transform.jacobian(), answer.across, inverse_error
         checks = Checks.of(*result.seen, answer.moved, answer.displacement, *whole)
         scores = {} if labels is None or target is None else _dice(result, fixed, labels, target)
         registered = scores.get("registered", {})
@@ -146,7 +146,7 @@ def _optimised(result: Registration, after: float) -> dict[str, tuple[float, flo
     loss, folds = (np.mean(x, 0) for x in ([(p.losses[0], p.loss) for p in parts], [p.folds for p in parts]))
     return {
         "loss": tuple(loss),
-        "similarity": (similarity(result.seen[1], moved, result.by_slice), after),
+        "similarity": (similarity(result.seen[1], moved, result.prediction.across), after),
         "folds in percent": tuple(folds),
     }
 

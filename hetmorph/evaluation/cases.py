@@ -30,6 +30,7 @@ from hetmorph.ops.warp import warp
 CONVENTIONS = ("hetmorph", "official")
 SURFACE = ("hd_px", "hd95_px", "assd_px", "asd_px", "hd95_mm")
 DEFORMATION = ("folds_percent", "sdlogj")
+TRE = ("tre_px", "tre_mm")  # of landmarks
 EPE = ("epe", "epe_labels")  # over the foreground, and over what is labelled in the fixed image
 NO_LABELS: Mapping[str, int] = {}
 
@@ -175,7 +176,8 @@ def _row_of(
     undeformed = dict.fromkeys(common, math.nan) | _scores(pair, identity(pair), convention, labels, main)
     registered = dict.fromkeys((*common, *_uncertainty_columns(pair)), math.nan)
     registered["seconds_per_pair"] = math.nan if prediction is None else seconds
-    unscored, judgement = _reason_before(pair, labels, main), None
+    lacking = _reason_before(pair, labels, main)
+    unscored, judgement = lacking if pair.points_fixed is None else "", None
     verdict = {} if judge is None else {"verdict": "reject"}
     if not failed:
         registered |= _scores(pair, prediction, convention, labels, main)
@@ -189,7 +191,7 @@ def _row_of(
         if judge is not None:
             verdict["verdict"], bound = _judged(judge, pair, prediction)
             registered |= {} if bound is None else {"bound_mean": bound}
-        if not unscored and math.isnan(registered["hd_px"]):
+        if not lacking and math.isnan(registered["hd_px"]):
             failed = f"{main} vanished by warping"
     row = {
         "case_id": pair.case_id,
@@ -247,7 +249,7 @@ def identity(pair) -> Prediction:
 
 
 def _reason_before(pair, labels: Mapping[str, int], main: str | None) -> str:
-    """Why no registration could be scored on this pair, or ""."""
+    """Why labels cannot score a registration of this pair, or ""."""
     if not labels or pair.moving_labels is None or pair.fixed_labels is None:
         return "no labels"
     images = {"moving": pair.moving_labels, "fixed": pair.fixed_labels}
@@ -263,6 +265,8 @@ def _scores(pair, prediction: Prediction, convention: str, labels: Mapping[str, 
     scores["mse"] = float(np.mean((pair.fixed - prediction.moved) ** 2))
     if pair.displacement is not None:
         scores |= _displacement_errors(pair, prediction.displacement)
+    if pair.points_fixed is not None:
+        scores |= _target_errors(pair, prediction.displacement)
     return scores
 
 
@@ -298,8 +302,14 @@ def _displacement_errors(pair, displacement) -> dict:
     return {name: deformation.endpoint_error(displacement, pair.displacement, mask) for name, mask in masks.items()}
 
 
+def _target_errors(pair, displacement) -> dict[str, float]:
+    points = pair.points_fixed, pair.points_moving
+    in_mm = deformation.target_error(displacement, *points, pair.spacing) if pair.in_mm else math.nan
+    return dict(zip(TRE, (deformation.target_error(displacement, *points), in_mm), strict=True))
+
+
 def _truth_columns(pair) -> tuple[str, ...]:
-    return () if pair.displacement is None else EPE
+    return (*(EPE if pair.displacement is not None else ()), *(TRE if pair.points_fixed is not None else ()))
 
 
 def _uncertainty_columns(pair) -> tuple[str, ...]:

@@ -56,7 +56,7 @@ class Checks:
 
     @classmethod
     def of(
-        cls, moving, fixed, moved, displacement, determinant=None, slices: bool = False, inverse_error=None
+        cls, moving, fixed, moved, displacement, determinant=None, across: int | None = None, inverse_error=None
     ) -> Checks:
         """Check a registration.
 
@@ -64,7 +64,7 @@ class Checks:
             moving, fixed, moved: `[*S]`.
             displacement: `[*S, N]`, voxels of the fixed grid.
             determinant: its Jacobian determinant on any grid; None computes it.
-            slices: whether the last axis is that of slices registered one by one.
+            across: axis across slices that were registered one by one, or None.
             inverse_error: largest residual of the inverse, voxels.
         """
         displacement = np.asarray(displacement, np.float32)
@@ -73,7 +73,7 @@ class Checks:
         deformation = scores_of_determinant(determinant)
         outside, length = _travel(displacement)
         return cls(
-            similarity=(similarity(fixed, moving, slices), similarity(fixed, moved, slices)),
+            similarity=(similarity(fixed, moving, across), similarity(fixed, moved, across)),
             folds=deformation["folds_percent"],
             sdlogj=deformation["sdlogj"],
             outside=outside,
@@ -148,15 +148,17 @@ def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}{'' if text.endswith('?') else '.'}"
 
 
-def similarity(fixed, moved, slices: bool = False) -> float:
+def similarity(fixed, moved, across: int | None = None) -> float:
     """Mean squared local correlation of two images, 0 to 1; of a stack of slices in windows of each slice.
 
     Args:
         fixed, moved: `[*S]`.
-        slices: whether the last axis is that of slices.
+        across: axis across slices that have nothing to do with each other, or None.
     """
     shape = np.shape(fixed)
-    window = [*window_of(shape[:-1]), 1] if slices else window_of(shape)
+    window = window_of(np.delete(shape, [] if across is None else across).tolist())
+    if across is not None:
+        window.insert(across, 1)
     pair = (np.asarray(image, np.float32)[None, ..., None] for image in (fixed, moved))
     return float(np.mean(local_correlation(*pair, window)))
 

@@ -50,6 +50,7 @@ class Prediction:
         log_variance: `[*S]` log σ_I² of the noise of the fixed image, or None for a model without variance.
         weight: `[*S]` relative weight of the voxels in the likelihood, or None.
         refinement: `instance.Refinement` of an answer that was optimised on this pair, or None.
+        across: axis across the slices that were registered one by one, or None.
     """
 
     displacement: np.ndarray
@@ -57,6 +58,7 @@ class Prediction:
     log_variance: np.ndarray | None = None
     weight: np.ndarray | None = None
     refinement: object | None = None
+    across: int | None = None
 
     @functools.cached_property
     def determinant(self) -> np.ndarray:
@@ -73,6 +75,7 @@ class Predictor:
         compiles: whether the first call on images of another shape takes longer than those after it.
         random: what in the model can be drawn anew: "dropout", "posterior" (a predicted distribution of velocities),
             "callable" (a function that may do what it likes). Empty for a model that always answers the same.
+        across: axis across the slices of a volume that it registers one by one, or None.
         guided: whether `predict_batch` takes `guides`, an `evaluation.Guide` for each pair, as an optimisation does.
         resizes_to: voxels to which a model of one size wants each image resized from its own field of view; None takes
             both images on one grid of the world.
@@ -86,6 +89,7 @@ class Predictor:
     compiles = True
     random: frozenset[str] = frozenset()
     guided = False
+    across: int | None = None
     resizes_to: tuple[int, ...] | None = None
     modalities: tuple[str, ...] = ()
 
@@ -111,7 +115,9 @@ class Predictor:
         for name in set(results) - {"displacement"}:
             if results[name].shape[-1] == 1:
                 results[name] = results[name][..., 0]
-        return [Prediction(**{name: x[i] for name, x in results.items()}) for i in range(len(moving))]
+        return [
+            Prediction(**{name: x[i] for name, x in results.items()}, across=self.across) for i in range(len(moving))
+        ]
 
     def displacements(self, moving, fixed, seed: int | None = None) -> np.ndarray:
         """The displacements alone of several pairs of one shape, `[B, *S, N]` voxels, without what else a model says.

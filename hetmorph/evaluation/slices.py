@@ -24,7 +24,7 @@ class SliceBySlice(Predictor):
 
     def __init__(self, predictor: Predictor, axis: int):
         super().__init__(3)
-        self.predictor, self.axis = predictor, axis
+        self.predictor, self.across = predictor, axis
         self.compiles, self.random = predictor.compiles, predictor.random
 
     def _run(self, moving, fixed):
@@ -65,16 +65,16 @@ class SliceBySlice(Predictor):
 
     def _slices(self, volumes) -> np.ndarray:
         """The slices of volumes `[B, *S, 1]` as a batch."""
-        inner = np.moveaxis(np.asarray(volumes), 1 + self.axis, 1)
+        inner = np.moveaxis(np.asarray(volumes), 1 + self.across, 1)
         return inner.reshape(-1, *inner.shape[2:])
 
     def _stacked(self, slices: np.ndarray, batch: int) -> np.ndarray:
         """Slices as volumes again, the other way round."""
-        return np.moveaxis(slices.reshape(batch, -1, *slices.shape[1:]), 1, 1 + self.axis)
+        return np.moveaxis(slices.reshape(batch, -1, *slices.shape[1:]), 1, 1 + self.across)
 
     def _in_space(self, displacement: np.ndarray) -> np.ndarray:
         """Displacements within the slices as those of the volume."""
-        return np.insert(displacement, self.axis, 0.0, axis=-1)
+        return np.insert(displacement, self.across, 0.0, axis=-1)
 
     def _log_stretch(self, fixed) -> np.ndarray:
         """log of the squared range of each slice, `[B, *S, 1]`: the variance was of slices stretched to 1."""

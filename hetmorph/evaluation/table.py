@@ -11,6 +11,8 @@ COLUMNS = (
     ("assd_px", "ASSD px", 1, 2),
     ("asd_px", "ASD px", 1, 2),
     ("hd95_mm", "HD95 mm", 1, 2),
+    ("tre_px", "TRE px", 1, 2),
+    ("tre_mm", "TRE mm", 1, 2),
     ("folds_percent", "folds %", 1, 3),
     ("sdlogj", "SDlogJ", 1, 3),
     ("inverse_error", "inverse error px", 1, 5),
@@ -35,6 +37,7 @@ SURFACES = ("hd", "hd95", "assd", "asd")  # beginnings of the metrics that are o
 # What is said below a table that has a heading with this word.
 WORDS = {
     "HD": "HD, HD95, ASSD, ASD: largest, 95th percentile and mean distance of the outlines, both ways and one way",
+    "TRE": "TRE: mean distance of landmarks, moved ones from those of the moving image",
     "SDlogJ": "SDlogJ: how unevenly volume changes, standard deviation of log Jacobian determinants",
     "inverse": "inverse error: mean distance of φ_AB(φ_BA(x)) from x, of the registrations of both directions",
     "AUSE": "AUSE: squared error left when the most uncertain voxels are removed, above what the best order leaves; "

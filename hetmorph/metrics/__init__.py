@@ -6,7 +6,7 @@ is an error.
 
 from hetmorph.metrics import calibration, deformation, overlap, ranking, surface
 from hetmorph.metrics.calibration import calibration_error, coverage, normal_distance, reliability_curve, standardised
-from hetmorph.metrics.deformation import endpoint_error, flips, folds_percent, sdlogj
+from hetmorph.metrics.deformation import endpoint_error, flips, folds_percent, sdlogj, target_error
 from hetmorph.metrics.overlap import dice
 from hetmorph.metrics.ranking import aurc, ause, naurc, pearson, sparsification, spearman
 from hetmorph.metrics.surface import asd, assd, hausdorff, hausdorff95, surface_distances
@@ -38,4 +38,5 @@ __all__ = [
     "standardised",
     "surface",
     "surface_distances",
+    "target_error",
 ]

@@ -7,6 +7,7 @@ borders. Central differences overlook folds of the finest, checkerboard kind.
 import numpy as np
 
 from hetmorph.ops.fields import jacobian_determinant
+from hetmorph.ops.points import displace
 
 MINIMUM_DETERMINANT = 1e-9
 
@@ -103,6 +104,28 @@ def endpoint_error(displacement, truth, mask=None) -> float:
     error = np.linalg.norm(displacement - truth, axis=-1)
     error = error if mask is None else error[np.asarray(mask, dtype=bool)]
     return float(error.mean()) if error.size else float("nan")
+
+
+def target_error(displacement, points_fixed, points_moving, spacing=None) -> float:
+    """Mean distance of landmarks after registration: of x + u(x) from where the same point lies in the moving image.
+
+    Args:
+        displacement: `[*S, N]` in voxels.
+        points_fixed: `[P, N]` voxels, in the fixed image.
+        points_moving: the same points in the moving image.
+        spacing: length of a voxel along each axis, in the unit of the distance; None measures in voxels.
+
+    Raises:
+        ValueError: points that do not belong together, or to another dimension.
+    """
+    field = _checked_field(displacement)
+    fixed, moving = (np.asarray(points, np.float32) for points in (points_fixed, points_moving))
+    if fixed.shape != moving.shape or fixed.ndim != 2 or fixed.shape[1] != field.shape[-1] or not fixed.size:
+        raise ValueError(
+            f"expected as many points [P, {field.shape[-1]}] of either image, received {fixed.shape} and {moving.shape}"
+        )
+    left = displace(fixed[None], field[None])[0].numpy() - moving
+    return float(np.linalg.norm(left * (1.0 if spacing is None else np.asarray(spacing)), axis=-1).mean())
 
 
 def _determinant(displacement) -> np.ndarray:

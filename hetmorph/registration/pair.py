@@ -370,7 +370,8 @@ def _joined(slices: list[Prediction]) -> Prediction:
         return None if parts[0] is None else np.stack(parts, -1)
 
     others = {name: stacked(name) for name in ("moved", "log_variance", "weight")}
-    return Prediction(io.from_slices([prediction.displacement for prediction in slices]), **others)
+    displacement = io.from_slices([prediction.displacement for prediction in slices])
+    return Prediction(displacement, **others, across=displacement.ndim - 2)
 
 
 def _start(refinements: tuple, grid: io.Grid, fixed: io.Grid, slices: bool) -> io.Transform:

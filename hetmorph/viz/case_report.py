@@ -155,6 +155,7 @@ def _glance(case: ReportedCase) -> Html:
         both(f"HD95 {structure_heading(case.main)}", metric, 1, 2, unit)
     both("mean squared residual", "mse", 1e3, 2, " ·10⁻³")
     both("displacement error", "epe", 1, 2, " voxels")
+    both("distance of landmarks", *(("tre_mm", 1, 2, " mm") if case.pair.in_mm else ("tre_px", 1, 2, " voxels")))
     if case.prediction is not None:
         tiles.append(("folds", [number(row["registered_folds_percent"], 1, 3), " % of the voxels"]))
         tiles.append(("longest displacement", [number(float(case.length.max()), 1, 1), f" {case.unit}"]))

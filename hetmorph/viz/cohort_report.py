@@ -23,6 +23,8 @@ SHOWN = (
     ("folds_percent", "folds %", 1, 3),
     ("mse", "MSE ·10³", 1e3, 2),
     ("epe", "EPE px", 1, 2),
+    ("tre_px", "TRE px", 1, 2),
+    ("tre_mm", "TRE mm", 1, 2),
     ("bound_mean", "bound px", 1, 2),
 )
 # Column, title and note of the lists of what lacks scores.
@@ -31,7 +33,7 @@ LEFT_OUT = (
     ("unscored", "Not scored", "The pair itself leaves nothing to score, whatever the registration is worth."),
 )
 FEW_LISTED = 10
-CHANGES = ("dice", "hd95", "mse", "epe")  # beginnings of the metrics that the undeformed pair has too
+CHANGES = ("dice", "hd95", "mse", "epe", "tre")  # beginnings of the metrics that the undeformed pair has too
 
 
 def cohort_report(

@@ -9,7 +9,7 @@ from hetmorph.viz.html import Html, element, table
 
 TEXTS = ("case_id", "patient", "slice_index", "group", "failed", "unscored", "verdict")
 HIGHER_IS_BETTER = ("dice",)
-LOWER_IS_BETTER = ("hd", "hd95", "assd", "asd", "mse", "epe")
+LOWER_IS_BETTER = ("hd", "hd95", "assd", "asd", "mse", "epe", "tre")
 SMALLEST_CHANGE = 5e-7  # of a score; less is called none
 
 
@@ -73,7 +73,8 @@ def every_score(row: Mapping) -> Html:
 def ranking_metric(rows: Sequence[Mapping], main: str | None) -> tuple[str, str] | None:
     """By which score cases are ranked: metric and what to call it. None where no case has one."""
     names = [(f"dice_{main}", f"Dice {structure_heading(main)}")] if main else []
-    for metric, words in (*names, ("epe", "displacement error"), ("mse", "mean squared residual")):
+    landmarks = ("tre_px", "distance of landmarks")
+    for metric, words in (*names, ("epe", "displacement error"), landmarks, ("mse", "mean squared residual")):
         if any(math.isfinite(row.get(f"registered_{metric}", math.nan)) for row in rows):
             return metric, words
     return None

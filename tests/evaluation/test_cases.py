@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -57,6 +58,17 @@ def test_the_inverse_error_is_asked_for_and_told_in_voxels_and_millimetres():
     assert row["registered_inverse_error"] == pytest.approx(0.5)
     assert row["registered_inverse_error_mm"] == pytest.approx(np.hypot(0.3 * 2, 0.4 * 0.5)), "voxels of 2 × 0.5 mm"
     assert not any("inverse" in name for name in evaluate(BothWays(), [shifted_pair(2)])[0])
+
+
+def test_landmarks_are_scored_by_the_distance_that_is_left():
+    fixed = np.float32([[10.5, 4], [20, 30]])
+    points = {"points_fixed": fixed, "points_moving": fixed - (3, 0)}
+    row = evaluate_pair(constant((-3, 0)), shifted_pair(3, **points))
+    assert [row[f"undeformed_{name}"] for name in ("tre_px", "tre_mm")] == [3, 6], "axis 0 has 2 mm a voxel"
+    assert [row[f"registered_{name}"] for name in ("tre_px", "tre_mm")] == [0, 0]
+    assert "registered_tre_px" not in evaluate_pair(NOTHING, shifted_pair(3))
+    unlabelled = evaluate_pair(constant((-3, 1)), dataclasses.replace(shifted_pair(3, **points), moving_labels=None))
+    assert unlabelled["unscored"] == unlabelled["failed"] == "" and unlabelled["registered_tre_px"] == 1
 
 
 def test_the_wrong_direction_makes_it_worse():

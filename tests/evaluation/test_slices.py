@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from hetmorph.data import Case
+from hetmorph.data import Case, Pair
 from hetmorph.evaluation import SliceBySlice, evaluate_pair, for_cases
 from hetmorph.evaluation.adapter import FunctionPredictor
+from hetmorph.evaluation.checks import similarity
 from hetmorph.evaluation.predictor import ModelPredictor
 from hetmorph.networks import HetVxmDense
+from hetmorph.viz.case import report_on
 from tests.evaluation.fakes import volume
 
 FEATURES = [[4, 4], [4, 4]]
@@ -51,6 +53,17 @@ def test_constant_slices_give_no_nan(model):
     assert all(np.isfinite(value).all() for value in (answer.displacement, answer.moved, answer.log_variance))
 
 
+def test_it_is_judged_in_windows_of_the_slices(model, rng):
+    moving, fixed = (rng.random((9, 10, 12)).astype(np.float32) for _ in range(2))
+    answer = SliceBySlice(model, 0)(moving, fixed)
+    pair = Pair("volume", "p1", None, None, moving, fixed, None, None, (8.0, 1.0, 1.0))
+    found = report_on(pair, answer, None).verdict.reason
+    before, after = (
+        np.mean([similarity(a, b) for a, b in zip(fixed, one, strict=True)]) for one in (moving, answer.moved)
+    )
+    assert f"{before:.3f} to {after:.3f}" in found
+
+
 def test_a_volume_is_scored_as_one_case():
     shift = FunctionPredictor(lambda moving, fixed: np.broadcast_to(np.float32([-3, 0]), (*fixed.shape, 2)))
     shift.ndims = 2
@@ -65,8 +78,8 @@ def case(name, shape, spacing):
 
 def test_slices_lie_across_the_thickest_voxels(model):
     stacks = [case("a", (9, 9, 4), (1.0, 1.0, 8.0)), case("b", (9, 7, 5), (1.5, 1.5, 1.5))]
-    assert for_cases(model, stacks).axis == 2
-    assert for_cases(model, [case("c", (4, 9, 9), (8.0, 1.0, 1.0))]).axis == 0
+    assert for_cases(model, stacks).across == 2
+    assert for_cases(model, [case("c", (4, 9, 9), (8.0, 1.0, 1.0))]).across == 0
     assert for_cases(model, [case("d", (9, 9), (1.0, 8.0))]) is model
     three = FunctionPredictor(lambda moving, fixed: None)
     assert for_cases(three, stacks) is three
