@@ -14,6 +14,9 @@ import tensorflow as tf
 from hetmorph.ops import xla
 from hetmorph.ops.grid import displaced_grid, flat_voxels, spatial_shape
 
+LARGE = 2**20  # positions, from which on they are interpolated slab by slab
+SLAB = 2**15  # positions of a slab, or more
+
 
 def interpolate(image: tf.Tensor, position: tf.Tensor, relative: bool) -> tf.Tensor:
     """Values of an image at positions; outside, those of the nearest edge voxel.
@@ -42,6 +45,14 @@ def interpolate(image: tf.Tensor, position: tf.Tensor, relative: bool) -> tf.Ten
 
 def pull(image: tf.Tensor, position: tf.Tensor, relative: bool) -> tf.Tensor:
     """The interpolation itself."""
+    thickness = _slab(position)
+    if thickness is None:
+        return _pull(image, position, relative)
+    position = tf.stack(displaced_grid(position), axis=-1) if relative else position
+    return _by_slabs(lambda part: _pull(image, part, relative=False), thickness, position)
+
+
+def _pull(image: tf.Tensor, position: tf.Tensor, relative: bool) -> tf.Tensor:
     cells = _cells(position, spatial_shape(image), relative)
     voxels = flat_voxels(image)
     values = [tf.gather(voxels, cells.row + offset) for offset in cells.offsets]
@@ -52,6 +63,14 @@ def pull(image: tf.Tensor, position: tf.Tensor, relative: bool) -> tf.Tensor:
 
 def slope(image: tf.Tensor, position: tf.Tensor, upstream: tf.Tensor, relative: bool) -> tf.Tensor:
     """Gradient of ⟨upstream, pull(image, position)⟩ with respect to the positions, `[B, *T, N]`."""
+    thickness = _slab(position)
+    if thickness is None:
+        return _slope(image, position, upstream, relative)
+    position = tf.stack(displaced_grid(position), axis=-1) if relative else position
+    return _by_slabs(lambda *parts: _slope(image, *parts, relative=False), thickness, position, upstream)
+
+
+def _slope(image: tf.Tensor, position: tf.Tensor, upstream: tf.Tensor, relative: bool) -> tf.Tensor:
     cells = _cells(position, spatial_shape(image), relative)
     voxels, fractions = flat_voxels(image), [tf.cast(f, image.dtype) for f in cells.fractions]
     values = [tf.gather(voxels, cells.row + offset) for offset in cells.offsets]
@@ -108,6 +127,33 @@ def _pull_adjoint(upstream, position, sizes: tuple, relative: bool) -> tf.Tensor
     packed = xla.active() and xla.FAST_SCATTER
     with xla.compiled_kernels(packed):
         return xla.run(push_packed if packed else push, upstream, position, sizes=sizes, relative=relative)
+
+
+def _slab(position: tf.Tensor) -> int | None:
+    """Rows of the first axis to be interpolated at a time; None for all at once.
+
+    Of every position there are some sixty numbers on the way: of a large volume, more than a network needs. Neither
+    XLA, which keeps none of them, nor small images want it, nor graphs for any size.
+    """
+    grid = position.shape[1:-1]
+    if xla.active() or grid.rank < 2 or not grid.is_fully_defined() or math.prod(grid) < LARGE:
+        return None
+    row = math.prod(grid[1:])
+    return next(n for n in range(1, grid[0] + 1) if grid[0] % n == 0 and (n * row >= SLAB or n == grid[0]))
+
+
+def _by_slabs(function, thickness: int, *fields: tf.Tensor) -> tf.Tensor:
+    """A function of fields `[B, *S, C]` that maps each voxel by itself, slab after slab along the first axis."""
+
+    def cut(field):
+        sizes = field.shape[1:].as_list()
+        parts = tf.reshape(field, [-1, sizes[0] // thickness, thickness, *sizes[1:]])
+        return tf.transpose(parts, [1, 0, *range(2, parts.shape.rank)])
+
+    parts = [cut(field) for field in fields]
+    done = tf.map_fn(lambda part: function(*part), parts, parallel_iterations=1, fn_output_signature=fields[0].dtype)
+    whole = tf.transpose(done, [1, 0, *range(2, parts[0].shape.rank)])
+    return tf.reshape(whole, [-1, *fields[0].shape[1:-1], whole.shape[-1]])
 
 
 class _Cells(NamedTuple):

@@ -21,6 +21,7 @@ class Affine(Transform):
 
     def __init__(self, matrix, offset):
         self.matrix, self.offset = as_points(matrix, offset), as_points(offset, matrix)
+        self.arrays = (self.matrix,)
         n = self.matrix.shape[-1]
         if len(self.matrix.shape) not in (2, 3) or self.matrix.shape[-2] != n or self.offset.shape[-1] != n:
             raise ValueError(

@@ -29,15 +29,20 @@ def as_points(points, *others):
     return np.asarray(points, np.float64)
 
 
-def voxels(shape: Sequence):
-    """Coordinates of every voxel of a grid, `[1, *shape, N]` float64; a float32 tensor where sizes are tensors.
+def voxels(shape: Sequence, *others):
+    """Coordinates of every voxel of a grid, `[1, *shape, N]` float64; a float32 tensor beside tensors.
 
     Args:
         shape: sizes of the grid.
+        others: what the coordinates will meet.
     """
-    if is_tensor(*shape):
+    if is_tensor(*shape, *others):
         tf = sys.modules["tensorflow"]
-        return tf.stack(tf.meshgrid(*(tf.range(tf.cast(n, tf.float32)) for n in shape), indexing="ij"), -1)[None]
+        from hetmorph.ops.grid import identity_grid
+
+        # A graph must not know the numbers: TensorFlow would keep whatever follows from them, gigabytes for a volume.
+        zero = tf.compat.v1.placeholder_with_default(0.0, [])
+        return tf.stack([tf.broadcast_to(axis + zero, shape) for axis in identity_grid(shape)], -1)[None]
     return np.stack(np.indices(tuple(shape), dtype=np.float64), -1)[None]
 
 
@@ -60,13 +65,9 @@ def sample(field, points):
 
 def _sample_tensor(field, points):
     tf = sys.modules["tensorflow"]
-    from hetmorph.ops.points import sample as sample_rows
+    from hetmorph.ops.interpolation import interpolate
 
     field, points = tf.cast(field, tf.float32), tf.cast(points, tf.float32)
     count = tf.maximum(tf.shape(field)[0], tf.shape(points)[0])
-    shape = tf.concat([[count], tf.shape(points)[1:-1]], axis=0)
-    rows = tf.reshape(points, [tf.shape(points)[0], -1, points.shape[-1]])
-    field, rows = (tf.repeat(x, count // tf.shape(x)[0], axis=0) for x in (field, rows))
-    values = tf.reshape(sample_rows(field, rows), tf.concat([shape, [field.shape[-1]]], axis=0))
-    values.set_shape([None, *points.shape[1:-1], field.shape[-1]])
-    return values
+    field, points = (tf.repeat(x, count // tf.shape(x)[0], axis=0) for x in (field, points))
+    return interpolate(field, points, relative=False)

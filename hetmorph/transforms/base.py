@@ -18,6 +18,7 @@ class Transform:
 
     Attributes:
         ndims: N.
+        arrays: what it is made of; of tensors, it computes in their graph.
 
     Example:
         >>> class Flip(Transform):
@@ -28,6 +29,7 @@ class Transform:
     """
 
     ndims: int
+    arrays: tuple = ()
 
     def __call__(self, points):
         """Where the points come to lie, same shape."""
@@ -58,7 +60,7 @@ class Transform:
         """
         if len(shape) != self.ndims:
             raise ValueError(f"a {self.ndims}-D transform has no displacement on a grid of shape {tuple(shape)}")
-        points = voxels(shape)
+        points = voxels(shape, *self.arrays)
         moved = self(points)
         return moved - as_points(points, moved)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hetmorph.transforms.affine import Affine
 from hetmorph.transforms.arrays import as_points, voxels
 from hetmorph.transforms.base import Transform
+from hetmorph.transforms.displacement import Displacement
 
 
 class Composition(Transform):
@@ -32,6 +33,10 @@ class Composition(Transform):
                     part = self.transforms.pop().after(part)
                 self.transforms.append(part)
 
+    @property
+    def arrays(self) -> tuple:
+        return sum((transform.arrays for transform in self.transforms), ())
+
     def __call__(self, points):
         points = self._checked(points)
         for transform in reversed(self.transforms):
@@ -41,9 +46,8 @@ class Composition(Transform):
     def displacement(self, shape):
         """φ(x) − x at every voxel of a grid; a field on that grid need not be read between its voxels."""
         *outer, innermost = self.transforms
-        inner = innermost.displacement(shape)
-        start = as_points(voxels(shape), inner)
-        points = start + inner
+        start = voxels(shape, *self.arrays)
+        points = start + innermost.displacement(shape) if isinstance(innermost, Displacement) else innermost(start)
         for transform in reversed(outer):
             points = transform(points)
         return points - as_points(start, points)

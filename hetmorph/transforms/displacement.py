@@ -23,7 +23,7 @@ class Displacement(Transform):
         ndims = len(field.shape) - 2
         if ndims not in (1, 2, 3) or field.shape[-1] != ndims:
             raise ValueError(f"expected a field [B, *S, N] of 1 to 3 axes, received shape {tuple(field.shape)}")
-        self.field, self.ndims = field, ndims
+        self.field, self.ndims, self.arrays = field, ndims, (field,)
 
     def __call__(self, points):
         points = self._checked(points, self.field)

@@ -42,7 +42,7 @@ class Velocity(Transform):
     def __init__(self, velocity, steps: int = 7, spacing: float = 1.0, method: str = "squaring"):
         check_integration(method, steps)
         self.velocity, self.steps, self.spacing, self.method = velocity, steps, spacing, method
-        self.ndims = Displacement(velocity).ndims
+        self.ndims, self.arrays = Displacement(velocity).ndims, (velocity,)
 
     @cached_property
     def integral(self) -> Displacement:

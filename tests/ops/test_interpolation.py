@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hetmorph.ops import warp
+from hetmorph.ops import interpolation, warp
 from hetmorph.ops.interpolation import interpolate, pull, push, push_packed
 from hetmorph.ops.xla import compiled_kernels
 from tests.graphs import kernels
@@ -246,3 +246,27 @@ def test_the_gradient_needs_the_inputs_only():
     used = [tensor for node in nodes if node.name.startswith("backward/") for tensor in node.inputs]
     kept = {t.op.type for t in used if not t.op.name.startswith("backward/") and t.shape.num_elements() >= 64}
     assert kept and kept <= {"Placeholder", "Identity", "IdentityN"}  # the latter hand the inputs on
+
+
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_large_grid_is_interpolated_slab_by_slab(relative, rng, monkeypatch):
+    image, upstream = (tf.constant(rng.random((2, 6, 5, 4, 3)), tf.float32) for _ in range(2))
+    position = tf.constant(rng.uniform(-2, 6, (2, 6, 5, 4, 3)), tf.float32)
+
+    def values():
+        with tf.GradientTape() as tape:
+            tape.watch((image, position))
+            value = interpolate(image, position, relative)
+        return value, *tape.gradient(value, (image, position), upstream)
+
+    whole = values()
+    monkeypatch.setattr(interpolation, "LARGE", 100)
+    monkeypatch.setattr(interpolation, "SLAB", 30)  # two rows of 20
+    calls = []
+    monkeypatch.setattr(
+        interpolation, "_pull", lambda *args, own=interpolation._pull, **how: calls.append(args) or own(*args, **how)
+    )
+    for parts in (values(), tf.function(values)()):
+        for one, other in zip(parts, whole, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+    assert len(calls) == 3 + 1, "once a slab, and in a graph once for all slabs"

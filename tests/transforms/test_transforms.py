@@ -234,3 +234,22 @@ t.inverse()(np.zeros((1, 2, 2)))
 print("tensorflow" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_graph_does_not_hold_the_coordinates_of_its_voxels():
+    """They, and all that follows from them alone, would be constants: of a volume several times its size."""
+    from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
+    from tensorflow.python.grappler import tf_optimizer
+
+    shape = (40, 30, 20)
+
+    def on_grid(field):
+        return Composition(
+            Affine(2 * np.eye(3), np.ones(3)), Displacement(field), Affine(np.eye(3) / 2, np.zeros(3))
+        ).displacement(shape)
+
+    traced = tf.function(on_grid).get_concrete_function(tf.TensorSpec([1, 20, 15, 10, 3]))
+    meta = meta_graph_pb2.MetaGraphDef(graph_def=traced.graph.as_graph_def())
+    meta.collection_def["train_op"].node_list.value.extend(output.name for output in traced.outputs)
+    nodes = tf_optimizer.OptimizeGraph(config_pb2.ConfigProto(), meta).node
+    assert max(node.attr["value"].ByteSize() for node in nodes if node.op == "Const") < 1000
