@@ -122,7 +122,8 @@ class Optimisation:
         if not self.iterations:
             return predictor
         if self.of == NETWORK:
-            return Refined(predictor, self.iterations, of=NETWORK, loss="own")
+            how = getattr(getattr(predictor, "model", None), "refining", {})
+            return Refined(predictor, self.iterations, of=NETWORK, loss="own", **how)
         name = self.similarity or ("mse" if self.window == 0 else "ncc")
         loss = LocalCorrelation(self.window).loss if name == "ncc" else name
         return Refined(predictor, self.iterations, loss=loss, smoothness=self.smoothness)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from hetmorph.evaluation.predictor import ModelPredictor, Predictor
 from hetmorph.instance.criterion import Criterion
 from hetmorph.ops import fields, separable, xla
+from hetmorph.steps.networks import NetworkStep
 
 _SQUARINGS = 5
 _COARSENING = 2  # from the image to the velocity
@@ -30,7 +31,7 @@ class Problem:
     def __init__(self, criterion: Criterion, shape: Sequence[int]):
         self.criterion, self.shape = criterion, tuple(shape)
         compiled = xla.FAST_SCATTER and xla.allowed() and np.prod(shape) >= _WORTH_COMPILING
-        self.value_and_gradient = tf.function(self._value_and_gradient, jit_compile=compiled or None, autograph=False)
+        self.value_and_gradient = self._traced(compiled)
 
     def restart(self) -> None:
         """Set the variables to where they reproduce the model's own answer."""
@@ -39,6 +40,10 @@ class Problem:
     def displacement(self, moving, fixed, start) -> tuple[tf.Tensor, tf.Tensor]:
         """The displacement, and the penalty on its folds."""
         raise NotImplementedError
+
+    def _traced(self, compiled: bool) -> tf.types.experimental.PolymorphicFunction:
+        """Value and gradient as one graph, compiled by XLA if asked for."""
+        return tf.function(self._value_and_gradient, jit_compile=compiled or None, autograph=False)
 
     def _value_and_gradient(self, moving, fixed, weight, start, said):
         with tf.GradientTape() as tape:
@@ -102,11 +107,21 @@ class Field(Problem):
 
 
 class Network(Problem):
-    """The weights of a copy of the model."""
+    """The weights of a copy of the model.
 
-    def __init__(self, criterion: Criterion, shape: Sequence[int], predictor: ModelPredictor):
+    Args:
+        criterion: what is minimised.
+        shape: voxels of the images along each axis.
+        predictor: of the model.
+        recompute: run the networks of the model's steps once more for their gradient, see `steps.NetworkStep`.
+    """
+
+    def __init__(self, criterion: Criterion, shape: Sequence[int], predictor: ModelPredictor, recompute: bool = False):
         super().__init__(criterion, shape)
         self._copy = predictor.model.with_shape(tuple(shape))
+        for layer in self._copy._flatten_layers():
+            if isinstance(layer, NetworkStep):
+                layer.recomputed = recompute
         self._register = self._copy.get_registration_model()
         self.variables = self._register.trainable_variables
         self._stored = [v.numpy() for v in self.variables]
@@ -119,6 +134,15 @@ class Network(Problem):
                 f"of='network' needs a live model of hetmorph.networks, received {type(predictor).__name__}; "
                 "of='field' works with any predictor"
             )
+
+    def _traced(self, compiled):
+        """Its kernels alone are compiled: convolutions by XLA are many times slower on a processor."""
+
+        def run(*pair):
+            with xla.compiled_kernels(compiled):
+                return self._value_and_gradient(*pair)
+
+        return tf.function(run, autograph=False)
 
     def restart(self):
         for variable, stored in zip(self.variables, self._stored, strict=True):
@@ -134,8 +158,8 @@ class Trained(Network):
     The points that a term draws stay the same from one evaluation to the next.
     """
 
-    def __init__(self, criterion: Criterion, shape: Sequence[int], predictor: ModelPredictor):
-        super().__init__(criterion, shape, predictor)
+    def __init__(self, criterion: Criterion, shape: Sequence[int], predictor: ModelPredictor, recompute: bool = False):
+        super().__init__(criterion, shape, predictor, recompute)
         self._copy.compile_from_config(predictor.model.get_compile_config())
         self._player = self._copy.players()[0]  # of the displacement; a variance stays as it was learnt
         self.variables = list(self._player.variables)

@@ -2,10 +2,12 @@
 
 import keras
 
+from hetmorph.losses import LNCC
 from hetmorph.networks.architectures import gradicon
 from hetmorph.networks.base import store_config_args
 from hetmorph.networks.registration import Registration
 from hetmorph.networks.tall_unet import FEATURES
+from hetmorph.objectives.terms import GradientInverseConsistency, Similarity
 
 PUBLISHED_SIZE = (175, 175, 175)
 
@@ -26,10 +28,14 @@ class UniGradICON(Registration):
         fill_value: value outside the image; None repeats the edge.
         name: name of the model, and prefix of its layers' names.
 
-    Inputs and outputs as `Registration`.
+    Inputs and outputs as `Registration`. It comes compiled by what it was published with, local correlation of Gaussian
+    windows (σ 5) in both directions and 1.5 times the gradient's inverse consistency, by which `Refined(loss="own")`
+    goes on from its answer.
 
     Attributes:
         modalities: how images can be scaled for it; a published model has to be told which.
+        refining: how an optimisation of a pair varies its weights: options of `Refined`, as published but for the
+            memory, which would otherwise be that of eight networks of a volume.
 
     Example:
         >>> model = UniGradICON((64, 64, 64))
@@ -41,6 +47,7 @@ class UniGradICON(Registration):
     """
 
     modalities = ("ct", "mri")
+    refining = {"optimizer": "adam", "learning_rate": 2e-5, "recompute": True}
 
     @store_config_args
     def __init__(
@@ -50,6 +57,9 @@ class UniGradICON(Registration):
         step = gradicon(len(inshape), nb_unet_features=features)
         super().__init__(step, inshape, direction, fill_value=fill_value, name=name)
         del self.config  # of the parent: this model is made anew of its own arguments
+        if direction == "exchange":
+            terms = [Similarity(LNCC(5)), GradientInverseConsistency(1.5)]
+            self.compile(keras.optimizers.Adam(self.refining["learning_rate"]), terms=terms)
 
     @property
     def resizes_to(self) -> tuple[int, ...] | None:

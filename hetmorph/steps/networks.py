@@ -16,7 +16,13 @@ class NetworkStep(Step):
     Args:
         network: Keras model of `[moving, fixed]`; what it gives is said by the step.
         kwargs: of `keras.layers.Layer`.
+
+    Attributes:
+        recomputed: whether the network is run once more for its gradient, instead of keeping all that it computes on
+            the way: less memory for more time.
     """
+
+    recomputed = False
 
     def __init__(self, network: keras.Model, **kwargs):
         super().__init__(**kwargs)
@@ -27,6 +33,14 @@ class NetworkStep(Step):
             )
         self.network = network
 
+    def answer(self, moving, fixed, training=None) -> tf.Tensor:
+        """What the network gives, float32."""
+
+        def run(moving, fixed):
+            return tf.cast(self.network([moving, fixed], training=training), tf.float32)
+
+        return (tf.recompute_grad(run) if self.recomputed else run)(moving, fixed)
+
 
 @keras.saving.register_keras_serializable("hetmorph")
 class FieldStep(NetworkStep):
@@ -35,7 +49,7 @@ class FieldStep(NetworkStep):
     invertible = False  # its inverse is searched point by point
 
     def transform(self, moving, fixed, training=None) -> Displacement:
-        return Displacement(tf.cast(self.network([moving, fixed], training=training), tf.float32))
+        return Displacement(self.answer(moving, fixed, training))
 
 
 class _Generated(NetworkStep):
@@ -43,7 +57,7 @@ class _Generated(NetworkStep):
 
     def generator(self, moving, fixed, training=None) -> tf.Tensor:
         """What is exponentiated."""
-        return tf.cast(self.network([moving, fixed], training=training), tf.float32)
+        return self.answer(moving, fixed, training)
 
     def exponential(self, generator, fixed) -> Transform:
         """The transform of a generator, for images like `fixed`."""

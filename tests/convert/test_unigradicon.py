@@ -8,7 +8,9 @@ import pytest
 import SimpleITK as sitk
 
 from hetmorph import io
+from hetmorph.cli.models import Optimisation
 from hetmorph.convert import convert_unigradicon, read_checkpoint
+from hetmorph.evaluation import wrap
 from hetmorph.networks import UniGradICON
 from hetmorph.registration import Intensities, Scale, model_pair, register
 from tests.golden import unigradicon_recipes as recipes
@@ -139,6 +141,20 @@ def test_it_is_stored_with_its_size(model, tmp_path):
     other = loaded.with_shape((8, 10, 9))
     assert other.resizes_to == (8, 10, 9)
     np.testing.assert_array_equal(other.get_weights()[3], model.get_weights()[3])
+
+
+def test_a_pair_goes_on_with_what_it_was_published_with(model, pair):
+    """The first loss is that of the published terms, and the weights of the model itself stay as they are."""
+    images = [np.asarray(pair[role].array[:12, :14, :10], np.float32) for role in ("moving", "fixed")]
+    images = [(one - one.min()) / np.ptp(one) for one in images]
+    small, before = model.with_shape((12, 14, 10)), model.get_weights()
+    refined = Optimisation(2, of="network").after(wrap(small))
+    found = refined.refine(*images)
+    assert refined.optimizer == "adam" and refined.learning_rate == 2e-5 and len(found.losses) >= 2
+    expected = small.evaluate(tuple(image[None, ..., None] for image in images), verbose=0)
+    assert found.losses[0] == pytest.approx(np.ravel(expected)[0], abs=2e-3), "up to the points that are drawn"
+    for one, other in zip(small.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_sizes_left_open_take_images_as_they_are():

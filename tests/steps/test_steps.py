@@ -224,3 +224,23 @@ def test_what_makes_no_step_is_refused():
     one = keras.Input((None, None, 1))
     with pytest.raises(ValueError, match="two images.*1 inputs"):
         FieldStep(keras.Model(one, one))
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_what_is_computed_again_has_the_same_gradient(images, graph):
+    step = FieldStep(lively(tall_unet((None, None), FEATURES)))
+    moving, fixed = images
+    variables = [v.value for v in step.network.trainable_variables]
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            value = tf.reduce_sum(step(moving, fixed) ** 2)
+        return value, *tape.gradient(value, variables)
+
+    kept = gradient()
+    step.recomputed, runs = True, []
+    network, step.network.call = step.network.call, lambda *a, **k: runs.append(1) or network(*a, **k)
+    again = (tf.function(gradient) if graph else gradient)()
+    assert len(runs) == 2, "once for the value, and once more for the gradient"
+    for one, other in zip(again, kept, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
