@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hetmorph.cli.models import INSTANCE_LAMBDA, INSTANCE_OF, SHIPPED
+from hetmorph.cohort.shards import Shard
 
 # As the registries have them: to ask those would import TensorFlow.
 DATASETS = (
@@ -69,6 +70,14 @@ def odd(text: str | int) -> int:
 def odd_or_none(text: str | int) -> int:
     """The same, where 0 stands for no window."""
     return 0 if int(text) == 0 else odd(text)
+
+
+def part(text: str) -> Shard:
+    """A part of a cohort, for argparse."""
+    try:
+        return Shard.of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def positive(text: str | int) -> int:

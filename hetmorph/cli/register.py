@@ -117,7 +117,7 @@ def register(command: list[str], fail_on: str, dry_run: bool, **choices) -> int:
     with phase("imports"):
         from hetmorph.cli import batch
         from hetmorph.cli.register_job import RESULTS, Job, Settings, default_curve
-        from hetmorph.cohort import InTurn, Workers
+        from hetmorph.cohort import engine
         from hetmorph.io import describe_dataset
 
     def taken(names) -> dict:
@@ -135,8 +135,8 @@ def register(command: list[str], fail_on: str, dry_run: bool, **choices) -> int:
             )
         if out is None:
             raise click.UsageError("--pairs needs --out, the folder for the results.")
-        engine = InTurn() if by_workers == [None, None] else Workers(*by_workers)
-        return batch.run(pairs, out, outputs, settings, command, resume, dry_run, fail_on, shard or WHOLE, engine)
+        done_by = shard or WHOLE, engine(*by_workers)
+        return batch.run(pairs, out, outputs, settings, command, resume, dry_run, fail_on, *done_by)
     if out is not None or resume or shard or by_workers != [None, None]:
         raise click.UsageError("--out, --resume, --shard, --workers and --scheduler are for --pairs.")
     if inputs["moving"] is None or (inputs["fixed"] is None and settings.reference is None):

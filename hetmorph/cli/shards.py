@@ -19,12 +19,10 @@ class ShardType(click.ParamType):
     name = "I/N"
 
     def convert(self, value, param, ctx):
-        if isinstance(value, Shard):
-            return value
-        found = re.fullmatch(r"(\d+)/(\d+)", value)
-        if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            self.fail(f"expected I/N with I from 1 to N, such as 2/5, received {value}", param, ctx)
-        return Shard(int(found[1]), int(found[2]))
+        try:
+            return value if isinstance(value, Shard) else Shard.of(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command(cls=FileVerb, epilog="\b\nExample:\n  hetmorph merge --out results")

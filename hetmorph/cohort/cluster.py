@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
-from hetmorph.cohort.work import MOST, Task, Work, batches
+from hetmorph.cohort.work import MOST, InTurn, Task, Work, batches
 
 SLURM = "slurm"
 KILLS = 3
@@ -110,6 +110,20 @@ class Workers:
             yield stack.enter_context(client)
 
 
+def engine(count: int | None, scheduler: str | None) -> InTurn | Workers:
+    """Who does the cases: the plain loop, unless workers are asked for.
+
+    Args:
+        count: --workers.
+        scheduler: --scheduler.
+
+    Raises:
+        ValueError: as `Workers`.
+        ImportError: likewise.
+    """
+    return InTurn() if count is None and scheduler is None else Workers(count, scheduler)
+
+
 def _here(count: int):
     """Processes of this machine, which share its cores and its memory."""
     import distributed
@@ -129,25 +143,32 @@ def _here(count: int):
 
 
 def _slurm(count: int):
-    """Jobs of SLURM, a worker each; account, partition, memory and time are those of Dask's jobqueue.yaml."""
-    import dask
+    """Jobs of SLURM, a worker each."""
     import dask_jobqueue
+
+    cluster = dask_jobqueue.SLURMCluster(**_slurm_options())
+    cluster.scale(count)
+    print(f"{count} jobs of SLURM asked for; waiting for the first", file=sys.stderr)
+    return cluster
+
+
+def _slurm_options() -> dict:
+    """One case at a time in each job, on all its cores; the rest is as Dask's jobqueue.yaml says."""
+    import dask
+    import dask_jobqueue  # noqa: F401
 
     def told(name: str, otherwise):
         return dask.config.get(f"jobqueue.{SLURM}.{name}", None) or otherwise
 
     cores = told("cores", 1)
     exports = [f"export {name}={value}" for name, value in _environment(cores).items()]
-    cluster = dask_jobqueue.SLURMCluster(
-        cores=1,
-        processes=1,
-        job_cpu=cores,
-        memory=told("memory", "4GiB"),
-        job_script_prologue=[*told("job-script-prologue", []), *exports],
-    )
-    cluster.scale(count)
-    print(f"{count} jobs of SLURM asked for; waiting for the first", file=sys.stderr)
-    return cluster
+    return {
+        "cores": 1,
+        "processes": 1,
+        "job_cpu": cores,
+        "memory": told("memory", "4GiB"),
+        "job_script_prologue": [*told("job-script-prologue", []), *exports],
+    }
 
 
 def _environment(threads: int) -> dict[str, str]:

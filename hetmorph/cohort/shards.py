@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,6 +19,21 @@ class Shard:
 
     number: int = 1
     count: int = 1
+
+    @classmethod
+    def of(cls, text: str) -> Shard:
+        """What `I/N` says, from 1/N to N/N.
+
+        Args:
+            text: as it was typed.
+
+        Raises:
+            ValueError: it says something else.
+        """
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            raise ValueError(f"expected I/N with I from 1 to N, such as 2/5, received {text}")
+        return cls(int(found[1]), int(found[2]))
 
     def cases(self, names: Iterable[str]) -> list[str]:
         """Those of the cases that are its own: by a hash of the name, so that no other row of the table matters.

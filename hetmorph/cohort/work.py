@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 Task = tuple[str, Any]  # name of a case, and what is known of it
@@ -16,8 +17,13 @@ MOST = 32  # cases of a batch
 class Work(ABC):
     """One function of a case. It may be called again: what is done is not done again, and says the same.
 
-    It goes to other processes by pickle, so that a model is loaded there, at the first case, and kept.
+    It goes to other processes by pickle, without its cached properties: a model is loaded there, at the first case, and
+    kept.
     """
+
+    def __getstate__(self) -> dict:
+        kept = {name: getattr(type(self), name, None) for name in vars(self)}
+        return {name: vars(self)[name] for name, kind in kept.items() if not isinstance(kind, cached_property)}
 
     @abstractmethod
     def __call__(self, case: str, row: Any) -> dict:
