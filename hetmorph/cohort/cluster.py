@@ -9,6 +9,7 @@ killed worker had in hand is done by another. A case during which `KILLS` worker
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
 import io
@@ -100,14 +101,32 @@ class Workers:
         settings = {"distributed.scheduler.allowed-failures": KILLS - 1, "distributed.worker.profile.enabled": False}
         with dask.config.set(settings), ExitStack() as stack:
             start = {None: _here, SLURM: _slurm}.get(self.scheduler)
+            if start is None:
+                _answering(self.scheduler)
             where = self.scheduler if start is None else stack.enter_context(start(self.count))
-            try:
-                client = distributed.Client(where, timeout=ANSWER, set_as_default=False)
-            except (OSError, ValueError) as error:
-                raise ConnectionError(
-                    f"--scheduler {self.scheduler}: expected a scheduler of Dask, none answered within {ANSWER:g} s"
-                ) from error
-            yield stack.enter_context(client)
+            yield stack.enter_context(distributed.Client(where, timeout=ANSWER, set_as_default=False))
+
+
+def _answering(address: str) -> None:
+    """Return when a scheduler has answered; Dask's client would wait for one that says nothing, without end."""
+    from distributed.core import connect, send_recv
+
+    async def asked() -> dict:
+        comm = await connect(address)
+        try:
+            return await send_recv(comm, op="identity")
+        finally:
+            comm.abort()
+
+    async def soon() -> dict:
+        return await asyncio.wait_for(asked(), ANSWER)
+
+    try:
+        answer = asyncio.run(soon())
+    except (OSError, ValueError) as error:
+        answer = {"type": type(error).__name__}
+    if answer.get("type") != "Scheduler":
+        raise ConnectionError(f"--scheduler {address}: expected a scheduler of Dask, none answered within {ANSWER:g} s")
 
 
 def engine(count: int | None, scheduler: str | None) -> InTurn | Workers:
