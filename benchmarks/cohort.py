@@ -321,7 +321,7 @@ def plan(args: argparse.Namespace) -> tuple[list[dict], str]:
         jobs = Jobs(rows, folder, folder / "out", DEFAULT)
         result |= {"table_seconds": time.perf_counter() - start, "table_mib": resident() - empty}
         running = stack.enter_context(
-            distributed.LocalCluster(n_workers=THREADS, threads_per_worker=1, processes=False, dashboard_address=None)
+            distributed.LocalCluster(n_workers=THREADS, threads_per_worker=1, processes=False, dashboard_address=":0")
         )
         journal = stack.enter_context(Journal(folder / "cases.partial.jsonl"))
         first, start, killed, seen, memory = None, time.process_time(), 0, Counter(), []

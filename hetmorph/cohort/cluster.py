@@ -153,8 +153,7 @@ def _here(count: int):
         threads_per_worker=1,
         processes=True,
         host="127.0.0.1",
-        dashboard_address=None,
-        worker_dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # any port: two cohorts may run at once
         memory_limit=distributed.system.MEMORY_LIMIT // count,
         silence_logs=logging.CRITICAL,
         env=_environment(max(1, cores // count)),
@@ -187,6 +186,7 @@ def _slurm_options() -> dict:
         "job_cpu": cores,
         "memory": told("memory", "4GiB"),
         "job_script_prologue": [*told("job-script-prologue", []), *exports],
+        "scheduler_options": {"dashboard_address": ":0"},
     }
 
 
@@ -235,29 +235,40 @@ class _Flight:
         future.add_done_callback(self._over.put)
 
     def _next(self, suspects: list[Task] | None) -> Iterator[tuple[str, dict]]:
-        """Wait for a batch; what came of it. Where it was given up, its cases are suspects, or this one is found."""
-        future = self._waited()
-        _, batch = self._there.pop(future.key)
-        if future.status == "finished":
-            for (case, _), (result, printed, told) in zip(batch, future.result(), strict=True):
-                sys.stdout.write(printed)
-                sys.stderr.write(told)
-                yield case, result
-        elif future.status != "error":
-            raise self._gone()
-        elif not _killed(error := future.exception()):
-            raise error
-        elif suspects is not None:
-            suspects += batch
-        else:
-            (case, row), deaths = batch[0], error.allowed_failures + 1
-            yield case, self._work.failed(case, row, f"{deaths} workers were killed while they did it (out of memory?)")
+        """Wait for a batch; what came of it, and of others that are over too.
 
-    def _waited(self):
-        """The next future that is over; ConnectionError if none can come any more."""
+        Args:
+            suspects: gets the cases of a batch that was given up; None says that it was alone, so that it is to blame.
+        """
+        over = self._waited()
+        finished = [future for future in over if future.status == "finished"]
+        answers = dict(zip((future.key for future in finished), self._client.gather(finished), strict=True))
+        for future in over:
+            _, batch = self._there.pop(future.key)
+            if future.key in answers:
+                for (case, _), (result, printed, told) in zip(batch, answers[future.key], strict=True):
+                    sys.stdout.write(printed)
+                    sys.stderr.write(told)
+                    yield case, result
+            elif future.status != "error":
+                raise self._gone()
+            elif not _killed(error := future.exception()):
+                raise error
+            elif suspects is not None:
+                suspects += batch
+            else:
+                (case, row), deaths = batch[0], error.allowed_failures + 1
+                reason = f"{deaths} workers were killed while they did it (out of memory?)"
+                yield case, self._work.failed(case, row, reason)
+
+    def _waited(self) -> list:
+        """Futures that are over, at least one; ConnectionError if none can come any more."""
         while True:
             try:
-                return self._over.get(timeout=2.0)
+                over = [self._over.get(timeout=2.0)]
+                while not self._over.empty():
+                    over.append(self._over.get())
+                return over
             except queue.Empty:
                 self._may_be()
             if self._client.status != "running":

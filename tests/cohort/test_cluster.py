@@ -64,7 +64,7 @@ def scheduler():
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 2}),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
         ) as running,
     ):
         yield running.scheduler_address
@@ -128,7 +128,7 @@ def test_a_scheduler_without_workers_is_not_waited_for_without_end(tmp_path, mon
     import distributed
 
     monkeypatch.setattr(cluster, "FIRST", 0.5)
-    empty = distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None)
+    empty = distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0")
     with empty, pytest.raises(ConnectionError, match="has had no worker for 0.5 s"):
         list(Workers(scheduler=empty.scheduler_address).each(Squares(tmp_path), tasks(3), size))
 
@@ -162,16 +162,33 @@ def test_dask_is_imported_by_nobody_who_did_not_ask():
     assert fresh.output_of(code).strip() == "set()"
 
 
-def test_a_job_of_slurm_is_one_process_with_its_cores_as_threads():
+SBATCH = """#!/bin/sh
+cp "$1" {folder}/job.sh
+sh {folder}/job.sh > {folder}/said 2>&1 &
+echo $! > {folder}/pid
+echo "Submitted batch job 1"
+"""
+
+
+@pytest.mark.slow
+def test_jobs_of_slurm_are_processes_with_their_cores_as_threads(tmp_path, monkeypatch):
+    """There is no SLURM here: `sbatch` and `scancel` start and end the job as a process of this machine."""
     import dask
 
-    jobqueue = pytest.importorskip("dask_jobqueue")
-    with dask.config.set(
-        {"jobqueue.slurm.cores": 4, "jobqueue.slurm.memory": "6GiB", "jobqueue.slurm.account": "hearts"}
-    ):
-        script = jobqueue.SLURMCluster(**cluster._slurm_options(), host="127.0.0.1").job_script()
-    assert "--cpus-per-task=4" in script and "--mem=6G" in script and "-A hearts" in script
-    assert "--nthreads 1" in script and "export TF_NUM_INTRAOP_THREADS=4" in script
+    pytest.importorskip("dask_jobqueue")
+    for name, script in (("sbatch", SBATCH), ("scancel", "#!/bin/sh\nkill $(cat {folder}/pid)\n")):
+        (tmp_path / name).write_text(script.format(folder=tmp_path))
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    own = {"cores": 4, "memory": "6GiB", "account": "hearts", "local-directory": str(tmp_path)}
+    done = tmp_path / "done"
+    done.mkdir()
+    with dask.config.set({f"jobqueue.slurm.{name}": value for name, value in own.items()}):
+        results = dict(Workers(1, "slurm").each(Squares(done), tasks(8), size))
+    assert {case: result["square"] for case, result in results.items()} == {case: n**2 for case, n in tasks(8)}
+    script = (tmp_path / "job.sh").read_text()
+    for wanted in ("--cpus-per-task=4", "--mem=6G", "-A hearts", "--nthreads 1", "export TF_NUM_INTRAOP_THREADS=4"):
+        assert wanted in script
 
 
 def test_small_cases_go_together_and_large_ones_alone():
