@@ -33,6 +33,7 @@ FIRST = 300.0  # seconds that it may be without any worker, unless they stand in
 _AHEAD = 3  # batches a worker: the one that is done, and those on their way
 _TURNS = 8  # batches that each worker gets at least, so that all end at the same time
 _THREADS = ("TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS")
+_SAME = "scheduler and workers need the same packages as this program, hetmorph among them"
 _busy = threading.Lock()  # of a worker's process, whatever its number of threads: one case at a time
 
 
@@ -97,7 +98,8 @@ class Workers:
         import dask
         import distributed
 
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is told here, in a line
+        for name in [name for name in logging.root.manager.loggerDict if name.startswith("distributed")]:
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # what matters is told here, in a line
         settings = {"distributed.scheduler.allowed-failures": KILLS - 1, "distributed.worker.profile.enabled": False}
         with dask.config.set(settings), ExitStack() as stack:
             start = {None: _here, SLURM: _slurm}.get(self.scheduler)
@@ -242,7 +244,11 @@ class _Flight:
         """
         over = self._waited()
         finished = [future for future in over if future.status == "finished"]
-        answers = dict(zip((future.key for future in finished), self._client.gather(finished), strict=True))
+        try:
+            gathered = self._client.gather(finished)
+        except OSError as error:  # none of the work's: these futures have results
+            raise self._gone() from error
+        answers = dict(zip((future.key for future in finished), gathered, strict=True))
         for future in over:
             _, batch = self._there.pop(future.key)
             if future.key in answers:
@@ -253,7 +259,7 @@ class _Flight:
             elif future.status != "error":
                 raise self._gone()
             elif not _killed(error := future.exception()):
-                raise error
+                raise _understood(error)
             elif suspects is not None:
                 suspects += batch
             else:
@@ -288,13 +294,20 @@ class _Flight:
         return self._room
 
     def _gone(self) -> ConnectionError:
-        return ConnectionError("the scheduler is gone")
+        return ConnectionError("the scheduler is gone, or cannot be reached any more")
 
 
 def _killed(error: BaseException) -> bool:
     from distributed.scheduler import KilledWorker
 
     return isinstance(error, KilledWorker)
+
+
+def _understood(error: BaseException) -> BaseException:
+    """The error, in plain words where the scheduler could not read what it was sent."""
+    if isinstance(error, RuntimeError) and "deserialization of the task graph" in str(error):
+        return ImportError(f"the scheduler cannot read what it is sent: {_SAME}")
+    return error
 
 
 def _packed(what) -> bytes:
@@ -329,8 +342,11 @@ def _do(work: bytes, batch: bytes, folder: str) -> list[tuple[dict, str, str]]:
             os.chdir(folder)
         except OSError as error:
             raise ValueError(f"a worker does not see {folder}: workers need the files under the same paths") from error
-        work = _unpacked(work)
-        return [_told(work, *task) for task in pickle.loads(batch)]
+        try:
+            work, tasks = _unpacked(work), pickle.loads(batch)
+        except (ImportError, AttributeError) as error:
+            raise ImportError(f"a worker cannot read what it is sent ({error}): {_SAME}") from error
+        return [_told(work, *task) for task in tasks]
 
 
 def _told(work: Work, case: str, row) -> tuple[dict, str, str]:

@@ -1,5 +1,6 @@
 """Workers that are killed, that run into errors, and schedulers that are not there."""
 
+import importlib
 import os
 import signal
 import socket
@@ -100,6 +101,16 @@ def test_a_full_disk_ends_the_run(scheduler, tmp_path):
     with pytest.raises(OSError, match="No space left") as raised:
         list(Workers(scheduler=scheduler).each(Squares(tmp_path, wrong="case-003"), tasks(9), size))
     assert stops_all(raised.value) and not stops_all(OSError(2, "no such file"))
+
+
+def test_workers_that_are_not_like_this_process_are_told_of(scheduler, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text("from tests.cohort.test_cluster import Squares\nclass Own(Squares): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    work = importlib.import_module("only_here").Own(tmp_path)
+    with pytest.raises(ImportError, match="No module named 'only_here'.* need the same packages"):
+        list(Workers(scheduler=scheduler).each(work, tasks(3), size))
+    graph = cluster._understood(RuntimeError("Error during deserialization of the task graph. This"))
+    assert isinstance(graph, ImportError) and isinstance(cluster._understood(KeyError("a")), KeyError)
 
 
 def test_only_a_few_batches_are_asked_for_ahead(scheduler, tmp_path):
