@@ -32,6 +32,7 @@ from pathlib import Path
 from common import report
 from common.rounds import progress, settings
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = report.ROOT
 sys.path.append(str(ROOT))
 PAGE = ROOT / "docs" / "cohorts.md"

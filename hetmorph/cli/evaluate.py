@@ -208,8 +208,11 @@ def score(
     tasks = [(case, data.subset(loaded.pairs, [numbers[case]])) for case in own if case not in journal]
     voxels = {case.case_id: math.prod(case.shape) for case in loaded.cases}
     results = by.each(scoring, tasks, lambda task: 8 * voxels[task[0]])
-    for case, result in tqdm(results, desc="evaluating", unit="pair", total=len(tasks)):
-        journal.add(case, result)
+    try:
+        for case, result in tqdm(results, desc="evaluating", unit="pair", total=len(tasks)):
+            journal.add(case, result)
+    except OSError as error:
+        raise type(error)(f"stopped after {len(journal)} cases: {error}; they are kept, go on with --resume") from error
     curves = evaluation.Curves()
     for entry in cohort.Entries(journal, own):
         curves.join(evaluation.Curves.from_state(entry["curves"]))

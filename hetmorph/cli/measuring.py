@@ -8,7 +8,6 @@ from pathlib import Path
 
 from hetmorph import evaluation, uncertainty
 from hetmorph.cohort import Work
-from hetmorph.evaluation import RegistrationFailed
 
 
 class Measuring(Work):
@@ -53,4 +52,4 @@ class Measuring(Work):
         return {}
 
     def failed(self, case: str, row: tuple[Sequence, str, Path], reason: str) -> dict:
-        raise RegistrationFailed(f"{case}: {reason}")
+        raise ValueError(f"{case}: {reason}")

@@ -249,7 +249,7 @@ class _Flight:
         except OSError as error:  # none of the work's: these futures have results
             raise self._gone() from error
         answers = dict(zip((future.key for future in finished), gathered, strict=True))
-        for future in over:
+        for future in [*finished, *(future for future in over if future not in finished)]:
             _, batch = self._there.pop(future.key)
             if future.key in answers:
                 for (case, _), (result, printed, told) in zip(batch, answers[future.key], strict=True):
