@@ -29,6 +29,7 @@ OTHERS = ["ovmsclient>=2023.1", "openvino>=2024.0"]
 FORMATS = ["SimpleITK>=2.3"]  # MetaImage, NRRD, DICOM series and ITK's transform files, see docs/files.md
 # The plug-in runs in a napari that is there, whose users choose its Qt: napari[all] brings one.
 NAPARI = ["napari>=0.5", "magicgui>=0.8", "qtpy>=2", *FORMATS]
+COHORT = ["distributed>=2024.8", "dask-jobqueue>=0.9"]  # --workers and --scheduler: docs/cohorts.md
 HUB = ["huggingface_hub>=0.20"]  # hf:// models
 TESTS = [
     "pytest>=8",
@@ -38,6 +39,7 @@ TESTS = [
     "scikit-image>=0.22",
     "nitransforms>=24.1",  # an independent reader of displacement fields
     *SERVING,
+    *COHORT,
 ]
 BENCH = ["SimpleITK>=2.3"]
 # The reports are looked at in a Chromium, of the system or from `playwright install chromium`; skipped without.
@@ -69,6 +71,7 @@ setup(
     },
     install_requires=requirements(),
     extras_require={
+        "cohort": COHORT,
         "serving": SERVING,
         "formats": FORMATS,
         "hub": HUB,

@@ -10,7 +10,7 @@ from tests import fresh
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = {
-    0: {"backend", "config", "configured", "stored", "version"},
+    0: {"backend", "cohort", "config", "configured", "stored", "version"},
     1: {"ops"},
     2: {"transforms"},
     3: {"layers", "losses", "steps", "metrics", "io"},

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # which TensorFlow brings.
 DISTRIBUTIONS = {"yaml": "pyyaml", "PIL": "pillow"}
 EXTRAS = {"onnx", "onnxruntime", "SimpleITK", "google", "grpc", "requests", "tensorflow_serving"}
-EXTRAS |= {"napari", "magicgui", "qtpy"}
+EXTRAS |= {"napari", "magicgui", "qtpy", "dask", "distributed", "dask_jobqueue"}
 
 
 def setup_value(*flags):

@@ -14,6 +14,7 @@ Example:
 """
 
 import argparse
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -27,9 +28,11 @@ import_tensorflow()
 import numpy as np  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from hetmorph import evaluation, uncertainty, viz  # noqa: E402
+from hetmorph import cohort, data, evaluation, uncertainty, viz  # noqa: E402
 from hetmorph.cli import evaluate, parsers  # noqa: E402
+from hetmorph.cli.measuring import Measuring  # noqa: E402
 from hetmorph.cli.models import find_model, identity  # noqa: E402
+from hetmorph.data.pair import cases_of  # noqa: E402
 from hetmorph.evaluation import known_truth  # noqa: E402
 from hetmorph.io.atomic import write_text  # noqa: E402
 from hetmorph.uncertainty.calibrate import by_patient, covered, limits, scored  # noqa: E402
@@ -74,16 +77,23 @@ def check_settings(path: Path, settings: dict) -> None:
         raise ValueError(f"{path.parent} was begun with another {', '.join(changed)}; choose another --out")
 
 
-def measured(folder: Path, pairs: list, predictor, maps: dict, args: argparse.Namespace, noise: float) -> list:
-    """The cases of a split; those on disk are read."""
-    jobs = [(pair, kind) for pair in pairs for kind in args.kinds]
-    cases = []
-    for pair, kind in tqdm(jobs, desc=folder.name, unit="case"):
-        path = folder / f"{pair.case_id}_{kind}.npz"
-        if not path.exists():
-            known = evaluation.known_pair(pair, kind, args.seed, noise)
-            evaluation.measure(predictor, known, maps, kind, args.region).save(path)
-        cases.append(evaluation.Case.load(path))
+def measure(folder: Path, pairs: dict[str, list], work: Measuring, args: argparse.Namespace) -> dict[str, list[Path]]:
+    """Measure the cases that are not on disk, all or those of --shard; the files of all, by split."""
+    files, tasks = {split: [] for split in pairs}, {}
+    for split, own in pairs.items():
+        for (number, pair), kind in itertools.product(enumerate(cases_of(own)), args.kinds):
+            files[split].append(folder / split / f"{pair.case_id}_{kind}.npz")
+            tasks[f"{split} {files[split][-1].stem}"] = data.subset(own, [number]), kind, files[split][-1]
+    pending = [(case, tasks[case]) for case in args.shard.cases(tasks) if not tasks[case][-1].exists()]
+    by = cohort.engine(args.workers, args.scheduler)
+    for _ in tqdm(by.each(work, pending, lambda _: cohort.LARGE), desc="measuring", unit="case", total=len(pending)):
+        pass
+    return files
+
+
+def measured(files: list[Path]) -> list:
+    """The cases of a split that say anything."""
+    cases = (evaluation.Case.load(path) for path in files)
     return [case for case in cases if case.region.any()]
 
 
@@ -161,12 +171,16 @@ def run(args: argparse.Namespace) -> str:
     pairs, taken = load_pairs(args)
     check_patients(pairs, args.coverage)
     names = args.estimates or uncertainty.estimates_for(predictor, pairs["val"][0]) + ["ensemble"] * bool(others)
-    maps = uncertainty.pair_estimates(names, predictor, others, args.draws, args.seed)
+    uncertainty.pair_estimates(names, predictor, others, args.draws, args.seed)  # before anything is written
     settings = taken | {name: getattr(args, name) for name in ("data", "region", "passes", "draws", "seed")}
     settings |= {"estimates": names, "files": [evaluation.fingerprint(path) for path in (args.model, *args.ensemble)]}
     check_settings(args.out / "settings.json", settings)
     noise = taken.get("noise") or 0.0
-    val, test = (measured(args.out / "cases" / split, pairs[split], predictor, maps, args, noise) for split in SPLITS)
+    work = Measuring([args.model, *args.ensemble], args.passes, names, args.draws, args.seed, args.region, noise)
+    files = measure(args.out / "cases", pairs, work, args)
+    if missing := sum(not path.exists() for own in files.values() for path in own):
+        return f"{missing} cases are of other parts; when all are done, the same command without --shard ends the work"
+    val, test = (measured(files[split]) for split in SPLITS)
 
     combination, tried = uncertainty.best_combination(val, names)
     stds = {name: [case.maps[name] for case in test] for name in names}

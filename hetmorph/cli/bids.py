@@ -64,7 +64,7 @@ def bids(
             raise click.UsageError(f"{flag} is of one pair, and there are many here.")
     labels = [label for words in participants for label in words.replace(",", " ").split()]
     pairs, without = follow_ups(data_set, suffix, datatype, labels or None)
-    jobs, records = {}, {}
+    jobs = {}
     for case, (first, later) in pairs.items():
         folder = output / later.relative_to(data_set).parent
         names = bids_names(later, session_of(first), session_of(later))
@@ -73,8 +73,8 @@ def bids(
             "SpatialReference": f"bids:raw:{first.relative_to(data_set).as_posix()}",
             "SkullStripped": skull_stripped,
         }
-        jobs[case] = Job(later, first, outputs={name: folder / names[name] for name in _RESULTS}, facts=facts)
-        records[case] = output / _RECORDS / f"{case}.json"
+        outputs = {name: folder / names[name] for name in _RESULTS}
+        jobs[case] = Job(later, first, outputs=outputs, facts=facts), output / _RECORDS / f"{case}.json"
     for line in without:
         click.echo(f"left out: {line}", err=True)
     if not jobs:
@@ -82,7 +82,7 @@ def bids(
     if not dry_run:
         _prepare(output, data_set)
         describe_dataset(output, data_set)
-    return Cohort(jobs, records, output / _RECORDS / "cases.csv").run(Settings(**options), command, dry_run, fail_on)
+    return Cohort(jobs, output / _RECORDS / "cases.csv").run(Settings(**options), command, dry_run, fail_on)
 
 
 def _prepare(output: Path, data_set: Path) -> None:

@@ -2,23 +2,25 @@
 
 import argparse
 import dataclasses
-import functools
+import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from hetmorph import config, data, evaluation, registration, uncertainty, viz
+from tqdm import tqdm
+
+from hetmorph import cohort, config, data, evaluation, registration, uncertainty, viz
 from hetmorph.cli.messages import exit_status
 from hetmorph.cli.models import (
     NETWORK,
-    Optimisation,
     affine_of_run,
     beside,
     calibration_of,
     find_model,
-    load_model,
 )
 from hetmorph.cli.parsers import evaluate as parser
+from hetmorph.cli.scoring import Scoring
+from hetmorph.cohort import engine
 
 # Options of data.load that a training's configuration holds under the same name.
 FROM_RUN = ("crop", "size", "noise", "known_warp", "rounds")
@@ -114,41 +116,6 @@ def warn_of_known_patients(args: argparse.Namespace, cases: Sequence[data.Case])
         )
 
 
-def score(
-    predictor, loaded, partial, convention: str, resume: bool, maps: dict, judge=None, inverse: bool = False
-) -> tuple[list[dict], evaluation.Curves]:
-    """The rows of all pairs in their order; those of a stopped evaluation are kept."""
-    if partial.path.exists() and not resume:
-        raise ValueError(f"{partial.path} is of a stopped evaluation; go on with --resume, or choose another --out")
-    rows, curves = partial.read()
-    done = {row["case_id"] for row in rows}
-    if done:
-        print(f"{len(done)} of {len(loaded.pairs)} cases are done")
-    pending = [number for number, case in enumerate(loaded.cases) if case.case_id not in done]
-    asked = {"labels": loaded.labels, "main": loaded.main, "curves": curves, "maps": maps, "judge": judge}
-    asked["inverse"] = inverse
-    try:
-        for row in evaluation.evaluate_each(predictor, data.subset(loaded.pairs, pending), convention, **asked):
-            rows.append(row)
-            partial.write(rows, curves)
-    finally:
-        if rows:
-            partial.write(rows, curves, now=True)
-    by_case = {row["case_id"]: row for row in rows}
-    return [by_case[case.case_id] for case in loaded.cases], curves
-
-
-def saving(estimates: dict, folder: Path) -> dict:
-    """The same estimates, which also write their map of each pair."""
-
-    def saved(name, pair):
-        result = estimates[name](pair)
-        result.save(folder / f"{pair.case_id}_{name}.nii.gz", pair.spacing)
-        return result
-
-    return {name: functools.partial(saved, name) for name in estimates}
-
-
 def calibration_for(args: argparse.Namespace) -> uncertainty.Calibration | None:
     """By what the cases are accepted, reviewed or rejected; it is printed."""
     if args.calibration is None and args.report is None:
@@ -160,52 +127,14 @@ def calibration_for(args: argparse.Namespace) -> uncertainty.Calibration | None:
     return calibration
 
 
-def remembered(estimate: Callable) -> Callable:
-    """The same estimate of a pair, which is not made again for the pair that it was made for last."""
-    last = [None, None]
-
-    def of(pair):
-        if last[0] is not pair:
-            last[:] = pair, estimate(pair)
-        return last[1]
-
-    return of
-
-
-def judge(maps: dict, calibration: uncertainty.Calibration | None) -> Callable:
-    """Verdict and mean bound of a pair, as `evaluation.evaluate` asks for; without a calibration by plain checks."""
-
-    def judged(pair, prediction) -> tuple[str, float | None]:
-        answer = prediction.moved, prediction.displacement, prediction.determinant, prediction.across
-        checks = evaluation.Checks.of(pair.moving, pair.fixed, *answer)
-        said = viz.verdict(pair, {name: estimate(pair) for name, estimate in maps.items()}, calibration, checks)
-        return said.flag, None if calibration is None else said.score
-
-    return judged
-
-
-def on_volumes(args: argparse.Namespace, predictor, loaded):
-    """The predictor, slice by slice where it is of 2-D images and the pairs are volumes."""
-    fitting = evaluation.for_cases(predictor, loaded.cases)
-    if fitting is not predictor:
-        if args.uncertainty or args.calibration not in (None, "none"):
-            raise ValueError(
-                "--uncertainty and --calibration are not for a 2-D model on volumes; of one pair, "
-                "hetmorph uncertainty --moving … --fixed … gives a map slice by slice"
-            )
-        thick = loaded.cases[0].spacing[fitting.across]
-        print(f"a 2-D model on volumes: slice by slice across axis {fitting.across} (spacing {thick:.4g} mm)")
-    return fitting
-
-
 def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
-    """The summary, and the files written; None for --dry-run."""
+    """The summary, and the files written; None for --dry-run and --shard."""
     if (args.out / "config.yaml").exists():
         raise ValueError(f"{args.out} holds a training run, whose cases.csv would be replaced; choose another --out")
     args.model, args.ensemble = find_model(args.model), [find_model(name) for name in args.ensemble]
     options, splits = data_options(args), split_file(args)
-    predictor = load_model(args.model, args.passes, args.threads, compiled=args.instance_of == NETWORK)
-    predictor = Optimisation.asked(args).after(predictor)
+    by, scoring = engine(args.workers, args.scheduler), Scoring(args)
+    whole = scoring.whole  # what is wrong with the model is told before all data are read
     loaded = load_set(
         args.data,
         data_dir=args.data_dir,
@@ -215,16 +144,9 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         splits=splits,
         **options,
     )
-    whole = predictor
-    predictor = on_volumes(args, whole, loaded)
-    others = [evaluation.load(path, passes=args.passes) for path in args.ensemble]
-    estimates = uncertainty.pair_estimates(args.uncertainty, predictor, others, args.draws, args.seed)
-    calibration, judging = None if predictor is not whole else calibration_for(args), {}
-    if calibration is not None:
-        judging = uncertainty.calibrated_estimates(calibration, predictor, others)
-        judging = {name: remembered(estimate) for name, estimate in judging.items()}
-        if all(calibration.about.get(name) == getattr(args, name) for name in ("draws", "seed")):
-            estimates |= {name: judging[name] for name in estimates if name in judging}
+    scoring.meet(loaded)
+    calibration = scoring.calibration = None if scoring.predictor is not whole else calibration_for(args)
+    _ = scoring.scorer  # likewise of the estimates
     warn_of_known_patients(args, loaded.cases)
     if args.dry_run:
         print(f"would register {len(loaded.pairs)} pairs with {args.model}; would write {args.out}")
@@ -255,20 +177,65 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
     elif args.report is not None:
         decides |= {"plain_checks": True}
     decides |= {"cases": [case.case_id for case in loaded.cases], "files": evaluation.fingerprint(args.model)}
-    partial = evaluation.Partial(args.out / "cases.partial.json", decides)
-    maps = saving(estimates, args.out / "maps")
-    judged = None if calibration is None and args.report is None else judge(judging, calibration)
-    rows, curves = score(predictor, loaded, partial, args.convention, args.resume, maps, judged, args.inverse_error)
+    with cohort.Journal(args.out / args.shard.journal, decides) as journal:
+        rows, curves = score(scoring, loaded, journal, args, by)
+        if args.shard != cohort.WHOLE:
+            print(f"{len(rows)} of {len(loaded.cases)} cases are in {journal.path}")
+            print("when all parts are done, the same command with --resume, without --shard, ends the evaluation")
+            return None
+        done = written(args, scoring, loaded, rows, curves, about)
+        journal.remove()
+    for path in parts(args.out):
+        path.unlink()
+    return done
+
+
+def score(
+    scoring: Scoring, loaded, journal: cohort.Journal, args: argparse.Namespace, by
+) -> tuple[list[dict], evaluation.Curves]:
+    """The rows of all pairs, or of one part of them, in their order; those of a stopped evaluation are kept."""
+    others = parts(args.out) if args.shard == cohort.WHOLE else []
+    if not args.resume and (there := [path for path in (journal.path, *others) if path.exists()]):
+        raise ValueError(f"{there[0]} is of a stopped evaluation; go on with --resume, or choose another --out")
+    for path in others:
+        with cohort.Journal(path, journal.settings) as part:
+            for case in part:
+                journal.add(case, part[case])
+    numbers = {case.case_id: number for number, case in enumerate(loaded.cases)}
+    own = args.shard.cases(numbers)
+    if done := sum(case in journal for case in own):
+        print(f"{done} of {len(own)} cases are done")
+    tasks = [(case, data.subset(loaded.pairs, [numbers[case]])) for case in own if case not in journal]
+    voxels = {case.case_id: math.prod(case.shape) for case in loaded.cases}
+    results = by.each(scoring, tasks, lambda task: 8 * voxels[task[0]])
+    try:
+        for case, result in tqdm(results, desc="evaluating", unit="pair", total=len(tasks)):
+            journal.add(case, result)
+    except OSError as error:
+        raise type(error)(f"stopped after {len(journal)} cases: {error}; they are kept, go on with --resume") from error
+    curves = evaluation.Curves()
+    for entry in cohort.Entries(journal, own):
+        curves.join(evaluation.Curves.from_state(entry["curves"]))
+    return [entry["row"] for entry in cohort.Entries(journal, own)], curves
+
+
+def parts(out: Path) -> list[Path]:
+    """What `--shard` has left in a folder."""
+    return sorted(out.glob("cases-*-of-*.partial.jsonl"))
+
+
+def written(args: argparse.Namespace, scoring: Scoring, loaded, rows, curves, about: dict) -> tuple[dict, list[Path]]:
+    """Write tables, pictures and pages; the summary, and their paths."""
+    predictor, calibration = scoring.predictor, scoring.calibration
     if curves:
         about["calibration"] = curves.calibration()
     summary = evaluation.summarise(rows, args.convention, loaded.main, **about, skipped=loaded.skipped_entries)
-    written = viz.write_results(args.out, predictor, loaded, rows, curves, summary, "summary.png")
-    partial.remove()
+    paths = viz.write_results(args.out, predictor, loaded, rows, curves, summary, "summary.png")
     if args.report is not None:
         about = {"data": args.data, "split": args.split, "model": args.model}
-        shown = (estimates | judging, calibration, args.convention, args.report, about)
-        written.append(viz.write_reports(args.out / "report", predictor, loaded, rows, curves, *shown)[0])
-    return summary, written
+        shown = (scoring.estimates | scoring.judging, calibration, args.convention, args.report, about)
+        paths.append(viz.write_reports(args.out / "report", predictor, loaded, rows, curves, *shown)[0])
+    return summary, paths
 
 
 def main(argv=None, prog: str = "evaluate.py") -> int:

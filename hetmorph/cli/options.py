@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hetmorph.cli.models import INSTANCE_LAMBDA, INSTANCE_OF, SHIPPED
+from hetmorph.cohort.shards import Shard
 
 # As the registries have them: to ask those would import TensorFlow.
 DATASETS = (
@@ -69,6 +70,22 @@ def odd(text: str | int) -> int:
 def odd_or_none(text: str | int) -> int:
     """The same, where 0 stands for no window."""
     return 0 if int(text) == 0 else odd(text)
+
+
+def part(text: str) -> Shard:
+    """A part of a cohort, for argparse."""
+    try:
+        return Shard.of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def positive(text: str | int) -> int:
+    """A number of things of which there is at least one, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, received {number}")
+    return number
 
 
 def _odd_or_none(ctx: click.Context, parameter: click.Parameter, value: int | None) -> int | None:
@@ -280,6 +297,16 @@ calibration = click.option(
     metavar="FILE|none",
     help="calibration.json of hetmorph calibrate, by which a pair is accepted, reviewed or rejected; its maps are made "
     "with its own draws and seed. Default: with --report, the one beside the model; without one, plain checks decide.",
+)
+
+WORKERS = (
+    'so many processes at once here, by Dask (pip install "hetmorph[cohort]"); what is killed is done again '
+    "(docs/cohorts.md)"
+)
+SCHEDULER = "on a cluster: the scheduler's address, tcp://host:8786, or slurm, where --workers is the number of jobs"
+workers = combined(
+    click.option("--workers", type=click.IntRange(1), metavar="N", help=f"Of --pairs: {WORKERS}."),
+    click.option("--scheduler", metavar="ADDRESS|slurm", help=f"... {SCHEDULER}."),
 )
 
 fail_on = click.option(

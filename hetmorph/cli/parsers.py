@@ -16,6 +16,7 @@ import click
 from hetmorph.cli import options
 from hetmorph.cli.messages import import_tensorflow, warning_in_a_line
 from hetmorph.cli.models import INSTANCE_LAMBDA, INSTANCE_OF
+from hetmorph.cohort.shards import WHOLE
 from hetmorph.config import TrainConfig
 
 # flag: (place in the configuration, type, help); True and False are what the flag alone stands for. A flag that is not
@@ -147,7 +148,17 @@ SHARED = {
     "--skip-bad": {"action": "store_true", "help": "go on without the cases whose files are bad"},
     "--dry-run": {"action": "store_true", "help": "read and check everything, write nothing"},
     "--seed": {"type": int, "default": 0},
+    "--workers": {"type": options.positive, "metavar": "N", "help": options.WORKERS},
+    "--scheduler": {"metavar": "ADDRESS|slurm", "help": options.SCHEDULER},
+    "--shard": {
+        "type": options.part,
+        "default": WHOLE,
+        "metavar": "I/N",
+        "help": "do the I-th of N parts of the cases, from 1 on; when all are done, the same command without it ends "
+        "the work",
+    },
 }
+COHORT = ("--workers", "--scheduler", "--shard")
 KNOWN_TRUTH = ("--draws", "--every", "--kinds", "--region", "--coverage", "--tolerance")
 AS_THE_RUN = ("--crop", "--size", "--noise", "--affine", "--rounds", "--passes")
 
@@ -301,7 +312,8 @@ def evaluate(prog: str = "evaluate.py") -> argparse.ArgumentParser:
     )
     add("--threads", type=int, help="of a classical program (default: 1)")
     add("--skip-bad", "--dry-run")
-    add("--resume", action="store_true", help="go on with a stopped evaluation in --out, or start it")
+    add("--resume", action="store_true", help="go on with a stopped evaluation in --out, or its parts, or start it")
+    add(*COHORT)
     add("--seed", help="of the split, when no split file is used, and of noise and warps (default: 0)")
     return result
 
@@ -349,7 +361,7 @@ def uncertainty(description: str) -> argparse.ArgumentParser:
     result, add = describe(None, description)
     add("--data", "--data-dir", "--model", "--out")
     add("--estimates", help=f"{', '.join(options.ESTIMATES)} (default: those that the model can give)")
-    add("--ensemble", *KNOWN_TRUTH, "--split-file", *AS_THE_RUN, "--skip-bad")
+    add("--ensemble", *KNOWN_TRUTH, "--split-file", *AS_THE_RUN, "--skip-bad", *COHORT)
     add("--seed", help="of transforms, draws and noise (default: 0)")
     result.set_defaults(known_warp=None, split="val")
     return result

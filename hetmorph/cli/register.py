@@ -8,7 +8,8 @@ from hetmorph.cli import options
 from hetmorph.cli.messages import Verb
 from hetmorph.cli.options import FILE
 from hetmorph.cli.phases import phase, verbose
-from hetmorph.cli.shards import WHOLE, ShardType
+from hetmorph.cli.shards import ShardType
+from hetmorph.cohort.shards import WHOLE
 
 
 @click.command(
@@ -100,6 +101,7 @@ from hetmorph.cli.shards import WHOLE, ShardType
     type=ShardType(),
     help="Of --pairs: do the I-th of N parts of the table, from 1 on; hetmorph merge puts their tables together.",
 )
+@options.workers
 @options.fail_on
 @verbose
 @options.dry_run
@@ -115,6 +117,7 @@ def register(command: list[str], fail_on: str, dry_run: bool, **choices) -> int:
     with phase("imports"):
         from hetmorph.cli import batch
         from hetmorph.cli.register_job import RESULTS, Job, Settings, default_curve
+        from hetmorph.cohort import engine
         from hetmorph.io import describe_dataset
 
     def taken(names) -> dict:
@@ -124,6 +127,7 @@ def register(command: list[str], fail_on: str, dry_run: bool, **choices) -> int:
     settings = Settings(**taken(Settings.__dataclass_fields__))
     inputs = taken(Job.__dataclass_fields__)
     pairs, out, resume, bids, shard = (choices.pop(name) for name in ("pairs", "out", "resume", "bids", "shard"))
+    by_workers = [choices.pop(name) for name in ("workers", "scheduler")]
     if pairs is not None:
         if any((*inputs.values(), bids, settings.reference)):
             raise click.UsageError(
@@ -131,9 +135,10 @@ def register(command: list[str], fail_on: str, dry_run: bool, **choices) -> int:
             )
         if out is None:
             raise click.UsageError("--pairs needs --out, the folder for the results.")
-        return batch.run(pairs, out, outputs, settings, command, resume, dry_run, fail_on, shard or WHOLE)
-    if out is not None or resume or shard:
-        raise click.UsageError("--out, --resume and --shard are for --pairs.")
+        done_by = shard or WHOLE, engine(*by_workers)
+        return batch.run(pairs, out, outputs, settings, command, resume, dry_run, fail_on, *done_by)
+    if out is not None or resume or shard or by_workers != [None, None]:
+        raise click.UsageError("--out, --resume, --shard, --workers and --scheduler are for --pairs.")
     if inputs["moving"] is None or (inputs["fixed"] is None and settings.reference is None):
         raise click.UsageError("--moving and --fixed are needed (or --moving and --reference, or --pairs).")
     labels = inputs["labels_moving"]

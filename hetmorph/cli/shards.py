@@ -3,47 +3,14 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from hetmorph.cli.messages import FileVerb
 from hetmorph.cli.options import FILE, dry_run
-
-TABLE = "cases.csv"
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One of so many parts of a cohort.
-
-    Attributes:
-        number: from 1.
-        count: how many there are.
-    """
-
-    number: int = 1
-    count: int = 1
-
-    def cases(self, names: Iterable[str]) -> list[str]:
-        """Those of the cases that are its own: by a hash of the name, so that no other row of the table matters.
-
-        Args:
-            names: of all cases.
-        """
-        return [name for name in names if _hash(name) % self.count == self.number - 1]
-
-    @property
-    def table(self) -> str:
-        """Name of the file with its verdicts and scores."""
-        return TABLE if self.count == 1 else f"cases-{self.number}-of-{self.count}.csv"
-
-
-WHOLE = Shard()
+from hetmorph.cohort.shards import WHOLE, Shard
 
 
 class ShardType(click.ParamType):
@@ -52,12 +19,10 @@ class ShardType(click.ParamType):
     name = "I/N"
 
     def convert(self, value, param, ctx):
-        if isinstance(value, Shard):
-            return value
-        found = re.fullmatch(r"(\d+)/(\d+)", value)
-        if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            self.fail(f"expected I/N with I from 1 to N, such as 2/5, received {value}", param, ctx)
-        return Shard(int(found[1]), int(found[2]))
+        try:
+            return value if isinstance(value, Shard) else Shard.of(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command(cls=FileVerb, epilog="\b\nExample:\n  hetmorph merge --out results")
@@ -72,9 +37,9 @@ def merge(out: Path, dry_run: bool) -> int:
     rows = [row for table in tables for row in _rows(table)]
     failed = sum(bool(row.get("failed")) for row in rows)
     if not dry_run:
-        _write(out / TABLE, rows)
+        _write(out / WHOLE.table, rows)
     done = "would write" if dry_run else "wrote"
-    click.echo(f"{done} {out / TABLE}: {len(rows)} cases of {len(tables)} shards, {failed} failed")
+    click.echo(f"{done} {out / WHOLE.table}: {len(rows)} cases of {len(tables)} shards, {failed} failed")
     return 1 if failed else 0
 
 
@@ -104,7 +69,3 @@ def _complete(out: Path) -> list[Path]:
 def _rows(table: Path) -> list[dict]:
     with table.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
-
-
-def _hash(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")

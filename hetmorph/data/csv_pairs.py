@@ -116,12 +116,15 @@ def read(rows: list[Row], options: Options) -> tuple[list[Pair], dict[str, int]]
     return pairs, cut
 
 
-def read_table(table: Path, columns: Sequence[str] = COLUMNS) -> list[tuple[int, dict[str, str | None]]]:
+def read_table(
+    table: Path, columns: Sequence[str] = COLUMNS, broken: dict[int, str] | None = None
+) -> list[tuple[int, dict[str, str | None]]]:
     """Number of the line and cells by column of each row of a table of pairs; empty cells are None.
 
     Args:
         table: the CSV file.
         columns: names of the known columns, beside the required `moving` and `fixed`; others are told of.
+        broken: gets what is wrong with a row by its line, and the row is left out; None raises instead.
 
     Raises:
         DataError: no such table, it holds no row, or lacks a column or a cell.
@@ -147,7 +150,15 @@ def read_table(table: Path, columns: Sequence[str] = COLUMNS) -> list[tuple[int,
         _LOG.warning("%s: the columns %s are not used; those known are %s.", table, ignored, ", ".join(columns))
     if not lines:
         raise DataError(f"{table}: holds no row; expected one for each pair.")
-    return [(line, _cells(table, line, entry)) for line, entry in lines]
+    rows = []
+    for line, entry in lines:
+        try:
+            rows.append((line, _cells(table, line, entry)))
+        except DataError as error:
+            if broken is None:
+                raise
+            broken[line] = str(error)
+    return rows
 
 
 def _cells(table: Path, line: int, entry: dict) -> dict[str, str | None]:

@@ -50,7 +50,8 @@ class LazyPairs(Sequence):
             adjust: follows from the pair alone; keeps its name and shape.
             budget: bytes of images that may stay.
         """
-        kept = Kept(lambda key: adjust(self._read(key)), budget)
+        read = self._read
+        kept = Kept(lambda key: adjust(read(key)), budget)
         result = LazyPairs(self.cases, self._keys, kept)
         for _ in result:
             if kept.full:
@@ -84,6 +85,10 @@ class Kept:
         self._kept: dict[Hashable, Any] = {}
         self._recent: OrderedDict[Hashable, Any] = OrderedDict()
         self.full = False
+
+    def __reduce__(self):
+        """Another process gets the function alone, and keeps what it made last."""
+        return Kept, (self._function, 0.0)
 
     def __call__(self, key: Hashable):
         with self._lock:

@@ -40,7 +40,8 @@ class Survey:
 
     def within(self) -> LazyPairs:
         """The pairs within patients."""
-        return LazyPairs(self.cases, self.keys, lambda key: self.read(key[:2])[0][key[2]])
+        read = self.read
+        return LazyPairs(self.cases, self.keys, lambda key: read(key[:2])[0][key[2]])
 
     def between(self, seed: int, rounds: int) -> LazyPairs:
         """The pairs between subjects, see `ring`.
@@ -52,13 +53,13 @@ class Survey:
         Raises:
             DataError: too few subjects for so many rounds.
         """
-        keys = ring(list(self.subjects), seed, rounds)
+        keys, read = ring(list(self.subjects), seed, rounds), self.read
         for moving, fixed in ([self.subjects[name] for name in key] for key in keys):
             case = Case.of(pair_of(moving, fixed))
             self.cases.append(case)
             if moving.cut + fixed.cut:
                 self.cut[case.case_id] = moving.cut + fixed.cut
-        return LazyPairs(self.cases, keys, lambda key: pair_of(*(self.read((name, 0)) for name in key)))
+        return LazyPairs(self.cases, keys, lambda key: pair_of(*(read((name, 0)) for name in key)))
 
     def look(self, patient: str, pieces: int, values: bool) -> Survey:
         """What the pieces of one patient hold; a bad one leaves nothing of the others.

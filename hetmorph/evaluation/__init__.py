@@ -1,14 +1,14 @@
 """Evaluation of a registration: predictor → one row per case → summary → files and table."""
 
 from hetmorph.evaluation.adapter import FunctionPredictor, wrap
-from hetmorph.evaluation.cases import CONVENTIONS, evaluate, evaluate_each, evaluate_pair
+from hetmorph.evaluation.cases import CONVENTIONS, Scorer, evaluate, evaluate_each, evaluate_pair
 from hetmorph.evaluation.checks import Checks
 from hetmorph.evaluation.classical import PROGRAMS
+from hetmorph.evaluation.fingerprint import fingerprint
 from hetmorph.evaluation.guide import POINTS_WEIGHT, Guide
 from hetmorph.evaluation.known_truth import KINDS, Case, known_pair, measure
 from hetmorph.evaluation.paired import compare, compare_runs, over_seeds, read_cases
 from hetmorph.evaluation.predictor import Prediction, Predictor, RegistrationFailed, load
-from hetmorph.evaluation.resume import Partial, fingerprint
 from hetmorph.evaluation.slices import SliceBySlice, for_cases
 from hetmorph.evaluation.summary import pick_cases, summarise, write_cases, write_summary
 from hetmorph.evaluation.table import markdown
@@ -24,10 +24,10 @@ __all__ = [
     "KINDS",
     "POINTS_WEIGHT",
     "PROGRAMS",
-    "Partial",
     "Prediction",
     "Predictor",
     "RegistrationFailed",
+    "Scorer",
     "SliceBySlice",
     "compare",
     "compare_runs",

@@ -97,20 +97,61 @@ def evaluate_each(
     inverse: bool = False,
 ) -> Iterator[dict]:
     """The rows of `evaluate` one after the other, each as soon as it is known. Arguments as `evaluate`."""
-    _check(convention, labels, main)
-    warm = set()
-    compiles = getattr(predictor, "compiles", True)
+    scorer = Scorer(predictor, convention, labels, main, maps, judge, inverse)
     for pair in tqdm(pairs, desc="evaluating", unit="pair", disable=not progress):
-        try:
-            if compiles and pair.moving.shape not in warm:
-                _registered(predictor, pair)
-                warm.add(pair.moving.shape)
-            row, judgement = _row_of(predictor, pair, convention, labels, main, maps, judge, inverse)
-        except ValueError as error:
-            raise ValueError(f"{pair.case_id}: {error}") from error
+        row, judgement = scorer(pair)
         if curves is not None and judgement is not None:
             curves.add(judgement)
         yield row
+
+
+class Scorer:
+    """Rows of scores, one pair at a time. Arguments as `evaluate`."""
+
+    def __init__(
+        self,
+        predictor: Callable[..., Prediction],
+        convention: str = "hetmorph",
+        labels: Mapping[str, int] = NO_LABELS,
+        main: str | None = None,
+        maps: Mapping[str, Callable] | None = None,
+        judge: Callable | None = None,
+        inverse: bool = False,
+    ):
+        _check(convention, labels, main)
+        self.predictor, self._seen = predictor, set()
+        self._asked = (convention, labels, main, maps, judge, inverse)
+        self._compiles = getattr(predictor, "compiles", True)
+
+    def __call__(self, pair) -> tuple[dict, Judgement | None]:
+        """The row of a pair, and what it says about the predicted uncertainty, or None.
+
+        Args:
+            pair: a `hetmorph.data.Pair`.
+
+        Raises:
+            ValueError: a pair the predictor cannot take; the case is named.
+        """
+        try:
+            if self._compiles and pair.moving.shape not in self._seen:
+                _registered(self.predictor, pair)
+                self._seen.add(pair.moving.shape)
+            return _row_of(self.predictor, pair, *self._asked)
+        except ValueError as error:
+            raise ValueError(f"{pair.case_id}: {error}") from error
+
+    def failed(self, pair, reason: str) -> dict:
+        """The row of a pair that nobody could register.
+
+        Args:
+            pair: a `hetmorph.data.Pair`.
+            reason: for the column `failed`.
+        """
+
+        def nothing(moving, fixed):
+            raise RegistrationFailed(reason)
+
+        return _row_of(nothing, pair, *self._asked)[0]
 
 
 def evaluate_pair(

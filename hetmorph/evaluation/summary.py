@@ -2,14 +2,13 @@
 
 import collections
 import csv
-import io
 import json
 import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from hetmorph.io.atomic import write_text
+from hetmorph.io.atomic import replacing, write_text
 
 BLOCKS = ("undeformed", "registered")
 
@@ -90,11 +89,10 @@ def write_cases(path, rows: Sequence[dict]) -> None:
         rows: dictionaries; a column for each key of any of them.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: "" if _undefined(value) else value for name, value in row.items()} for row in rows)
-    write_text(path, text.getvalue())
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: "" if _undefined(value) else value for name, value in row.items()} for row in rows)
 
 
 def write_summary(path, summary: dict) -> None:

@@ -105,6 +105,16 @@ class Curves:
         for region, sums in judgement.sums.items():
             _accumulate(self.sums, region, sums)
 
+    def join(self, other: "Curves") -> None:
+        """Add the pairs of another collection.
+
+        Args:
+            other: it stays as it is.
+        """
+        for own, further in ((self.sparsification, other.sparsification), (self.sums, other.sums)):
+            for name, values in further.items():
+                _accumulate(own, name, values)
+
     def mean(self, name: str) -> Sparsification:
         """The sparsification curves of this name, averaged over pairs."""
         sums = self.sparsification[name]

@@ -1,6 +1,7 @@
 """Files that appear complete or not at all."""
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,17 @@ def replacing(path: Path | str) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def clear_parts(folder: Path | str) -> None:
+    """Remove what programs that were killed while they wrote have left in a folder; of one nobody is writing to.
+
+    Args:
+        folder: it need not exist.
+    """
+    for path in Path(folder).glob(".*"):
+        if re.match(r"\.[0-9a-f]{12}(\.|$)", path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path | str, content: bytes) -> Path:

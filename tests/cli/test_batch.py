@@ -1,12 +1,17 @@
 """A table of pairs: what can be done is done, what cannot is listed, what is missing is made up for."""
 
 import csv
+import errno
 import json
+import os
+import re
 import shutil
 
 import pytest
+from click.testing import CliRunner
 
-from hetmorph.cli.shards import Shard
+from hetmorph.cli.main import cli
+from hetmorph.cohort import Shard
 from hetmorph.io import read_image
 
 
@@ -77,14 +82,27 @@ def test_a_dry_run_names_the_broken_case_and_writes_nothing(hetmorph, table, mod
     [
         ("a,b\n1,2\n", "with the columns moving,fixed"),
         ("moving,fixed\n", "holds no row"),
-        ("moving,fixed\nm.nii.gz,\n", "line 2: the cell fixed is empty"),
-        ("moving,fixed,case\nm.nii.gz,f.nii.gz,../x\n", "cannot be the name of a folder"),
-        ("moving,fixed,case\nm.nii.gz,f.nii.gz,x\nm.nii.gz,f.nii.gz,x\n", "line 3: there is a case x already"),
     ],
 )
 def test_a_table_that_cannot_be_used(hetmorph, table, models, content, message):
     table.write_text(content)
     assert message in batch(hetmorph, table, models, status=2)[0].stderr
+
+
+def test_rows_that_are_broken_are_failures_and_the_others_are_done(hetmorph, table, models):
+    m, f = "m.nii.gz", "f.nii.gz"
+    broken = [f"{m},,a", f"{m},{f},../x", f"{m},{f},x", f"{m},{f}", f"{m},{f},b,c"]
+    table.write_text("\n".join(["moving,fixed,case", f"{m},{f},x", *broken]) + "\n")
+    result, out = batch(hetmorph, table, models, status=1)
+    assert "1 of 6 pairs registered, 5 failed" in result.stdout
+    failed = {case: row["failed"] for case, row in rows(out / "cases.csv").items()}
+    assert list(failed) == ["line-0003", "line-0004", "line-0005", "line-0006", "line-0007", "x"] and not failed["x"]
+    expected = {3: "the cell fixed is empty", 4: "cannot be the name of a folder", 5: "there is a case x already"}
+    for line, text in (expected | dict.fromkeys((6, 7), "as many cells as the first line has")).items():
+        assert f"line {line}: " in failed[f"line-{line:04d}"] and text in failed[f"line-{line:04d}"]
+        assert f"failed: line-{line:04d}: " in result.stderr
+    result, _ = batch(hetmorph, table, models, "--dry-run", "--resume", status=1)
+    assert "0 of 6 pairs could be registered, 1 were done before, 5 failed" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -105,7 +123,8 @@ def test_the_table_of_verdicts_and_the_list_of_the_bad(hetmorph, table, models):
     result = hetmorph(*words)
     with open(table.parent / "out" / "cases.csv", newline="") as file:
         rows = {row["case_id"]: row for row in csv.DictReader(file)}
-    assert [row["verdict"] for row in rows.values()] == ["review", "accept", "review"]
+    assert list(rows) == ["one", "three", "two"], "by their names, as merge writes them"
+    assert [row["verdict"] for row in rows.values()] == ["review", "review", "accept"]
     assert float(rows["two"]["registered_similarity"]) == pytest.approx(1, abs=0.01)
     listed = [line.split(": ")[1] for line in result.stderr.splitlines() if line.startswith("review: ")]
     assert listed == ["one", "three"] and rows["one"]["reason"] in result.stderr and result.exit_code == 0
@@ -137,6 +156,85 @@ def test_shards_do_every_case_once_and_are_merged(hetmorph, table, models):
     before = times(out)
     batch(hetmorph, table, models, "--shard", "1/2", "--resume", status=1)
     assert times(out) == before
+
+
+def test_a_killed_process_leaves_nothing_that_is_taken_for_done(hetmorph, table, models, monkeypatch):
+    """It was killed while it made `one` anew, with other settings: neither the old record nor half a file counts."""
+    batch(hetmorph, table, models, status=1)
+    out = table.parent / "out"
+    parts = [out / "one" / ".0123456789ab.nii.gz", out / "one" / ".mine.nii.gz"]
+    for part in parts:
+        part.write_bytes(b"half")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hetmorph.cli.register_pair.write_way", killed)
+        batch(hetmorph, table, models, "--resume", "--spacing", 2.0, status=130)
+    assert not (out / "one" / "registration.json").exists() and [p.exists() for p in parts] == [False, True]
+    result, _ = batch(hetmorph, table, models, "--resume", status=1)
+    assert "1 of 3 pairs registered, 1 were done before, 1 failed" in result.stdout
+
+
+def test_a_full_disk_ends_the_run_and_resume_goes_on(hetmorph, table, models, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "transform.nii.gz")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hetmorph.cli.register_pair.write_way", full)
+        result, out = batch(hetmorph, table, models, status=2)
+    assert "stopped after 0 of 3 pairs: [Errno 28] No space left on device: 'transform.nii.gz'" in result.stderr
+    assert "go on with --resume" in result.stderr and not [*out.rglob("*.json"), *out.rglob(".*")]
+    assert "2 of 3 pairs registered, 1 failed" in batch(hetmorph, table, models, "--resume", status=1)[0].stdout
+
+
+def test_an_error_that_nobody_thought_of_does_not_end_the_others(hetmorph, table, models, monkeypatch):
+    def odd(case, *_):
+        raise KeyError(case)
+
+    monkeypatch.setattr("hetmorph.cli.batch._registered", odd)
+    result, out = batch(hetmorph, table, models, status=1)
+    assert re.search(r"failed: one: unexpected KeyError: 'one' \(test_batch.py, line \d+\)", result.stderr)
+    assert "unexpected KeyError: 'three'" in rows(out / "cases.csv")["three"]["failed"]
+
+
+@pytest.mark.slow
+def test_in_turn_in_parts_and_by_workers_the_results_are_the_same_bit_for_bit(hetmorph, table, models):
+    pytest.importorskip("distributed")
+    ways = {"loop": [], "workers": ["--workers", 2], "parts": []}
+    for way, words in ways.items():
+        own = ("register", "--pairs", table, "--out", table.parent / way, "--model", models["vxm3d"], *words)
+        for part in (["--shard", "1/2"], ["--shard", "2/2"]) if way == "parts" else ([],):
+            assert CliRunner().invoke(cli, [str(word) for word in (*own, *part)]).exit_code in (0, 1, 3)
+    hetmorph("merge", "--out", table.parent / "parts", status=1)
+    loop, *others = (table.parent / way for way in ways)
+    images = sorted(path.relative_to(loop) for path in loop.rglob("*.nii.gz"))
+    assert len(images) == 5
+    for other in others:
+        assert (other / "cases.csv").read_bytes() == (loop / "cases.csv").read_bytes()
+        assert sorted(path.relative_to(other) for path in other.rglob("*.nii.gz")) == images
+        assert all((other / image).read_bytes() == (loop / image).read_bytes() for image in images)
+        assert not [*other.rglob(".*"), *other.rglob("*.jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--workers", 0), "0 is not in the range x>=1"),
+        (("--scheduler", "here"), "expected tcp://host:port or slurm, received here"),
+        (("--scheduler", "slurm"), "--scheduler slurm needs --workers"),
+        (("--scheduler", "tcp://127.0.0.1:8786", "--workers", 2), "are there: give one"),
+    ],
+)
+def test_workers_that_cannot_be(hetmorph, table, models, words, message):
+    result, out = batch(hetmorph, table, models, *words, status=2)
+    assert message in result.stderr and not out.exists()
+
+
+def test_workers_are_of_a_table(hetmorph, volumes):
+    pair = ("register", "--moving", volumes / "m.nii.gz", "--fixed", volumes / "f.nii.gz", "--workers", 2)
+    assert "--workers and --scheduler are for --pairs" in hetmorph(*pair, status=2).stderr
 
 
 def test_a_case_stays_in_its_shard_whatever_else_is_in_the_table():

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hetmorph.data import csv_pairs, load, pipeline
+from hetmorph.data import csv_pairs, load, pipeline, subset
 from hetmorph.data.lazy import RECENT, Kept, LazyPairs
 from hetmorph.data.pair import Case, Pair
 from hetmorph.data.pipeline import READERS
@@ -126,3 +126,20 @@ def test_kept_results_stay_and_others_are_computed_anew():
     assert kept.full and [calls[key] for key in range(8)] == [1, 1, 3, 3, 3, 3, 3, 3]
     kept.forget()
     assert [kept(0) is kept(0), calls[0]] == [True, 2]  # the last ones stay
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "size", "options"),
+    [(write_acdc, "acdc", (32, 32), {}), (write_hippocampus, "hippocampus", None, {})],
+)
+def test_another_process_gets_pairs_without_their_images(tmp_path, write, name, size, options):
+    """As they go to workers: some of them, which read their own files there."""
+    pickle = pytest.importorskip("cloudpickle")
+    write(tmp_path)
+    pairs = load(name, data_dir=tmp_path, split="all", size=size, noise=0.1, **options).pairs
+    packed = pickle.dumps(subset(pairs, [2]))
+    assert len(packed) < 30_000
+    (there,) = pickle.loads(packed)
+    assert there.case_id == pairs.cases[2].case_id
+    np.testing.assert_array_equal(there.moving, pairs[2].moving)
+    np.testing.assert_array_equal(there.fixed, pairs[2].fixed)

@@ -4,10 +4,20 @@ import math
 import numpy as np
 import pytest
 
-from hetmorph.evaluation import Prediction, RegistrationFailed, checks, predictor
+from hetmorph.evaluation import Prediction, RegistrationFailed, Scorer, checks, predictor
 from hetmorph.evaluation.cases import foreground, warp_labels
 from hetmorph.metrics import asd, assd, ause, deformation, dice, hausdorff, hausdorff95, surface
-from tests.evaluation.fakes import constant, evaluate, evaluate_each, evaluate_pair, heart, pair, shifted_pair, volume
+from tests.evaluation.fakes import (
+    HEART,
+    constant,
+    evaluate,
+    evaluate_each,
+    evaluate_pair,
+    heart,
+    pair,
+    shifted_pair,
+    volume,
+)
 
 NOTHING = constant((0, 0))
 OVERLAP = [f"dice_{name}" for name in ("myo", "rv", "lv", "mean")] + [
@@ -174,6 +184,13 @@ def test_a_pair_that_a_program_cannot_register_is_a_failed_row(compiles):
     registered = {value for name, value in failed.items() if name.startswith("registered_")}
     assert all(map(math.isnan, registered)) and failed["undeformed_mse"] == 0
     assert failed.keys() == first.keys()
+
+
+def test_a_pair_that_nobody_could_register_has_the_row_of_a_failed_one():
+    scorer = Scorer(NOTHING, **HEART)
+    done, failed = scorer(pair())[0], scorer.failed(pair(), "3 workers were killed")
+    assert failed["failed"] == "registration failed: 3 workers were killed" and failed.keys() == done.keys()
+    assert failed["undeformed_dice_myo"] == done["undeformed_dice_myo"] and math.isnan(failed["registered_dice_myo"])
 
 
 def test_calibration_columns_come_from_the_log_variance(rng):

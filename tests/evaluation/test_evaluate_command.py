@@ -329,7 +329,7 @@ def test_a_stopped_evaluation_goes_on_and_ends_as_if_it_had_not_been(small_run, 
     with pytest.raises(KeyboardInterrupt):
         evaluate.main(stopped)
     monkeypatch.setattr(evaluation, "load", load)
-    assert [p.name for p in (tmp_path / "stopped").iterdir()] == ["cases.partial.json"]
+    assert [p.name for p in (tmp_path / "stopped").iterdir()] == ["cases.partial.jsonl"]
     assert evaluate.main(stopped) == 2
     assert "go on with --resume" in capsys.readouterr().err
     assert evaluate.main([*stopped, "--resume", "--convention", "official"]) == 2
@@ -343,3 +343,37 @@ def test_a_stopped_evaluation_goes_on_and_ends_as_if_it_had_not_been(small_run, 
         assert kept[0] == kept[1]
     assert {row["pairs"] for row in evaluation.read_cases(tmp_path / "stopped" / "curves.csv")} == {"8"}
     assert sorted(p.name for p in (tmp_path / "stopped").iterdir()) == FILES
+
+
+@pytest.mark.slow
+def test_parts_and_workers_end_as_one_process_does(result, run_folder, tmp_path):
+    pytest.importorskip("distributed")
+    _, whole = result
+    flags = [*PHANTOM, "--model", run_folder / "best.keras", "--out"]
+    for part in ("1/2", "2/2"):
+        done = command(*flags, tmp_path / "parts", "--shard", part, "--resume", cwd=tmp_path)
+        assert done.returncode == 0 and f"cases-{part[0]}-of-2.partial.jsonl" in done.stdout, done.stderr
+    assert "is of a stopped evaluation" in command(*flags, tmp_path / "parts", cwd=tmp_path).stderr
+    for out, words in (("parts", ["--resume"]), ("workers", ["--workers", "2"])):
+        done = command(*flags, tmp_path / out, *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert ("8 of 8 cases are done" in done.stdout) == (out == "parts")
+        assert sorted(p.name for p in (tmp_path / out).iterdir()) == FILES
+        assert (tmp_path / out / "curves.csv").read_bytes() == (whole / "curves.csv").read_bytes()
+        tables = [evaluation.read_cases(folder) for folder in (whole, tmp_path / out)]
+        for row in (row for table in tables for row in table):
+            del row["registered_seconds_per_pair"]
+        assert str(tables[0]) == str(tables[1])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--workers", "0"], "expected 1 or more, received 0"),
+        (["--shard", "3/2"], "expected I/N with I from 1 to N"),
+    ],
+)
+def test_workers_and_parts_that_cannot_be(words, message, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main([*PHANTOM, "--model", "demons", "--out", str(tmp_path / "out"), *words])
+    assert message in capsys.readouterr().err

@@ -149,6 +149,17 @@ def test_the_state_survives_json(sample, log_variance):
     assert again.table() == curves.table() and again.calibration() == curves.calibration()
 
 
+def test_curves_of_one_pair_each_join_to_those_of_all(rng, sample):
+    whole, joined = Curves(), Curves()
+    for log_variance in rng.normal(-5, 1, (3, *SHAPE)):
+        judgement, one = judge(sample, prediction_of(sample, log_variance), foreground(sample)), Curves()
+        whole.add(judgement)
+        one.add(judgement)
+        joined.join(Curves.from_state(json.loads(json.dumps(one.state()))))
+    joined.join(Curves())
+    assert joined.table() == whole.table() and joined.calibration() == whole.calibration()
+
+
 def test_a_model_without_variance_and_a_broken_one_leave_no_curves(sample, log_variance):
     curves = Curves()
     evaluate(constant((0, 0)), [sample], progress=False, curves=curves)

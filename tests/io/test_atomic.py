@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hetmorph.io import DataError, Grid, Image, Transform, replacing, write_image, write_sidecar, write_transform
+from hetmorph.io.atomic import clear_parts
 
 GRID = Grid((24, 24, 24), np.diag([1.5, 2, 3, 1]))
 
@@ -81,3 +82,16 @@ def test_nothing_is_written_of_a_wrong_shape(tmp_path):
         write_image(tmp_path / "a.nii.gz", np.zeros((2, 2, 2)), like)
     assert list(tmp_path.iterdir()) == []
     assert issubclass(DataError, ValueError)
+
+
+def test_rests_of_killed_programs_are_cleared_and_nothing_else(tmp_path):
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "a.nii.gz") as part:
+        part.write_bytes(b"half")
+        kept = part.read_bytes()
+        name = part.name
+        raise KeyboardInterrupt
+    for one in (name, ".hidden", ".0123.nii.gz", "b.nii.gz"):
+        (tmp_path / one).write_bytes(kept)
+    clear_parts(tmp_path)
+    clear_parts(tmp_path / "none")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".0123.nii.gz", ".hidden", "b.nii.gz"]

@@ -64,7 +64,7 @@ def test_writes_its_files_prints_the_table_and_shows_progress(result):
     files = [*tables, "calibration.json", "settings.json", "uncertainty.md", "uncertainty.png", "cases"]
     assert sorted(path.name for path in out.iterdir()) == sorted(files)
     assert (out / "uncertainty.md").read_text().strip() in done.stdout
-    assert "test: 100%" in done.stderr and "combinations: 100%" in done.stderr
+    assert "measuring: 100%" in done.stderr and "combinations: 100%" in done.stderr
     for name in ("| equivariance-translation | 4 |", "| variance | 1 |", "| residual | 1 |", "| best | "):
         assert name in done.stdout
 
@@ -114,6 +114,18 @@ def test_goes_on_with_the_cases_there_are_and_ends_the_same(result, run_folder, 
     timed = ("cases.csv", "uncertainty.md")  # hold seconds
     for name, text in before.items():
         assert name in timed or (out / name).read_text() == text
+
+
+@pytest.mark.slow
+def test_parts_and_workers_end_as_one_process_does(result, run_folder, tmp_path):
+    pytest.importorskip("distributed")
+    _, whole = result
+    script = [sys.executable, str(REPOSITORY / "training" / "uncertainty.py"), *flags(run_folder, tmp_path / "u")]
+    for words, said in ((["--shard", "1/2"], "cases are of other parts"), (["--workers", "2"], "wrote uncertainty.md")):
+        done = subprocess.run([*script, *words], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0 and said in done.stdout, done.stderr
+    for name in ("coverage.csv", "flags.csv", "tried.csv"):
+        assert (tmp_path / "u" / name).read_text() == (whole / name).read_text()
 
 
 def test_other_settings_need_another_folder(result, run_folder, capsys):
