@@ -229,7 +229,8 @@ class _Flight:
             yield from self._next(suspects)
         for task in suspects:
             self._send([task])
-            yield from self._next(None)
+            while self._there:
+                yield from self._next(None)
 
     def _send(self, batch: list[Task]) -> None:
         future = self._client.submit(_do, self._packed, _packed(batch), self._folder, pure=False)
@@ -243,20 +244,18 @@ class _Flight:
             suspects: gets the cases of a batch that was given up; None says that it was alone, so that it is to blame.
         """
         over = self._waited()
-        finished = [future for future in over if future.status == "finished"]
-        try:
-            gathered = self._client.gather(finished)
-        except OSError as error:  # none of the work's: these futures have results
-            raise self._gone() from error
-        answers = dict(zip((future.key for future in finished), gathered, strict=True))
-        for future in [*finished, *(future for future in over if future not in finished)]:
+        answers = self._gathered([future for future in over if future.status == "finished"])
+        for future in sorted(over, key=lambda future: future.key not in answers):
+            if future.key not in answers and future.status not in ("error", "cancelled"):
+                future.add_done_callback(self._over.put)  # its worker was killed since: Dask has it done again
+                continue
             _, batch = self._there.pop(future.key)
             if future.key in answers:
                 for (case, _), (result, printed, told) in zip(batch, answers[future.key], strict=True):
                     sys.stdout.write(printed)
                     sys.stderr.write(told)
                     yield case, result
-            elif future.status != "error":
+            elif future.status == "cancelled":
                 raise self._gone()
             elif not _killed(error := future.exception()):
                 raise _understood(error)
@@ -266,6 +265,15 @@ class _Flight:
                 (case, row), deaths = batch[0], error.allowed_failures + 1
                 reason = f"{deaths} workers were killed while they did it (out of memory?)"
                 yield case, self._work.failed(case, row, reason)
+
+    def _gathered(self, finished: list) -> dict[str, list]:
+        """What batches gave, by key, without those whose worker has been killed since."""
+        try:
+            return dict(zip((future.key for future in finished), self._client.gather(finished), strict=True))
+        except OSError:  # none of the work's: these futures have results
+            self._count()
+            time.sleep(0.1)  # until the scheduler has noticed
+            return {}
 
     def _waited(self) -> list:
         """Futures that are over, at least one; ConnectionError if none can come any more."""
@@ -285,13 +293,17 @@ class _Flight:
     def _may_be(self) -> int:
         """How many batches may be on their way; workers are counted now and then."""
         if time.monotonic() - self._counted > 2.0:
-            try:
-                workers = len(self._client.nthreads())
-            except OSError as error:
-                raise self._gone() from error
-            self._alone_since = None if workers else self._alone_since or time.monotonic()
-            self._room, self._counted = _AHEAD * max(1, workers), time.monotonic()
+            self._count()
         return self._room
+
+    def _count(self) -> None:
+        """Count the workers; ConnectionError where the scheduler does not say."""
+        try:
+            workers = len(self._client.nthreads())
+        except OSError as error:
+            raise self._gone() from error
+        self._alone_since = None if workers else self._alone_since or time.monotonic()
+        self._room, self._counted = _AHEAD * max(1, workers), time.monotonic()
 
     def _gone(self) -> ConnectionError:
         return ConnectionError("the scheduler is gone, or cannot be reached any more")
