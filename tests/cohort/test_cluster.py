@@ -191,6 +191,8 @@ def test_jobs_of_slurm_are_processes_with_their_cores_as_threads(tmp_path, monke
         (tmp_path / name).write_text(script.format(folder=tmp_path))
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for name in cluster._THREADS:
+        monkeypatch.delenv(name, raising=False)  # what is set for the tests would go before
     own = {"cores": 4, "memory": "6GiB", "account": "hearts", "local-directory": str(tmp_path)}
     done = tmp_path / "done"
     done.mkdir()
