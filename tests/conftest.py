@@ -18,6 +18,13 @@ pytest.register_assert_rewrite("tests.contract")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+# glibc gives back what is freed only where nothing lies above it: a block of a megabyte or more stands by itself.
+LIBC = ctypes.CDLL(None)
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of malloc.h
+if hasattr(LIBC, "mallopt"):
+    LIBC.mallopt(M_MMAP_THRESHOLD, 2**20)
+    LIBC.mallopt(M_ARENA_MAX, 2)
+
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what -m does not ask for
 def pytest_collection_modifyitems(config, items):
@@ -111,8 +118,8 @@ def _release():
     for name in [name for name in gradient_registry._registry if name.startswith("CustomGradient-")]:
         del gradient_registry._registry[name]
     gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc keeps what was freed, gigabytes of it
-        trim(0)
+    if hasattr(LIBC, "malloc_trim"):  # glibc keeps what was freed, gigabytes of it
+        LIBC.malloc_trim(0)
 
 
 @pytest.fixture(scope="session")

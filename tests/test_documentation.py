@@ -50,12 +50,12 @@ def folder(tmp_path, monkeypatch):
 
 
 def model_2d():
-    return lively(HetVxmDense((16, 16), FEATURES, int_steps=5), np.random.default_rng(0), 0.3)
+    return lively(HetVxmDense((16, 16), FEATURES, int_steps=1), np.random.default_rng(0), 0.3)
 
 
 def save_3d(path, kind=VxmDense, **options):
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    lively(kind((16, 16, 16), FEATURES, int_steps=2, **options), np.random.default_rng(0), 0.3).save(path)
+    lively(kind((16, 16, 16), FEATURES, int_steps=1, **options), np.random.default_rng(0), 0.3).save(path)
 
 
 # -- one function for each page that needs more than its text -----------------------------------------------------
@@ -69,7 +69,7 @@ def readme(page):
     assert Path("moved.nii.gz").is_file() and Path("warp.nii.gz").is_file()
     moving, fixed = np.random.default_rng(0).random((2, 1, 32, 32, 1), np.float32)
     page.names |= {"volumes": list(moving[..., 0]) + list(fixed[..., 0]), "moving": moving, "fixed": fixed}
-    small = "(32, 32), nb_unet_features=FEATURES, variance_features=FEATURES, int_steps=2"
+    small = "(32, 32), nb_unet_features=FEATURES, variance_features=FEATURES, int_steps=1"
     page.names["FEATURES"] = FEATURES
     once = "epochs=1, steps_per_epoch=1"
     page.run(("(160, 192)", small), ("batch_size=8", "batch_size=1"), ("epochs=300, steps_per_epoch=100", once))

@@ -16,6 +16,8 @@ SHIFT_FRACTION = 1 / 16
 GAMMA = 1.25
 DARKEST = 0.85
 READERS = 4  # pairs that are read at once
+# No condition or loop below asks for a tensor: there is nothing for autograph to convert, which takes its time.
+_AS_WRITTEN = tf.autograph.experimental.do_not_convert
 
 
 def pipeline(
@@ -69,6 +71,7 @@ def pipeline(
 
     form = _Form.of(pairs, shape)
 
+    @_AS_WRITTEN
     def batch(step: tf.Tensor, samples: tuple[tf.Tensor, ...]) -> tuple:
         arrays, square, unmasked, points = samples
         if augment:
@@ -81,7 +84,7 @@ def pipeline(
 
     numbers = tf.data.Dataset.range(start_step, steps)
     own = slice(rows.start, rows.stop)
-    order = numbers.map(lambda step: _indices(step, batch_size, len(pairs), seed)[own]).unbatch()
+    order = numbers.map(_AS_WRITTEN(lambda step: _indices(step, batch_size, len(pairs), seed)[own])).unbatch()
     samples = order.map(_reader(pairs, form), num_parallel_calls=READERS, deterministic=True)
     samples = samples.batch(len(rows), drop_remainder=True)
     batches = tf.data.Dataset.zip((numbers, samples)).map(batch, num_parallel_calls=1, deterministic=True)
@@ -141,6 +144,7 @@ def _reader(pairs: Sequence[Pair], form: _Form) -> Callable[[tf.Tensor], tuple[t
         unmasked = np.array([mask is None for mask in masks], np.float32)
         return images, np.bool_(_turns(form.shape, pair.spacing)), unmasked, points
 
+    @_AS_WRITTEN
     def as_tensors(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         kinds = (tf.float32, tf.bool, tf.float32, tf.float32)
         shapes = ((*form.shape, form.channels), (), (len(form.masks),), (form.points, 2 * ndims))

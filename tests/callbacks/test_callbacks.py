@@ -197,7 +197,7 @@ def test_heartbeat_beats_while_a_step_is_silent_and_ends_with_the_training(steps
 
 
 def test_best_model_is_kept(tmp_path):
-    model = VxmDense((16, 16), nb_unet_features=[[2], [2]])
+    model = VxmDense((16, 16), nb_unet_features=[[2], [2]], int_steps=1)
     callback = ValidationDice([labelled(0)], best_path=tmp_path / "best.keras")
     callback.set_model(model)
     logs = {}

@@ -20,8 +20,8 @@ def models(tmp_path_factory):
     """Paths of a 3-D model without and a 2-D model with variance, both of which move voxels."""
     folder, rng = tmp_path_factory.mktemp("models"), np.random.default_rng(0)
     for name, model in (
-        ("vxm3d", VxmDense((16, 16, 16), FEATURES, int_steps=5)),
-        ("het2d", HetVxmDense((16, 16), FEATURES, int_steps=5)),
+        ("vxm3d", VxmDense((16, 16, 16), FEATURES, int_steps=2)),
+        ("het2d", HetVxmDense((16, 16), FEATURES, int_steps=2)),
     ):
         lively(model, rng, 0.3).save(folder / f"{name}.keras")
     return {path.stem: str(path) for path in folder.iterdir()}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hetmorph.cli import calibrate, evaluate
+from hetmorph.data import phantom
 from hetmorph.networks import VxmDense
 from hetmorph.uncertainty import Calibration
 from tests.networks.models import FEATURES, lively
@@ -18,11 +19,19 @@ OPTIONS = [*PHANTOM, "--every", "3", "--kinds", "affine", "--coverage", "0.8", "
 QUICK = ["--estimates", "residual", "dissimilarity"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few_slices():
+    """A phantom of which a patient has three slices."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phantom, "SLICES", 3)
+        yield
+
+
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     """A model with its calibration beside it."""
     folder = tmp_path_factory.mktemp("run")
-    lively(VxmDense((32, 32), FEATURES, int_steps=5), np.random.default_rng(0), 0.3).save(folder / "model.keras")
+    lively(VxmDense((32, 32), FEATURES, int_steps=1), np.random.default_rng(0), 0.3).save(folder / "model.keras")
     own = ["--model", str(folder / "model.keras"), "--out", str(folder / "calibration.json")]
     assert calibrate.main([*OPTIONS, *QUICK, *own]) == 0
     return folder
@@ -81,7 +90,7 @@ def test_none_takes_none_and_another_models_is_refused(run_folder, model, tmp_pa
     assert evaluate.main([*words, "--report", "--calibration", "none"]) == 0
     assert "verdicts" not in capsys.readouterr().out
     other = shutil.copytree(run_folder, tmp_path / "other")
-    lively(VxmDense((32, 32), FEATURES, int_steps=5), np.random.default_rng(1), 0.3).save(other / "model.keras")
+    lively(VxmDense((32, 32), FEATURES, int_steps=1), np.random.default_rng(1), 0.3).save(other / "model.keras")
     words[words.index(model)] = str(other / "model.keras")
     assert evaluate.main([*words, "--report"]) == 0
     assert "is not used: it is of another model" in capsys.readouterr().out

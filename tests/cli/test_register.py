@@ -340,7 +340,7 @@ def test_a_cine(hetmorph, tmp_path, models):
             tmp_path / "s.nii.gz",
         ),
         *("--labels-moving", tmp_path / "ed.nii.gz", "--labels-out", tmp_path / "labels.nii.gz"),
-        *("--instance-optimise", 15),
+        *("--instance-optimise", 4),
     )
     said = hetmorph(*words, "--dry-run").output
     assert "reference: frame 0" in said and "t_frame-02.nii.gz" in said and "moved_curve.png" in said
@@ -365,6 +365,7 @@ def test_a_cine(hetmorph, tmp_path, models):
     assert rows[1]["circumferential_strain_3"] and (tmp_path / "moved_curve.png").exists()
 
 
+@pytest.mark.quick("het2d")
 @pytest.mark.parametrize("model", ["vxm3d", "het2d"])
 def test_a_report(hetmorph, stack, models, model):
     write_image(
@@ -406,6 +407,7 @@ def scores(said, name):
 
 
 @pytest.mark.graph  # hundreds of evaluations of one function
+@pytest.mark.graph  # dozens of evaluations of one function
 def test_it_says_what_it_did(hetmorph, stack):
     """Similarity rises, Dice too, nothing folds; the numbers are those of the files."""
     fixed = read_image(stack / "f.nii.gz")

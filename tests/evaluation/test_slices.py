@@ -12,12 +12,12 @@ from hetmorph.networks import HetVxmDense
 from hetmorph.viz.case import report_on
 from tests.evaluation.fakes import volume
 
-FEATURES = [[4, 4], [4, 4]]
+FEATURES = [[4], [4]]
 
 
 @pytest.fixture(scope="module")
 def model():
-    built = HetVxmDense((None, None), FEATURES, variance_features=FEATURES)
+    built = HetVxmDense((None, None), FEATURES, variance_features=FEATURES, int_steps=2)
     rng = np.random.default_rng(0)
     built.set_weights([weight + 0.2 * rng.standard_normal(weight.shape).astype("float32") for weight in built.weights])
     return ModelPredictor(built)

@@ -11,7 +11,7 @@ from hetmorph.voxelmorph.networks.semisupervised import VxmDenseSemiSupervisedPo
 from hetmorph.voxelmorph.networks.template import ConditionalTemplateCreation, TemplateCreation
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
-FEATURES = [[4, 4], [4, 4, 4]]
+FEATURES = [[4], [4, 4]]
 
 # One per file of tests/golden.
 GOLDEN_CLASSES = {

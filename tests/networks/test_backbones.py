@@ -17,7 +17,7 @@ from tests.graphs import eagerly
 
 pytestmark = pytest.mark.usefixtures("eager")
 TINY = {
-    "vxm": {"nb_unet_features": [[4, 8], [8, 8, 4]], "int_steps": 2},
+    "vxm": {"nb_unet_features": [[4], [4, 4]], "int_steps": 1},
     "transmorph": {
         "embed_dim": 8,
         "depths": (1, 1),
@@ -207,8 +207,14 @@ def test_a_likelihood_takes_the_squared_residual_only(loss):
 
 
 @pytest.mark.parametrize("int_steps,multiple", [(None, 1), (5, 2)])
-def test_the_penalty_has_voxelmorphs_multiple(int_steps, multiple):
+def test_the_penalty_has_voxelmorphs_multiple(int_steps, multiple, monkeypatch):
     """The default field of TransMorph is the displacement at full resolution; a velocity lies on the coarser grid."""
+
+    class Tiny(networks.TransMorph):
+        def __init__(self, inshape, **options):
+            super().__init__(inshape, **TINY["transmorph"], **options)
+
+    monkeypatch.setitem(MODELS["transmorph"], "plain", Tiny)
     model = build(of("transmorph", int_steps=int_steps), (32, 32))
     penalty = model.loss[-1].owner
     assert penalty.loss_mult == multiple

@@ -8,7 +8,8 @@ import tensorflow as tf
 from hetmorph.losses import MSE, Grad
 from hetmorph.networks import HetVxmDense, NllVxmDense, TransMorph, Unet, VxmDense, affine_network, tall_unet
 
-FEATURES = [[4, 4], [4, 4]]
+pytestmark = pytest.mark.usefixtures("eager")
+FEATURES = [[4], [4]]
 SIZE = (16, 16)
 
 
@@ -123,6 +124,10 @@ class Own(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = 0.05
 
 
+@pytest.mark.quick(
+    *(f"False-{case}" for case in ("<lambda>-0.2-expected0", "<lambda>-0.2-expected2", "Own-None-expected3")),
+    *(f"True-{case}" for case in ("<lambda>-0.2-expected1", "Own-0.2-expected4")),
+)
 @pytest.mark.parametrize(
     ("callback", "second", "expected"),
     [
@@ -291,9 +296,9 @@ def test_layers_unfrozen_between_trainings_are_trained(cls, batch):
 
 @pytest.mark.parametrize("name", ["w.h5", "w.weights.h5"])
 def test_layers_that_fit_are_taken_from_another_network(name, tmp_path):
-    model = model_of(VxmDense)
+    model = VxmDense(SIZE, nb_unet_features=[[4, 4], [4, 4]], int_steps=1)
     model.save_weights(tmp_path / name)
-    deeper = VxmDense(SIZE, nb_unet_features=[[4, 4, 8], [8, 4, 4]])
+    deeper = VxmDense(SIZE, nb_unet_features=[[4, 4, 8], [8, 4, 4]], int_steps=1)
     before = deeper.get_layer("vxm_dense_unet_dec_conv_1_0").get_weights()
     deeper.load_weights(tmp_path / name, by_name=True, skip_mismatch=True)
     for layer in ("vxm_dense_unet_enc_conv_1_0", "vxm_dense_flow"):
@@ -355,6 +360,7 @@ def test_a_checkpoint_of_tensorflow_restores_both_networks(batch, tmp_path):
     assert_close(other.get_weights(), model.get_weights(), 0)
 
 
+@pytest.mark.graph
 def test_keras_own_export_gives_the_outputs(batch, tmp_path):
     model = model_of()
     model.export(tmp_path / "saved", verbose=False)

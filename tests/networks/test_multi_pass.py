@@ -13,8 +13,8 @@ from hetmorph.ops.warp import warp
 from hetmorph.serving import export_savedmodel
 
 pytestmark = pytest.mark.usefixtures("eager")
-FEATURES = [[4, 8], [8, 8, 4]]
-SMALL = {"nb_unet_features": FEATURES, "int_steps": 2}
+FEATURES = [[4], [8, 4]]
+SMALL = {"nb_unet_features": FEATURES, "int_steps": 1}
 TINY = {"embed_dim": 8, "depths": (1, 1), "num_heads": (2, 2), "window_size": (2, 2), "reg_head_features": 4}
 MODELS = [(VxmDense, SMALL), (HetVxmDense, {**SMALL, "variance_features": FEATURES}), (TransMorph, TINY)]
 

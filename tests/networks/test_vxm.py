@@ -11,7 +11,7 @@ from tests import fresh
 from tests.networks.models import lively, pair
 
 pytestmark = pytest.mark.usefixtures("eager")
-SMALL = {"nb_unet_features": [[4, 4], [4, 4, 4]]}
+SMALL = {"nb_unet_features": [[4, 4], [4, 4, 4]], "int_steps": 2}
 
 
 @pytest.mark.parametrize("name", ["d2", "d3", "d2_bidir", "d2_int0", "d2_probs"])
@@ -36,7 +36,7 @@ def test_published_number_of_parameters():
 @pytest.mark.parametrize("shape", [(37,), (20, 27), (13, 18, 9)])
 @pytest.mark.parametrize("options", [{}, {"int_steps": 0}, {"bidir": True}, {"use_probs": True}, {"reg_field": "warp"}])
 def test_any_size(rng, shape, options):
-    model = lively(VxmDense(shape, **SMALL, **options), rng)
+    model = lively(VxmDense(shape, **SMALL | options), rng)
     moved, *others = model.predict(pair(rng, shape), verbose=0)
     assert moved.shape == (2, *shape, 1) and all(np.isfinite(o).all() for o in [moved, *others])
     if options.get("bidir"):
@@ -47,7 +47,7 @@ def test_any_size(rng, shape, options):
 @pytest.mark.quick("options0", "options3")
 @pytest.mark.parametrize("options", [{}, {"svf_resolution": 2}, {"bidir": True}, {"int_resolution": 1}])
 def test_unknown_size_equals_known_size(rng, options):
-    fixed_size = lively(VxmDense((16, 24), **SMALL, **options), rng)
+    fixed_size = lively(VxmDense((16, 24), **SMALL | options), rng)
     any_size = fixed_size.with_shape((None, None))
     images = pair(rng, (16, 24))
     for a, b in zip(fixed_size.predict(images, verbose=0), any_size.predict(images, verbose=0), strict=True):
@@ -81,7 +81,7 @@ def test_vxm_training_code_learns_a_translation(rng, options):
     scene = np.stack([gaussian_filter(rng.normal(size=(25, 24)), 2) for _ in range(8)])[..., None]
     scene = ((scene - scene.min()) / np.ptp(scene)).astype("float32")
     moving, fixed = scene[:, 1:], scene[:, :-1]
-    model = VxmDense((24, 24), **SMALL, int_steps=2, **options)
+    model = VxmDense((24, 24), **SMALL | options)
     losses = [MSE().loss] * (2 if options else 1) + [Grad("l2", loss_mult=2).loss]
     model.compile(keras.optimizers.Adam(5e-3), loss=losses, loss_weights=[*[1] * (len(losses) - 1), 0.01])
     zeros = np.zeros((8, 24, 24, 2), "float32")
@@ -114,7 +114,7 @@ def test_probabilistic_model_trains_with_kl(rng):
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.parametrize("options", [{}, {"bidir": True, "use_probs": True}, {"fill_value": 0.0, "int_steps": 3}])
 def test_saves_and_loads(rng, tmp_path, suffix, options):
-    model = lively(VxmDense((16, 20), **SMALL, **options), rng)
+    model = lively(VxmDense((16, 20), **SMALL | options), rng)
     path = str(tmp_path / f"model{suffix}")
     model.save(path)
     loaded = VxmDense.load(path)

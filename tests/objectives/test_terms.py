@@ -18,10 +18,11 @@ from hetmorph.objectives import (
 from hetmorph.steps import AtResolution, FieldStep, Registered, Then, VelocityStep
 from hetmorph.transforms import Displacement, Velocity
 from tests import reference
+from tests.graphs import eagerly
 
 pytestmark = pytest.mark.usefixtures("eager")
 SIZE = (16, 20)
-FEATURES = [[4, 4], [4, 4]]
+FEATURES = [[4], [4]]
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def step(kind=VelocityStep):
     network = velocity_network((None, None), nb_unet_features=FEATURES)
     flow = next(layer for layer in network.layers if layer.name.endswith("flow"))
     flow.kernel.assign(0.3 * np.random.default_rng(0).normal(size=flow.kernel.shape))
-    return kind(network)
+    return kind(network, int_steps=2) if kind is VelocityStep else kind(network)
 
 
 def test_a_record_pulls_each_image_through_the_transform_that_leads_to_it(images, velocity):
@@ -123,7 +124,7 @@ def test_the_record_and_the_functional_model_are_one(direction, images):
 
 def test_terms_see_the_directions_of_a_vxm_dense(images):
     """A functional model's record has displacements: what its outputs are, is what the terms see."""
-    model = VxmDense(SIZE, nb_unet_features=FEATURES, bidir=True)
+    model = VxmDense(SIZE, nb_unet_features=FEATURES, int_steps=2, bidir=True)
     flow = model.get_layer("vxm_dense_flow")
     flow.kernel.assign(0.3 * np.random.default_rng(0).normal(size=flow.kernel.shape))
     record, outputs = model(images, record=True)
@@ -138,8 +139,8 @@ def test_terms_see_the_directions_of_a_vxm_dense(images):
 
 def test_a_model_trained_by_terms_alone_comes_back_compiled(images, tmp_path):
     model = Registration(step(FieldStep), (None, None), direction="exchange")
-    model.compile(keras.optimizers.Adam(1e-2), terms=[Similarity(MSE()), GradientInverseConsistency(0.001)])
-    history = model.fit(tuple(images), epochs=20, batch_size=2, verbose=0).history
+    model.compile(keras.optimizers.Adam(3e-2), terms=[Similarity(MSE()), GradientInverseConsistency(0.001)])
+    history = model.fit(tuple(images), epochs=8, batch_size=2, verbose=0).history
     assert history["similarity"][-1] < 0.9 * history["similarity"][0]
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
@@ -176,7 +177,8 @@ def test_two_replicas_train_as_one(cls, images, two_replicas):
         history = model.fit(tuple(images), batch_size=2, epochs=2, verbose=0).history
         return [*history["inverse_consistency"], *(weight.numpy().sum() for weight in model.trainable_variables)]
 
-    alone = trained(model())
+    with eagerly():
+        alone = trained(model())
     with two_replicas.scope():
         both = model()
     np.testing.assert_allclose(trained(both), alone, rtol=1e-4, atol=1e-6)
@@ -245,7 +247,7 @@ def test_a_term_without_a_value_is_not_a_term(images, velocity):
 def test_fit_without_targets_compares_with_the_images(cls, images):
     def model():
         keras.utils.set_random_seed(0)
-        made = cls(SIZE, nb_unet_features=FEATURES) if cls is VxmDense else cls(step(), SIZE)
+        made = cls(SIZE, nb_unet_features=FEATURES, int_steps=2) if cls is VxmDense else cls(step(), SIZE)
         made.compile("sgd", [MSE().loss, Grad("l2").loss], [1, 0.1])
         return made
 

@@ -10,7 +10,7 @@ from hetmorph.networks import HetVxmDense, VxmDense
 from hetmorph.serving import deploy, export_savedmodel
 from tests import servers
 
-SMALL = {"nb_unet_features": [[4, 4], [4, 4, 4]], "int_steps": 2}
+SMALL = {"nb_unet_features": [[4], [4, 4]], "int_steps": 1}
 
 
 def random_weights(model, seed=0, scale=0.2):

@@ -16,8 +16,8 @@ from hetmorph.networks import HetVxmDense, VxmDense
 from hetmorph.serving import export_savedmodel
 from tests.reference_serving import warp_reference
 
-SMALL = {"nb_unet_features": [[4, 4], [4, 4, 4]], "int_steps": 2}
-DEEP = [[4, 4, 4, 4], [4, 4, 4, 4, 4]]  # halves four times: sizes not divisible by 16 are padded inside
+SMALL = {"nb_unet_features": [[4], [4, 4]], "int_steps": 1}
+DEEP = [[4, 4, 4], [4, 4, 4, 4]]  # halves three times: sizes not divisible by 8 are padded inside
 
 
 def random_weights(model, scale=0.2):
@@ -48,7 +48,7 @@ def numpy_of(outputs):
 def exported(request, tmp_path_factory):
     """(model, loaded SavedModel, folder) of a VxmDense with weights that move voxels."""
     shape = (32, 32) if request.param == "2d" else (16, 16, 16)
-    model = random_weights(VxmDense(shape, nb_unet_features=DEEP, int_steps=2))
+    model = random_weights(VxmDense(shape, nb_unet_features=DEEP, int_steps=1))
     folder = export_savedmodel(model, tmp_path_factory.mktemp(request.param))
     return model, tf.saved_model.load(folder), folder
 

@@ -15,7 +15,7 @@ from hetmorph.stored import savedmodel_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "saved_models"
-SMALL = {"nb_unet_features": [[4, 4], [4, 4, 4]]}
+SMALL = {"nb_unet_features": [[4, 4], [4, 4, 4]], "int_steps": 1}
 
 
 def test_a_shipped_model_is_rebuilt_from_its_export():

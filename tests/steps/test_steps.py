@@ -13,7 +13,7 @@ from hetmorph.steps import AffineStep, AtResolution, Consistent, FieldStep, Repe
 from hetmorph.transforms import Composition, voxels
 from tests import reference
 
-FEATURES = [[4, 4], [4, 4]]
+FEATURES = [[4], [4]]
 SIZE = (16, 20)
 
 

@@ -25,7 +25,7 @@ STEPS, BATCH = 3, 4
 def trained(name, where: Distribution):
     """Last values of the metrics, and the weights, after a few batches."""
     settings = config.TrainConfig(
-        network=config.NetworkConfig(features=((4, 4), (4, 4)), int_steps=2),
+        network=config.NetworkConfig(features=((4,), (4,)), int_steps=1),
         objective=config.ObjectiveConfig(name, **OPTIONS[name]),
         optimizer=config.OptimizerConfig(decay="none", warmup=0),
     )

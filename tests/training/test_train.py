@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("eager")  # the README's training and that 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = """
 data: {name: phantom, size: [32, 32]}
-network: {features: [[4, 4], [4, 4, 4]]}
+network: {features: [[4], [4, 4]], int_steps: 1}
 schedule: {steps: 7, steps_per_epoch: 2, batch_size: 2}
 objective: {warm_start: 1}
 """

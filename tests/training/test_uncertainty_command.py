@@ -18,7 +18,7 @@ from hetmorph.uncertainty import Calibration
 from training import uncertainty
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FEATURES = [[4, 4], [4, 4]]
+FEATURES = [[4], [4]]
 PHANTOM = ["--data", "phantom", "--size", "32", "32"]
 
 
@@ -26,7 +26,7 @@ PHANTOM = ["--data", "phantom", "--size", "32", "32"]
 def run_folder(tmp_path_factory):
     """A model beside the division of its patients: enough of them for a calibration."""
     folder = tmp_path_factory.mktemp("run")
-    model = HetVxmDense((32, 32), FEATURES, variance_features=FEATURES, int_steps=2)
+    model = HetVxmDense((32, 32), FEATURES, variance_features=FEATURES, int_steps=1)
     rng = np.random.default_rng(0)
     model.set_weights([w + 0.1 * rng.normal(size=w.shape) for w in model.get_weights()])
     model.save(folder / "model.keras")

@@ -18,7 +18,7 @@ from tests.networks.models import golden, random_inputs
 
 pytestmark = pytest.mark.usefixtures("eager")
 SIZE = (16, 16)
-SMALL = {"nb_unet_features": [[2], [2, 2]], "int_steps": 2}
+SMALL = {"nb_unet_features": [[2], [2, 2]], "int_steps": 1}
 
 
 def test_every_public_model_of_the_original_is_there():
