@@ -219,7 +219,8 @@ class Cohort:
                 journal.add(case, result["row"])
                 before, over = before + bool(result.get("before")), over + 1
         except OSError as error:
-            text = f"stopped after {over} of {len(tasks)} pairs: {error}; what is done is kept, go on with --resume"
+            stopped = f"stopped after {over} of {len(tasks)} pairs: {error}"
+            text = f"{stopped}; what is done is kept, and hetmorph register goes on with --resume"
             raise type(error)(text) from error
         return before
 

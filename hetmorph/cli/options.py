@@ -303,7 +303,7 @@ WORKERS = (
     'so many processes at once here, by Dask (pip install "hetmorph[cohort]"); what is killed is done again '
     "(docs/cohorts.md)"
 )
-SCHEDULER = "on a cluster: the scheduler's address, tcp://host:8786, or slurm, where --workers is the number of jobs"
+SCHEDULER = "on a cluster: the scheduler's address, tcp://host:8786, or slurm, with a job for each worker"
 workers = combined(
     click.option("--workers", type=click.IntRange(1), metavar="N", help=f"Of --pairs: {WORKERS}."),
     click.option("--scheduler", metavar="ADDRESS|slurm", help=f"... {SCHEDULER}."),

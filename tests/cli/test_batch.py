@@ -185,7 +185,7 @@ def test_a_full_disk_ends_the_run_and_resume_goes_on(hetmorph, table, models, mo
         patched.setattr("hetmorph.cli.register_pair.write_way", full)
         result, out = batch(hetmorph, table, models, status=2)
     assert "stopped after 0 of 3 pairs: [Errno 28] No space left on device: 'transform.nii.gz'" in result.stderr
-    assert "go on with --resume" in result.stderr and not [*out.rglob("*.json"), *out.rglob(".*")]
+    assert "goes on with --resume" in result.stderr and not [*out.rglob("*.json"), *out.rglob(".*")]
     assert "2 of 3 pairs registered, 1 failed" in batch(hetmorph, table, models, "--resume", status=1)[0].stdout
 
 

@@ -18,7 +18,7 @@ FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*\w")
 SPEAKER = re.compile(r"(?:hetmorph ([a-z][a-z-]*)|(\w+)\.py|\b(pip) )[^.,;:]*$")
 SCRIPTS = {"compare": compare, "uncertainty.py": uncertainty}
 # Who shows messages of the parts that are no command's own. Elsewhere anybody does: such a message names no flag.
-SHOWN_BY = {"data": {"train", "evaluate"}}
+SHOWN_BY = {"data": {"train", "evaluate"}, "cohort": {"register", "evaluate", "uncertainty.py"}}
 # Of those who read transforms.
 SHOWN_BY |= dict.fromkeys(("io/nrrd.py", "io/vectors.py", "io/voxel_fields.py"), {"apply", "jacobian", "register"})
 GROUP = {"--help", "--debug"}

@@ -282,7 +282,7 @@ def test_a_dry_run_writes_nothing(hetmorph, volumes, models):
         (("--variance", "{}/x.nii.gz"), "--variance needs a model with a variance network"),
         (("--uncertainty", "{}/x.nii.gz", "--method", "tarot"), "--method tarot: expected one of equivariance"),
         (("--uncertainty", "{}/x.nii.gz", "--method", "dropout"), "dropout"),
-        (("--moved", "{}/x.nii.gz", "--resume"), "--out, --resume and --shard are for --pairs"),
+        (("--moved", "{}/x.nii.gz", "--resume"), "--out, --resume, --shard, --workers and --scheduler are for --pairs"),
         (("--moved", "{}/x.nii.gz", "--reference", "ED"), "give either --fixed, or --reference"),
         (("--moved", "{}/x.nii.gz", "--passes", "0"), "'--passes': 0 is not in the range"),
         (("--moved", "{}/x.nii.gz", "--instance-window", "5"), "no effect without --instance-optimise"),

@@ -10,7 +10,7 @@ from hetmorph.networks import HetVxmDense, VxmDense
 from hetmorph.serving import export_savedmodel
 
 pytestmark = pytest.mark.usefixtures("eager")
-SMALL = {"nb_unet_features": [[4], [8, 4]], "int_steps": 1}
+SMALL = {"nb_unet_features": [[4, 8], [8, 8, 4]], "int_steps": 2}
 
 
 @pytest.fixture
