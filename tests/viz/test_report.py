@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from hetmorph.cli.evaluate import judge
+from hetmorph.cli.scoring import judge
 from hetmorph.data import LoadedSet
 from hetmorph.evaluation import RegistrationFailed
 from hetmorph.uncertainty import Bound, Calibration, Combination, Triage
