@@ -71,6 +71,7 @@ def arguments() -> argparse.Namespace:
 def slices(args: argparse.Namespace, folder: Path, count: int) -> Path:
     """A table of pairs of slices, each a file; there are some 2,200 in ACDC."""
     import nibabel as nib
+    import numpy as np
 
     from hetmorph.data.acdc import find_patients, read_info
 
@@ -85,8 +86,9 @@ def slices(args: argparse.Namespace, folder: Path, count: int) -> Path:
             image = nib.load(Path(where) / f"{patient}_frame{number:02d}.nii.gz")
             middle = [size // 2 for size in image.shape[:2]]
             cut = image.slicer[tuple(slice(max(0, at - HALF), at + HALF) for at in middle)]
-            for z in range(cut.shape[2]):
-                nib.save(cut.slicer[:, :, z : z + 1], folder / path_of(patient, frame, z))
+            for z in range(cut.shape[2]):  # all in one plane, or a slice would not meet the next one
+                one = nib.Nifti1Image(np.asanyarray(cut.dataobj)[:, :, z : z + 1], cut.affine)
+                nib.save(one, folder / path_of(patient, frame, z))
         depth = cut.shape[2]
         for z in range(depth):
             names = path_of(patient, "ED", z), path_of(patient, "ES", z)
@@ -249,12 +251,13 @@ def judged(table: Path, out: Path, times: dict, before: int, lines: int, said: s
     with table.open(newline="") as file:
         wanted = [row["case"] for row in csv.DictReader(file)]
     with (out / "cases.csv").open(newline="") as file:
-        rows = Counter(row["case_id"] for row in csv.DictReader(file))
+        listed = list(csv.DictReader(file))
+    rows, failed = Counter(row["case_id"] for row in listed), {row["case_id"] for row in listed if row["failed"]}
     whole = {path.parent.name for path in out.glob("*/registration.json") if (path.parent / "moved.nii.gz").exists()}
     wrong = {
         "lost from the table": set(wanted) - set(rows),
         "twice in the table": {case for case, number in rows.items() if number > 1},
-        "without results": set(wanted) - whole,
+        "without results": set(wanted) - whole - failed,
         "made twice": {path.parent.name for path, when in times.items() if path.stat().st_mtime_ns != when},
         "half files": {str(path) for path in out.rglob(".*")},
     }
@@ -264,8 +267,8 @@ def judged(table: Path, out: Path, times: dict, before: int, lines: int, said: s
     result = {"pairs": len(wanted), "before_the_client_died": before, "in_its_table": lines, "taken_over": skipped}
     text = (
         f"{len(wanted)} pairs, two workers killed on the way, then the client after {before} results, of which its "
-        f"table had {lines}. --resume took over {skipped} and did the others. Lost 0, doubled 0, made again 0, half "
-        "files 0."
+        f"table had {lines}. --resume took over {skipped} and did the others. Failed {len(failed)}, lost 0, doubled 0, "
+        "made again 0, half files 0."
     )
     return [result], text
 
