@@ -229,7 +229,8 @@ class _Flight:
             yield from self._next(suspects)
         for task in suspects:
             self._send([task])
-            yield from self._next(None)
+            while self._there:
+                yield from self._next(None)
 
     def _send(self, batch: list[Task]) -> None:
         future = self._client.submit(_do, self._packed, _packed(batch), self._folder, pure=False)
@@ -242,30 +243,38 @@ class _Flight:
         Args:
             suspects: gets the cases of a batch that was given up; None says that it was alone, so that it is to blame.
         """
-        over = self._waited()
-        finished = [future for future in over if future.status == "finished"]
+        over = [(future, future.status) for future in self._waited()]  # which may change any moment
+        finished = [future for future, status in over if status == "finished"]
         try:
             gathered = self._client.gather(finished)
         except OSError as error:  # none of the work's: these futures have results
             raise self._gone() from error
-        answers = dict(zip((future.key for future in finished), gathered, strict=True))
-        for future in [*finished, *(future for future in over if future not in finished)]:
+        for future, answer in zip(finished, gathered, strict=True):
             _, batch = self._there.pop(future.key)
-            if future.key in answers:
-                for (case, _), (result, printed, told) in zip(batch, answers[future.key], strict=True):
-                    sys.stdout.write(printed)
-                    sys.stderr.write(told)
-                    yield case, result
-            elif future.status != "error":
+            for (case, _), (result, printed, told) in zip(batch, answer, strict=True):
+                sys.stdout.write(printed)
+                sys.stderr.write(told)
+                yield case, result
+        for future, status in over:
+            if status in ("pending", "lost"):  # its result was on a worker that has died since: it is made again
+                future.add_done_callback(self._over.put)
+            elif status == "error":
+                yield from self._given_up(future.exception(), self._there.pop(future.key)[1], suspects)
+            elif status != "finished":
                 raise self._gone()
-            elif not _killed(error := future.exception()):
-                raise _understood(error)
-            elif suspects is not None:
-                suspects += batch
-            else:
-                (case, row), deaths = batch[0], error.allowed_failures + 1
-                reason = f"{deaths} workers were killed while they did it (out of memory?)"
-                yield case, self._work.failed(case, row, reason)
+
+    def _given_up(
+        self, error: BaseException, batch: list[Task], suspects: list[Task] | None
+    ) -> Iterator[tuple[str, dict]]:
+        """What comes of a batch that Dask has no result of; the error, unless workers were killed by it."""
+        if not _killed(error):
+            raise _understood(error)
+        if suspects is not None:
+            suspects += batch
+            return
+        (case, row), deaths = batch[0], error.allowed_failures + 1
+        reason = f"{deaths} workers were killed while they did it (out of memory?)"
+        yield case, self._work.failed(case, row, reason)
 
     def _waited(self) -> list:
         """Futures that are over, at least one; ConnectionError if none can come any more."""
