@@ -37,7 +37,7 @@ ROOT = report.ROOT
 sys.path.append(str(ROOT))
 PAGE = ROOT / "docs" / "cohorts.md"
 HALF = 48  # voxels: slices are cut to 96 × 96 round their middle
-THREADS = 400  # workers that sleep in one process
+THREADS = 64  # workers that sleep in one process
 SMALL, LARGE = 40, 240  # pairs of the two runs whose difference is the time of a pair
 WAYS = {"the loop": [], "1 worker": ["--workers", "1"], "2 workers": ["--workers", "2"]}
 
@@ -325,7 +325,9 @@ def plan(args: argparse.Namespace) -> tuple[list[dict], str]:
         jobs = Jobs(rows, folder, folder / "out", DEFAULT)
         result |= {"table_seconds": time.perf_counter() - start, "table_mib": resident() - empty}
         running = stack.enter_context(
-            distributed.LocalCluster(n_workers=THREADS, threads_per_worker=1, processes=False, dashboard_address=":0")
+            distributed.LocalCluster(
+                n_workers=THREADS, threads_per_worker=1, processes=False, dashboard_address=":0", memory_limit=0
+            )
         )
         journal = stack.enter_context(Journal(folder / "cases.partial.jsonl"))
         first, start, killed, seen, memory = None, time.process_time(), 0, Counter(), []

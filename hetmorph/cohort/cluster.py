@@ -243,37 +243,42 @@ class _Flight:
         Args:
             suspects: gets the cases of a batch that was given up; None says that it was alone, so that it is to blame.
         """
-        over = self._waited()
-        answers = self._gathered([future for future in over if future.status == "finished"])
-        for future in sorted(over, key=lambda future: future.key not in answers):
-            if future.key not in answers and future.status not in ("error", "cancelled"):
-                future.add_done_callback(self._over.put)  # its worker was killed since: Dask has it done again
-                continue
-            _, batch = self._there.pop(future.key)
-            if future.key in answers:
-                for (case, _), (result, printed, told) in zip(batch, answers[future.key], strict=True):
-                    sys.stdout.write(printed)
-                    sys.stderr.write(told)
-                    yield case, result
-            elif future.status == "cancelled":
-                raise self._gone()
-            elif not _killed(error := future.exception()):
-                raise _understood(error)
-            elif suspects is not None:
-                suspects += batch
-            else:
-                (case, row), deaths = batch[0], error.allowed_failures + 1
-                reason = f"{deaths} workers were killed while they did it (out of memory?)"
-                yield case, self._work.failed(case, row, reason)
-
-    def _gathered(self, finished: list) -> dict[str, list]:
-        """What batches gave, by key, without those whose worker has been killed since."""
+        over = [(future, future.status) for future in self._waited()]  # which may change any moment
+        finished = [future for future, status in over if status == "finished"]
         try:
-            return dict(zip((future.key for future in finished), self._client.gather(finished), strict=True))
-        except OSError:  # none of the work's: these futures have results
+            gathered = self._client.gather(finished)
+        except OSError:  # none of the work's: these futures have results. A worker with one of them has just died
             self._count()
+            for future, _ in over:
+                future.add_done_callback(self._over.put)
             time.sleep(0.1)  # until the scheduler has noticed
-            return {}
+            return
+        for future, answer in zip(finished, gathered, strict=True):
+            _, batch = self._there.pop(future.key)
+            for (case, _), (result, printed, told) in zip(batch, answer, strict=True):
+                sys.stdout.write(printed)
+                sys.stderr.write(told)
+                yield case, result
+        for future, status in over:
+            if status in ("pending", "lost"):  # its result was on a worker that has died since: it is made again
+                future.add_done_callback(self._over.put)
+            elif status == "error":
+                yield from self._given_up(future.exception(), self._there.pop(future.key)[1], suspects)
+            elif status != "finished":
+                raise self._gone()
+
+    def _given_up(
+        self, error: BaseException, batch: list[Task], suspects: list[Task] | None
+    ) -> Iterator[tuple[str, dict]]:
+        """What comes of a batch that Dask has no result of; the error, unless workers were killed by it."""
+        if not _killed(error):
+            raise _understood(error)
+        if suspects is not None:
+            suspects += batch
+            return
+        (case, row), deaths = batch[0], error.allowed_failures + 1
+        reason = f"{deaths} workers were killed while they did it (out of memory?)"
+        yield case, self._work.failed(case, row, reason)
 
     def _waited(self) -> list:
         """Futures that are over, at least one; ConnectionError if none can come any more."""

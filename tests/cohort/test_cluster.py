@@ -113,6 +113,38 @@ def test_workers_that_are_not_like_this_process_are_told_of(scheduler, tmp_path,
     assert isinstance(graph, ImportError) and isinstance(cluster._understood(KeyError("a")), KeyError)
 
 
+def test_a_result_that_died_with_its_worker_is_waited_for_again(tmp_path):
+    """Dask says that it is there, then that it is lost, and has it made again: not so seldom with many workers."""
+
+    class Future:
+        key = "a"
+
+        def __init__(self):
+            self.said = ["lost", "pending", "finished"]
+
+        @property
+        def status(self):
+            return self.said.pop(0) if len(self.said) > 1 else self.said[0]
+
+        def add_done_callback(self, function):
+            function(self)
+
+    class Client:
+        status = "running"
+
+        def submit(self, *_, pure):
+            return Future()
+
+        def nthreads(self):
+            return {"worker": 1}
+
+        def gather(self, futures):
+            return [[({"square": 4}, "", "")] for _ in futures]
+
+    flight = cluster._Flight(Client(), Squares(tmp_path), patience=1.0)
+    assert list(flight.of(iter([[("two", 2)]]))) == [("two", {"square": 4})]
+
+
 def test_only_a_few_batches_are_asked_for_ahead(scheduler, tmp_path):
     asked = []
 
