@@ -333,8 +333,13 @@ def _surface_scores(truth: np.ndarray, prediction: np.ndarray, spacing) -> dict:
 
 def _inverse_errors(predictor, pair) -> dict[str, float]:
     error = predictor.inverse_error(pair.moving, pair.fixed)
-    in_mm = np.linalg.norm(error * np.asarray(pair.spacing), axis=-1).mean() if pair.in_mm else math.nan
-    return {"inverse_error": float(np.linalg.norm(error, axis=-1).mean()), "inverse_error_mm": float(in_mm)}
+    return dict(zip(("inverse_error", "inverse_error_mm"), _mean_lengths(error, pair), strict=True))
+
+
+def _mean_lengths(vectors, pair) -> tuple[float, float]:
+    """Mean length of vectors `[…, N]` in voxels, and in millimetres where the images state any."""
+    in_mm = deformation.mean_length(vectors * np.asarray(pair.spacing)) if pair.in_mm else math.nan
+    return deformation.mean_length(vectors), in_mm
 
 
 def _displacement_errors(pair, displacement) -> dict:
@@ -344,9 +349,8 @@ def _displacement_errors(pair, displacement) -> dict:
 
 
 def _target_errors(pair, displacement) -> dict[str, float]:
-    points = pair.points_fixed, pair.points_moving
-    in_mm = deformation.target_error(displacement, *points, pair.spacing) if pair.in_mm else math.nan
-    return dict(zip(TRE, (deformation.target_error(displacement, *points), in_mm), strict=True))
+    offsets = deformation.target_offsets(displacement, pair.points_fixed, pair.points_moving)
+    return dict(zip(TRE, _mean_lengths(offsets, pair), strict=True))
 
 
 def _truth_columns(pair) -> tuple[str, ...]:

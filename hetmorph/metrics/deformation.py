@@ -110,10 +110,20 @@ def target_error(displacement, points_fixed, points_moving, spacing=None) -> flo
     """Mean distance of landmarks after registration: of x + u(x) from where the same point lies in the moving image.
 
     Args:
+        displacement, points_fixed, points_moving: as of `target_offsets`; errors likewise.
+        spacing: length of a voxel along each axis, in the unit of the distance; None measures in voxels.
+    """
+    offsets = target_offsets(displacement, points_fixed, points_moving)
+    return mean_length(offsets if spacing is None else offsets * np.asarray(spacing))
+
+
+def target_offsets(displacement, points_fixed, points_moving) -> np.ndarray:
+    """How far landmarks are off after registration, `[P, N]` voxels.
+
+    Args:
         displacement: `[*S, N]` in voxels.
         points_fixed: `[P, N]` voxels, in the fixed image.
         points_moving: the same points in the moving image.
-        spacing: length of a voxel along each axis, in the unit of the distance; None measures in voxels.
 
     Raises:
         ValueError: points that do not belong together, or to another dimension.
@@ -124,8 +134,16 @@ def target_error(displacement, points_fixed, points_moving, spacing=None) -> flo
         raise ValueError(
             f"expected as many points [P, {field.shape[-1]}] of either image, received {fixed.shape} and {moving.shape}"
         )
-    left = displace(fixed[None], field[None])[0].numpy() - moving
-    return float(np.linalg.norm(left * (1.0 if spacing is None else np.asarray(spacing)), axis=-1).mean())
+    return displace(fixed[None], field[None])[0].numpy() - moving
+
+
+def mean_length(vectors) -> float:
+    """Mean Euclidean length of vectors.
+
+    Args:
+        vectors: `[…, N]`.
+    """
+    return float(np.linalg.norm(vectors, axis=-1).mean())
 
 
 def _determinant(displacement) -> np.ndarray:
