@@ -130,8 +130,7 @@ def judge(maps: dict, calibration: uncertainty.Calibration | None) -> Callable:
     """Verdict and mean bound of a pair, as `evaluation.evaluate` asks for; without a calibration by plain checks."""
 
     def judged(pair, prediction) -> tuple[str, float | None]:
-        answer = prediction.moved, prediction.displacement, prediction.determinant, prediction.across
-        checks = evaluation.Checks.of(pair.moving, pair.fixed, *answer)
+        checks = evaluation.Checks.of_pair(pair, prediction)
         said = viz.verdict(pair, {name: estimate(pair) for name, estimate in maps.items()}, calibration, checks)
         return said.flag, None if calibration is None else said.score
 

@@ -81,6 +81,17 @@ class Checks:
             inverse_error=inverse_error,
         )
 
+    @classmethod
+    def of_pair(cls, pair, prediction) -> Checks:
+        """Check what a predictor says about a pair.
+
+        Args:
+            pair: a `hetmorph.data.Pair`.
+            prediction: its `Prediction`.
+        """
+        answer = prediction.moved, prediction.displacement, prediction.determinant, prediction.across
+        return cls.of(pair.moving, pair.fixed, *answer)
+
     @property
     def flag(self) -> str:
         """The worst of the doubts, "accept" where there is none."""

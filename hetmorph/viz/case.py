@@ -119,7 +119,7 @@ def report_on(
                 zip(labels, warp_labels(pair.moving_labels, field, [*labels.values()], convention), strict=True)
             )
         if checks is None:
-            checks = Checks.of(pair.moving, pair.fixed, prediction.moved, field, determinant, prediction.across)
+            checks = Checks.of_pair(pair, prediction)
     said = Verdict("reject", "Nothing was registered.")
     if prediction is not None:
         said = verdict(pair, maps, calibration, checks)
