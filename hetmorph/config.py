@@ -102,6 +102,7 @@ class ObjectiveConfig:
         prior_lambda: "vxm-diff": precision of the prior.
         alpha: "het-z": weight of the velocity's uncertainty.
         landmark_weight: of the mean squared distance between landmarks, voxels², beside any method.
+        dice_weight: of 1 − Dice of the training pairs' structures, beside any method.
     """
 
     name: str = "het"
@@ -123,6 +124,7 @@ class ObjectiveConfig:
     prior_lambda: float = 10.0
     alpha: float = 1e-4
     landmark_weight: float = 0.0
+    dice_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -198,8 +200,8 @@ class TrainConfig:
         objective, rate, schedule = self.objective, self.optimizer, self.schedule
         weight = objective.smoothness
         _require(weight is None or weight >= 0, "objective.smoothness", "λ ≥ 0", weight)
-        pull = objective.landmark_weight
-        _require(pull >= 0, "objective.landmark_weight", "at least 0", pull)
+        for name in ("landmark_weight", "dice_weight"):
+            _require(getattr(objective, name) >= 0, f"objective.{name}", "at least 0", getattr(objective, name))
         _require(rate.learning_rate > 0, "optimizer.learning_rate", "a positive rate", rate.learning_rate)
         _require(rate.decay in ("cosine", "poly", "none"), "optimizer.decay", "'cosine', 'poly' or 'none'", rate.decay)
         for name in ("steps", "steps_per_epoch", "batch_size"):

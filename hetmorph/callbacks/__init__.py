@@ -3,6 +3,15 @@
 from hetmorph.callbacks.checkpoint import Checkpoint, latest_checkpoint
 from hetmorph.callbacks.heartbeat import Heartbeat
 from hetmorph.callbacks.sanity import SanityCheck, SanityWarning
+from hetmorph.callbacks.tensorboard import EpochTensorBoard
 from hetmorph.callbacks.validation import ValidationDice
 
-__all__ = ["Checkpoint", "Heartbeat", "SanityCheck", "SanityWarning", "ValidationDice", "latest_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "EpochTensorBoard",
+    "Heartbeat",
+    "SanityCheck",
+    "SanityWarning",
+    "ValidationDice",
+    "latest_checkpoint",
+]

@@ -65,6 +65,11 @@ FLAGS = {
     "--prior-lambda": ("objective.prior_lambda", float, "vxm-diff: precision of the prior"),
     "--alpha": ("objective.alpha", float, "het-z: weight of the velocity's uncertainty"),
     "--landmark-weight": ("objective.landmark_weight", float, "of landmarks' mean squared distance, voxels²"),
+    "--dice-weight": (
+        "objective.dice_weight",
+        float,
+        "of 1 − Dice of the training pairs' warped labels; the trained model needs no labels",
+    ),
     "--gamma": ("objective.gamma", float, "het: exponent of the signal-to-noise ratio"),
     "--beta": ("objective.beta", float, "het, beta-nll: exponent of the variance in the β-NLL"),
     "--snr": ("objective.snr", str, "het: paper, official or inverse"),

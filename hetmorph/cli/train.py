@@ -7,7 +7,7 @@ import functools
 import operator
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -68,13 +68,13 @@ def train(
     training = _load(settings, out, "train")
     validation = _load(settings, out, "val") if together.writes else None
     _report_skipped(training)
-    _check_known(settings, training.cases)
+    _check_known(settings, training)
     if settings.schedule.keep == "best" and training.main is None:
         raise ValueError("--keep best needs labels, by which the best weights could be told; the data have none")
     keras.utils.set_random_seed(settings.seed)
     with together.scope():
         if path is None:
-            model = build(settings, training.cases[0].shape)
+            model = build(settings, training.cases[0].shape, list(training.labels.values()) or (1,))
             _start(model, origin)
         else:
             model = keras.saving.load_model(path)
@@ -130,7 +130,7 @@ def preview(settings: TrainConfig, out: Path, resume: bool) -> str:
     checkpoint = _checkpoint_of(settings, out, resume)
     origin = f" from {find_model(settings.network.init)}" if settings.network.init else ""
     loaded = {split: _load(settings, out, split) for split in ("train", "val")}
-    _check_known(settings, loaded["train"].cases)
+    _check_known(settings, loaded["train"])
     counts = {split: len(part.pairs) for split, part in loaded.items()}
     start = f"go on after epoch {checkpoint[1]}" if checkpoint else f"start{origin}"
     return (
@@ -172,6 +172,7 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation, 
             bidir=both_directions(settings),
             augment=settings.data.augment,
             part=(k, n),
+            labels=settings.objective.dice_weight > 0,
         )
 
     hooks = _hooks(model, schedule, out, done, validation) if together.writes else []
@@ -218,7 +219,7 @@ def _hooks(model: keras.Model, schedule, out: Path, done: int, validation: data.
     return [
         *_validation_dice(validation, out, warm_up_epochs(schedule.epochs)),
         callbacks.SanityCheck(*probe),
-        keras.callbacks.TensorBoard(out / "tensorboard", write_graph=False),
+        callbacks.EpochTensorBoard(out / "tensorboard"),
         keras.callbacks.CSVLogger(out / "log.csv", append=done > 0),
         callbacks.Checkpoint(out / "checkpoints"),
     ]
@@ -267,17 +268,22 @@ def _aligner(kind: str) -> Callable | None:
     return registration.aligner(kind)
 
 
-def _check_known(settings: TrainConfig, cases: Sequence[data.Case]) -> None:
-    """Refuse masks and landmarks that would have no effect, or cannot have one."""
+def _check_known(settings: TrainConfig, training: data.LoadedSet) -> None:
+    """Refuse masks, landmarks and labels that would have no effect, or cannot have one."""
+    cases = training.cases
     masks, points = any(case.masks for case in cases), any(case.points for case in cases)
-    weight = settings.objective.landmark_weight
+    weight, overlap = settings.objective.landmark_weight, settings.objective.dice_weight
+    if overlap and not training.labels:
+        raise ValueError("--dice-weight has no effect: no pair of the train split has labels")
     if weight and not points:
         raise ValueError(
             "--landmark-weight has no effect: no pair of the train split has landmarks; a table has them in its "
             "columns points_moving and points_fixed"
         )
-    if settings.schedule.pre_registered and (masks or points):
-        raise ValueError("--pre-registered does not go with masks or landmarks, which do not follow a moved image")
+    if settings.schedule.pre_registered and (masks or points or overlap):
+        raise ValueError(
+            "--pre-registered does not go with masks, landmarks or --dice-weight, which do not follow a moved image"
+        )
     if points and not weight:
         print("note: the landmarks of the table have no effect without --landmark-weight", file=sys.stderr)
 

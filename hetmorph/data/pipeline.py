@@ -12,10 +12,11 @@ import tensorflow as tf
 from hetmorph.data.lazy import LazyPairs
 from hetmorph.data.pair import MASKS, POINTS, Pair, cases_of
 
+LABELS = {"labels_moving": "moving_labels", "labels_fixed": "fixed_labels"}  # of a batch, of a pair
 SHIFT_FRACTION = 1 / 16
 GAMMA = 1.25
 DARKEST = 0.85
-READERS = 4  # pairs that are read at once
+READERS = 2  # batches that are read at once
 # No condition or loop below asks for a tensor: there is nothing for autograph to convert, which takes its time.
 _AS_WRITTEN = tf.autograph.experimental.do_not_convert
 
@@ -29,6 +30,7 @@ def pipeline(
     bidir: bool = False,
     augment: bool = True,
     part: tuple[int, int] = (0, 1),
+    labels: bool = False,
 ) -> tf.data.Dataset:
     """Streams batches `start_step` … `steps - 1` of an endless, reshuffled pass over the pairs.
 
@@ -47,13 +49,15 @@ def pipeline(
         augment: switch off for plain shuffling.
         part: (k, n) yields the k-th of n equal parts of every batch, and reads no more than that: all parts together
             are the batches that (0, 1) yields, augmentation included.
+        labels: also yield the label maps of both images.
 
     Returns:
         Finite dataset of `((moving, fixed), (fixed, zeros))`, with `bidir` `((moving, fixed), (fixed,
         moving, zeros))`; float32, images `[B, *S, 1]`. The zeros, target of the displacement's penalty, which looks
         at the displacement alone, are `[B, 1, …, 1]` and broadcast to it. Where any pair has masks or landmarks,
         `((moving, fixed, known), …)`, as `fit` of a registration model takes them: masks `[B, *S, 1]`, of pairs without
-        one 1 everywhere; points `[B, P, N]`, NaN where a pair has fewer, or where a shift moved them out of the image.
+        one 1 everywhere; points `[B, P, N]`, NaN where a pair has fewer, or where a shift moved them out of the image;
+        label maps `[B, *S, 1]`, whole numbers, of pairs without them 0 everywhere.
 
     Raises:
         ValueError: no pairs, pairs of different shapes, or numbers out of range.
@@ -69,7 +73,7 @@ def pipeline(
         raise ValueError(f"expected one of n equal parts of a batch of {batch_size}, received {part[0]} of {part[1]}.")
     rows = _rows(batch_size, *part)
 
-    form = _Form.of(pairs, shape)
+    form = _Form.of(pairs, shape, labels)
 
     @_AS_WRITTEN
     def batch(step: tf.Tensor, samples: tuple[tf.Tensor, ...]) -> tuple:
@@ -77,17 +81,18 @@ def pipeline(
         if augment:
             draws = _Draws(batch_size, rows, len(shape), _key(seed, step, 1))
             arrays, points = _augment(arrays, points, square, draws, shape)
-        moving, fixed, *masks = tf.split(arrays, form.channels, -1)
+        moving, fixed, *maps = tf.split(arrays, form.channels, -1)
         zeros = tf.zeros((len(rows),) + (1,) * (len(shape) + 1))
-        known = form.known(masks, unmasked, points)
+        known = form.known(maps, unmasked, points)
         return (moving, fixed, *([known] if known else [])), ((fixed, moving, zeros) if bidir else (fixed, zeros))
 
     numbers = tf.data.Dataset.range(start_step, steps)
     own = slice(rows.start, rows.stop)
-    order = numbers.map(_AS_WRITTEN(lambda step: _indices(step, batch_size, len(pairs), seed)[own])).unbatch()
-    samples = order.map(_reader(pairs, form), num_parallel_calls=READERS, deterministic=True)
-    samples = samples.batch(len(rows), drop_remainder=True)
-    batches = tf.data.Dataset.zip((numbers, samples)).map(batch, num_parallel_calls=1, deterministic=True)
+    order = numbers.map(_AS_WRITTEN(lambda step: _indices(step, batch_size, len(pairs), seed)[own]))
+    samples = order.map(_reader(pairs, form, len(rows)), num_parallel_calls=READERS, deterministic=True)
+    # Beside a GPU the cores have nothing else to do; without one they train.
+    at_once = tf.data.AUTOTUNE if tf.config.list_physical_devices("GPU") else 1
+    batches = tf.data.Dataset.zip((numbers, samples)).map(batch, num_parallel_calls=at_once, deterministic=True)
     return batches.apply(tf.data.experimental.assert_cardinality(steps - start_step)).prefetch(2)
 
 
@@ -98,25 +103,28 @@ class _Form(NamedTuple):
         shape: spatial sizes.
         masks: names of those that any pair has.
         points: landmarks of the pair that has most.
+        labels: those of `LABELS` if they are wanted.
     """
 
     shape: tuple[int, ...]
     masks: tuple[str, ...]
     points: int
+    labels: tuple[str, ...]
 
     @classmethod
-    def of(cls, pairs: Sequence[Pair], shape: tuple[int, ...]) -> _Form:
+    def of(cls, pairs: Sequence[Pair], shape: tuple[int, ...], labels: bool) -> _Form:
         cases = cases_of(pairs)
         masks = tuple(name for name in MASKS if any(name in case.masks for case in cases))
-        return cls(shape, masks, max(case.points for case in cases))
+        return cls(shape, masks, max(case.points for case in cases), tuple(LABELS) if labels else ())
 
     @property
     def channels(self) -> int:
-        return 2 + len(self.masks)
+        return 2 + len(self.masks) + len(self.labels)
 
-    def known(self, masks: list[tf.Tensor], unmasked: tf.Tensor, points: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What is known of a batch, of augmented masks and points `[B, P, 2N]`."""
+    def known(self, maps: list[tf.Tensor], unmasked: tf.Tensor, points: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What is known of a batch, of augmented masks and label maps, and points `[B, P, 2N]`."""
         ndims = len(self.shape)
+        masks, labels = maps[: len(self.masks)], maps[len(self.masks) :]
         everywhere = tf.split(tf.reshape(unmasked, (-1, *(1,) * ndims, len(self.masks))), len(self.masks) or 1, -1)
         known = {name: tf.maximum(mask, all_) for name, mask, all_ in zip(self.masks, masks, everywhere, strict=False)}
         if self.points:
@@ -124,31 +132,38 @@ class _Form(NamedTuple):
             inside = tf.reduce_all((points[..., ndims:] >= -0.5) & (points[..., ndims:] <= last), -1, keepdims=True)
             points = tf.where(inside, points, np.nan)
             known |= dict(zip(POINTS, tf.split(points, 2, -1), strict=True))
-        return known
+        return known | dict(zip(self.labels, labels, strict=True))
 
 
-def _reader(pairs: Sequence[Pair], form: _Form) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
-    """Function of a position: images and masks as the channels of `[*S, C]`, whether its first plane may be turned,
-    which masks it has not, and its points `[P, 2N]`, of the moving and of the fixed image."""
+def _reader(pairs: Sequence[Pair], form: _Form, count: int) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    """Function of `count` positions: images, masks and label maps as the channels of `[B, *S, C]`; whether the first
+    plane of each pair may be turned; which masks it has not; its points `[P, 2N]`, moving and fixed."""
     ndims = len(form.shape)
 
-    def read(index: int) -> tuple[np.ndarray, ...]:
-        pair = pairs[int(index)]
-        masks = [getattr(pair, name) for name in form.masks]
-        everywhere = np.ones(form.shape, np.float32)
-        arrays = [pair.moving, pair.fixed, *(everywhere if mask is None else mask for mask in masks)]
-        points = np.full((form.points, 2 * ndims), np.nan, np.float32)
-        if form.points and pair.points_fixed is not None:
-            points[: len(pair.points_fixed)] = np.concatenate([getattr(pair, name) for name in POINTS], -1)
-        images = np.stack(arrays, -1).astype(np.float32, copy=False)
-        unmasked = np.array([mask is None for mask in masks], np.float32)
-        return images, np.bool_(_turns(form.shape, pair.spacing)), unmasked, points
+    def read(positions: np.ndarray) -> tuple[np.ndarray, ...]:
+        arrays = np.empty((count, *form.shape, form.channels), np.float32)
+        points = np.full((count, form.points, 2 * ndims), np.nan, np.float32)
+        square, unmasked = np.empty(count, bool), np.empty((count, len(form.masks)), np.float32)
+        for k, position in enumerate(positions):
+            pair = pairs[int(position)]
+            masks = [getattr(pair, name) for name in form.masks]
+            labels = [getattr(pair, LABELS[name]) for name in form.labels]
+            if any(one is None for one in labels):  # those of one image alone overlap with nothing
+                labels = [0] * len(labels)
+            maps = [*(1 if mask is None else mask for mask in masks), *labels]
+            for channel, array in enumerate([pair.moving, pair.fixed, *maps]):
+                arrays[k, ..., channel] = array
+            if form.points and pair.points_fixed is not None:
+                points[k, : len(pair.points_fixed)] = np.concatenate([getattr(pair, name) for name in POINTS], -1)
+            square[k], unmasked[k] = _turns(form.shape, pair.spacing), [mask is None for mask in masks]
+        return arrays, square, unmasked, points
 
     @_AS_WRITTEN
-    def as_tensors(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def as_tensors(positions: tf.Tensor) -> tuple[tf.Tensor, ...]:
         kinds = (tf.float32, tf.bool, tf.float32, tf.float32)
         shapes = ((*form.shape, form.channels), (), (len(form.masks),), (form.points, 2 * ndims))
-        return tuple(map(tf.ensure_shape, tf.numpy_function(read, [index], kinds), shapes))
+        read_now = tf.numpy_function(read, [positions], kinds)
+        return tuple(tf.ensure_shape(one, (count, *shape)) for one, shape in zip(read_now, shapes, strict=True))
 
     return as_tensors
 
@@ -232,20 +247,23 @@ def _augment(
     """Batches of both images, their masks and points; `square`, `[B]`, says whose first two axes may change places."""
     batch, rank = arrays.shape[0], len(shape)
     points = tf.reshape(points, (batch, points.shape[1], 2, rank))
+    turned = tf.zeros((batch,) + (1,) * (rank + 1), bool)
     if rank > 1 and shape[0] == shape[1]:
-        order = (1, 0, *range(2, rank))
         turned = draws.coin(0) & tf.reshape(square, (batch,) + (1,) * (rank + 1))
-        arrays = tf.where(turned, tf.transpose(arrays, (0, *(1 + axis for axis in order), rank + 1)), arrays)
-        points = tf.where(_of_points(turned), tf.gather(points, order, axis=-1), points)
+        points = tf.where(_of_points(turned), tf.gather(points, (1, 0, *range(2, rank)), axis=-1), points)
+    sources, inside = [], []
     for axis, length in enumerate(shape):
-        flipped = draws.coin(1 + axis)
-        arrays = tf.where(flipped, tf.reverse(arrays, [1 + axis]), arrays)
         here = tf.one_hot(axis, rank)
+        flipped = draws.coin(1 + axis)
         points = tf.where(_of_points(flipped) & (here > 0), length - 1 - points, points)
+        source = tf.tile(tf.range(length)[None], (batch, 1))
         if reach := int(length * SHIFT_FRACTION):
             offset = draws.offset(1 + rank + axis, reach)
-            arrays = _shift(arrays, 1 + axis, offset, reach)
+            source += offset
             points -= tf.cast(offset[:, None, None], tf.float32) * here
+        sources.append(tf.where(tf.reshape(flipped, (batch, 1)), length - 1 - source, source))
+        inside.append((source >= 0) & (source < length))
+    arrays = _taken(arrays, sources, inside, turned)
     gamma = GAMMA ** draws.uniform(2 * rank + 1, -1.0, 1.0)
     images = arrays[..., :2] ** gamma * draws.uniform(2 * rank + 2, DARKEST, 1.0)
     return tf.concat([images, arrays[..., 2:]], -1), tf.reshape(points, (batch, -1, 2 * rank))
@@ -256,14 +274,25 @@ def _of_points(decision: tf.Tensor) -> tf.Tensor:
     return tf.reshape(decision, (-1, 1, 1, 1))
 
 
-def _shift(arrays: tf.Tensor, axis: int, offset: tf.Tensor, reach: int) -> tf.Tensor:
-    """Moves each sample along an axis by `offset` voxels, `[B, 1]`, at most `reach`; zeros come in."""
-    padding = [(0, 0)] * len(arrays.shape)
-    padding[axis] = (reach, reach)
-    window = reach + offset + tf.range(arrays.shape[axis])[None]
-    if axis > 1:  # gather per sample along an inner axis: bring it next to the batch
-        order = [0, axis, *(other for other in range(1, len(arrays.shape)) if other != axis)]
-        back = [order.index(position) for position in range(len(order))]
-        moved = tf.gather(tf.transpose(tf.pad(arrays, padding), order), window, batch_dims=1)
-        return tf.transpose(moved, back)
-    return tf.gather(tf.pad(arrays, padding), window, batch_dims=1)
+def _taken(arrays: tf.Tensor, sources: list[tf.Tensor], inside: list[tf.Tensor], turned: tf.Tensor) -> tf.Tensor:
+    """Each voxel of the result from its source; 0 from outside. One gather, which is what costs.
+
+    Args:
+        arrays: `[B, *S, C]`.
+        sources: of each axis, `[B, L]`: where a voxel comes from along it.
+        inside: the same: whether that is in the image.
+        turned: `[B, 1, …, 1]`: whose first two axes change places before.
+    """
+    batch, shape, channels = arrays.shape[0], arrays.shape[1:-1], arrays.shape[-1]
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    exchanged = [*strides[1::-1], *strides[2:]] if len(shape) > 1 else strides
+    turned = tf.reshape(turned, (batch, 1))
+    index, there = tf.zeros((), tf.int32), tf.ones((), bool)
+    for axis, length in enumerate(shape):
+        along = (batch, *(length if other == axis else 1 for other in range(len(shape))))
+        stride = tf.where(turned, exchanged[axis], strides[axis])
+        index += tf.reshape(stride * tf.clip_by_value(sources[axis], 0, length - 1), along)
+        there &= tf.reshape(inside[axis], along)
+    voxels = tf.reshape(arrays, (batch, -1, channels))
+    taken = tf.gather(voxels, tf.reshape(index, (batch, -1)), batch_dims=1)
+    return tf.where(there[..., None], tf.reshape(taken, arrays.shape), tf.zeros((), arrays.dtype))

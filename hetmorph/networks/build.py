@@ -1,5 +1,7 @@
 """The compiled model a configuration asks for."""
 
+from collections.abc import Sequence
+
 import keras
 
 from hetmorph.config import NetworkConfig, OptimizerConfig, TrainConfig
@@ -40,7 +42,7 @@ IDLE = {
 }
 
 
-def build(config: TrainConfig, inshape) -> LoadableModel:
+def build(config: TrainConfig, inshape, labels: Sequence[int] = (1,)) -> LoadableModel:
     """Network, losses and optimiser of a configuration.
 
     With `bidir` the image losses of the two directions are halved; methods of inverse consistency, whose published λ
@@ -49,6 +51,7 @@ def build(config: TrainConfig, inshape) -> LoadableModel:
     Args:
         config: the training's configuration.
         inshape: spatial size of the images.
+        labels: values of the structures in the training data, where `dice_weight` is not 0.
     """
     method, cls = recipe(config.objective), model_class(config)
     if issubclass(cls, Registration):
@@ -60,7 +63,8 @@ def build(config: TrainConfig, inshape) -> LoadableModel:
         )
     else:
         model = cls(tuple(inshape), **_network_arguments(config.network), **method.model_arguments())
-    model.compile(**_optimizers(config, method), **_losses(config, method, len(inshape)), terms=method.all_terms())
+    terms = method.all_terms(labels)
+    model.compile(**_optimizers(config, method), **_losses(config, method, len(inshape)), terms=terms)
     return model
 
 

@@ -103,11 +103,13 @@ class RegistrationModel(LoadableModel):
         Args:
             x: `(moving, fixed)`, or `(moving, fixed, known)`, where `known` is a dictionary of some of
                 `mask_moving` and `mask_fixed`, `[B, *S]`, not 0 where an image counts in the image losses; and of
-                `points_moving` and `points_fixed`, `[B, P, N]` voxels, filled up with NaN, for the term `Landmarks`.
+                `points_moving` and `points_fixed`, `[B, P, N]` voxels, filled up with NaN, for the term `Landmarks`;
+                and of `labels_moving` and `labels_fixed`, whole numbers `[B, *S]`, for the term `Overlap`.
             args, kwargs: of `keras.Model.fit`.
 
         Raises:
-            ValueError: an empty mask, one of another grid, or points that do not belong together or to the images.
+            ValueError: an empty mask, a mask or labels of another grid, or points that do not belong together or to the
+                images.
         """
         check_known(x)
         images, known = split_known(x)
@@ -200,7 +202,9 @@ class RegistrationModel(LoadableModel):
             return data
         images, *rest = data
         if split_known(images)[1]:
-            raise ValueError("expected pre_registered 0 with masks or points, which do not follow a moved image")
+            raise ValueError(
+                "expected pre_registered 0 with masks, points or labels, which do not follow a moved image"
+            )
         source, target = (tf.convert_to_tensor(image) for image in tf.nest.flatten(images))
         count = tf.cast(tf.round(self.pre_registered * tf.cast(tf.shape(source)[0], tf.float32)), tf.int32)
         moved = self([source[:count], target[:count]], training=False)[0]

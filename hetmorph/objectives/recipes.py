@@ -1,6 +1,7 @@
 """The methods one can train by name: which losses, with which weights, on which kind of model."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ from hetmorph.losses import (
 )
 from hetmorph.objectives import terms
 from hetmorph.objectives.likelihoods import Heteroscedastic, JointLikelihood
-from hetmorph.objectives.terms import GradientInverseConsistency, InverseConsistency, Landmarks, Term
+from hetmorph.objectives.terms import GradientInverseConsistency, InverseConsistency, Landmarks, Overlap, Term
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Recipe:
     Attributes:
         smoothness: λ.
         landmark_weight: of `Landmarks`, beside everything else.
+        dice_weight: of `Overlap`, of the training pairs' labels, beside everything else.
         model: kind of model that trains it; `hetmorph.networks.build` knows the class.
         samples: whether the velocity is a distribution that training samples from.
         transforms: whether its terms look at the transforms of both directions as functions of points, which only a
@@ -37,6 +39,7 @@ class Recipe:
 
     smoothness: float = 0.01
     landmark_weight: float = 0.0
+    dice_weight: float = 0.0
     model: ClassVar[str] = "plain"
     samples: ClassVar[bool] = False
     transforms: ClassVar[bool] = False
@@ -59,10 +62,14 @@ class Recipe:
         """What is minimised besides, see `hetmorph.objectives.Term`."""
         return []
 
-    def all_terms(self) -> list[Term]:
-        """Those of the method, and landmarks where they have a weight."""
-        landmarks = Landmarks(self.landmark_weight)
-        return [*self.terms(), *([landmarks] if landmarks.weight else [])]
+    def all_terms(self, labels: Sequence[int] = (1,)) -> list[Term]:
+        """Those of the method, and of landmarks and labels where they have a weight.
+
+        Args:
+            labels: values of the structures in the training data.
+        """
+        others = [Landmarks(self.landmark_weight), Overlap(self.dice_weight, labels)]
+        return [*self.terms(), *(term for term in others if term.weight)]
 
     def model_arguments(self) -> dict:
         """Constructor arguments of the model."""

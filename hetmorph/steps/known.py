@@ -1,4 +1,4 @@
-"""What is known of a batch of pairs besides the images: where they count, and points that correspond."""
+"""What is known of a batch of pairs besides the images: where they count, points that correspond, structures."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ class Ends(NamedTuple):
         return [one for one in self if one is not None]
 
 
-KINDS = ("mask", "points")
+KINDS = ("mask", "points", "labels")
 KNOWN = tuple(f"{kind}_{role}" for kind in KINDS for role in Ends._fields)
 
 
@@ -37,7 +37,7 @@ def split_known(inputs) -> tuple[Any, dict]:
         inputs: `[moving, fixed, …]`, perhaps with a dictionary by names of `KNOWN` as the last.
 
     Raises:
-        ValueError: other names, or points of one of the images alone.
+        ValueError: other names, or points or labels of one of the images alone.
     """
     if not (isinstance(inputs, (list, tuple)) and len(inputs) > 2 and isinstance(inputs[-1], Mapping)):
         return inputs, {}
@@ -45,9 +45,11 @@ def split_known(inputs) -> tuple[Any, dict]:
     if unknown := [name for name in known if name not in KNOWN]:
         raise ValueError(f"expected what is known of a pair by the names {', '.join(KNOWN)}, received {unknown[0]!r}")
     known = {name: value for name, value in known.items() if value is not None}
-    if ("points_moving" in known) != ("points_fixed" in known):
-        alone = "points_moving" if "points_moving" in known else "points_fixed"
-        raise ValueError(f"expected points_moving and points_fixed together, received {alone} alone")
+    for kind in ("points", "labels"):
+        ends = [f"{kind}_{role}" for role in Ends._fields]
+        given = [name for name in ends if name in known]
+        if len(given) == 1:
+            raise ValueError(f"expected {' and '.join(ends)} together, received {given[0]} alone")
     return images if isinstance(inputs, list) else tuple(images), known
 
 
@@ -63,12 +65,14 @@ def check_known(inputs) -> None:
     """
     images, known = split_known(inputs)
     for number, role in enumerate(Ends._fields if known else ()):
-        image, mask, points = images[number], known.get(f"mask_{role}"), known.get(f"points_{role}")
+        image, mask, points, labels = images[number], *(known.get(f"{kind}_{role}") for kind in KINDS)
         shape = tuple(np.shape(image))
         if mask is not None:
             _check_mask(f"mask_{role}", mask, shape)
         if points is not None:
             _check_points(f"points_{role}", points, shape)
+        if labels is not None:
+            _check_grid(f"labels_{role}", labels, shape)
     if "points_fixed" in known:
         shapes = [tuple(np.shape(known[name])) for name in ("points_moving", "points_fixed")]
         if shapes[0] != shapes[1]:
@@ -77,10 +81,14 @@ def check_known(inputs) -> None:
 
 
 def _check_mask(name: str, mask, shape: tuple[int, ...]) -> None:
-    if tuple(np.shape(mask)) not in (shape[:-1], (*shape[:-1], 1)):
-        raise ValueError(f"expected {name} on the grid of its image, {shape[:-1]}, received {tuple(np.shape(mask))}")
+    _check_grid(name, mask, shape)
     if isinstance(mask, np.ndarray) and not (filled := mask.reshape(len(mask), -1).any(1)).all():
         raise ValueError(f"{name} of sample {int(np.argmin(filled))} is empty, so that no voxel would count")
+
+
+def _check_grid(name: str, values, shape: tuple[int, ...]) -> None:
+    if tuple(np.shape(values)) not in (shape[:-1], (*shape[:-1], 1)):
+        raise ValueError(f"expected {name} on the grid of its image, {shape[:-1]}, received {tuple(np.shape(values))}")
 
 
 def _check_points(name: str, points, shape: tuple[int, ...]) -> None:
@@ -111,6 +119,19 @@ def as_mask(mask, image) -> tf.Tensor | None:
     if not mask.shape[1:-1].is_compatible_with(image.shape[1:-1]):
         raise ValueError(f"expected a mask on the grid of its image, {image.shape[1:-1]}, received {mask.shape[1:-1]}")
     return tf.cast(tf.not_equal(mask, tf.zeros([], mask.dtype)) if mask.dtype != tf.bool else mask, tf.float32)
+
+
+def as_labels(labels, image) -> tf.Tensor | None:
+    """Labels as numbers `[B, *S, 1]`.
+
+    Args:
+        labels: `[B, *S]` or `[B, *S, 1]`; None stays None.
+        image: one of the pair's, `[B, *S, C]`.
+    """
+    if labels is None:
+        return None
+    labels = tf.convert_to_tensor(labels)
+    return labels if labels.shape.rank == image.shape.rank else labels[..., None]
 
 
 class Moved(NamedTuple):

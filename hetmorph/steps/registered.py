@@ -9,7 +9,7 @@ import tensorflow as tf
 from hetmorph.ops.masks import Counted
 from hetmorph.ops.warp import warp
 from hetmorph.steps.base import displacement_on
-from hetmorph.steps.known import Ends, as_mask, moved_within
+from hetmorph.steps.known import Ends, as_labels, as_mask, moved_within
 from hetmorph.transforms import Transform
 
 _NONE = Ends()
@@ -38,6 +38,7 @@ class Registered:
         step: number of the update, from which the random numbers of a term follow.
         masks: of both images, `[B, *S]` or `[B, *S, 1]`, not 0 where an image counts; None counts everywhere.
         points: `[B, P, N]` voxels in the moving and the same in the fixed image; NaN fills up where a sample has fewer.
+        labels: structures of both images, whole numbers `[B, *S]` or `[B, *S, 1]`.
     """
 
     def __init__(
@@ -53,21 +54,23 @@ class Registered:
         step: tf.Tensor | int = 0,
         masks: Ends = _NONE,
         points: Ends = _NONE,
+        labels: Ends = _NONE,
     ):
         self.moving, self.fixed, self.forward, self.backward = moving, fixed, forward, backward
         self.added, self.fill_value, self.read_variance, self.step = added, fill_value, read_variance, step
-        self.know(masks, points)
+        self.know(masks, points, labels)
         if field is not None:
             self.field = field
 
-    def know(self, masks: Ends, points: Ends) -> None:
+    def know(self, masks: Ends, points: Ends, labels: Ends = _NONE) -> None:
         """Take what is known besides, before anything is asked for.
 
         Args:
-            masks, points: as of the record.
+            masks, points, labels: as of the record.
         """
         self.masks = Ends(as_mask(masks.moving, self.moving), as_mask(masks.fixed, self.fixed))
         self.points = Ends(*(one if one is None else tf.cast(one, tf.float32) for one in points))
+        self.labels = Ends(*(as_labels(one, self.fixed) for one in labels))
 
     @cached_property
     def displacement(self) -> tf.Tensor:

@@ -151,6 +151,25 @@ def test_augmentation_is_the_same_for_both_images(shape):
         np.testing.assert_array_equal(moving, fixed)
 
 
+def test_labels_go_where_their_images_go(shape=(16, 16)):
+    """A label for each intensity, so that either tells the other; of a pair with labels of one image alone, none."""
+    rng = np.random.default_rng(0)
+    maps = rng.integers(1, 9, (4, 2, *shape)).astype(np.uint8)
+    pairs = [
+        Pair(f"p{k}", f"p{k}", 0, None, *(maps[k] / 10).astype(np.float32), *maps[k], (1.0, 1.0)) for k in range(3)
+    ]
+    pairs.append(Pair("p3", "p3", 0, None, *(maps[3] / 10).astype(np.float32), maps[3, 0], None, (1.0, 1.0)))
+    for (moving, fixed, known), _ in batches(pairs, 4, 3, 0, labels=True):
+        assert sorted(known) == ["labels_fixed", "labels_moving"]
+        labelled = known["labels_moving"].any((1, 2, 3))
+        assert labelled.sum() == 3 and not known["labels_fixed"][~labelled].any()
+        for image, labels in ((moving, known["labels_moving"]), (fixed, known["labels_fixed"])):
+            for one, of in zip(image[labelled], labels[labelled], strict=True):
+                assert set(np.unique(of)) <= set(range(9)) and ((one == 0) == (of == 0)).all()
+                seen = [np.unique(one[of == label]) for label in np.unique(of)]
+                assert all(len(intensities) == 1 for intensities in seen) and (np.diff(np.concatenate(seen)) > 0).all()
+
+
 def test_augmentation_only_moves_and_stretches_whole_voxels():
     """Undo gamma and gain by ranks: the values seen are the image's own, none is mixed from two."""
     side = 16

@@ -10,7 +10,7 @@ from hetmorph.instance.criterion import Criterion, LocalCorrelation
 from hetmorph.losses import MSE, NCC, Grad
 from hetmorph.networks import HetRegistration, HetVxmDense, NllVxmDense, Registration, VxmDense, velocity_network
 from hetmorph.networks.adareg import AdaRegVxmDense
-from hetmorph.objectives import Landmarks, Similarity
+from hetmorph.objectives import Landmarks, Overlap, Similarity
 from hetmorph.ops.fields import integrate
 from hetmorph.steps import Ends, Registered, VelocityStep, check_known, split_known
 from hetmorph.transforms import Displacement
@@ -130,6 +130,35 @@ def test_landmarks_are_those_of_numpy(rng, points):
     both = Registered(blank, blank, there, back_again, points=places)
     np.testing.assert_allclose(Landmarks()(both), (forth + back) / 2, rtol=1e-4)
     np.testing.assert_array_equal(Landmarks()(Registered(blank, blank, there)), np.zeros(COUNT))
+
+
+def test_overlap_is_that_of_the_structures_both_images_have(rng):
+    """By hand: structures warped one by one; one that an image lacks, or a sample without any, says nothing."""
+    labels = rng.integers(0, 4, (2, COUNT, *SIZE))
+    labels[0, 1][labels[0, 1] == 2] = 0
+    labels[:, 2] = 0
+    u, v = (np.stack([reference.smooth_field(rng, SIZE, 2.0, 3.0) for _ in range(COUNT)]) for _ in range(2))
+    voxels = np.stack(np.indices(SIZE), -1).astype(float)
+
+    def apart(moving, fixed, field):
+        result = []
+        for m, f, there in zip(moving, fixed, field, strict=True):
+            both = [label for label in (1, 2) if (m == label).any() and (f == label).any()]
+            scores = []
+            for label in both:
+                mask = np.pad((m == label).astype(float), 20, mode="edge")
+                warped = _bilinear(mask, (voxels + there + 20).reshape(-1, 2)).reshape(SIZE)
+                scores.append(1 - 2 * (warped * (f == label)).sum() / (warped.sum() + (f == label).sum()))
+            result.append(np.mean(scores) if both else 0.0)
+        return np.array(result)
+
+    blank, ends = tf.zeros((COUNT, *SIZE, 1)), Ends(*(tf.constant(one, tf.float32) for one in labels))
+    ways = [Displacement(tf.constant(field, tf.float32)) for field in (u, v)]
+    term, forth, back = Overlap(labels=[1, 2]), apart(*labels, u), apart(*labels[::-1], v)
+    assert forth[2] == 0 and (forth[:2] > 0.2).all()
+    np.testing.assert_allclose(term(Registered(blank, blank, ways[0], labels=ends)), forth, rtol=1e-4)
+    np.testing.assert_allclose(term(Registered(blank, blank, *ways, labels=ends)), (forth + back) / 2, rtol=1e-4)
+    np.testing.assert_array_equal(term(Registered(blank, blank, ways[0])), np.zeros(COUNT))
 
 
 def test_samples_without_landmarks_have_a_gradient_of_zero(points):
@@ -294,7 +323,7 @@ def test_what_does_not_go_together_is_said(images, masks):
         model.train_on_batch((*images, masks))
     model = model_of("vxm filled")
     model.pre_registered = 0.5
-    with pytest.raises(ValueError, match="pre_registered 0 with masks or points"):
+    with pytest.raises(ValueError, match="pre_registered 0 with masks, points or labels"):
         model.train_on_batch((*images, masks))
     assert split_known(images) == (images, {}) and check_known(images) is None
 

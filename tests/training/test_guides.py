@@ -109,15 +109,18 @@ def test_a_training_with_all_of_it(table, tmp_path, counted):
     stored = tmp_path / "tiny.yaml"
     stored.write_text("network: {features: [[2, 2], [2, 2]], int_steps: 1}\n")
     flags = ["--config", str(stored), "--data", str(table), *TINY, "--landmark-weight", "0.5", "--affine", "rigid"]
+    flags += ["--dice-weight", "0.3"]
     out = tmp_path / "run"
     train._aligner.cache_clear()
     settings = train.configuration(train.parser("train").parse_args(flags))
     model = train.train(settings, out, resume=False)
     assert len(counted) == 2  # of train and val
-    assert model.terms[0].weight == 0.5 and config.load(out / "config.yaml").data.affine == "rigid"
+    assert [term.weight for term in model.terms] == [0.5, 0.3] and config.load(
+        out / "config.yaml"
+    ).data.affine == "rigid"
     with open(out / "log.csv", newline="") as file:
         (row,) = csv.DictReader(file)
-    assert 0 < float(row["landmarks"]) < 1
+    assert 0 < float(row["landmarks"]) < 1 and 0 < float(row["overlap"]) < 1
     path = str(out / "model.keras")
     assert affine_of_run(path) == ("rigid", out / "config.yaml") and affine_of_run("demons") == ("none", None)
     asked = ["--data", str(table), "--model", path, "--out", str(tmp_path / "scores")]
@@ -139,13 +142,18 @@ def test_a_training_with_all_of_it(table, tmp_path, counted):
             ["--landmark-weight", "1", "BARE"],
             "--landmark-weight has no effect: no pair of the train split has landmarks",
         ),
-        (["--pre-registered", "0.5"], "--pre-registered does not go with masks or landmarks"),
+        (["--pre-registered", "0.5"], "--pre-registered does not go with masks, landmarks or --dice-weight"),
+        (["--dice-weight", "-1"], "objective.dice_weight must be at least 0, got -1"),
+        (["--dice-weight", "1", "BARE"], "--dice-weight has no effect: no pair of the train split has labels"),
     ],
 )
 def test_mistakes_end_in_one_line(table, tmp_path, capsys, flags, message):
     if "BARE" in flags:
         flags = flags[:-1]
-        bare = [{k: v for k, v in row.items() if not k.startswith("points")} for row in rows_of(table)]
+        bare = [
+            {k: v for k, v in row.items() if not k.startswith("points") and not k.endswith("labels")}
+            for row in rows_of(table)
+        ]
         table = write_csv(table.parent / "bare.csv", bare)
     asked = ["--data", str(table), "--batch-size", "2", *flags, "--out", str(tmp_path / "run"), "--dry-run"]
     assert train.main(asked) == 2
