@@ -3,6 +3,14 @@
 from hetmorph.callbacks.checkpoint import Checkpoint, latest_checkpoint
 from hetmorph.callbacks.heartbeat import Heartbeat
 from hetmorph.callbacks.sanity import SanityCheck, SanityWarning
-from hetmorph.callbacks.validation import ValidationDice
+from hetmorph.callbacks.validation import JointValidationDice, ValidationDice
 
-__all__ = ["Checkpoint", "Heartbeat", "SanityCheck", "SanityWarning", "ValidationDice", "latest_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Heartbeat",
+    "JointValidationDice",
+    "SanityCheck",
+    "SanityWarning",
+    "ValidationDice",
+    "latest_checkpoint",
+]

@@ -22,8 +22,17 @@ from hetmorph.config import TrainConfig
 # flag: (place in the configuration, type, help); True and False are what the flag alone stands for. A flag that is not
 # given leaves the configuration as it is.
 FLAGS = {
-    "--data": ("data.name", str, f"data set: {', '.join(options.DATASETS)}, or a .csv of pairs"),
-    "--data-dir": ("data.dir", str, "its folder; otherwise the environment variable HETMORPH_DATA"),
+    "--data": (
+        "data.name",
+        str,
+        f"data set: {', '.join(options.DATASETS)}; several, acdc+oasis2d, sampled in balance; or a .csv of pairs",
+    ),
+    "--data-dir": (
+        "data.dir",
+        str,
+        "its folder, of several sets one that holds theirs or acdc=DIR,oasis2d=DIR; otherwise the environment variable "
+        "HETMORPH_DATA",
+    ),
     "--crop": ("data.crop", str, f"how the images are cut: {', '.join(options.CROPS)}; each set has its own"),
     "--size": ("data.size", list, "of the samples, voxels per axis (default: the set's own)"),
     "--noise": ("data.noise", float, "mean σ of added heteroscedastic Rician noise; 1 is the intensity range"),

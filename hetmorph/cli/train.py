@@ -69,8 +69,8 @@ def train(
     validation = _load(settings, out, "val") if together.writes else None
     _report_skipped(training)
     _check_known(settings, training.cases)
-    if settings.schedule.keep == "best" and training.main is None:
-        raise ValueError("--keep best needs labels, by which the best weights could be told; the data have none")
+    if settings.schedule.keep == "best":
+        _check_labelled(training)
     keras.utils.set_random_seed(settings.seed)
     with together.scope():
         if path is None:
@@ -88,6 +88,14 @@ def train(
     if done < settings.schedule.epochs:
         _fit(model, settings, out, done, training.pairs, validation, together)
     return _kept(model, settings, out, together) if together.writes else None
+
+
+def _check_labelled(training: data.LoadedSet) -> None:
+    """Refuse to keep the best weights by a mean over sets of which one has nothing to be told by."""
+    bare = [name for name, part in training.parts.items() if part.main is None]
+    if bare or not training.labels:
+        whose = f"the set {bare[0]} has" if bare else "the data have"
+        raise ValueError(f"--keep best needs labels, by which the best weights could be told; {whose} none")
 
 
 def _kept(model: keras.Model, settings: TrainConfig, out: Path, together: Distribution) -> keras.Model:
@@ -131,21 +139,35 @@ def preview(settings: TrainConfig, out: Path, resume: bool) -> str:
     origin = f" from {find_model(settings.network.init)}" if settings.network.init else ""
     loaded = {split: _load(settings, out, split) for split in ("train", "val")}
     _check_known(settings, loaded["train"].cases)
-    counts = {split: len(part.pairs) for split, part in loaded.items()}
+    counts = {split: _counted(part) for split, part in loaded.items()}
     start = f"go on after epoch {checkpoint[1]}" if checkpoint else f"start{origin}"
     return (
-        f"would {start}: {settings.objective.name} on {counts['train']} pairs, {settings.schedule.steps} batches of "
-        f"{settings.schedule.batch_size}, {counts['val']} pairs to validate; would write {out}"
+        f"would {start}: {settings.objective.name} on {counts['train']}, {settings.schedule.steps} batches of "
+        f"{settings.schedule.batch_size}, {counts['val']} to validate; would write {out}"
     )
 
 
-def finish(model: keras.Model, settings: TrainConfig, out: Path) -> dict:
-    """Table, picture and SavedModel of a trained model."""
+def _counted(loaded: data.LoadedSet) -> str:
+    """How many pairs there are, of several sets of each."""
+    several = ", ".join(f"{name} {len(part.pairs)}" for name, part in loaded.parts.items())
+    return f"{len(loaded.pairs)} pairs" + (f" ({several})" if several else "")
+
+
+def finish(model: keras.Model, settings: TrainConfig, out: Path) -> None:
+    """Table and picture of a trained model, of several data sets in a folder for each; and its SavedModel."""
     test = _load(settings, out, "test")
     predictor = evaluation.wrap(model)
+    for name, part in test.parts.items() or [(settings.data.name, test)]:
+        _score(predictor, part, name, settings, out / name if test.parts else out)
+    if not (out / "saved_model" / "1").exists():
+        serving.export_savedmodel(model, out / "saved_model", version=1)
+
+
+def _score(predictor, test: data.LoadedSet, name: str, settings: TrainConfig, out: Path) -> None:
+    """Table and picture of the test pairs of one set."""
     curves = evaluation.Curves()
     rows = evaluation.evaluate(predictor, test.pairs, labels=test.labels, main=test.main, curves=curves)
-    about = {"data": settings.data.name, "split": "test", "crop": settings.data.crop}
+    about = {"data": name, "split": "test", "crop": settings.data.crop}
     if settings.data.affine != DataConfig.affine:
         about["affine"] = settings.data.affine
         print(f"undeformed: after the {settings.data.affine} stage")
@@ -154,9 +176,6 @@ def finish(model: keras.Model, settings: TrainConfig, out: Path) -> dict:
     summary = evaluation.summarise(rows, "hetmorph", test.main, **about, skipped=test.skipped_entries)
     print(evaluation.markdown(summary))
     viz.write_results(out, predictor, test, rows, curves, summary, "report.png")
-    if not (out / "saved_model" / "1").exists():
-        serving.export_savedmodel(model, out / "saved_model", version=1)
-    return summary
 
 
 def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation, together: Distribution) -> None:
@@ -230,16 +249,21 @@ def _reading_error(error: tf.errors.OpError) -> Exception:
     return data.DataError(found[1]) if found else error
 
 
-def _validation_dice(validation: data.LoadedSet, out: Path, warm_up: int) -> list[callbacks.ValidationDice]:
-    """Overlap of the set's main structure after each epoch; nothing where nothing is labelled."""
+def _validation_dice(validation: data.LoadedSet, out: Path, warm_up: int) -> list[keras.callbacks.Callback]:
+    """Overlap of the main structure after each epoch, of several sets of that of each; nothing where nothing is
+    labelled."""
+    best = out / "best.keras", _best_so_far(out / "log.csv", warm_up)
+    if validation.parts:
+        sets = {
+            name: callbacks.ValidationDice(part.pairs, part.labels[part.main], name=f"{part.main} ({name})")
+            for name, part in validation.parts.items()
+            if part.main is not None
+        }
+        return [callbacks.JointValidationDice(sets, *best)] if sets else []
     if validation.main is None:
         return []
     label = validation.labels[validation.main]
-    return [
-        callbacks.ValidationDice(
-            validation.pairs, label, out / "best.keras", _best_so_far(out / "log.csv", warm_up), validation.main
-        )
-    ]
+    return [callbacks.ValidationDice(validation.pairs, label, *best, validation.main)]
 
 
 def _load(settings: TrainConfig, out: Path, split: str) -> data.LoadedSet:
@@ -301,9 +325,11 @@ def _checkpoint_of(settings: TrainConfig, out: Path, resume: bool) -> tuple[Path
 def _placeless(settings: TrainConfig) -> TrainConfig:
     # Where the data lie does not make another run: the folder may have been moved, or come from HETMORPH_DATA.
     # Nor does how much of them stays in memory. What is the set's or the backbone's own need not be spelt out.
-    own, given = data.dataset(settings.data.name), settings.data
-    size = own.size if given.size is None else given.size
-    crop = own.crops[0] if given.crop is None and own.crops else given.crop
+    given, size, crop = settings.data, settings.data.size, settings.data.crop
+    if not data.members(given.name):  # several sets may have several of either
+        own = data.dataset(given.name)
+        size = own.size if size is None else size
+        crop = own.crops[0] if crop is None and own.crops else crop
     network = dataclasses.replace(settings.network, int_steps=int_steps(settings.network))
     weight = objectives.recipe(settings.objective).smoothness
     objective = dataclasses.replace(settings.objective, smoothness=weight)
@@ -351,4 +377,6 @@ def run(args: argparse.Namespace) -> None:
         print(f"{cluster.name(cluster.index)} is done; {cluster.name(0)} writes {out}")
         return
     finish(model, settings, out)
-    print(f"wrote {out}: model.keras, summary.json, cases.csv, report.png, saved_model/1")
+    several = data.members(settings.data.name)
+    tables = f"; in {', '.join(several)}: " if several else ", "
+    print(f"wrote {out}: model.keras, saved_model/1{tables}summary.json, cases.csv, report.png")

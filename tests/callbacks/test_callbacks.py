@@ -7,7 +7,15 @@ import keras
 import numpy as np
 import pytest
 
-from hetmorph.callbacks import Checkpoint, Heartbeat, SanityCheck, SanityWarning, ValidationDice, latest_checkpoint
+from hetmorph.callbacks import (
+    Checkpoint,
+    Heartbeat,
+    JointValidationDice,
+    SanityCheck,
+    SanityWarning,
+    ValidationDice,
+    latest_checkpoint,
+)
 from hetmorph.networks import VxmDense
 
 
@@ -117,6 +125,32 @@ def test_the_best_model_is_one_whose_networks_are_all_trained(tmp_path):
         callback.set_model(model)
         callback.on_epoch_end(epoch, {})
     assert saved == [True, True, False, False] and callback.best == 1.0
+
+
+def test_several_sets_count_alike_in_the_mean(tmp_path):
+    saved = []
+
+    class Model(Fake):
+        def save(self, path):
+            saved.append(path.name)
+            path.touch()
+
+    own = {"one": ValidationDice([labelled(2)]), "many": ValidationDice([labelled(0)] * 3)}
+    callback = JointValidationDice(own, tmp_path / "best.keras")
+    logs = []
+    for epoch, shift in enumerate([0.0, -2.0, -1.0]):
+        callback.set_model(Model([shift, 0.0]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SanityWarning)
+            callback.on_epoch_end(epoch, some := {})
+        logs.append(some)
+    assert logs[0]["val_dice_one"] == own["one"].undeformed and logs[0]["val_dice_many"] == 1
+    for some in logs:
+        assert some["val_dice"] == (some["val_dice_one"] + some["val_dice_many"]) / 2
+    best = np.maximum.accumulate([some["val_dice"] for some in logs])
+    assert callback.best == best[-1] and len(saved) == len(set(best))
+    with pytest.raises(ValueError, match="a data set to validate on"):
+        JointValidationDice({})
 
 
 def test_a_model_that_is_worse_than_none_is_warned_of_each_time_it_falls():

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from hetmorph import data
 from hetmorph.cli import train
-from hetmorph.data import phantom
+from hetmorph.data import phantom, triangles
 from hetmorph.networks import build
 from tests.graphs import eagerly
 
@@ -116,6 +116,34 @@ def test_a_stopped_run_resumes_exactly(tiny, finished, tmp_path, monkeypatch):
     logs = [np.genfromtxt(folder / "log.csv", delimiter=",", names=True) for folder in (out, finished)]
     for name in logs[0].dtype.names:
         np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_several_sets_are_validated_and_scored_each_by_itself(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(triangles, "SHAPES", 14)
+    out = tmp_path / "joined"
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(TINY.replace("warm_start: 1", "name: mse").replace("steps: 7", "steps: 2"))
+    flags = ("--config", str(plain), "--data", "phantom+triangles", "--keep", "best", "--out", str(out))
+    assert train.main([*flags, "--dry-run"]) == 0
+    assert re.search(r"mse on \d+ pairs \(phantom \d+, triangles \d+\)", capsys.readouterr().out)
+    assert train.main([*flags]) == 0
+    assert "in phantom, triangles: summary.json" in capsys.readouterr().out
+    (row,) = np.atleast_1d(np.genfromtxt(out / "log.csv", delimiter=",", names=True))
+    np.testing.assert_allclose(row["val_dice"], (row["val_dice_phantom"] + row["val_dice_triangles"]) / 2, rtol=1e-6)
+    for name, main in (("phantom", "myo"), ("triangles", "shape")):
+        summary = json.loads((out / name / "summary.json").read_text())
+        assert summary["data"] == name and summary["main"] == main
+        alone = data.load(name, split="test", size=(32, 32))
+        assert summary["n_cases"] == len(alone.pairs)
+    assert (out / "best.keras").exists() and not (out / "summary.json").exists()
+
+
+def test_best_weights_of_several_sets_need_labels_of_each():
+    labelled = data.LoadedSet([], [], {}, labels={"x": 1}, main="x")
+    loaded = data.LoadedSet([], [], {}, labels={"a/x": 1}, parts={"a": labelled, "b": data.LoadedSet([], [], {})})
+    with pytest.raises(ValueError, match="--keep best needs labels.*; the set b has none"):
+        train._check_labelled(loaded)
 
 
 @pytest.mark.slow
