@@ -1,14 +1,13 @@
 """Data sets as pairs of images, splits of patients, and the stream of training batches."""
 
 from hetmorph.data.dataset import Dataset
-from hetmorph.data.join import splits_of
 from hetmorph.data.known_warp import warp_by, warp_known
 from hetmorph.data.lazy import LazyPairs, subset
 from hetmorph.data.noise import add_rician
 from hetmorph.data.pair import Case, LoadedSet, Pair
 from hetmorph.data.pipeline import pipeline
 from hetmorph.data.registry import CROPS, dataset, datasets, is_table, load, members, register
-from hetmorph.data.splits import load_splits, make_splits, save_splits, splits_name
+from hetmorph.data.splits import is_member, load_splits, make_splits, save_splits, splits_name, splits_of
 from hetmorph.io import DataError
 
 __all__ = [
@@ -22,6 +21,7 @@ __all__ = [
     "add_rician",
     "dataset",
     "datasets",
+    "is_member",
     "is_table",
     "load",
     "load_splits",

@@ -11,10 +11,7 @@ import numpy as np
 
 from hetmorph.data.lazy import LazyPairs
 from hetmorph.data.pair import LoadedSet, Pair
-from hetmorph.data.splits import NAMES
-
-JOINT = "+"  # between the names of sets, as in "acdc+oasis2d"
-BETWEEN = "/"  # of a set and its patient, case or structure, as in "acdc/patient001"
+from hetmorph.data.splits import NAMES, OWNER
 
 
 def join(parts: Mapping[str, LoadedSet]) -> LoadedSet:
@@ -51,17 +48,6 @@ def join(parts: Mapping[str, LoadedSet]) -> LoadedSet:
     )
 
 
-def splits_of(splits: Mapping[str, list[str]], name: str) -> dict[str, list[str]]:
-    """The division of one of the sets in that of several, its patients by their own names.
-
-    Args:
-        splits: of a set that `join` returned.
-        name: of the one.
-    """
-    begin = f"{name}{BETWEEN}"
-    return {part: [who[len(begin) :] for who in splits[part] if who.startswith(begin)] for part in NAMES}
-
-
 def check_owners(splits: Mapping[str, list[str]], names: Sequence[str]) -> None:
     """Refuse a division of several sets that names a patient of none of them.
 
@@ -72,7 +58,7 @@ def check_owners(splits: Mapping[str, list[str]], names: Sequence[str]) -> None:
     Raises:
         ValueError: a patient is of no set.
     """
-    begins = tuple(f"{name}{BETWEEN}" for name in names)
+    begins = tuple(f"{name}{OWNER}" for name in names)
     if strange := [who for part in NAMES for who in splits[part] if not who.startswith(begins)]:
         raise ValueError(
             f"expected patients of a division of several sets as {begins[0]}NAME, received {strange[0]!r} and "
@@ -140,4 +126,4 @@ def _renumbered(labels: np.ndarray | None, numbers: Mapping[int, int]) -> np.nda
 
 
 def _of(name: str, what: str) -> str:
-    return f"{name}{BETWEEN}{what}"
+    return f"{name}{OWNER}{what}"

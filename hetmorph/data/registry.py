@@ -10,12 +10,12 @@ from pathlib import Path
 from hetmorph.data import acdc, camus, csv_pairs, echo, hippocampus, oasis2d, phantom, sunnybrook, triangles
 from hetmorph.data.aligned import aligned
 from hetmorph.data.dataset import Dataset, Found, Options
-from hetmorph.data.join import JOINT, check_owners, folders, join, splits_of
+from hetmorph.data.join import check_owners, folders, join
 from hetmorph.data.known_warp import warp_known
 from hetmorph.data.lazy import GIB, LazyPairs
 from hetmorph.data.noise import add_rician
 from hetmorph.data.pair import LoadedSet, Pair
-from hetmorph.data.splits import NAMES, check_splits, load_splits, make_splits
+from hetmorph.data.splits import JOINT, NAMES, check_splits, load_splits, make_splits, splits_of
 from hetmorph.data.survey import survey
 from hetmorph.io import DataError, Image
 from hetmorph.io.chain import Linear
@@ -39,6 +39,10 @@ _SETS = {
 CROPS = tuple(dict.fromkeys(crop for one in _SETS.values() for crop in one.crops))
 SPLITS = (*NAMES, "all")
 WAY_OUT = "Split 'all' (evaluate.py --split all) takes every patient found."
+
+
+class EmptySplit(DataError):
+    """Nobody is in the part of the division that was asked for."""
 
 
 def datasets() -> list[str]:
@@ -127,8 +131,8 @@ def load(
         size: voxels of a sample along each axis; None is the set's own.
         seed: seed of the division into train, val and test, the pairing of subjects, noise and warps (default: 0).
         skip_bad: leave out cases whose files are bad, and list them, instead of raising.
-        splits: a division to use instead of drawing one: a mapping or a file written by `save_splits`.
-            Patients that are not in it are in no part except "all".
+        splits: a division to use instead of drawing one: a mapping or a file written by `save_splits`, of this set or
+            of several of which it is one. Patients that are not in it are in no part except "all".
         noise: mean level of Rician noise to add, see `add_rician`; the phantom's own is then left out.
         known_warp: where above 0, `warp_known` with this amplitude (voxels) replaces the fixed images.
         rounds: sets of subjects: how often each is moving and fixed, see `hetmorph.data.subjects.ring`.
@@ -152,7 +156,7 @@ def load(
     if split not in SPLITS:
         raise ValueError(f"expected split to be one of {SPLITS}, received {split!r}.")
     wanted = _Wanted(split, crop, size, seed, skip_bad, noise, known_warp, rounds, memory * GIB, align)
-    division = None if splits is None else _given_splits(splits)
+    division = None if splits is None else _given_splits(splits, name)
     if several := _members(name):
         return _load_several(several, data_dir, wanted, division)
     return _load_one(dataset(name), data_dir, wanted, division)
@@ -196,16 +200,16 @@ def _load_one(
 
 
 def _members(name: Path | str) -> dict[str, Dataset]:
-    """The sets that a name joins, by theirs; none where it is that of one set."""
+    """The sets that a name joins, or a table, by theirs; none where there is one."""
     if is_table(name):
-        return {}
+        return {one: csv_pairs.dataset(name, one) for one in csv_pairs.datasets(name)}
     names = [] if str(name) in _SETS else str(name).split(JOINT)
     if len(names) < 2:
         return {}
     if unknown := [one for one in names if one not in _SETS]:
         raise ValueError(
             f"expected names joined by {JOINT!r} to be of {tuple(_SETS)}, received {unknown[0]!r} in {str(name)!r}; "
-            "tables join sets by a column 'dataset'."
+            "a table joins sets by its column dataset."
         )
     if len(set(names)) < len(names):
         raise ValueError(f"expected each name of {str(name)!r} once.")
@@ -218,12 +222,13 @@ def _load_several(
     wanted: _Wanted,
     division: dict[str, list[str]] | None,
 ) -> LoadedSet:
-    """Several sets, each as it is alone, joined."""
+    """Several sets, each as it is alone, joined; without those that have no patient in this split, as sets of a table
+    may that are there to be scored only."""
     _check_together(several, wanted)
     lying = folders([name for name, one in several.items() if one.files], data_dir)
     if division is not None:
         check_owners(division, list(several))
-    parts = {}
+    parts, empty = {}, []
     for name, one in several.items():
         own = dataclasses.replace(
             wanted,
@@ -231,7 +236,14 @@ def _load_several(
             rounds=wanted.rounds if one.between else 1,
             memory=wanted.memory / len(several),
         )
-        parts[name] = _load_one(one, lying.get(name), own, None if division is None else splits_of(division, name))
+        known = {} if division is None else splits_of(division, name)
+        try:
+            parts[name] = _load_one(one, lying.get(name), own, known if any(known.values()) else None)
+        except EmptySplit as error:
+            empty.append(error)
+            _LOG.warning("%s: no patient in the %s split, which does without.", name, wanted.split)
+    if not parts:
+        raise empty[0]
     return join(parts)
 
 
@@ -290,8 +302,8 @@ def _check_effect(chosen: Dataset, data_dir: Path | str | None, rounds: int) -> 
         raise ValueError(f"expected rounds=1, {chosen.name!r} has pairs within patients only; received {rounds}.")
 
 
-def _given_splits(splits: Mapping[str, list[str]] | Path | str) -> dict[str, list[str]]:
-    return check_splits(splits) if isinstance(splits, Mapping) else load_splits(splits)
+def _given_splits(splits: Mapping[str, list[str]] | Path | str, name: Path | str) -> dict[str, list[str]]:
+    return check_splits(splits) if isinstance(splits, Mapping) else load_splits(splits, str(name))
 
 
 def _chosen(split: str, division: Mapping[str, list[str]], patients: list[str], hint: str) -> list[str]:
@@ -303,7 +315,7 @@ def _chosen(split: str, division: Mapping[str, list[str]], patients: list[str], 
         raise DataError(f"patients of the {split} split that are not in the data: {listed}. {WAY_OUT}")
     if not wanted:
         parts = ", ".join(f"{name} {len(division[name])}" for name in NAMES)
-        raise DataError(
+        raise EmptySplit(
             f"the {split} split is empty; the division of the {len(patients)} patients found is {parts}.{hint} "
             f"{WAY_OUT}"
         )

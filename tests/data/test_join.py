@@ -6,6 +6,7 @@ import pytest
 from hetmorph import data
 from hetmorph.data import DataError, load, save_splits
 from tests.data import sets
+from tests.data.test_csv_pairs import rows_of
 
 SIZE = (16, 16)
 BOTH = "acdc+sunnybrook"
@@ -99,3 +100,67 @@ def test_the_members_of_a_name(tmp_path):
     assert data.members(BOTH) == ("acdc", "sunnybrook") and data.members("acdc") == ()
     with pytest.raises(DataError, match=r"no folder|no such folder"):
         load(BOTH, tmp_path / "none")
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Three sets in one table, the last of which is there to be scored only."""
+    names, splits = (
+        ["a", "b", "a", "b", "a", "c", "b", "c"],
+        ["train", "train", "val", "val", "test", "test", "test", "test"],
+    )
+    return sets.write_table(tmp_path, 8, dataset=names, split=splits)
+
+
+def test_sets_of_a_table_are_what_their_rows_are_alone(table, caplog):
+    assert data.members(table) == ("a", "b", "c")
+    rows = rows_of(table)
+    for split, names in {"train": "ab", "val": "ab", "test": "abc", "all": "abc"}.items():
+        caplog.clear()
+        joined = load(table, split=split)
+        assert list(joined.parts) == list(names)
+        assert [one.getMessage() for one in caplog.records] == [
+            f"{name}: no patient in the {split} split, which does without." for name in "abc" if name not in names
+        ]
+        for name, part in joined.parts.items():
+            own = [
+                {key: cell for key, cell in row.items() if key != "dataset"} for row in rows if row["dataset"] == name
+            ]
+            alone = load(sets.write_csv(table.with_name("alone.csv"), own), split=split)
+            assert (part.labels, part.main) == (alone.labels, alone.main) == ({"label_1": 1, "label_2": 2}, "label_1")
+            for pair, by_itself in zip(part.pairs, alone.pairs, strict=True):
+                np.testing.assert_array_equal(pair.fixed, by_itself.fixed)
+
+
+def test_the_division_of_a_run_leaves_sets_that_are_scored_only(table, tmp_path):
+    path = save_splits(load(table, split="train").splits, tmp_path / "splits.json", str(table))
+    again = load(table, split="test", splits=path)
+    assert list(again.parts) == ["a", "b", "c"] and len(again.pairs) == 4
+
+
+def test_sets_of_a_table_are_divided_each_by_itself(tmp_path):
+    table = sets.write_table(tmp_path, 9, dataset=["a"] * 3 + ["b"] * 6)
+    for split in ("train", "val", "test"):
+        assert list(load(table, split=split).parts) == ["a", "b"]
+
+
+def test_a_table_of_one_set_is_as_without_the_column(tmp_path):
+    loaded = load(sets.write_table(tmp_path, 3, dataset=["a"] * 3), split="all")
+    assert not loaded.parts and loaded.main == "label_1" and loaded.pairs[0].dataset is None
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "b", ""], "line 4: the cell dataset is empty"),
+        (["a", "b", "x/y"], "line 4: expected a name of a set that a folder can have, received 'x/y'"),
+    ],
+)
+def test_a_column_of_sets_is_whole(tmp_path, names, message):
+    with pytest.raises(DataError, match=message):
+        load(sets.write_table(tmp_path, 3, dataset=names), split="all")
+
+
+def test_unknown_columns_are_told_of_once(tmp_path, caplog):
+    load(sets.write_table(tmp_path, 3, dataset=list("aab"), colour=list("rgb")), split="all")
+    assert len(caplog.records) == 1 and "['colour'] are not used" in caplog.text
