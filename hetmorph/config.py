@@ -154,6 +154,8 @@ class ScheduleConfig:
             `RegistrationModel.pre_registered`.
         keep: weights to score and export, "last" or "best" (highest validation Dice). The learning rate has decayed
             by the end, whereas the best of many validations on few patients is partly luck.
+        minutes: end the training by the clock, see `hetmorph.callbacks.Deadline`; `steps` is then the most it makes.
+            Such a run is not the same twice. None trains for `steps`.
     """
 
     steps: int = 3000
@@ -161,6 +163,7 @@ class ScheduleConfig:
     batch_size: int = 8
     pre_registered: float = 0.0
     keep: str = "last"
+    minutes: float | None = None
 
     @property
     def epochs(self) -> int:
@@ -214,6 +217,7 @@ class TrainConfig:
         forward = share == 0 or not self.network.bidir
         _require(forward, "schedule.pre_registered", "0 with bidir, whose backward pairs are not registered", share)
         _require(schedule.keep in ("last", "best"), "schedule.keep", "'last' or 'best'", schedule.keep)
+        _require(schedule.minutes is None or schedule.minutes > 0, "schedule.minutes", "positive", schedule.minutes)
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
         if objective.warm_start is not None:
             room = 0 <= 2 * objective.warm_start < schedule.epochs

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -17,7 +17,29 @@ _VOXELS_TOGETHER = 16 * 128 * 128  # of the images that go through the model at 
 _NOTICEABLE = 0.005  # a Dice below the undeformed one by less is no reason for a warning: labels are cut at one half
 
 
-class ValidationDice(keras.callbacks.Callback):
+class _KeepsBest(keras.callbacks.Callback):
+    """Keeps the model with the best score so far in a file; where a model warms one of two networks up first, as
+    `HetVxmDense`, the best of those epochs only until both are trained.
+
+    Args:
+        path: where to save it; None saves none.
+        best: score to beat, for a resumed run.
+    """
+
+    def __init__(self, path: str | Path | None, best: float):
+        super().__init__()
+        self.best_path, self.best, self._best_warming_up = path and Path(path), best, -1.0
+
+    def _keep(self, score: float) -> None:
+        # A model of the warm start has a network that nobody has trained yet: it is no rival of the later ones.
+        name = "_best_warming_up" if getattr(self.model, "warming_up", False) else "best"
+        better = score > getattr(self, name)
+        setattr(self, name, max(score, getattr(self, name)))
+        if better and self.best_path:
+            save_atomically(self.model, self.best_path)
+
+
+class ValidationDice(_KeepsBest):
     """After each epoch add `val_dice`, the mean Dice of one label over the validation pairs, to the logs.
 
     Labels are warped linearly and cut at one half, as in evaluation. Pairs that lack the label in either image do
@@ -45,33 +67,33 @@ class ValidationDice(keras.callbacks.Callback):
         best: float = -1.0,
         name: str | None = None,
     ):
-        super().__init__()
+        super().__init__(best_path, best)
         self.label, self.name = label, f"label {label}" if name is None else name
         before = [_undeformed(pair, label) for pair in pairs]
         self.pairs, self.used = pairs, [number for number, score in enumerate(before) if score is not None]
         if not self.used:
             raise ValueError(f"none of the {len(pairs)} validation pairs has label {label} in both images")
         self.undeformed = float(np.mean([before[number] for number in self.used]))
-        self.best_path, self.best = best_path and Path(best_path), best
-        self._below, self._best_warming_up = False, -1.0
+        self._below = False
 
     def on_train_begin(self, logs=None):
         print(f"validation Dice of {self.name}, undeformed: {self.undeformed:.4f} (mean of {len(self.used)} pairs)")
 
     def on_epoch_end(self, epoch, logs=None):
-        score = self.score()
+        score = self.after(epoch)
         if logs is not None:
             logs["val_dice"] = score
-        self._compare(epoch, score)
-        if self._is_best(score) and self.best_path:
-            save_atomically(self.model, self.best_path)
+        self._keep(score)
 
-    def _is_best(self, score: float) -> bool:
-        # A model of the warm start has a network that nobody has trained yet: it is no rival of the later ones.
-        name = "_best_warming_up" if getattr(self.model, "warming_up", False) else "best"
-        better = score > getattr(self, name)
-        setattr(self, name, max(score, getattr(self, name)))
-        return better
+    def after(self, epoch: int) -> float:
+        """The score of the current model; a warning where it has fallen below that of the undeformed pairs.
+
+        Args:
+            epoch: that has ended, from 0.
+        """
+        score = self.score()
+        self._compare(epoch, score)
+        return score
 
     def score(self) -> float:
         """Mean Dice of the current model."""
@@ -102,6 +124,40 @@ class ValidationDice(keras.callbacks.Callback):
                 stacklevel=2,
             )
         self._below = below
+
+
+class JointValidationDice(_KeepsBest):
+    """`ValidationDice` of several data sets: after each epoch `val_dice_<set>` of each, and `val_dice`, their mean.
+
+    Each set counts alike, whatever its number of pairs, and each has a structure of its own.
+
+    Args:
+        sets: what scores each of them, by its name.
+        best_path: where to save the model of the best mean so far; None saves none.
+        best: mean to beat, for a resumed run.
+    """
+
+    def __init__(self, sets: Mapping[str, ValidationDice], best_path: str | Path | None = None, best: float = -1.0):
+        super().__init__(best_path, best)
+        if not sets:
+            raise ValueError("expected a data set to validate on, received none")
+        self.sets = dict(sets)
+
+    def set_model(self, model):
+        super().set_model(model)
+        for one in self.sets.values():
+            one.set_model(model)
+
+    def on_train_begin(self, logs=None):
+        for one in self.sets.values():
+            one.on_train_begin(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        scores = {f"val_dice_{name}": one.after(epoch) for name, one in self.sets.items()}
+        mean = float(np.mean([*scores.values()]))
+        if logs is not None:
+            logs.update(scores, val_dice=mean)
+        self._keep(mean)
 
 
 def _undeformed(pair, label: int) -> float | None:

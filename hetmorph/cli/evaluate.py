@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -31,7 +32,15 @@ def arguments(argv=None, prog: str = "evaluate.py") -> argparse.Namespace:
 
 
 def same_set(one: str, other: str) -> bool:
-    """Whether two names of `--data` mean the same; a table of pairs may be named by several paths."""
+    """Whether two names of `--data` mean the same; a table of pairs may be named by several paths, and one set may be
+    among the several that a model was trained on.
+
+    Args:
+        one: of the model's run.
+        other: as it is asked for.
+    """
+    if data.is_member(other, one):
+        return True
     tables = data.is_table(one) and data.is_table(other)
     return Path(one).resolve() == Path(other).resolve() if tables else one == other
 
@@ -52,6 +61,10 @@ def data_options(args: argparse.Namespace) -> dict:
     if not same_set(settings["name"], args.data):
         print(f"{stored} is of {settings['name']}, not of {args.data}: nothing taken from it")
         return options
+    if data.is_member(args.data, settings["name"]):
+        own = data.dataset(args.data)  # what went to another set alone is left
+        settings["crop"] = settings["crop"] if settings["crop"] in own.crops else None
+        settings["rounds"] = settings["rounds"] if own.between else 1
     if (args.crop or settings["crop"]) == "none":
         settings["size"] = None  # the full field of view has its own
     taken = {name: value for name in FROM_RUN if name not in options and (value := settings.get(name)) is not None}
@@ -107,7 +120,7 @@ def warn_of_known_patients(args: argparse.Namespace, cases: Sequence[data.Case])
     found = division_of_run(args) if args.split == "all" else None
     if found is None:
         return
-    splits, patients = data.load_splits(found), {case.patient for case in cases}
+    splits, patients = data.load_splits(found, args.data), {case.patient for case in cases}
     if known := patients & {*splits["train"], *splits["val"]}:
         print(
             f"warning: the model was trained or validated on {len(known)} of the {len(patients)} patients ({found}); "
@@ -127,14 +140,24 @@ def calibration_for(args: argparse.Namespace) -> uncertainty.Calibration | None:
     return calibration
 
 
-def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
-    """The summary, and the files written; None for --dry-run and --shard."""
+class Done(NamedTuple):
+    """An evaluation: its words, its summary and the files written; of one of several sets, the words are its own."""
+
+    args: argparse.Namespace
+    summary: dict
+    written: list[Path]
+
+
+def run(args: argparse.Namespace) -> list[Done]:
+    """What was done, of several data sets each by itself; nothing for --dry-run and --shard."""
     if (args.out / "config.yaml").exists():
         raise ValueError(f"{args.out} holds a training run, whose cases.csv would be replaced; choose another --out")
     args.model, args.ensemble = find_model(args.model), [find_model(name) for name in args.ensemble]
     options, splits = data_options(args), split_file(args)
-    by, scoring = engine(args.workers, args.scheduler), Scoring(args)
-    whole = scoring.whole  # what is wrong with the model is told before all data are read
+    by, whole = (
+        engine(args.workers, args.scheduler),
+        Scoring(args).whole,
+    )  # what is wrong with the model is told before all data are read
     loaded = load_set(
         args.data,
         data_dir=args.data_dir,
@@ -144,10 +167,30 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         splits=splits,
         **options,
     )
+    warn_of_known_patients(args, loaded.cases)
+    parts = [
+        (argparse.Namespace(**vars(args) | {"data": name, "out": args.out / name}), part)
+        for name, part in loaded.parts.items()
+    ]
+    done = [evaluated(own, whole, by, part, options) for own, part in parts or [(args, loaded)]]
+    return [one for one in done if one is not None]
+
+
+def evaluated(args: argparse.Namespace, whole, by, loaded: data.LoadedSet, options: dict) -> Done | None:
+    """What was done with the pairs of one set; None for --dry-run and --shard.
+
+    Args:
+        args: of `run`, with the name and the folder of this set.
+        whole: the model.
+        by: what goes through the cases.
+        loaded: the pairs.
+        options: that they were loaded with.
+    """
+    scoring = Scoring(args)
+    scoring.whole = whole
     scoring.meet(loaded)
     calibration = scoring.calibration = None if scoring.predictor is not whole else calibration_for(args)
-    _ = scoring.scorer  # likewise of the estimates
-    warn_of_known_patients(args, loaded.cases)
+    _ = scoring.scorer  # what is wrong with the estimates is told before any pair is registered
     if args.dry_run:
         print(f"would register {len(loaded.pairs)} pairs with {args.model}; would write {args.out}")
         return None
@@ -187,7 +230,7 @@ def run(args: argparse.Namespace) -> tuple[dict, list[Path]] | None:
         journal.remove()
     for path in parts(args.out):
         path.unlink()
-    return done
+    return Done(args, *done)
 
 
 def score(
@@ -240,14 +283,16 @@ def written(args: argparse.Namespace, scoring: Scoring, loaded, rows, curves, ab
 
 def main(argv=None, prog: str = "evaluate.py") -> int:
     args = arguments(argv, prog)
-    return exit_status(prog, lambda: tell(args, run(args)))
+    return exit_status(prog, lambda: tell_all(run(args)))
 
 
-def tell(args: argparse.Namespace, done: tuple[dict, list[Path]] | None) -> None:
-    """The table, and where everything is; nothing of a dry run."""
-    if done is None:
-        return
-    summary, written = done
+def tell_all(done: Sequence[Done]) -> None:
+    for one in done:
+        tell(*one)
+
+
+def tell(args: argparse.Namespace, summary: dict, written: Sequence[Path]) -> None:
+    """The table, and where everything is."""
     print(evaluation.markdown(summary))
     if summary["skipped"]:
         print(f"{len(summary['skipped'])} patients skipped, their files are bad; reasons in summary.json")

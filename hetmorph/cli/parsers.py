@@ -22,8 +22,17 @@ from hetmorph.config import TrainConfig
 # flag: (place in the configuration, type, help); True and False are what the flag alone stands for. A flag that is not
 # given leaves the configuration as it is.
 FLAGS = {
-    "--data": ("data.name", str, f"data set: {', '.join(options.DATASETS)}, or a .csv of pairs"),
-    "--data-dir": ("data.dir", str, "its folder; otherwise the environment variable HETMORPH_DATA"),
+    "--data": (
+        "data.name",
+        str,
+        f"data set: {', '.join(options.DATASETS)}; several, acdc+oasis2d, sampled in balance; or a .csv of pairs",
+    ),
+    "--data-dir": (
+        "data.dir",
+        str,
+        "its folder, of several sets one that holds theirs or acdc=DIR,oasis2d=DIR; otherwise the environment variable "
+        "HETMORPH_DATA",
+    ),
     "--crop": ("data.crop", str, f"how the images are cut: {', '.join(options.CROPS)}; each set has its own"),
     "--size": ("data.size", list, "of the samples, voxels per axis (default: the set's own)"),
     "--noise": ("data.noise", float, "mean σ of added heteroscedastic Rician noise; 1 is the intensity range"),
@@ -92,6 +101,11 @@ FLAGS = {
         "share of the training pairs that the network has registered once before, as further --passes meet them",
     ),
     "--steps": ("schedule.steps", int, "batches in all; instead of --epochs"),
+    "--minutes": (
+        "schedule.minutes",
+        float,
+        "end by the clock instead, the learning rate decaying over so long; --steps is then the most",
+    ),
     "--steps-per-epoch": ("schedule.steps_per_epoch", int, "batches between two validations"),
     "--keep": ("schedule.keep", str, "weights to score and export: last, or best (by the validation Dice of one pass)"),
     "--seed": ("seed", int, "of weights, order and augmentation"),

@@ -19,10 +19,12 @@ from hetmorph.cli.messages import exit_status
 from hetmorph.cli.models import find_model
 from hetmorph.cli.parsers import FLAGS
 from hetmorph.cli.parsers import train as parser
-from hetmorph.config import DataConfig, TrainConfig
+from hetmorph.config import DataConfig, ScheduleConfig, TrainConfig
 from hetmorph.networks import MultiPass
 from hetmorph.networks.build import both_directions, build, int_steps, model_class
 from hetmorph.training import Distribution, distribute, distribution, hosts
+
+ENDLESS = 10**7  # steps that no clock lets a training make
 
 
 def configuration(args: argparse.Namespace) -> TrainConfig:
@@ -36,6 +38,8 @@ def configuration(args: argparse.Namespace) -> TrainConfig:
         if "schedule.steps" in given:
             raise ValueError("--steps and --epochs both say how long to train; give one of them")
         values["schedule"]["steps"] = args.epochs * values["schedule"]["steps_per_epoch"]
+    elif "schedule.minutes" in given and "schedule.steps" not in given:
+        values["schedule"]["steps"] = ENDLESS
     settings = config.from_dict(values)
     _refuse_idle(given, settings.objective.name)
     model_class(settings)  # says now, before any data are read, what does not go together
@@ -69,8 +73,8 @@ def train(
     validation = _load(settings, out, "val") if together.writes else None
     _report_skipped(training)
     _check_known(settings, training)
-    if settings.schedule.keep == "best" and training.main is None:
-        raise ValueError("--keep best needs labels, by which the best weights could be told; the data have none")
+    if settings.schedule.keep == "best":
+        _check_labelled(training)
     keras.utils.set_random_seed(settings.seed)
     with together.scope():
         if path is None:
@@ -88,6 +92,14 @@ def train(
     if done < settings.schedule.epochs:
         _fit(model, settings, out, done, training.pairs, validation, together)
     return _kept(model, settings, out, together) if together.writes else None
+
+
+def _check_labelled(training: data.LoadedSet) -> None:
+    """Refuse to keep the best weights by a mean over sets of which one has nothing to be told by."""
+    bare = [name for name, part in training.parts.items() if part.main is None]
+    if bare or not training.labels:
+        whose = f"the set {bare[0]} has" if bare else "the data have"
+        raise ValueError(f"--keep best needs labels, by which the best weights could be told; {whose} none")
 
 
 def _kept(model: keras.Model, settings: TrainConfig, out: Path, together: Distribution) -> keras.Model:
@@ -117,6 +129,10 @@ def _check_devices(settings: TrainConfig, devices: int, cluster: hosts.Cluster |
     """Refuse, before any data are read, what several devices could not do as one does."""
     schedule, replicas = settings.schedule, devices * len(cluster.workers if cluster else [None])
     distribution.check(devices, cluster, schedule.batch_size)
+    if schedule.minutes is not None and cluster:
+        raise ValueError(
+            "--minutes goes with one host: the clocks of several would end the training at different steps"
+        )
     pairs = round(schedule.pre_registered * schedule.batch_size)
     if pairs % replicas:
         raise ValueError(
@@ -131,21 +147,35 @@ def preview(settings: TrainConfig, out: Path, resume: bool) -> str:
     origin = f" from {find_model(settings.network.init)}" if settings.network.init else ""
     loaded = {split: _load(settings, out, split) for split in ("train", "val")}
     _check_known(settings, loaded["train"])
-    counts = {split: len(part.pairs) for split, part in loaded.items()}
+    counts = {split: _counted(part) for split, part in loaded.items()}
     start = f"go on after epoch {checkpoint[1]}" if checkpoint else f"start{origin}"
     return (
-        f"would {start}: {settings.objective.name} on {counts['train']} pairs, {settings.schedule.steps} batches of "
-        f"{settings.schedule.batch_size}, {counts['val']} pairs to validate; would write {out}"
+        f"would {start}: {settings.objective.name} on {counts['train']}, {_length(settings.schedule)} of "
+        f"{settings.schedule.batch_size}, {counts['val']} to validate; would write {out}"
     )
 
 
-def finish(model: keras.Model, settings: TrainConfig, out: Path) -> dict:
-    """Table, picture and SavedModel of a trained model."""
+def _counted(loaded: data.LoadedSet) -> str:
+    """How many pairs there are, of several sets of each."""
+    several = ", ".join(f"{name} {len(part.pairs)}" for name, part in loaded.parts.items())
+    return f"{len(loaded.pairs)} pairs" + (f" ({several})" if several else "")
+
+
+def finish(model: keras.Model, settings: TrainConfig, out: Path) -> None:
+    """Table and picture of a trained model, of several data sets in a folder for each; and its SavedModel."""
     test = _load(settings, out, "test")
     predictor = evaluation.wrap(model)
+    for name, part in test.parts.items() or [(settings.data.name, test)]:
+        _score(predictor, part, name, settings, out / name if test.parts else out)
+    if not (out / "saved_model" / "1").exists():
+        serving.export_savedmodel(model, out / "saved_model", version=1)
+
+
+def _score(predictor, test: data.LoadedSet, name: str, settings: TrainConfig, out: Path) -> None:
+    """Table and picture of the test pairs of one set."""
     curves = evaluation.Curves()
     rows = evaluation.evaluate(predictor, test.pairs, labels=test.labels, main=test.main, curves=curves)
-    about = {"data": settings.data.name, "split": "test", "crop": settings.data.crop}
+    about = {"data": name, "split": "test", "crop": settings.data.crop}
     if settings.data.affine != DataConfig.affine:
         about["affine"] = settings.data.affine
         print(f"undeformed: after the {settings.data.affine} stage")
@@ -154,9 +184,6 @@ def finish(model: keras.Model, settings: TrainConfig, out: Path) -> dict:
     summary = evaluation.summarise(rows, "hetmorph", test.main, **about, skipped=test.skipped_entries)
     print(evaluation.markdown(summary))
     viz.write_results(out, predictor, test, rows, curves, summary, "report.png")
-    if not (out / "saved_model" / "1").exists():
-        serving.export_savedmodel(model, out / "saved_model", version=1)
-    return summary
 
 
 def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation, together: Distribution) -> None:
@@ -175,9 +202,9 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation, 
             labels=settings.objective.dice_weight > 0,
         )
 
-    hooks = _hooks(model, schedule, out, done, validation) if together.writes else []
+    hooks = _hooks(model, settings, out, done, validation) if together.writes else []
     where = f"in {out}" + (f", on {together.replicas} devices" if together.strategy else "")
-    print(f"{settings.objective.name}: {len(pairs)} pairs, {schedule.steps} batches of {schedule.batch_size}, {where}")
+    print(f"{settings.objective.name}: {len(pairs)} pairs, {_length(schedule)} of {schedule.batch_size}, {where}")
     watched = sys.stdout.isatty() and together.writes
     last = _LastStep(schedule.steps - done * schedule.steps_per_epoch)
     with callbacks.Heartbeat(steps=not watched) as heartbeat:
@@ -193,6 +220,13 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation, 
         except tf.errors.OpError as error:
             reason = _reading_error(error)
             raise ((together.lost(error) or error) if reason is error else reason) from error
+
+
+def _length(schedule: ScheduleConfig) -> str:
+    most = f"{schedule.steps} batches"
+    if schedule.minutes is None:
+        return most
+    return f"{schedule.minutes:g} minutes of batches" if schedule.steps == ENDLESS else f"at most {most}"
 
 
 class _LastStep(keras.callbacks.Callback):
@@ -211,12 +245,16 @@ class _LastStep(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def _hooks(model: keras.Model, schedule, out: Path, done: int, validation: data.LoadedSet) -> list:
+def _hooks(model: keras.Model, settings: TrainConfig, out: Path, done: int, validation: data.LoadedSet) -> list:
     """What is done after an epoch, in this order, by the one process that writes the files."""
+    schedule, rate = settings.schedule, settings.optimizer
     _truncate_log(out / "log.csv", done)
     probe = [np.stack([getattr(p, role) for p in validation.pairs[:4]])[..., None] for role in ("moving", "fixed")]
     warm_up_epochs = getattr(model, "warm_up_epochs", lambda epochs: 0)
+    before = _minutes_so_far(out / "log.csv")
+    clock = schedule.minutes and callbacks.Deadline(schedule.minutes, rate.learning_rate, rate.decay, before)
     return [
+        *([clock] if clock else []),
         *_validation_dice(validation, out, warm_up_epochs(schedule.epochs)),
         callbacks.SanityCheck(*probe),
         callbacks.EpochTensorBoard(out / "tensorboard"),
@@ -231,16 +269,21 @@ def _reading_error(error: tf.errors.OpError) -> Exception:
     return data.DataError(found[1]) if found else error
 
 
-def _validation_dice(validation: data.LoadedSet, out: Path, warm_up: int) -> list[callbacks.ValidationDice]:
-    """Overlap of the set's main structure after each epoch; nothing where nothing is labelled."""
+def _validation_dice(validation: data.LoadedSet, out: Path, warm_up: int) -> list[keras.callbacks.Callback]:
+    """Overlap of the main structure after each epoch, of several sets of that of each; nothing where nothing is
+    labelled."""
+    best = out / "best.keras", _best_so_far(out / "log.csv", warm_up)
+    if validation.parts:
+        sets = {
+            name: callbacks.ValidationDice(part.pairs, part.labels[part.main], name=f"{part.main} ({name})")
+            for name, part in validation.parts.items()
+            if part.main is not None
+        }
+        return [callbacks.JointValidationDice(sets, *best)] if sets else []
     if validation.main is None:
         return []
     label = validation.labels[validation.main]
-    return [
-        callbacks.ValidationDice(
-            validation.pairs, label, out / "best.keras", _best_so_far(out / "log.csv", warm_up), validation.main
-        )
-    ]
+    return [callbacks.ValidationDice(validation.pairs, label, *best, validation.main)]
 
 
 def _load(settings: TrainConfig, out: Path, split: str) -> data.LoadedSet:
@@ -307,9 +350,11 @@ def _checkpoint_of(settings: TrainConfig, out: Path, resume: bool) -> tuple[Path
 def _placeless(settings: TrainConfig) -> TrainConfig:
     # Where the data lie does not make another run: the folder may have been moved, or come from HETMORPH_DATA.
     # Nor does how much of them stays in memory. What is the set's or the backbone's own need not be spelt out.
-    own, given = data.dataset(settings.data.name), settings.data
-    size = own.size if given.size is None else given.size
-    crop = own.crops[0] if given.crop is None and own.crops else given.crop
+    given, size, crop = settings.data, settings.data.size, settings.data.crop
+    if not data.members(given.name):  # several sets may have several of either
+        own = data.dataset(given.name)
+        size = own.size if size is None else size
+        crop = own.crops[0] if crop is None and own.crops else crop
     network = dataclasses.replace(settings.network, int_steps=int_steps(settings.network))
     weight = objectives.recipe(settings.objective).smoothness
     objective = dataclasses.replace(settings.objective, smoothness=weight)
@@ -322,6 +367,14 @@ def _truncate_log(path: Path, done: int) -> None:
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)
         path.write_text("".join(lines[: 1 + done] if done else []))
+
+
+def _minutes_so_far(path: Path) -> float:
+    """How long the training has lasted by its log."""
+    if not path.exists():
+        return 0.0
+    with path.open() as file:
+        return max((float(row.get("minutes") or 0) for row in csv.DictReader(file)), default=0.0)
 
 
 def _best_so_far(path: Path, warm_up: int) -> float:
@@ -357,4 +410,6 @@ def run(args: argparse.Namespace) -> None:
         print(f"{cluster.name(cluster.index)} is done; {cluster.name(0)} writes {out}")
         return
     finish(model, settings, out)
-    print(f"wrote {out}: model.keras, summary.json, cases.csv, report.png, saved_model/1")
+    several = data.members(settings.data.name)
+    tables = f"; in {', '.join(several)}: " if several else ", "
+    print(f"wrote {out}: model.keras, saved_model/1{tables}summary.json, cases.csv, report.png")

@@ -6,8 +6,8 @@ from hetmorph.data.lazy import LazyPairs, subset
 from hetmorph.data.noise import add_rician
 from hetmorph.data.pair import Case, LoadedSet, Pair
 from hetmorph.data.pipeline import pipeline
-from hetmorph.data.registry import CROPS, dataset, datasets, is_table, load, register
-from hetmorph.data.splits import load_splits, make_splits, save_splits, splits_name
+from hetmorph.data.registry import CROPS, dataset, datasets, is_table, load, members, register
+from hetmorph.data.splits import is_member, load_splits, make_splits, save_splits, splits_name, splits_of
 from hetmorph.io import DataError
 
 __all__ = [
@@ -21,14 +21,17 @@ __all__ = [
     "add_rician",
     "dataset",
     "datasets",
+    "is_member",
     "is_table",
     "load",
     "load_splits",
     "make_splits",
+    "members",
     "pipeline",
     "register",
     "save_splits",
     "splits_name",
+    "splits_of",
     "subset",
     "warp_by",
     "warp_known",

@@ -2,10 +2,10 @@
 
 One row is one pair. Columns `moving` and `fixed` name images; optional: `moving_labels`, `fixed_labels`,
 `mask_moving`, `mask_fixed` (where an image counts), `points_moving`, `points_fixed` (landmarks, in the frame that
-`points_frame` says: LPS, RAS or voxel), `split` (train, val or test, in every row), `patient`, `case`. Paths are
-relative to the table, or to `data_dir`. The images of a pair are matched by their headers: where the moving one lies on
-another grid, it is resampled onto the fixed one, as `hetmorph register` does, and so are labels (nearest value) and
-masks.
+`points_frame` says: LPS, RAS or voxel), `split` (train, val or test, in every row), `patient`, `case`, `dataset` (which
+set a row is of: each is divided, sampled and scored by itself). Paths are relative to the table, or to `data_dir`. The
+images of a pair are matched by their headers: where the moving one lies on another grid, it is resampled onto the fixed
+one, as `hetmorph register` does, and so are labels (nearest value) and masks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import csv
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 REQUIRED = ("moving", "fixed")
 LABEL_COLUMNS = ("moving_labels", "fixed_labels")
 FILES = (*REQUIRED, *LABEL_COLUMNS, *MASKS, *POINTS)
-COLUMNS = (*FILES, "points_frame", "split", "patient", "case")
+COLUMNS = (*FILES, "points_frame", "split", "patient", "case", "dataset")
 
 
 @dataclass(frozen=True)
@@ -55,21 +55,53 @@ class Row:
         return tuple(self.files[name].resolve() for name in REQUIRED)
 
 
-def dataset(table: Path | str) -> Dataset:
-    """The data set that a table describes; labels are discovered in its files."""
+def dataset(table: Path | str, only: str | None = None) -> Dataset:
+    """The data set that a table describes, or one of those in its column `dataset`; labels are discovered in its files.
+
+    Args:
+        table: the CSV file.
+        only: name of the one; None takes all rows.
+    """
     return Dataset(
-        name=str(table),
+        name=str(table) if only is None else only,
         labels=None,
         main=None,
         size=None,
-        find=partial(find, Path(table)),
+        find=partial(find, Path(table), only),
         read=read,
         pieces=lambda rows: [[row] for row in rows],  # all rows with one atlas are one patient
         aligns=True,
     )
 
 
-def find(table: Path, data_dir: Path | str | None) -> Found:
+def datasets(table: Path | str) -> list[str]:
+    """The sets in the column `dataset` of a table, in the order of their first rows.
+
+    Args:
+        table: the CSV file.
+
+    Returns:
+        Their names; none without that column, or with one set in it.
+
+    Raises:
+        DataError: as `find`, or the column is filled in some rows only.
+    """
+    found = {}
+    for line, cells in read_table(Path(table), warn=False):
+        if "dataset" not in cells:
+            return []
+        name = cells["dataset"]
+        if name is None:
+            raise DataError(f"{table}, line {line}: the cell dataset is empty; fill it, or drop the whole column.")
+        if set(name) & set("/\\") or name.startswith("."):
+            raise DataError(
+                f"{table}, line {line}: expected a name of a set that a folder can have, received {name!r}."
+            )
+        found[name] = None
+    return list(found) if len(found) > 1 else []
+
+
+def find(table: Path, only: str | None, data_dir: Path | str | None) -> Found:
     """Reads the table.
 
     Without a column `patient`, rows that share an image belong to one patient, so that no image is in two
@@ -77,6 +109,7 @@ def find(table: Path, data_dir: Path | str | None) -> Found:
 
     Args:
         table: the CSV file.
+        only: name of a set, whose rows alone are taken; None takes all.
         data_dir: folder that paths start from; None: the folder of the table.
 
     Returns:
@@ -87,7 +120,10 @@ def find(table: Path, data_dir: Path | str | None) -> Found:
             into two parts.
     """
     base = table.parent if data_dir is None else Path(data_dir).expanduser()
-    rows = [_row(table, base, line, cells) for line, cells in read_table(table)]
+    lines = read_table(table, warn=False)
+    if only in (None, lines[0][1].get("dataset")):  # once for all sets
+        _warn_of_unknown(table, lines[0][1], COLUMNS)
+    rows = [_row(table, base, *line) for line in lines if only is None or line[1]["dataset"] == only]
     _check_unique(table, rows)
     _warn_of_shared(table, rows)
     patients: dict[str, list[Row]] = {}
@@ -117,7 +153,7 @@ def read(rows: list[Row], options: Options) -> tuple[list[Pair], dict[str, int]]
 
 
 def read_table(
-    table: Path, columns: Sequence[str] = COLUMNS, broken: dict[int, str] | None = None
+    table: Path, columns: Sequence[str] = COLUMNS, broken: dict[int, str] | None = None, warn: bool = True
 ) -> list[tuple[int, dict[str, str | None]]]:
     """Number of the line and cells by column of each row of a table of pairs; empty cells are None.
 
@@ -125,6 +161,7 @@ def read_table(
         table: the CSV file.
         columns: names of the known columns, beside the required `moving` and `fixed`; others are told of.
         broken: gets what is wrong with a row by its line, and the row is left out; None raises instead.
+        warn: tell of unknown columns.
 
     Raises:
         DataError: no such table, it holds no row, or lacks a column or a cell.
@@ -146,8 +183,8 @@ def read_table(
         )
     if twice := [name for name, count in Counter(header).items() if count > 1]:
         raise DataError(f"{table}: the columns {twice} are there twice; keep one of each.")
-    if ignored := [name for name in header if name not in columns]:
-        _LOG.warning("%s: the columns %s are not used; those known are %s.", table, ignored, ", ".join(columns))
+    if warn:
+        _warn_of_unknown(table, header, columns)
     if not lines:
         raise DataError(f"{table}: holds no row; expected one for each pair.")
     rows = []
@@ -159,6 +196,11 @@ def read_table(
                 raise
             broken[line] = str(error)
     return rows
+
+
+def _warn_of_unknown(table: Path, header: Iterable[str], columns: Sequence[str]) -> None:
+    if ignored := [name for name in header if name not in columns]:
+        _LOG.warning("%s: the columns %s are not used; those known are %s.", table, ignored, ", ".join(columns))
 
 
 def _cells(table: Path, line: int, entry: dict) -> dict[str, str | None]:

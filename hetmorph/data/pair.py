@@ -40,6 +40,7 @@ class Pair:
         mask_fixed: the same of the fixed image.
         points_moving: landmarks in the moving image, float32 `[P, N]` voxels; or None.
         points_fixed: the same in the fixed image.
+        dataset: which of several joined sets it is of; None where there is one.
     """
 
     case_id: str
@@ -59,6 +60,7 @@ class Pair:
     mask_fixed: np.ndarray | None = None
     points_moving: np.ndarray | None = None
     points_fixed: np.ndarray | None = None
+    dataset: str | None = None
 
     def __post_init__(self) -> None:
         shape = self.moving.shape
@@ -128,6 +130,7 @@ class Case(NamedTuple):
     spacing: tuple[float, ...]
     masks: tuple[str, ...] = ()
     points: int = 0
+    dataset: str | None = None
 
     @classmethod
     def of(cls, pair: Pair) -> Case:
@@ -135,7 +138,7 @@ class Case(NamedTuple):
         masks = tuple(name for name in MASKS if getattr(pair, name) is not None)
         points = 0 if pair.points_fixed is None else len(pair.points_fixed)
         named = pair.case_id, pair.patient, pair.slice_index, pair.group
-        return cls(*named, pair.moving.shape, pair.spacing, masks, points)
+        return cls(*named, pair.moving.shape, pair.spacing, masks, points, pair.dataset)
 
 
 def cases_of(pairs: Sequence[Pair]) -> Sequence[Case]:
@@ -160,7 +163,9 @@ class LoadedSet:
             included.
         cut: {case_id: number of labelled voxels outside the crop}, only cases that lost some.
         labels: {structure: label value}, e.g. {"rv": 1, "myo": 2, "lv": 3}; empty where nothing is labelled.
-        main: structure that surface distances, failures and validation refer to; None with empty `labels`.
+        main: structure that surface distances, failures and validation refer to; None with empty `labels`, and of
+            several sets.
+        parts: of several sets each by its name, as it is alone; empty where there is one.
     """
 
     pairs: Sequence[Pair]
@@ -169,6 +174,7 @@ class LoadedSet:
     cut: dict[str, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     main: str | None = None
+    parts: dict[str, LoadedSet] = field(default_factory=dict)
 
     @property
     def cases(self) -> Sequence[Case]:

@@ -34,10 +34,11 @@ def pipeline(
 ) -> tf.data.Dataset:
     """Streams batches `start_step` … `steps - 1` of an endless, reshuffled pass over the pairs.
 
-    Every sample comes up once before any comes up twice. Each pair is read when its batch is made, a few ahead of
-    the training, and let go again. Augmentation is the same for all of a pair and never interpolates: flips,
-    quarter turns (in a plane of square voxels and as many of them either way), shifts by whole voxels, gamma and
-    brightness within [0, 1].
+    Every sample comes up once before any comes up twice. Pairs of several joined data sets (`Case.dataset`) take turns,
+    one of each set after the other, whatever the numbers of their pairs; the former then holds within each set. Each
+    pair is read when its batch is made, a few ahead of the training, and let go again. Augmentation is the same for all
+    of a pair and never interpolates: flips, quarter turns (in a plane of square voxels and as many of them either way),
+    shifts by whole voxels, gamma and brightness within [0, 1].
 
     Args:
         pairs: samples of one shape `[*S]`; `load` gives some that are read when they are needed.
@@ -73,7 +74,7 @@ def pipeline(
         raise ValueError(f"expected one of n equal parts of a batch of {batch_size}, received {part[0]} of {part[1]}.")
     rows = _rows(batch_size, *part)
 
-    form = _Form.of(pairs, shape, labels)
+    form, kinds = _Form.of(pairs, shape, labels), _by_set(pairs)
 
     @_AS_WRITTEN
     def batch(step: tf.Tensor, samples: tuple[tf.Tensor, ...]) -> tuple:
@@ -88,7 +89,7 @@ def pipeline(
 
     numbers = tf.data.Dataset.range(start_step, steps)
     own = slice(rows.start, rows.stop)
-    order = numbers.map(_AS_WRITTEN(lambda step: _indices(step, batch_size, len(pairs), seed)[own]))
+    order = numbers.map(_AS_WRITTEN(lambda step: _indices(step, batch_size, kinds, seed)[own]))
     samples = order.map(_reader(pairs, form, len(rows)), num_parallel_calls=READERS, deterministic=True)
     # Beside a GPU the cores have nothing else to do; without one they train.
     at_once = tf.data.AUTOTUNE if tf.config.list_physical_devices("GPU") else 1
@@ -193,15 +194,44 @@ def _key(seed: int, step: tf.Tensor, purpose: int) -> tf.Tensor:
     return tf.random.experimental.stateless_fold_in(key, purpose)
 
 
-def _indices(step: tf.Tensor, batch_size: int, count: int, seed: int) -> tf.Tensor:
-    """Positions step·B … step·B + B - 1 in the sequence permutation 0, permutation 1, …"""
-    first = step * batch_size
-    epoch = first // count
-    orders = [
-        tf.argsort(tf.random.stateless_uniform((count,), _key(seed, epoch + ahead, 0), alg="philox"), stable=True)
-        for ahead in range((count + batch_size - 2) // count + 1)
+def _by_set(pairs: Sequence[Pair]) -> list[np.ndarray]:
+    """Positions of the pairs of each data set, the sets in the order of their first pairs."""
+    places: dict[str | None, list[int]] = {}
+    for place, case in enumerate(cases_of(pairs)):
+        places.setdefault(case.dataset, []).append(place)
+    return [np.array(some, np.int64) for some in places.values()]
+
+
+def _indices(step: tf.Tensor, batch_size: int, kinds: Sequence[np.ndarray], seed: int) -> tf.Tensor:
+    """Pairs at the places step·B … step·B + B - 1 of a sequence in which the sets take turns.
+
+    Place p belongs to set p mod n and is its turn p div n.
+
+    Args:
+        step: number of the batch.
+        batch_size: B.
+        kinds: positions of the pairs of each of the n sets.
+        seed: of their order.
+    """
+    places = step * batch_size + tf.range(batch_size, dtype=tf.int64)
+    kind, turn = places % len(kinds), places // len(kinds)
+    first = [(step * batch_size - number + len(kinds) - 1) // len(kinds) for number in range(len(kinds))]
+    length = -(-batch_size // len(kinds))
+    drawn = [
+        tf.gather(own, _turns_of(start, length, len(own), seed, number))
+        for number, (own, start) in enumerate(zip(kinds, first, strict=True))
     ]
-    return tf.gather(tf.concat(orders, 0), first - epoch * count + tf.range(batch_size, dtype=tf.int64))
+    return tf.gather_nd(tf.stack(drawn), tf.stack([kind, turn - tf.gather(tf.stack(first), kind)], -1))
+
+
+def _turns_of(first: tf.Tensor, length: int, count: int, seed: int, number: int) -> tf.Tensor:
+    """Turns first … first + length - 1 of the sequence permutation 0, permutation 1, … of `count` pairs of a set."""
+    epoch, purpose = first // count, number + 1 if number else 0  # 1 is the purpose of augmentation
+    orders = [
+        tf.argsort(tf.random.stateless_uniform((count,), _key(seed, epoch + ahead, purpose), alg="philox"), stable=True)
+        for ahead in range((count + length - 2) // count + 1)
+    ]
+    return tf.gather(tf.concat(orders, 0), first - epoch * count + tf.range(length, dtype=tf.int64))
 
 
 def _rows(batch_size: int, k: int, n: int) -> range:

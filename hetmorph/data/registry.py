@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 from hetmorph.data import acdc, camus, csv_pairs, echo, hippocampus, oasis2d, phantom, sunnybrook, triangles
 from hetmorph.data.aligned import aligned
 from hetmorph.data.dataset import Dataset, Found, Options
+from hetmorph.data.join import check_owners, folders, join
 from hetmorph.data.known_warp import warp_known
 from hetmorph.data.lazy import GIB, LazyPairs
 from hetmorph.data.noise import add_rician
 from hetmorph.data.pair import LoadedSet, Pair
-from hetmorph.data.splits import NAMES, check_splits, load_splits, make_splits
+from hetmorph.data.splits import JOINT, NAMES, check_splits, load_splits, make_splits, splits_of
 from hetmorph.data.survey import survey
 from hetmorph.io import DataError, Image
 from hetmorph.io.chain import Linear
@@ -37,6 +39,10 @@ _SETS = {
 CROPS = tuple(dict.fromkeys(crop for one in _SETS.values() for crop in one.crops))
 SPLITS = (*NAMES, "all")
 WAY_OUT = "Split 'all' (evaluate.py --split all) takes every patient found."
+
+
+class EmptySplit(DataError):
+    """Nobody is in the part of the division that was asked for."""
 
 
 def datasets() -> list[str]:
@@ -65,6 +71,18 @@ def is_table(name: Path | str) -> bool:
         name: as `load` takes it.
     """
     return str(name).lower().endswith(".csv")
+
+
+def members(name: Path | str) -> tuple[str, ...]:
+    """Names of the sets that a name of `load` joins; none where it is that of one set.
+
+    Args:
+        name: as `load` takes it.
+
+    Raises:
+        ValueError: one of them is unknown, or there twice.
+    """
+    return tuple(_members(name))
 
 
 def dataset(name: Path | str) -> Dataset:
@@ -101,9 +119,10 @@ def load(
     """Loads one part of a data set: every file is read and checked, and images stay in memory as far as they fit.
 
     Args:
-        name: one of `datasets()`, or a table of pairs of one's own (.csv, see `hetmorph.data.csv_pairs`).
+        name: one of `datasets()`, or a table of pairs of one's own (.csv, see `hetmorph.data.csv_pairs`); or several
+            names joined by "+", see `hetmorph.data.join`.
         data_dir: where the files are; None reads the environment variable HETMORPH_DATA, for a table its
-            own folder.
+            own folder. Of several sets one folder that holds theirs, or "acdc=DIR,oasis2d=DIR".
         split: "train", "val", "test", or "all" patients found.
         crop: one of `dataset(name).crops`, None the first of them. ACDC: "paper": round the end-diastolic
             myocardium of the middle slice; "center": round the motion, without labels; "none": the full
@@ -112,8 +131,8 @@ def load(
         size: voxels of a sample along each axis; None is the set's own.
         seed: seed of the division into train, val and test, the pairing of subjects, noise and warps (default: 0).
         skip_bad: leave out cases whose files are bad, and list them, instead of raising.
-        splits: a division to use instead of drawing one: a mapping or a file written by `save_splits`.
-            Patients that are not in it are in no part except "all".
+        splits: a division to use instead of drawing one: a mapping or a file written by `save_splits`, of this set or
+            of several of which it is one. Patients that are not in it are in no part except "all".
         noise: mean level of Rician noise to add, see `add_rician`; the phantom's own is then left out.
         known_warp: where above 0, `warp_known` with this amplitude (voxels) replaces the fixed images.
         rounds: sets of subjects: how often each is moving and fixed, see `hetmorph.data.subjects.ring`.
@@ -134,19 +153,115 @@ def load(
         >>> train.pairs[0].moving.shape
         (64, 64)
     """
-    chosen = dataset(name)
     if split not in SPLITS:
         raise ValueError(f"expected split to be one of {SPLITS}, received {split!r}.")
-    asked = align if chosen.aligns else None
-    options = Options(_checked_size(chosen, size), _checked_crop(chosen, crop), clean=noise > 0, align=asked)
-    _check_effect(chosen, data_dir, rounds)
-    if size is not None and options.crop == "none":
-        raise ValueError(f"expected size to be left out, crop 'none' takes the full field of view; received {size}.")
+    wanted = _Wanted(split, crop, size, seed, skip_bad, noise, known_warp, rounds, memory * GIB, align)
+    division = None if splits is None else _given_splits(splits, name)
+    if several := _members(name):
+        return _load_several(several, data_dir, wanted, division)
+    return _load_one(dataset(name), data_dir, wanted, division)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Wanted:
+    """What `load` was asked for, of any set; fields as its arguments, `memory` in bytes."""
+
+    split: str
+    crop: str | None
+    size: tuple[int, ...] | None
+    seed: int
+    skip_bad: bool
+    noise: float
+    known_warp: float
+    rounds: int
+    memory: float
+    align: Callable[[Image, Image], Linear] | None
+
+
+def _load_one(
+    chosen: Dataset, data_dir: Path | str | None, wanted: _Wanted, division: dict[str, list[str]] | None
+) -> LoadedSet:
+    """One set alone; `division` None is its own, or drawn."""
+    asked = wanted.align if chosen.aligns else None
+    size, crop = _checked_size(chosen, wanted.size), _checked_crop(chosen, wanted.crop)
+    options = Options(size, crop, clean=wanted.noise > 0, align=asked)
+    _check_effect(chosen, data_dir, wanted.rounds)
+    if wanted.size is not None and options.crop == "none":
+        raise ValueError(
+            f"expected size to be left out, crop 'none' takes the full field of view; received {wanted.size}."
+        )
     found = chosen.find(data_dir)
-    division = found.splits if splits is None else _given_splits(splits)
-    later = None if chosen.aligns else align
-    adjust = _adjustment(later, known_warp, noise, seed) if later or known_warp or noise else None
-    return _load(chosen, found, split, options, seed, skip_bad, division, rounds, adjust, memory * GIB)
+    division = found.splits if division is None else division
+    later = None if chosen.aligns else wanted.align
+    adjust = None
+    if later or wanted.known_warp or wanted.noise:
+        adjust = _adjustment(later, wanted.known_warp, wanted.noise, wanted.seed)
+    return _load(chosen, found, wanted, options, division, adjust)
+
+
+def _members(name: Path | str) -> dict[str, Dataset]:
+    """The sets that a name joins, or a table, by theirs; none where there is one."""
+    if is_table(name):
+        return {one: csv_pairs.dataset(name, one) for one in csv_pairs.datasets(name)}
+    names = [] if str(name) in _SETS else str(name).split(JOINT)
+    if len(names) < 2:
+        return {}
+    if unknown := [one for one in names if one not in _SETS]:
+        raise ValueError(
+            f"expected names joined by {JOINT!r} to be of {tuple(_SETS)}, received {unknown[0]!r} in {str(name)!r}; "
+            "a table joins sets by its column dataset."
+        )
+    if len(set(names)) < len(names):
+        raise ValueError(f"expected each name of {str(name)!r} once.")
+    return {one: _SETS[one] for one in names}
+
+
+def _load_several(
+    several: Mapping[str, Dataset],
+    data_dir: Path | str | None,
+    wanted: _Wanted,
+    division: dict[str, list[str]] | None,
+) -> LoadedSet:
+    """Several sets, each as it is alone, joined; without those that have no patient in this split, as sets of a table
+    may that are there to be scored only."""
+    _check_together(several, wanted)
+    lying = folders([name for name, one in several.items() if one.files], data_dir)
+    if division is not None:
+        check_owners(division, list(several))
+    parts, empty = {}, []
+    for name, one in several.items():
+        own = dataclasses.replace(
+            wanted,
+            crop=wanted.crop if wanted.crop in one.crops else None,
+            rounds=wanted.rounds if one.between else 1,
+            memory=wanted.memory / len(several),
+        )
+        known = {} if division is None else splits_of(division, name)
+        try:
+            parts[name] = _load_one(one, lying.get(name), own, known if any(known.values()) else None)
+        except EmptySplit as error:
+            empty.append(error)
+            _LOG.warning("%s: no patient in the %s split, which does without.", name, wanted.split)
+    if not parts:
+        raise empty[0]
+    return join(parts)
+
+
+def _check_together(several: Mapping[str, Dataset], wanted: _Wanted) -> None:
+    """Refuse what no set of several could do, and sets of which no sample could stand beside one of another."""
+    ndims = {name: one.ndims for name, one in several.items()}
+    if not set.intersection(*map(set, ndims.values())):
+        told = ", ".join(f"{name} {' or '.join(map(str, some))}-D" for name, some in ndims.items())
+        raise ValueError(f"expected sets of the same number of dimensions, received {told}.")
+    sizes = {name: one.size for name, one in several.items()}
+    if wanted.size is None and len(set(sizes.values())) > 1:
+        told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ValueError(f"expected a size (--size) for all of the sets, whose own differ: {told}.")
+    crops = tuple(dict.fromkeys(crop for one in several.values() for crop in one.crops))
+    if wanted.crop is not None and wanted.crop not in crops:
+        raise ValueError(f"expected crop to be one of {crops} ({JOINT.join(several)}), received {wanted.crop!r}.")
+    if wanted.rounds != 1 and not any(one.between for one in several.values()):
+        raise ValueError(f"expected rounds=1, {JOINT.join(several)} have pairs within patients only.")
 
 
 def _adjustment(align: Callable | None, known_warp: float, noise: float, seed: int) -> Callable[[Pair], Pair]:
@@ -187,8 +302,8 @@ def _check_effect(chosen: Dataset, data_dir: Path | str | None, rounds: int) -> 
         raise ValueError(f"expected rounds=1, {chosen.name!r} has pairs within patients only; received {rounds}.")
 
 
-def _given_splits(splits: Mapping[str, list[str]] | Path | str) -> dict[str, list[str]]:
-    return check_splits(splits) if isinstance(splits, Mapping) else load_splits(splits)
+def _given_splits(splits: Mapping[str, list[str]] | Path | str, name: Path | str) -> dict[str, list[str]]:
+    return check_splits(splits) if isinstance(splits, Mapping) else load_splits(splits, str(name))
 
 
 def _chosen(split: str, division: Mapping[str, list[str]], patients: list[str], hint: str) -> list[str]:
@@ -200,7 +315,7 @@ def _chosen(split: str, division: Mapping[str, list[str]], patients: list[str], 
         raise DataError(f"patients of the {split} split that are not in the data: {listed}. {WAY_OUT}")
     if not wanted:
         parts = ", ".join(f"{name} {len(division[name])}" for name in NAMES)
-        raise DataError(
+        raise EmptySplit(
             f"the {split} split is empty; the division of the {len(patients)} patients found is {parts}.{hint} "
             f"{WAY_OUT}"
         )
@@ -210,16 +325,12 @@ def _chosen(split: str, division: Mapping[str, list[str]], patients: list[str], 
 def _load(
     chosen: Dataset,
     found: Found,
-    split: str,
+    asked: _Wanted,
     options: Options,
-    seed: int,
-    skip_bad: bool,
     division: dict[str, list[str]] | None,
-    rounds: int,
     adjust: Callable[[Pair], Pair] | None,
-    budget: float,
 ) -> LoadedSet:
-    skipped, hint = {}, ""
+    skipped, hint, split, seed, skip_bad, budget = {}, "", asked.split, asked.seed, asked.skip_bad, asked.memory
     if division is None:
         groups, skipped = _groups(chosen, found, skip_bad)
         least = 2 if chosen.between else 1  # a pair between subjects takes two
@@ -234,7 +345,7 @@ def _load(
         reasons = "\n".join(reason for _, reason in left_out)
         raise DataError(f"no usable case among {len(wanted)} of the {split} split:\n{reasons}")
     try:
-        pairs = seen.between(seed, rounds) if chosen.between else seen.within()
+        pairs = seen.between(seed, asked.rounds) if chosen.between else seen.within()
     except DataError as error:
         raise DataError(f"the {split} split: {error} {WAY_OUT}") from error
     if seen.read.full:

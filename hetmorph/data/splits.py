@@ -13,6 +13,8 @@ from hetmorph.io.atomic import write_text
 
 NAMES = ("train", "val", "test")
 FRACTIONS = (0.75, 0.1, 0.15)
+JOINT = "+"  # between the names of sets, as in "acdc+oasis2d"
+OWNER = "/"  # between a set and its patient, case or structure, as in "acdc/patient001"
 
 
 def make_splits(
@@ -67,16 +69,18 @@ def save_splits(splits: Mapping[str, list[str]], path: Path | str, name: str | N
     return write_text(path, json.dumps(stored, indent=1) + "\n")
 
 
-def load_splits(path: Path | str) -> dict[str, list[str]]:
+def load_splits(path: Path | str, name: str | None = None) -> dict[str, list[str]]:
     """Reads a division written by `save_splits`.
 
     Args:
         path: a JSON file.
+        name: of the data set that is to be divided; where the file divides several sets, its part of them is taken.
 
     Raises:
         DataError: the file is missing, is not such a division, or puts a patient into two parts.
     """
-    return _read(path)[0]
+    splits, of = _read(path)
+    return splits_of(splits, name) if is_member(name, of) else splits
 
 
 def splits_name(path: Path | str) -> str | None:
@@ -86,6 +90,27 @@ def splits_name(path: Path | str) -> str | None:
         path: a JSON file.
     """
     return _read(path)[1]
+
+
+def is_member(name: Path | str | None, several: str | None) -> bool:
+    """Whether a data set is one of several.
+
+    Args:
+        name: of the one.
+        several: names joined by "+".
+    """
+    return JOINT in (several or "") and str(name) in several.split(JOINT)
+
+
+def splits_of(splits: Mapping[str, list[str]], name: str) -> dict[str, list[str]]:
+    """The division of one of the sets in that of several, its patients by their own names.
+
+    Args:
+        splits: of a set that `data.join` returned.
+        name: of the one.
+    """
+    begin = f"{name}{OWNER}"
+    return {part: [who[len(begin) :] for who in splits[part] if who.startswith(begin)] for part in NAMES}
 
 
 def check_splits(splits: Mapping[str, list[str]]) -> dict[str, list[str]]:

@@ -1,5 +1,6 @@
 """The compiled model a configuration asks for."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import keras
@@ -98,6 +99,11 @@ def model_class(config: TrainConfig) -> type[LoadableModel]:
             f"network.passes must be 1 with objective {config.objective.name}, which registers both ways, "
             f"got {network.passes}; network.repeats trains through several steps"
         )
+    if config.schedule.minutes is not None and "warm_start" in method.options() and method.warm_start is None:
+        raise ValueError(
+            f"objective {config.objective.name} needs objective.warm_start beside schedule.minutes: its share of the "
+            "epochs is not known beforehand"
+        )
     if "variance_resolution" in method.options():
         check_resolution(method.variance_resolution)
     if "variance_pass" in method.options():
@@ -166,13 +172,15 @@ def _losses(config: TrainConfig, method: Recipe, ndims: int) -> dict:
 
 
 def _optimizers(config: TrainConfig, method: Recipe) -> dict:
-    steps = config.schedule.steps
+    steps, optimizer = config.schedule.steps, config.optimizer
+    if config.schedule.minutes is not None:  # the clock decides, see hetmorph.callbacks.Deadline
+        optimizer = dataclasses.replace(optimizer, decay="none")
     if not issubclass(model_class(config), TwoNetworks):
-        return {"optimizer": adam(config.optimizer, steps)}
+        return {"optimizer": adam(optimizer, steps)}
     if method.model == "heteroscedastic":
         # Each network rests during the other's warm start, and its rate must still reach the end of its decay.
         steps -= warm_start_length(config.schedule.epochs, method.warm_start) * config.schedule.steps_per_epoch
-    return {"optimizer": adam(config.optimizer, steps), "variance_optimizer": adam(config.optimizer, steps)}
+    return {"optimizer": adam(optimizer, steps), "variance_optimizer": adam(optimizer, steps)}
 
 
 def adam(config: OptimizerConfig, updates: int) -> keras.optimizers.Adam:

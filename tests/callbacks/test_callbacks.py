@@ -1,4 +1,5 @@
 import threading
+import time
 import warnings
 import weakref
 from types import SimpleNamespace
@@ -7,8 +8,19 @@ import keras
 import numpy as np
 import pytest
 
-from hetmorph.callbacks import Checkpoint, Heartbeat, SanityCheck, SanityWarning, ValidationDice, latest_checkpoint
-from hetmorph.networks import VxmDense
+from hetmorph.callbacks import (
+    Checkpoint,
+    Deadline,
+    Heartbeat,
+    JointValidationDice,
+    SanityCheck,
+    SanityWarning,
+    ValidationDice,
+    latest_checkpoint,
+)
+from hetmorph.losses import MSE, Grad
+from hetmorph.networks import HetVxmDense, VxmDense
+from hetmorph.training.fitting import for_both
 
 
 class Fake:
@@ -119,6 +131,32 @@ def test_the_best_model_is_one_whose_networks_are_all_trained(tmp_path):
     assert saved == [True, True, False, False] and callback.best == 1.0
 
 
+def test_several_sets_count_alike_in_the_mean(tmp_path):
+    saved = []
+
+    class Model(Fake):
+        def save(self, path):
+            saved.append(path.name)
+            path.touch()
+
+    own = {"one": ValidationDice([labelled(2)]), "many": ValidationDice([labelled(0)] * 3)}
+    callback = JointValidationDice(own, tmp_path / "best.keras")
+    logs = []
+    for epoch, shift in enumerate([0.0, -2.0, -1.0]):
+        callback.set_model(Model([shift, 0.0]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SanityWarning)
+            callback.on_epoch_end(epoch, some := {})
+        logs.append(some)
+    assert logs[0]["val_dice_one"] == own["one"].undeformed and logs[0]["val_dice_many"] == 1
+    for some in logs:
+        assert some["val_dice"] == (some["val_dice_one"] + some["val_dice_many"]) / 2
+    best = np.maximum.accumulate([some["val_dice"] for some in logs])
+    assert callback.best == best[-1] and len(saved) == len(set(best))
+    with pytest.raises(ValueError, match="a data set to validate on"):
+        JointValidationDice({})
+
+
 def test_a_model_that_is_worse_than_none_is_warned_of_each_time_it_falls():
     callback, told = ValidationDice([labelled(2)]), []
     for epoch, shift in enumerate([0.0, 2.0, 3.0, -2.0, 2.0]):
@@ -217,3 +255,33 @@ def test_checkpoint_keeps_the_newest_only(tmp_path):
     (tmp_path / ".partial-00009.keras").write_bytes(b"a killed run leaves this")
     assert latest_checkpoint(tmp_path) == (tmp_path / "00003.keras", 3)
     assert [p.name for p in tmp_path.glob("*.keras") if p.stem.isdigit()] == ["00003.keras"]
+
+
+@pytest.mark.parametrize(("decay", "middle"), [("cosine", 0.5), ("poly", 0.5**0.9), ("none", 1.0)])
+def test_a_deadline_ends_the_training_and_its_rate(monkeypatch, decay, middle):
+    """Epochs of 3 minutes of 12, of which a training that goes on has done 2; and both optimisers follow."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    model = HetVxmDense((8, 8), [[2], [2]], variance_features=[[2], [2]], warm_start=0)
+    losses = [MSE().loss, Grad("l2").loss]
+    model.compile(keras.optimizers.Adam(9.0), losses, variance_optimizer=keras.optimizers.Adam(9.0))
+    deadline = Deadline(12, 0.1, decay, before=2.0)
+    both = for_both([deadline], model)
+    for callback in both:
+        callback.set_model(model)
+        callback.on_train_begin()
+    rates, minutes = [], []
+    while not model.stop_training:
+        for callback in both:
+            callback.on_epoch_begin(len(rates))
+        rates.append([float(one.learning_rate) for one in (model.optimizer, model.variance_optimizer)])
+        now[0] += 180
+        logs = {}
+        for callback in both:
+            callback.on_epoch_end(len(rates) - 1, logs)
+        minutes.append(logs["minutes"])
+    assert minutes == [5, 8, 11] and [a for a, b in rates] == [b for a, b in rates]
+    np.testing.assert_allclose(rates[0][0], 0.01 * deadline.decay(2 / 12), rtol=1e-5)
+    deadline.before = 3.0
+    now[0] = deadline._began + 180
+    np.testing.assert_allclose(deadline._rate(5), 0.1 * middle, rtol=1e-6)

@@ -2,6 +2,7 @@
 
 import resource
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -121,6 +122,44 @@ def test_a_host_reads_its_own_part_alone():
 
     first, second = count((0, 2)), count((1, 2))
     assert len(first) == len(second) == 4 and not first & second
+
+
+def of_sets(**counts):
+    """Pairs of several sets, as `make` makes them; numbers go on from one set to the next."""
+    pairs, names = make(sum(counts.values())), [name for name, count in counts.items() for _ in range(count)]
+    return [replace(pair, dataset=name) for pair, name in zip(pairs, names, strict=True)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 8])
+def test_sets_take_turns_whatever_their_sizes(batch_size):
+    sizes = {"a": 2, "b": 9, "c": 4}
+    steps = -(-9 * 3 * 2 // batch_size)
+    stream = sum((numbers(batch) for batch in batches(of_sets(**sizes), batch_size, steps, 0, augment=False)), [])
+    starts = dict(zip(sizes, (0, 2, 11), strict=True))
+    for turn, (name, size) in enumerate(sizes.items()):
+        own = [number - starts[name] for number in stream[turn::3]]
+        assert len(own) >= 18 and set(own) == set(range(size))
+        for first in range(0, len(own) - size + 1, size):  # every sample once before any twice
+            assert sorted(own[first : first + size]) == list(range(size))
+
+
+def test_batches_of_several_sets_are_resumed_and_divided_as_of_one():
+    pairs = of_sets(a=3, b=8)
+    whole = batches(pairs, 6, 7, seed=3)
+    assert all(equal(*both) for both in zip(whole[4:], batches(pairs, 6, 7, seed=3, start_step=4), strict=True))
+    parts = [batches(pairs, 6, 7, seed=3, part=(k, 3)) for k in range(3)]
+    for step, batch in enumerate(whole):
+        together = tf.nest.map_structure(lambda *some: np.concatenate(some), *(part[step] for part in parts))
+        assert equal(together, batch)
+
+
+def test_sets_of_one_size_have_orders_of_their_own():
+    stream = sum((numbers(batch) for batch in batches(of_sets(a=16, b=16), 4, 8, 0, augment=False)), [])
+    assert stream[::2] != [number - 16 for number in stream[1::2]]
+
+
+def test_a_single_set_is_as_without_a_name():
+    assert all(equal(*both) for both in zip(batches(of_sets(a=7), 4, 3, 3), batches(make(7), 4, 3, 3), strict=True))
 
 
 @pytest.mark.parametrize("part", [(2, 2), (-1, 2), (0, 3), (0, 0)])

@@ -14,7 +14,7 @@ import pytest
 
 from hetmorph import config, data, evaluation, uncertainty
 from hetmorph.cli import evaluate
-from hetmorph.data import phantom
+from hetmorph.data import phantom, triangles
 from hetmorph.networks.het import HetVxmDense
 from tests.viz.pages import Page
 
@@ -242,6 +242,56 @@ def test_a_division_without_name_is_of_the_set_of_the_run(small_run, run_folder)
     assert division_used(small_run, "camus") is None
     assert division_used(small_run, "phantom") == small_run / "splits.json"
     assert division_used(run_folder, "camus") == run_folder / "splits.json", "nothing says of which set it is"
+
+
+@pytest.fixture
+def joint_run(small_run, monkeypatch):
+    """A run on two sets, with another division than the drawn one."""
+    monkeypatch.setattr(triangles, "SHAPES", 6)
+    name, size = "phantom+triangles", (32, 32)
+    settings = config.DataConfig(name=name, size=size, rounds=2, noise=0.05)
+    config.save(config.TrainConfig(data=settings), small_run / "config.yaml")
+    splits = data.load_splits(small_run / "splits.json")
+    both = {part: [f"phantom/{who}" for who in splits[part]] for part in splits}
+    for number, part in enumerate(("train", "val", "test")):
+        both[part] += [f"triangles/shape{place:04d}" for place in (2 * number, 2 * number + 1)]
+    data.save_splits(both, small_run / "splits.json", name)
+    return small_run
+
+
+def test_one_of_the_sets_of_a_run_is_loaded_as_in_it(joint_run, capsys):
+    flags = ["--data", "phantom", "--model", str(joint_run / "best.keras"), "--out", "o"]
+    args = evaluate.arguments(flags)
+    assert evaluate.data_options(args) == {"size": [32, 32], "noise": 0.05, "known_warp": 0.0, "rounds": 1}
+    own = data.load_splits(joint_run / "splits.json", "phantom")
+    assert len(own["test"]) == 1 and own["test"][0].startswith("p")
+    loaded = data.load("phantom", split="test", size=(32, 32), splits=evaluate.split_file(args))
+    assert {pair.patient for pair in loaded.pairs} == {*own["test"]}
+    assert evaluate.main([*flags, "--split", "all", "--dry-run"]) == 0
+    assert f"on {len(own['train'] + own['val'])} of the" in capsys.readouterr().err
+
+
+def test_several_sets_are_scored_each_in_a_folder_of_its_own(joint_run, tmp_path, capsys):
+    out = tmp_path / "out"
+    flags = [
+        "--data",
+        "phantom+triangles",
+        "--model",
+        str(joint_run / "best.keras"),
+        "--out",
+        str(out),
+        "--rounds",
+        "1",
+    ]
+    assert evaluate.main(flags) == 0
+    printed = capsys.readouterr().out
+    for name, main in (("phantom", "myo"), ("triangles", "shape")):
+        summary = json.loads((out / name / "summary.json").read_text())
+        assert (summary["data"], summary["main"]) == (name, main)
+        patients = data.load_splits(joint_run / "splits.json", name)["test"]
+        assert {*summary["per_patient"]["patients"]} == {*patients}
+        assert f"in {out / name}" in printed
+    assert evaluate.main([*flags, "--resume"]) == 0
 
 
 @pytest.mark.parametrize("name", ["pairs.csv", "./pairs.csv", "x/../pairs.csv", "ABSOLUTE"])

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from hetmorph import data
 from hetmorph.cli import train
-from hetmorph.data import phantom
+from hetmorph.data import phantom, triangles
 from hetmorph.networks import build
 from tests.graphs import eagerly
 
@@ -118,6 +118,34 @@ def test_a_stopped_run_resumes_exactly(tiny, finished, tmp_path, monkeypatch):
         np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_several_sets_are_validated_and_scored_each_by_itself(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(triangles, "SHAPES", 14)
+    out = tmp_path / "joined"
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(TINY.replace("warm_start: 1", "name: mse").replace("steps: 7", "steps: 2"))
+    flags = ("--config", str(plain), "--data", "phantom+triangles", "--keep", "best", "--out", str(out))
+    assert train.main([*flags, "--dry-run"]) == 0
+    assert re.search(r"mse on \d+ pairs \(phantom \d+, triangles \d+\)", capsys.readouterr().out)
+    assert train.main([*flags]) == 0
+    assert "in phantom, triangles: summary.json" in capsys.readouterr().out
+    (row,) = np.atleast_1d(np.genfromtxt(out / "log.csv", delimiter=",", names=True))
+    np.testing.assert_allclose(row["val_dice"], (row["val_dice_phantom"] + row["val_dice_triangles"]) / 2, rtol=1e-6)
+    for name, main in (("phantom", "myo"), ("triangles", "shape")):
+        summary = json.loads((out / name / "summary.json").read_text())
+        assert summary["data"] == name and summary["main"] == main
+        alone = data.load(name, split="test", size=(32, 32))
+        assert summary["n_cases"] == len(alone.pairs)
+    assert (out / "best.keras").exists() and not (out / "summary.json").exists()
+
+
+def test_best_weights_of_several_sets_need_labels_of_each():
+    labelled = data.LoadedSet([], [], {}, labels={"x": 1}, main="x")
+    loaded = data.LoadedSet([], [], {}, labels={"a/x": 1}, parts={"a": labelled, "b": data.LoadedSet([], [], {})})
+    with pytest.raises(ValueError, match="--keep best needs labels.*; the set b has none"):
+        train._check_labelled(loaded)
+
+
 @pytest.mark.slow
 def test_a_killed_run_resumes_exactly(tiny, tmp_path):
     command = [sys.executable, str(ROOT / "training" / "train.py"), "--config", str(tiny), "--steps", "40"]
@@ -174,6 +202,9 @@ EFFECTS = [
     (["--size", "64", "48"], "data.size", (64, 48)),
     (["--affine", "rigid"], "data.affine", "rigid"),
     (["--landmark-weight", "0.1"], "objective.landmark_weight", 0.1),
+    (["--dice-weight", "0.1"], "objective.dice_weight", 0.1),
+    (["--objective", "mse", "--minutes", "3"], "schedule.minutes", 3.0),
+    (["--objective", "mse", "--minutes", "3", "--steps", "40"], "schedule.steps", 40),
     (["--init", "acdc_vxm_het"], "network.init", "acdc_vxm_het"),
     (["--int-steps", "3"], "network.int_steps", 3),
     (["--objective", "ncc", "--window", "5"], "objective.window", 5),
@@ -263,6 +294,8 @@ def test_flags_take_precedence_over_the_file(tiny):
     "flags,message",
     [
         (["--steps", "5", "--epochs", "2"], "give one of them"),
+        (["--minutes", "0"], "schedule.minutes must be positive"),
+        (["--minutes", "3"], "objective het needs objective.warm_start beside schedule.minutes"),
         (["--objective", "mse", "--gamma", "0.5"], "--gamma has no effect on objective mse"),
         (["--objective", "mse", "--warm-start", "2"], "--warm-start has no effect"),
         (["--data", "acdc", "--data-dir", "/nowhere"], "phantom"),
