@@ -27,7 +27,7 @@ class DataConfig:
         skip_bad: leave out unreadable cases instead of stopping.
         noise: mean σ of added heteroscedastic Rician noise, of the intensity range.
         known_warp: replace each fixed image by the moving one, warped by up to so many voxels.
-        rounds: sets of pairs between subjects: pairs a subject, as fixed image.
+        rounds: sets of pairs between subjects: pairs a subject, as fixed image; in validation one.
         memory: GiB of images of a split that stay in memory; others are read when needed. It decides no number.
         affine: "rigid", "similarity" or "affine": each moving image is brought near by such a transform first, here and
             wherever the trained model is applied by this configuration; "none" leaves it.

@@ -298,7 +298,7 @@ def _load(settings: TrainConfig, out: Path, split: str) -> data.LoadedSet:
         skip_bad=settings.data.skip_bad,
         noise=settings.data.noise,
         known_warp=settings.data.known_warp,
-        rounds=settings.data.rounds,
+        rounds=1 if split == "val" else settings.data.rounds,  # after every epoch, one pair a subject tells enough
         memory=settings.data.memory,
         align=_aligner(settings.data.affine),
         splits=stored if stored.exists() else None,
