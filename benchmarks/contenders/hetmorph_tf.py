@@ -30,7 +30,7 @@ def train_step(case: dict):
     from hetmorph.networks import HetVxmDense, VxmDense
 
     if "config" in case:
-        return keras_training.repeated(case, _configured(case))
+        return keras_training.repeated(case, _configured(case), (problem.pair(case["shape"], case["batch"]),))
     if case["objective"] == "mse":
         model = VxmDense(case["shape"], **_arguments(case))
     else:
