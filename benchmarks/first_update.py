@@ -91,7 +91,7 @@ def main() -> None:
     where = report.processor() if args.device == "cpu" else report.graphics()
     at_once = f", {args.jobs} processes at a time" if args.jobs > 1 else ""
     text = f"{' × '.join(map(str, args.shape))}, batch {BATCH}, {where}{at_once}; seconds\n\n{table(results)}"
-    args.quick = False
+    args.quick = args.at_once = False
     command.save("first_update", args, results, text)
 
 

@@ -25,7 +25,7 @@ import itertools
 
 from common import command
 from common.report import table
-from common.rounds import Contender, compete, progress, workers
+from common.rounds import Contender, begin, compete, progress, workers
 
 # What TensorFlow does by itself on processors without AVX-512; hetmorph switches oneDNN on.
 NO_ONEDNN = {"TF_ENABLE_ONEDNN_OPTS": "0"}
@@ -64,12 +64,11 @@ def main() -> None:
     sizes = args.cases or [command.size(text) for text in CASES[args.device]]
     results = []
     for threads, group in itertools.product(command.threads(args), [sizes] if args.at_once else [[s] for s in sizes]):
+        cases = [{"benchmark": "train_step", "threads": threads, **size} for size in group]
         with contextlib.ExitStack() as stack:
-            cases = [{"benchmark": "train_step", "threads": threads, **size} for size in group]
             teams = [stack.enter_context(workers(contenders, pythons, threads, args.device)) for _ in cases]
-            for team, case in zip(teams, cases, strict=True) if args.at_once else ():
-                for worker in team:
-                    worker.begin(case)
+            if args.at_once:
+                begin(zip(teams, cases, strict=True))
             for team, case in zip(teams, cases, strict=True):
                 results += timed(team, case, args)
     tables = (_table(results, size, count, args) for size, count in itertools.product(sizes, command.threads(args)))
@@ -80,12 +79,6 @@ def arguments():
     parser = command.parser(__doc__, rounds=5, gpu=True)
     parser.add_argument(
         "--cases", type=command.size, nargs="+", metavar="SIZE:BATCH", help="in place of those of the device"
-    )
-    parser.add_argument(
-        "--at-once",
-        action="store_true",
-        help="build all contenders of all cases at once, where cores and memory allow it: sooner done, but each first "
-        "update takes longer than alone",
     )
     return parser
 

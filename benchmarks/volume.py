@@ -14,11 +14,12 @@ Examples:
     python benchmarks/volume.py --device gpu --what registration
 """
 
+import contextlib
 import itertools
 
 from common import command
 from common.report import table
-from common.rounds import Contender, compete, progress, workers
+from common.rounds import Contender, begin, compete, progress, workers
 
 OURS = ("hetmorph", "hetmorph_tf.py")
 TORCH = ("voxelmorph-torch", "voxelmorph_torch.py")
@@ -49,25 +50,44 @@ def main() -> None:
     contenders = command.chosen(CONTENDERS, args.only, args.device)
     pythons = command.pythons(contenders, args.python)
     results = []
-    for threads, what, contender in itertools.product(command.threads(args), args.what, contenders):
-        if what == "registration" and contender.options.get("objective") == "reuse":
-            continue  # registers as "mse" does
-        if what == "update" and contender.options.get("form") == "compiled":
-            continue  # Keras compiles the update by itself
-        case = {"benchmark": WHAT[what], "threads": threads, "shape": args.size, "batch": 1}
-        progress(f"{what}, {contender.label}, {command.where(args, threads)}")
-        with workers([contender], pythons, threads, args.device) as running:
-            repetitions = 1 if args.quick or args.device == "cpu" else 10
-            timing = compete(running, case, args.rounds, repetitions, args.keep_going).get(contender.label)
-        if timing is None:
-            continue
-        result = {**case, "contender": contender.label, "seconds": timing.median, "peak_mib": timing.peak_mib}
+    for threads in command.threads(args):
+        turns = [
+            (what, contender, {"benchmark": WHAT[what], "threads": threads, "shape": args.size, "batch": 1})
+            for what, contender in itertools.product(args.what, contenders)
+            if competes(what, contender)
+        ]
+        with contextlib.ExitStack() as stack:
+            teams = [workers([contender], pythons, threads, args.device) for _, contender, _ in turns]
+            if args.at_once:
+                entered = [stack.enter_context(team) for team in teams]
+                begin(zip(entered, (case for *_, case in turns), strict=True))
+                teams = [contextlib.nullcontext(team) for team in entered]
+            for (what, contender, case), team in zip(turns, teams, strict=True):
+                progress(f"{what}, {contender.label}, {command.where(args, threads)}")
+                with team as running:
+                    results += timed(running, case, args)
+    tables = (_table(results, count, args) for count in command.threads(args))
+    command.save("volume", args, results, "\n\n".join(tables))
+
+
+def competes(what: str, contender: Contender) -> bool:
+    """Whether a contender has something of its own to show."""
+    if what == "registration":
+        return contender.options.get("objective") != "reuse"  # registers as "mse" does
+    return contender.options.get("form") != "compiled"  # Keras compiles the update by itself
+
+
+def timed(running: list, case: dict, args) -> list[dict]:
+    """What the one contender takes; nothing if it failed."""
+    repetitions = 1 if args.quick or args.device == "cpu" else 10
+    results = []
+    for label, timing in compete(running, case, args.rounds, repetitions, args.keep_going).items():
+        result = {**case, "contender": label, "seconds": timing.median, "peak_mib": timing.peak_mib}
         if args.device == "gpu":
             result |= {"first_seconds": timing.first, "device_mib": timing.device_mib}
             progress(f"{1e3 * timing.median:.1f} ms, first {timing.first:.1f} s, {timing.device_mib:.0f} MiB")
         results.append(result)
-    tables = (_table(results, count, args) for count in command.threads(args))
-    command.save("volume", args, results, "\n\n".join(tables))
+    return results
 
 
 def _table(results: list[dict], threads: int, args) -> str:

@@ -29,10 +29,16 @@ def parser(description: str, rounds: int, gpu: bool = False) -> argparse.Argumen
         metavar="NAME=PATH",
         help=f"use an interpreter as it is instead of making one of {', '.join(environments.REQUIREMENTS)}",
     )
-    result.set_defaults(device="cpu", keep_going=False, out=None)
+    result.set_defaults(device="cpu", keep_going=False, at_once=False, out=None)
     if gpu:
         result.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="what computes (default: cpu)")
         result.add_argument("--keep-going", action="store_true", help="leave out a contender that fails, and say so")
+        result.add_argument(
+            "--at-once",
+            action="store_true",
+            help="build all contenders of all cases at once, where cores and memory allow it, then time them in turn: "
+            "sooner done, but each first run takes longer than alone",
+        )
         result.add_argument("--out", type=Path, help="folder of its own for the results; the page is left as it is")
     return result
 
@@ -53,7 +59,8 @@ def threads(args: argparse.Namespace) -> list[int]:
 
 def where(args: argparse.Namespace, count: int) -> str:
     """What computes, for the head of a table."""
-    return f"{count} threads" if args.device == "cpu" else report.graphics()
+    at_once = ", all built at once" if args.at_once else ""
+    return (f"{count} threads" if args.device == "cpu" else report.graphics()) + at_once
 
 
 def chosen(contenders: list, words: list[str], device: str = "cpu") -> list:

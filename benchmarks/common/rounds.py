@@ -131,6 +131,13 @@ def workers(contenders: list[Contender], pythons: dict[str, str], threads: int, 
             worker.stop()
 
 
+def begin(teams) -> None:
+    """Have all workers of pairs (workers, case) build their case at the same time; `compete` waits for each."""
+    for running, case in teams:
+        for worker in running:
+            worker.begin(case)
+
+
 def compete(
     running: list[Worker], case: dict, rounds: int, repetitions: int, keep_going: bool = False
 ) -> dict[str, Timing]:
