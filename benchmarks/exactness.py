@@ -58,11 +58,12 @@ def differences(path: Path, precision: str) -> float:
     from hetmorph.networks import VxmDense
 
     tf.config.experimental.enable_tensor_float_32_execution(precision != "exact")
-    golden = np.load(path.with_suffix(".npz"))
+    with np.load(path.with_suffix(".npz")) as file:
+        golden = dict(file)
     model = VxmDense.load(path, **({"precision": "bfloat16"} if precision == "bfloat16" else {}))
     images = [tf.constant(golden[name]) for name in ("x", "y")]
     outputs = [np.asarray(one) for one in model(images, training=False)]
-    stored = [golden[name] for name in sorted(golden.files) if name.startswith("out")]
+    stored = [golden[name] for name in sorted(golden) if name.startswith("out")]
     pairs = [(outputs[-1], stored[-1])]
     if not model.config.params.get("use_probs"):  # whose displacement the original draws anew each time
         pairs.append((model.register(golden["x"], golden["y"]), golden["reg"]))

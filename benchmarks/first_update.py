@@ -183,7 +183,7 @@ def measured(objective: str, shape: list[int], device: str, options: dict, since
     """
     sys.path[:0] = [str(report.ROOT), str(report.ROOT / "benchmarks" / "contenders")]
     moments = [since]
-    import devices
+    import hardware
     import keras_training
     import problem
     import tensorflow as tf
@@ -193,8 +193,8 @@ def measured(objective: str, shape: list[int], device: str, options: dict, since
 
     moments.append(time.time())
     try:
-        where = devices.of(device, "tensorflow")
-    except devices.Missing as error:
+        where = hardware.of(device, "tensorflow")
+    except hardware.Missing as error:
         raise SystemExit(f"--device {device}: {error}") from None
     tf.reduce_sum(tf.ones([8, 8])).numpy()
     moments.append(time.time())

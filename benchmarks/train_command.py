@@ -122,14 +122,14 @@ def measured(words: list[str], device: str, steps: int, since: float) -> dict:
         since: when the process was started, seconds since the epoch.
     """
     sys.path[:0] = [str(report.ROOT), str(report.ROOT / "benchmarks" / "contenders")]
-    import devices
+    import hardware
     import keras
 
     from hetmorph.cli import train
 
     try:
-        where = devices.of(device, "tensorflow")
-    except devices.Missing as error:
+        where = hardware.of(device, "tensorflow")
+    except hardware.Missing as error:
         raise SystemExit(f"--device {device}: {error}") from None
     fit, ends, fitted = keras.Model.fit, [], {}
 

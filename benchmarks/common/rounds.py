@@ -80,6 +80,7 @@ class Worker:
         if self.process:
             self.process.kill()
             self.process.communicate()
+            self.errors.close()
 
     def _started(self) -> subprocess.Popen:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  not a pipe, which fills up while nobody reads it

@@ -39,6 +39,8 @@ def repeated(case: dict, model, batch):
 def on_device(model, batch):
     """Function that runs one update on a batch that stays in the device's memory; `trace` makes its graph before."""
     batch = tf.nest.map_structure(tf.constant, batch)
+    model._maybe_symbolic_build(data_batch=(*batch, *[None] * (3 - len(batch))))  # these two as `fit` does
+    model.make_train_function()
 
     @tf.function(autograph=False, jit_compile=model.jit_compile)
     def update(batch):

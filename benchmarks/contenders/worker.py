@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 
-import devices
+import hardware
 
 
 def serve(build, framework: str | None = None) -> None:
@@ -28,9 +28,9 @@ def serve(build, framework: str | None = None) -> None:
         if "case" in message:
             case = message["case"]
             try:
-                device = devices.of(case.get("device", "cpu"), framework)
+                device = hardware.of(case.get("device", "cpu"), framework)
                 run = build(case)
-            except devices.Missing as error:
+            except hardware.Missing as error:
                 answer = {"missing": str(error)}
             else:
                 if run is not None:
