@@ -6,8 +6,12 @@ are followed by the midpoint's method, or integrated by squaring, which is cheap
 
 Peak memory is the largest resident set of the process, including the framework itself.
 
-Example:
+With --device gpu a time is the mean of a turn, at whose end the device is waited for; "first update" is from the start
+of the process to the end of the first one, "device MiB" the most that tensors and working memory took at once.
+
+Examples:
     python benchmarks/consistency.py --threads 1
+    python benchmarks/consistency.py --device gpu --case 175x175x175:1 --only "gradicon's own network"
 """
 
 from common import command
@@ -29,41 +33,52 @@ CONTENDERS = [
     Contender(name, "hetmorph", "hetmorph_tf.py", {"config": {"objective": objective, "network": network}})
     for name, (objective, network) in METHODS.items()
 ]
-CASE = {"benchmark": "train_step", "shape": [128, 128], "batch": 8}
+CASE = "128x128:8"
 
 
 def main() -> None:
-    args = command.parser(__doc__, rounds=5).parse_args()
-    contenders = command.chosen(CONTENDERS, args.only)
+    parser = command.parser(__doc__, rounds=5, gpu=True)
+    parser.add_argument("--case", type=command.size, default=CASE, metavar="SIZE:BATCH", help=f"(default: {CASE})")
+    args = parser.parse_args()
+    contenders = command.chosen(CONTENDERS, args.only, args.device)
     pythons = command.pythons(contenders, args.python)
     results, tables = [], []
-    for threads in args.threads:
-        case = {**CASE, "threads": threads}
-        progress(f"{threads} threads")
-        with workers(contenders, pythons, threads) as running:
-            timings = compete(running, case, 1 if args.quick else args.rounds, 1 if args.quick else 3)
+    for threads in command.threads(args):
+        case = {"benchmark": "train_step", **args.case, "threads": threads}
+        progress(command.where(args, threads))
+        with workers(contenders, pythons, threads, args.device) as running:
+            timings = compete(running, case, 1 if args.quick else args.rounds, 1 if args.quick else 3, args.keep_going)
         mine = [
-            {**case, "contender": label, "seconds": timing.median, "peak_mib": timing.peak_mib}
+            {
+                **case,
+                "contender": label,
+                "seconds": timing.median,
+                "peak_mib": timing.peak_mib,
+                **({"first_seconds": timing.first, "device_mib": timing.device_mib} if args.device == "gpu" else {}),
+            }
             for label, timing in timings.items()
         ]
         results += mine
-        tables.append(_table(mine, threads))
+        tables.append(_table(mine, threads, args))
     command.save("consistency", args, results, "\n\n".join(tables))
 
 
-def _table(results: list[dict], threads: int) -> str:
-    reference = next((r["seconds"] for r in results if r["contender"] == BOTH), results[0]["seconds"])
+def _table(results: list[dict], threads: int, args) -> str:
+    gpu = args.device == "gpu"
+    reference = next((r["seconds"] for r in results if r["contender"] == BOTH), None)
     rows = [
         [
             r["contender"],
-            f"{1e3 * r['seconds']:.0f}",
-            f"{r['seconds'] / reference:.2f}",
+            f"{1e3 * r['seconds']:.{1 if gpu else 0}f}",
+            f"{r['seconds'] / reference:.2f}" if reference else "",
+            *([f"{r['first_seconds']:.1f}", f"{r['device_mib']:.0f}"] if gpu else []),
             f"{r['peak_mib']:.0f}",
         ]
         for r in results
     ]
-    header = ["update", "ms", f"time / {BOTH}", "peak MiB"]
-    return f"128 × 128, batch 8, {threads} threads\n\n" + table(header, rows)
+    header = ["update", "ms", f"time / {BOTH}", *(["first update, s", "device MiB"] if gpu else []), "peak MiB"]
+    shape = " × ".join(map(str, args.case["shape"]))
+    return f"{shape}, batch {args.case['batch']}, {command.where(args, threads)}\n\n" + table(header, rows)
 
 
 if __name__ == "__main__":

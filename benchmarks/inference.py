@@ -19,6 +19,7 @@ from common.rounds import Contender, cold_start, compete, progress, workers
 
 OURS = "hetmorph SavedModel"
 TORCH = ("voxelmorph-torch", "voxelmorph_torch.py")
+CPU = ("cpu",)
 CONTENDERS = [
     Contender(OURS, "hetmorph", "saved_model.py"),
     Contender("hetmorph Keras model", "hetmorph", "hetmorph_tf.py", {"form": "predict"}),
@@ -26,9 +27,9 @@ CONTENDERS = [
     Contender("voxelmorph 0.3.4, same network", *TORCH, {"layout": "dense"}),
     Contender("voxelmorph 0.3.4, same network, channels last", *TORCH, {"layout": "dense", "channels_last": True}),
     Contender("voxelmorph 0.3.4, its own network", *TORCH, {"layout": "own"}),
-    Contender("SimpleITK diffeomorphic demons", "classical", "classical.py", {"tool": "demons"}),
-    Contender("ANTsPy SyNOnly", "classical", "classical.py", {"tool": "syn"}),
-    Contender("greedy", "classical", "classical.py", {"tool": "greedy"}),
+    Contender("SimpleITK diffeomorphic demons", "classical", "classical.py", {"tool": "demons"}, devices=CPU),
+    Contender("ANTsPy SyNOnly", "classical", "classical.py", {"tool": "syn"}, devices=CPU),
+    Contender("greedy", "classical", "classical.py", {"tool": "greedy"}, devices=CPU),
 ]
 SHAPE = [128, 128]
 BATCHES = (1, 8, 32)
@@ -42,8 +43,8 @@ print(export_savedmodel(VxmDense({SHAPE}), sys.argv[1]))
 
 
 def main() -> None:
-    args = command.parser(__doc__, rounds=5).parse_args()
-    contenders = command.chosen(CONTENDERS, args.only)
+    args = command.parser(__doc__, rounds=5, gpu=True).parse_args()
+    contenders = command.chosen(CONTENDERS, args.only, args.device)
     pythons = command.pythons(contenders, args.python)
     results = []
     folder = tempfile.mkdtemp()
@@ -51,19 +52,22 @@ def main() -> None:
         [sys.executable, "-c", EXPORT, folder], check=True, capture_output=True, text=True, cwd=report.ROOT
     )
     exported = {"saved_model": saved_model.stdout.splitlines()[-1]}
-    for threads, batch in itertools.product(args.threads, BATCHES):
+    for threads, batch in itertools.product(command.threads(args), BATCHES):
         case = {"benchmark": "inference", "threads": threads, "shape": SHAPE, "batch": batch}
         progress(f"batch {batch}, {threads} threads")
-        with workers(contenders, pythons, threads) as running:
-            timings = compete(running, {**case, **exported}, 1 if args.quick else args.rounds, 2 if args.quick else 5)
+        with workers(contenders, pythons, threads, args.device) as running:
+            rounds, repetitions = 1 if args.quick else args.rounds, 2 if args.quick else 5
+            timings = compete(running, {**case, **exported}, rounds, repetitions, args.keep_going)
         for contender in (c for c in contenders if c.label in timings):
-            timing, first = timings[contender.label], cold_start(contender, {**case, **exported}, pythons)
+            timing = timings[contender.label]
+            first = cold_start(contender, {**case, **exported}, pythons, args.device)
             row = {**case, "contender": contender.label, "seconds": timing.median}
             results.append({**row, "cold_start": first, "peak_mib": timing.peak_mib})
-    command.save("inference", args, results, "\n\n".join(_table(results, threads) for threads in args.threads))
+    tables = (_table(results, count, args) for count in command.threads(args))
+    command.save("inference", args, results, "\n\n".join(tables))
 
 
-def _table(results: list[dict], threads: int) -> str:
+def _table(results: list[dict], threads: int, args) -> str:
     rows = []
     for batch in BATCHES:
         mine = [r for r in results if r["batch"] == batch and r["threads"] == threads]
@@ -82,7 +86,7 @@ def _table(results: list[dict], threads: int) -> str:
                 ]
             )
     header = ["program", "batch", "latency, ms", "pairs/s", "time / SavedModel", "first result, s"]
-    return f"{threads} threads\n\n" + table(header, rows)
+    return f"{command.where(args, threads)}\n\n" + table(header, rows)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def main() -> None:
     pythons = command.pythons([ORIGINAL, OURS], args.python)
     results, texts = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for threads, benchmark in itertools.product(args.threads, args.what):
+        for threads, benchmark in itertools.product(command.threads(args), args.what):
             case = {"benchmark": benchmark, "threads": threads, "shape": shape, "folder": folder}
             for contender in (ORIGINAL, OURS):  # one after the other: both at once would not fit into memory
                 progress(f"{WHAT[benchmark]}, {contender.label}, {threads} threads")

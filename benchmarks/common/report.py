@@ -15,11 +15,23 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def save(name: str, results: list[dict], text: str, command: str, page: Path | None = PAGE) -> None:
-    """Write results/<name>.json, and the text into the page's section of that name."""
+def save(
+    name: str, results: list[dict], text: str, command: str, page: Path | None = PAGE, device: str | None = None
+) -> None:
+    """Write results/<name>.json, and the text into the page's section of that name.
+
+    Args:
+        name: of the file and the section.
+        results: of the file.
+        text: of the section.
+        command: that gave them.
+        page: what holds the section; None leaves all pages.
+        device: what computed, if it was not the processor.
+    """
     folder = ROOT / "benchmarks" / "results"
     folder.mkdir(exist_ok=True)
     about = {"command": command, "processor": processor(), "python": platform.python_version()}
+    about |= {"device": device} if device else {}
     (folder / f"{name}.json").write_text(json.dumps({**about, "results": results}, indent=1) + "\n")
     if page is None:
         return
@@ -27,7 +39,7 @@ def save(name: str, results: list[dict], text: str, command: str, page: Path | N
     content = page.read_text()
     before, rest = content.split(start)
     after = rest.split(end)[1]
-    page.write_text(f"{before}{start}\n`{command}`, {processor()}\n\n{text}\n{end}{after}")
+    page.write_text(f"{before}{start}\n`{command}`, {device or processor()}\n\n{text}\n{end}{after}")
 
 
 def processor() -> str:
@@ -35,3 +47,13 @@ def processor() -> str:
     listing = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout
     facts = dict(line.split(":", 1) for line in listing.splitlines() if ":" in line)
     return f"{facts.get('Model name', platform.machine()).strip()}, {facts.get('CPU(s)', '?').strip()} cores"
+
+
+def graphics() -> str:
+    """Name of the first GPU, as its driver gives it."""
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        listing = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        listing = ""
+    return next(iter(listing.splitlines()), "").strip() or "a GPU"

@@ -30,7 +30,7 @@ def train_step(case: dict):
     from hetmorph.networks import HetVxmDense, VxmDense
 
     if "config" in case:
-        return keras_training.repeated(case, _configured(case))
+        return keras_training.repeated(case, _configured(case), (problem.pair(case["shape"], case["batch"]),))
     if case["objective"] == "mse":
         model = VxmDense(case["shape"], **_arguments(case))
     else:
@@ -50,12 +50,19 @@ def inference(case: dict):
     import tensorflow as tf
 
     from hetmorph.networks import VxmDense
+    from hetmorph.ops.xla import compiled_kernels
 
     moving, fixed = map(tf.constant, problem.pair(case["shape"], case["batch"]))
     model = VxmDense(case["shape"], **_arguments(case))
     if case["form"] == "predict":
         return lambda: model.predict_on_batch([moving, fixed])
-    function = tf.function(lambda a, b: model([a, b], training=False))
+    compiled = case["form"] == "compiled"
+
+    @tf.function(autograph=False, jit_compile=compiled or None)
+    def function(a, b):
+        with compiled_kernels(compiled):
+            return model([a, b], training=False)
+
     return lambda: function(moving, fixed)[0].numpy()
 
 
@@ -64,4 +71,4 @@ def _arguments(case: dict) -> dict:
 
 
 if __name__ == "__main__":
-    worker.serve(build)
+    worker.serve(build, "tensorflow")

@@ -66,4 +66,4 @@ def step(case: dict, model, images):
 
 
 if __name__ == "__main__":
-    worker.serve(build)
+    worker.serve(build, "tensorflow")

@@ -31,4 +31,4 @@ def build(case: dict):
 
 
 if __name__ == "__main__":
-    worker.serve(build)
+    worker.serve(build, "tensorflow")

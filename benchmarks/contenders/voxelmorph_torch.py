@@ -65,10 +65,10 @@ def build(case: dict):
 
 
 def kernel(case: dict):
-    ndims = case["ndims"]
-    half = channels_first(problem.field(ndims, coarse=True))
+    ndims, device = case["ndims"], device_of(case)
+    half = channels_first(problem.field(ndims, coarse=True)).to(device)
     if case["operation"] == "warp":
-        scan, field = channels_first(problem.image(ndims)), channels_first(problem.field(ndims))
+        scan, field = (channels_first(x).to(device) for x in (problem.image(ndims), problem.field(ndims)))
         if case.get("bare"):
             run, inputs = grid_sample, [scan, normalised(field)]
         else:
@@ -101,7 +101,7 @@ def grid_sample(scan, positions):
 def normalised(field: torch.Tensor) -> torch.Tensor:
     """Sampling positions in grid_sample's frame: [-1, 1], last axis first, `[B, *S, N]`."""
     sizes = field.shape[2:]
-    grid = torch.meshgrid(*[torch.arange(float(n)) for n in sizes], indexing="ij")
+    grid = torch.meshgrid(*[torch.arange(float(n), device=field.device) for n in sizes], indexing="ij")
     scaled = [2 * (g + field[:, d]) / (n - 1) - 1 for d, (g, n) in enumerate(zip(grid, sizes, strict=True))]
     return torch.stack(scaled[::-1], -1)
 
@@ -111,10 +111,15 @@ def train_step(case: dict):
     model, moving, fixed = prepared(case, moving, fixed)
     optimizer = torch.optim.Adam(model.parameters(), 1e-4)
 
-    def update():
+    def objective(moving, fixed):
         moved, field = model(moving, fixed)
         smoothness = sum(field.diff(dim=axis).square().mean() for axis in range(2, field.ndim))
-        loss = ((moved - fixed) ** 2).mean() + 0.02 * smoothness / (field.ndim - 2)
+        return ((moved - fixed) ** 2).mean() + 0.02 * smoothness / (field.ndim - 2)
+
+    loss_of = torch.compile(objective, dynamic=False) if case.get("compiled") else objective
+
+    def update():
+        loss = loss_of(moving, fixed)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -126,22 +131,30 @@ def inference(case: dict):
     moving, fixed = (channels_first(x) for x in problem.pair(case["shape"], case["batch"]))
     model, moving, fixed = prepared(case, moving, fixed)
     model.eval()
+    if case.get("compiled"):
+        model = torch.compile(model, dynamic=False)
 
     def register():
         with torch.inference_mode():
-            return model(moving, fixed)[0].numpy()
+            return model(moving, fixed)[0].cpu().numpy()
 
     return register
 
 
 def prepared(case: dict, *images):
-    """Model and images, channels last in memory if the case asks for it."""
-    ndims = len(case["shape"])
-    model = (Pairwise if case["layout"] == "own" else DenseLayout)(ndims)
+    """Model and images on the case's device, channels last in memory if the case asks for it."""
+    ndims, device = len(case["shape"]), device_of(case)
+    model = (Pairwise if case["layout"] == "own" else DenseLayout)(ndims).to(device)
+    images = [image.to(device) for image in images]
     if case.get("channels_last"):
         memory = torch.channels_last if ndims == 2 else torch.channels_last_3d
         return model.to(memory_format=memory), *(x.to(memory_format=memory) for x in images)
     return model, *images
+
+
+def device_of(case: dict) -> str:
+    """Device of a case, as PyTorch calls it."""
+    return "cuda" if case.get("device") == "gpu" else "cpu"
 
 
 def channels_first(array) -> torch.Tensor:
@@ -149,4 +162,4 @@ def channels_first(array) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    worker.serve(build)
+    worker.serve(build, "torch")

@@ -27,13 +27,14 @@ FEW = 4  # calls; a graph takes the time of some seven before the first answer
 DROPOUT = (DropPath, keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout)
 
 
-def pairs_together(shape) -> int:
+def pairs_together(shape, voxels: int = VOXELS_TOGETHER) -> int:
     """How many pairs go through a model at once: as many as have the voxels of eight slices of 128 × 128.
 
     Args:
         shape: voxels of an image along each axis.
+        voxels: of all images that go at once, in place of those of eight slices.
     """
-    return max(1, VOXELS_TOGETHER // math.prod(shape))
+    return max(1, voxels // math.prod(shape))
 
 
 class RegistrationFailed(RuntimeError):

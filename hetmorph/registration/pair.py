@@ -9,7 +9,7 @@ import numpy as np
 from hetmorph import io
 from hetmorph.data.normalise import minmax
 from hetmorph.evaluation import Guide, Prediction, Predictor, RegistrationFailed, wrap
-from hetmorph.evaluation.predictor import pairs_together
+from hetmorph.evaluation.predictor import VOXELS_TOGETHER, pairs_together
 from hetmorph.registration.affine import Alignment, align
 from hetmorph.registration.field_of_view import fitted_grid, onto, resized
 from hetmorph.registration.guidance import Guidance
@@ -346,7 +346,8 @@ def _whole(predictor: Predictor, moving: np.ndarray, fixed: np.ndarray, guide: G
 
 def _slices(predictor: Predictor, moving: np.ndarray, fixed: np.ndarray, guide: Guide | None) -> list:
     """The predictions of one slice after another along the last axis."""
-    together = pairs_together(moving.shape[:2])
+    # In few runs: each costs much besides the network, as long as no graph is made, and to make one costs more.
+    together = pairs_together(moving.shape[:2], 4 * VOXELS_TOGETHER)
     moving, fixed = np.moveaxis(moving, -1, 0), np.moveaxis(fixed, -1, 0)
     guides = None if guide is None else guide.slices(len(moving))
     parts = [slice(i, i + together) for i in range(0, len(moving), together)]

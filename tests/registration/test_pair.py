@@ -1,13 +1,14 @@
 """Images with headers through models with known answers: what comes back lies where it should, in the right units."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hetmorph.evaluation import Prediction
 from hetmorph.evaluation.predictor import Predictor
-from hetmorph.io import DataError, DataWarning, Grid, Transform, warp_image
+from hetmorph.io import DataError, DataWarning, Grid, Image, Transform, warp_image
 from hetmorph.registration import jacobian, model_pair, register
 from hetmorph.uncertainty import UncertaintyMap
 from tests import anatomy, reference
@@ -19,9 +20,10 @@ class Constant(Predictor):
 
     def __init__(self, vector, ndims=None, log_variance=None):
         super().__init__(ndims)
-        self.vector, self.log_variance, self.seen = vector, log_variance, []
+        self.vector, self.log_variance, self.seen, self.runs = vector, log_variance, [], 0
 
     def predict_batch(self, moving, fixed):
+        self.runs += 1
         self.seen += list(zip(moving, fixed, strict=True))
         return [self._one(np.asarray(image)) for image in moving]
 
@@ -123,6 +125,14 @@ def test_a_2d_model_takes_a_stack_slice_by_slice(axis):
     np.testing.assert_allclose(result.transform.displacement[..., plane], np.broadcast_to([1, -2], (*shape, 2)))
     np.testing.assert_allclose(result.variance, 0.04, rtol=1e-5)
     assert result.variance.shape == tuple(shape)
+
+
+def test_slices_of_a_stack_go_through_the_model_together():
+    stack = np.random.default_rng(0).random((64, 64, 40), dtype=np.float32)
+    image = Image(stack, (1.0, 1.0, 8.0), np.diag([1.0, 1, 8, 1]), True, Path("stack"))
+    model = Constant([1.0, 0.0], ndims=2)
+    register(image, image, model)
+    assert (model.runs, len(model.seen)) == (1, 40)
 
 
 def test_a_single_slice_is_a_slice_whatever_its_thickness():
