@@ -238,6 +238,11 @@ def train(prog: str = "train.py") -> argparse.ArgumentParser:
         default=1,
         help="GPUs, of each host, that share a batch; without a GPU, cores (default: 1)",
     )
+    add(
+        "--no-jit-compile",
+        action="store_true",
+        help="on a GPU, where Keras has XLA compile the whole update: let it compile parts alone, which starts sooner",
+    )
     add("--slurm", action="store_true", help="train together with the other tasks of this step of srun")
     add("--wait", type=float, default=300.0, metavar="S", help="seconds to wait for the other hosts (default: 300)")
     add("--dry-run")

@@ -62,6 +62,7 @@ def train(
     devices: int = 1,
     cluster: hosts.Cluster | None = None,
     wait: float = 300.0,
+    jit_compile: bool = True,
 ) -> keras.Model | None:
     """Train, or go on with training, and return the model that is to be scored and exported, to one of the workers."""
     checkpoint = _checkpoint_of(settings, out, resume)
@@ -84,6 +85,8 @@ def train(
             model = keras.saving.load_model(path)
             print(f"resuming after epoch {done} of {settings.schedule.epochs}")
     model.pre_registered = settings.schedule.pre_registered
+    if not jit_compile:
+        model.jit_compile = False
     if together.writes:
         # Only now: a mistake in a flag or in the data folder must not leave a run behind.
         out.mkdir(parents=True, exist_ok=True)
@@ -405,7 +408,7 @@ def run(args: argparse.Namespace) -> None:
     if args.dry_run:
         print(preview(settings, out, args.resume))
         return
-    model = train(settings, out, args.resume, args.devices, cluster, args.wait)
+    model = train(settings, out, args.resume, args.devices, cluster, args.wait, not args.no_jit_compile)
     if model is None:
         print(f"{cluster.name(cluster.index)} is done; {cluster.name(0)} writes {out}")
         return
