@@ -82,6 +82,20 @@ class Trained(OnReplicas):
         """Take a loss, divided by the number of replicas, into the running mean that `fit` shows as "loss"."""
         self._loss_tracker.update_state(loss * replicas(), sample_weight=tf.shape(tf.nest.flatten(play.x)[0])[0])
 
+    def make_train_function(self, force=False):
+        """As Keras has it, with all variables made before: those that a trace makes have it traced once more."""
+        strategy = self.distribute_strategy
+        if strategy is None or strategy.num_replicas_in_sync == 1:  # replicas have a build of their own
+            self._make_variables()
+        super().make_train_function(force)
+
+    def _make_variables(self) -> None:
+        for player in self.players():
+            if not player.optimizer.built:
+                player.optimizer.build(player.variables)
+        if self._compile_loss is not None and not self._compile_loss.built and hasattr(self, "outputs"):
+            self._compile_loss.build(list(self.outputs), list(self.outputs))
+
     @compiled_kernels()
     def train_step(self, data):
         """Let every player move once; kernels are compiled here, and nowhere that is exported."""

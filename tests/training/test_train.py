@@ -233,6 +233,7 @@ def test_flags_reach_the_configuration(flags, place, value):
 
 def test_every_flag_is_among_those():
     plumbing = {"--help", "--config", "--out", "--resume", "--dry-run", "--devices", "--slurm", "--wait"}
+    plumbing |= {"--no-jit-compile"}
     flags = {o for action in train.parser()._actions for o in action.option_strings if o.startswith("--")}
     assert flags - plumbing == {flag for flags, *_ in EFFECTS for flag in flags if flag.startswith("--")}
 
@@ -241,8 +242,8 @@ def test_every_flag_is_among_those():
 def test_exact_is_without_tf32(tiny, tmp_path, monkeypatch, precision, tf32):
     said = []
 
-    def stop(settings, shape):
-        said.extend({weight.dtype for weight in build.build(settings, shape).weights})
+    def stop(*arguments):
+        said.extend({weight.dtype for weight in build.build(*arguments).weights})
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tf.config.experimental, "enable_tensor_float_32_execution", said.append)
