@@ -182,7 +182,7 @@ def data_sets(page):
     moving, fixed = next(iter(page.names["batches"]))[0]
     assert moving.shape == fixed.shape == (8, 128, 128, 1)
     page.run(where)  # measured on the crops
-    for _ in range(6):
+    for _ in range(7):
         page.read()
     page.run(where)  # known noise and known motion
 

@@ -103,7 +103,10 @@ FLAGS = {
 
 # Of the commands that apply a model to a data set.
 SHARED = {
-    "--data": {"required": True, "help": f"data set: {', '.join(options.DATASETS)}; or a table of pairs, pairs.csv"},
+    "--data": {
+        "required": True,
+        "help": f"data set: {', '.join(options.DATASETS)}; several, acdc+oasis2d; or a table of pairs, pairs.csv",
+    },
     "--data-dir": {"type": Path, "help": "its folder (default: environment variable HETMORPH_DATA)"},
     "--model": {
         "required": True,

@@ -158,6 +158,8 @@ def finish(model: keras.Model, settings: TrainConfig, out: Path) -> None:
     test = _load(settings, out, "test")
     predictor = evaluation.wrap(model)
     for name, part in test.parts.items() or [(settings.data.name, test)]:
+        if test.parts:
+            print(f"\n{name}:")
         _score(predictor, part, name, settings, out / name if test.parts else out)
     if not (out / "saved_model" / "1").exists():
         serving.export_savedmodel(model, out / "saved_model", version=1)
