@@ -52,9 +52,14 @@ class NetworkConfig:
 
     Attributes:
         arch: "vxm" or "transmorph", see `hetmorph.networks.VxmDense` and `TransMorph`; or a composition of steps,
-            "gradicon" or "constricon", see `hetmorph.networks.architectures`.
-        features: U-Net features [encoder, decoder] of "vxm"; None takes the default.
-        width: "gradicon" and "constricon": features of their networks, as a multiple of the published ones.
+            "gradicon" or "constricon", see `hetmorph.networks.architectures`; or "unigradicon", that of "gradicon" on
+            images that are resized from their own field of view, see `hetmorph.networks.UniGradICON`.
+        features: U-Net features [encoder, decoder] of "vxm" and of each network of "unigradicon"; None takes the
+            default.
+        width: "gradicon", "unigradicon" and "constricon": features of their networks, as a multiple of the published
+            ones.
+        stage: "gradicon" and "unigradicon": 1 leaves the fourth network out, 2 trains all of them. A training of stage
+            2 that starts (`init`) from one of stage 1 begins with what that does.
         int_steps: squarings of the integration; None takes the backbone's default: 7, and 0 for "transmorph".
         int_resolution: voxel size of the integration grid, in image voxels.
         bidir: register in both directions.
@@ -70,6 +75,7 @@ class NetworkConfig:
     arch: str = "vxm"
     features: tuple[tuple[int, ...], ...] | None = None
     width: float = 1.0
+    stage: int = 2
     int_steps: int | None = None
     int_resolution: float = 2
     bidir: bool = False
@@ -187,6 +193,7 @@ class TrainConfig:
         _require(self.network.precision in known, "network.precision", f"one of {known}", self.network.precision)
         for name in ("slabs", "repeats", "passes"):
             _require(getattr(self.network, name) >= 1, f"network.{name}", "at least 1", getattr(self.network, name))
+        _require(self.network.stage in (1, 2), "network.stage", "1 or 2", self.network.stage)
         kinds = ("none", "rigid", "similarity", "affine")
         _require(self.data.affine in kinds, "data.affine", f"one of {kinds}", self.data.affine)
         _require(self.data.memory >= 0, "data.memory", "at least 0 (GiB)", self.data.memory)

@@ -19,9 +19,9 @@ from hetmorph.cli.messages import exit_status
 from hetmorph.cli.models import find_model
 from hetmorph.cli.parsers import FLAGS
 from hetmorph.cli.parsers import train as parser
-from hetmorph.config import DataConfig, TrainConfig
+from hetmorph.config import DataConfig, NetworkConfig, TrainConfig
 from hetmorph.networks import MultiPass
-from hetmorph.networks.build import both_directions, build, int_steps, model_class
+from hetmorph.networks.build import both_directions, build, int_steps, later_layers, model_class
 from hetmorph.training import Distribution, distribute, distribution, hosts
 
 
@@ -75,7 +75,7 @@ def train(
     with together.scope():
         if path is None:
             model = build(settings, training.cases[0].shape)
-            _start(model, origin)
+            _start(model, origin, settings.network)
         else:
             model = keras.saving.load_model(path)
             print(f"resuming after epoch {done} of {settings.schedule.epochs}")
@@ -113,11 +113,11 @@ def _plan(settings: TrainConfig, done: int) -> dict:
     return {**config.to_dict(_placeless(settings)), "the number of finished epochs in the run folder": done}
 
 
-def _start(model: keras.Model, origin: str | None) -> None:
+def _start(model: keras.Model, origin: str | None, network: NetworkConfig) -> None:
     """Give the model the weights of the one that the training starts from, if it shall start from any."""
     if origin is None:
         return
-    initial = serving.start_from(model, origin)
+    initial = serving.start_from(model, origin, later_layers(network))
     print(f"starts from the weights of {origin}" + (f", but for {len(initial)} that it has not" if initial else ""))
 
 

@@ -175,6 +175,7 @@ EFFECTS = [
     (["--objective", "mse"], "objective.name", "mse"),
     (["--arch", "vxm"], "network.arch", "vxm"),
     (["--arch", "gradicon", "--width", "0.5"], "network.width", 0.5),
+    (["--arch", "unigradicon", "--objective", "gradicon", "--stage", "1"], "network.stage", 1),
     (["--repeats", "3"], "network.repeats", 3),
     (["--objective", "icon", "--similarity", "mind"], "objective.similarity", "mind"),
     (["--objective", "gradicon", "--sigma", "3"], "objective.sigma", 3.0),
