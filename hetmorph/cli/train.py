@@ -36,10 +36,18 @@ def configuration(args: argparse.Namespace) -> TrainConfig:
         if "schedule.steps" in given:
             raise ValueError("--steps and --epochs both say how long to train; give one of them")
         values["schedule"]["steps"] = args.epochs * values["schedule"]["steps_per_epoch"]
-    settings = config.from_dict(values)
+    settings = _as_registered(config.from_dict(values))
     _refuse_idle(given, settings.objective.name)
     model_class(settings)  # says now, before any data are read, what does not go together
     return settings
+
+
+def _as_registered(settings: TrainConfig) -> TrainConfig:
+    """A model that `register` shows resized images learns from such, unless told otherwise."""
+    given = settings.data
+    if settings.network.arch != "unigradicon" or given.crop is not None or not data.is_table(given.name):
+        return settings
+    return dataclasses.replace(settings, data=dataclasses.replace(given, crop="resize"))
 
 
 def _refuse_idle(given: dict, objective: str) -> None:

@@ -229,6 +229,18 @@ def test_flags_reach_the_configuration(flags, place, value):
     assert result == value
 
 
+@pytest.mark.parametrize(
+    ("flags", "crop"),
+    [
+        (["--data", "pairs.csv"], "resize"),
+        (["--data", "pairs.csv", "--crop", "middle"], "middle"),
+        (["--data", "acdc"], None),
+    ],
+)
+def test_a_model_that_resizes_images_learns_from_resized_ones(flags, crop):
+    assert settings(*flags, "--arch", "unigradicon", "--objective", "gradicon").data.crop == crop
+
+
 def test_every_flag_is_among_those():
     plumbing = {"--help", "--config", "--out", "--resume", "--dry-run", "--devices", "--slurm", "--wait"}
     flags = {o for action in train.parser()._actions for o in action.option_strings if o.startswith("--")}
