@@ -24,6 +24,7 @@ class DataConfig:
         crop: one of the set's, e.g. "paper" (round the labelled heart); None takes the set's own.
         size: size of the samples, voxels; None takes the set's own.
         augment: flips, quarter turns, shifts and intensity changes of the training pairs.
+        augment_affine: strength of random affine maps besides, see `hetmorph.data.random_affine`; 0 leaves them out.
         skip_bad: leave out unreadable cases instead of stopping.
         noise: mean σ of added heteroscedastic Rician noise, of the intensity range.
         known_warp: replace each fixed image by the moving one, warped by up to so many voxels.
@@ -38,6 +39,7 @@ class DataConfig:
     crop: str | None = None
     size: tuple[int, ...] | None = None
     augment: bool = True
+    augment_affine: float = 0.0
     skip_bad: bool = False
     noise: float = 0.0
     known_warp: float = 0.0
@@ -196,6 +198,9 @@ class TrainConfig:
         _require(self.network.stage in (1, 2), "network.stage", "1 or 2", self.network.stage)
         kinds = ("none", "rigid", "similarity", "affine")
         _require(self.data.affine in kinds, "data.affine", f"one of {kinds}", self.data.affine)
+        maps = self.data.augment_affine
+        _require(0 <= maps <= 0.2, "data.augment_affine", "from 0 to 0.2", maps)
+        _require(not maps or self.data.augment, "data.augment_affine", "0 where data.augment is off", maps)
         _require(self.data.memory >= 0, "data.memory", "at least 0 (GiB)", self.data.memory)
         steps, grid = self.network.int_steps, self.network.int_resolution
         _require(steps is None or steps >= 0, "network.int_steps", "at least 0", steps)

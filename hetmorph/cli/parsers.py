@@ -41,6 +41,7 @@ FLAGS = {
     "--memory": ("data.memory", float, "GiB of images of a split that stay in memory; others are read when needed"),
     "--affine": ("data.affine", str, f"bring each moving image near first: {', '.join(options.AFFINE)}"),
     "--no-augment": ("data.augment", False, "train on the pairs as they are"),
+    "--augment-affine": ("data.augment_affine", float, "random affine maps, each image its own; uniGradICON: 0.05"),
     "--skip-bad": ("data.skip_bad", True, "go on without unreadable cases"),
     "--objective": ("objective.name", str, f"method: {', '.join(options.OBJECTIVES)}"),
     "--arch": ("network.arch", str, "network: vxm, transmorph; of several steps: gradicon, constricon, unigradicon"),

@@ -200,6 +200,7 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation, 
             start_step=done * schedule.steps_per_epoch,
             bidir=both_directions(settings),
             augment=settings.data.augment,
+            affine=settings.data.augment_affine,
             part=(k, n),
         )
 
