@@ -22,7 +22,7 @@ DATASETS = (
     "triangles",
     "triangles-hollow",
 )
-CROPS = ("paper", "center", "none", "middle", "resize", "aspect")
+CROPS = ("paper", "center", "none", "aspect", "middle", "resize")
 OBJECTIVES = (
     *("mse", "ncc", "mi", "nll", "beta-nll", "adaframe", "adareg"),
     *("vxm-diff", "het", "het-ncc", "het-z"),

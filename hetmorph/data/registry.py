@@ -36,7 +36,7 @@ _SETS = {
         triangles.HOLLOW_DATASET,
     )
 }
-CROPS = tuple(dict.fromkeys(crop for one in _SETS.values() for crop in one.crops))
+CROPS = (*dict.fromkeys(crop for one in _SETS.values() for crop in one.crops), *csv_pairs.CROPS)
 SPLITS = (*NAMES, "all")
 WAY_OUT = "Split 'all' (evaluate.py --split all) takes every patient found."
 
