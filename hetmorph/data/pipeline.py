@@ -88,9 +88,9 @@ def pipeline(
             draws = _Draws(batch_size, rows, len(shape), _key(seed, step, 1))
             arrays, points = _augment(arrays, points, square, draws, shape)
             if affine:
-                maps = random_affine.random_maps(*draws.affine(2 * len(shape) + 3), shape, affine)
-                arrays = random_affine.move_arrays(arrays, form.names, maps)
-                points = random_affine.move_points(points, maps)
+                drawn = random_affine.random_maps(*draws.affine(2 * len(shape) + 3), shape, affine)
+                arrays = random_affine.move_arrays(arrays, form.names, drawn)
+                points = random_affine.move_points(points, drawn)
         moving, fixed, *masks = tf.split(arrays, form.channels, -1)
         zeros = tf.zeros((len(rows),) + (1,) * (len(shape) + 1))
         known = form.known(masks, unmasked, points)
