@@ -24,6 +24,7 @@ class DataConfig:
         crop: one of the set's, e.g. "paper" (round the labelled heart); None takes the set's own.
         size: size of the samples, voxels; None takes the set's own.
         augment: flips, quarter turns, shifts and intensity changes of the training pairs.
+        augment_affine: strength of random affine maps besides, see `hetmorph.data.random_affine`; 0 leaves them out.
         skip_bad: leave out unreadable cases instead of stopping.
         noise: mean σ of added heteroscedastic Rician noise, of the intensity range.
         known_warp: replace each fixed image by the moving one, warped by up to so many voxels.
@@ -38,6 +39,7 @@ class DataConfig:
     crop: str | None = None
     size: tuple[int, ...] | None = None
     augment: bool = True
+    augment_affine: float = 0.0
     skip_bad: bool = False
     noise: float = 0.0
     known_warp: float = 0.0
@@ -52,9 +54,14 @@ class NetworkConfig:
 
     Attributes:
         arch: "vxm" or "transmorph", see `hetmorph.networks.VxmDense` and `TransMorph`; or a composition of steps,
-            "gradicon" or "constricon", see `hetmorph.networks.architectures`.
-        features: U-Net features [encoder, decoder] of "vxm"; None takes the default.
-        width: "gradicon" and "constricon": features of their networks, as a multiple of the published ones.
+            "gradicon" or "constricon", see `hetmorph.networks.architectures`; or "unigradicon", that of "gradicon" on
+            images that are resized from their own field of view, see `hetmorph.networks.UniGradICON`.
+        features: U-Net features [encoder, decoder] of "vxm" and of each network of "unigradicon"; None takes the
+            default.
+        width: "gradicon", "unigradicon" and "constricon": features of their networks, as a multiple of the published
+            ones.
+        stage: "gradicon" and "unigradicon": 1 leaves the fourth network out, 2 trains all of them. A training of stage
+            2 that starts (`init`) from one of stage 1 begins with what that does.
         int_steps: squarings of the integration; None takes the backbone's default: 7, and 0 for "transmorph".
         int_resolution: voxel size of the integration grid, in image voxels.
         bidir: register in both directions.
@@ -70,6 +77,7 @@ class NetworkConfig:
     arch: str = "vxm"
     features: tuple[tuple[int, ...], ...] | None = None
     width: float = 1.0
+    stage: int = 2
     int_steps: int | None = None
     int_resolution: float = 2
     bidir: bool = False
@@ -192,8 +200,12 @@ class TrainConfig:
         _require(self.network.precision in known, "network.precision", f"one of {known}", self.network.precision)
         for name in ("slabs", "repeats", "passes"):
             _require(getattr(self.network, name) >= 1, f"network.{name}", "at least 1", getattr(self.network, name))
+        _require(self.network.stage in (1, 2), "network.stage", "1 or 2", self.network.stage)
         kinds = ("none", "rigid", "similarity", "affine")
         _require(self.data.affine in kinds, "data.affine", f"one of {kinds}", self.data.affine)
+        maps = self.data.augment_affine
+        _require(0 <= maps <= 0.2, "data.augment_affine", "from 0 to 0.2", maps)
+        _require(not maps or self.data.augment, "data.augment_affine", "0 where data.augment is off", maps)
         _require(self.data.memory >= 0, "data.memory", "at least 0 (GiB)", self.data.memory)
         steps, grid = self.network.int_steps, self.network.int_resolution
         _require(steps is None or steps >= 0, "network.int_steps", "at least 0", steps)

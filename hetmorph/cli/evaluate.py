@@ -288,6 +288,8 @@ def main(argv=None, prog: str = "evaluate.py") -> int:
 
 def tell_all(done: Sequence[Done]) -> None:
     for one in done:
+        if len(done) > 1:
+            print(f"\n{one.args.data}:")
         tell(*one)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from hetmorph.cli.files import option, refuse
 from hetmorph.cli.models import NETWORK
 from hetmorph.cli.options import POINTS_WEIGHT
+from hetmorph.data.scale import CT, MRI
 from hetmorph.io import Image, matched_grid, read_landmarks
 from hetmorph.registration import Guidance, Intensities, Registration, Scale
-from hetmorph.registration.intensities import CT, MRI
 
 MASKS = ("mask_fixed", "mask_moving")
 POINTS = ("points_fixed", "points_moving")

@@ -22,13 +22,13 @@ DATASETS = (
     "triangles",
     "triangles-hollow",
 )
-CROPS = ("paper", "center", "none", "aspect")
+CROPS = ("paper", "center", "none", "aspect", "middle", "resize")
 OBJECTIVES = (
     *("mse", "ncc", "mi", "nll", "beta-nll", "adaframe", "adareg"),
     *("vxm-diff", "het", "het-ncc", "het-z"),
     *("diffusion", "velocity-diffusion", "icon", "gradicon", "het-gradicon"),
 )
-MODALITIES = ("ct", "mri")  # of hetmorph.registration
+MODALITIES = ("ct", "mri")  # of hetmorph.data.scale
 PROGRAMS = ("undeformed", "demons", "bspline", "ants-syn", "ants-syn-mse", "ants-syn-tuned")
 CONVENTIONS = ("hetmorph", "official")
 _FAMILIES = ("translation", "shear", "scale", "rotation", "affine", "bspline", "smooth-bspline", "composition")

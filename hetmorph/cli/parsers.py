@@ -41,10 +41,16 @@ FLAGS = {
     "--memory": ("data.memory", float, "GiB of images of a split that stay in memory; others are read when needed"),
     "--affine": ("data.affine", str, f"bring each moving image near first: {', '.join(options.AFFINE)}"),
     "--no-augment": ("data.augment", False, "train on the pairs as they are"),
+    "--augment-affine": ("data.augment_affine", float, "random affine maps, each image its own; uniGradICON: 0.05"),
     "--skip-bad": ("data.skip_bad", True, "go on without unreadable cases"),
     "--objective": ("objective.name", str, f"method: {', '.join(options.OBJECTIVES)}"),
-    "--arch": ("network.arch", str, "network: vxm, transmorph; of several steps: gradicon, constricon"),
-    "--width": ("network.width", float, "gradicon, constricon: features, as a multiple of the published ones"),
+    "--arch": ("network.arch", str, "network: vxm, transmorph; of several steps: gradicon, constricon, unigradicon"),
+    "--width": ("network.width", float, "of networks of several steps: features, as a multiple of the published ones"),
+    "--stage": (
+        "network.stage",
+        int,
+        "gradicon, unigradicon: 1 trains the first three networks, 2 all four, with --init from those of stage 1",
+    ),
     "--init": ("network.init", str, "start from the weights of a .keras or .h5 file, a SavedModel, or a shipped model"),
     "--int-steps": ("network.int_steps", int, "squarings of a velocity; default 7, transmorph 0: a displacement"),
     "--bidir": ("network.bidir", True, "both directions, each weighted by half; icon and gradicon register both"),
@@ -113,7 +119,10 @@ FLAGS = {
 
 # Of the commands that apply a model to a data set.
 SHARED = {
-    "--data": {"required": True, "help": f"data set: {', '.join(options.DATASETS)}; or a table of pairs, pairs.csv"},
+    "--data": {
+        "required": True,
+        "help": f"data set: {', '.join(options.DATASETS)}; several, acdc+oasis2d; or a table of pairs, pairs.csv",
+    },
     "--data-dir": {"type": Path, "help": "its folder (default: environment variable HETMORPH_DATA)"},
     "--model": {
         "required": True,

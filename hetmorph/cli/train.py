@@ -19,9 +19,9 @@ from hetmorph.cli.messages import exit_status
 from hetmorph.cli.models import find_model
 from hetmorph.cli.parsers import FLAGS
 from hetmorph.cli.parsers import train as parser
-from hetmorph.config import DataConfig, ScheduleConfig, TrainConfig
+from hetmorph.config import DataConfig, NetworkConfig, ScheduleConfig, TrainConfig
 from hetmorph.networks import MultiPass
-from hetmorph.networks.build import both_directions, build, int_steps, model_class
+from hetmorph.networks.build import both_directions, build, int_steps, later_layers, model_class
 from hetmorph.training import Distribution, distribute, distribution, hosts
 
 ENDLESS = 10**7  # steps that no clock lets a training make
@@ -40,10 +40,18 @@ def configuration(args: argparse.Namespace) -> TrainConfig:
         values["schedule"]["steps"] = args.epochs * values["schedule"]["steps_per_epoch"]
     elif "schedule.minutes" in given and "schedule.steps" not in given:
         values["schedule"]["steps"] = ENDLESS
-    settings = config.from_dict(values)
+    settings = _as_registered(config.from_dict(values))
     _refuse_idle(given, settings.objective.name)
     model_class(settings)  # says now, before any data are read, what does not go together
     return settings
+
+
+def _as_registered(settings: TrainConfig) -> TrainConfig:
+    """A model that `register` shows resized images learns from such, unless told otherwise."""
+    given = settings.data
+    if settings.network.arch != "unigradicon" or given.crop is not None or not data.is_table(given.name):
+        return settings
+    return dataclasses.replace(settings, data=dataclasses.replace(given, crop="resize"))
 
 
 def _refuse_idle(given: dict, objective: str) -> None:
@@ -80,7 +88,7 @@ def train(
     with together.scope():
         if path is None:
             model = build(settings, training.cases[0].shape, list(training.labels.values()) or (1,))
-            _start(model, origin)
+            _start(model, origin, settings.network)
         else:
             model = keras.saving.load_model(path)
             print(f"resuming after epoch {done} of {settings.schedule.epochs}")
@@ -120,11 +128,11 @@ def _plan(settings: TrainConfig, done: int) -> dict:
     return {**config.to_dict(_placeless(settings)), "the number of finished epochs in the run folder": done}
 
 
-def _start(model: keras.Model, origin: str | None) -> None:
+def _start(model: keras.Model, origin: str | None, network: NetworkConfig) -> None:
     """Give the model the weights of the one that the training starts from, if it shall start from any."""
     if origin is None:
         return
-    initial = serving.start_from(model, origin)
+    initial = serving.start_from(model, origin, later_layers(network))
     print(f"starts from the weights of {origin}" + (f", but for {len(initial)} that it has not" if initial else ""))
 
 
@@ -169,6 +177,8 @@ def finish(model: keras.Model, settings: TrainConfig, out: Path) -> None:
     test = _load(settings, out, "test")
     predictor = evaluation.wrap(model)
     for name, part in test.parts.items() or [(settings.data.name, test)]:
+        if test.parts:
+            print(f"\n{name}:")
         _score(predictor, part, name, settings, out / name if test.parts else out)
     if not (out / "saved_model" / "1").exists():
         serving.export_savedmodel(model, out / "saved_model", version=1)
@@ -201,6 +211,7 @@ def _fit(model, settings: TrainConfig, out: Path, done: int, pairs, validation, 
             start_step=done * schedule.steps_per_epoch,
             bidir=both_directions(settings),
             augment=settings.data.augment,
+            affine=settings.data.augment_affine,
             part=(k, n),
             labels=settings.objective.dice_weight > 0,
         )

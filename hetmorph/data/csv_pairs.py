@@ -2,10 +2,12 @@
 
 One row is one pair. Columns `moving` and `fixed` name images; optional: `moving_labels`, `fixed_labels`,
 `mask_moving`, `mask_fixed` (where an image counts), `points_moving`, `points_fixed` (landmarks, in the frame that
-`points_frame` says: LPS, RAS or voxel), `split` (train, val or test, in every row), `patient`, `case`, `dataset` (which
-set a row is of: each is divided, sampled and scored by itself). Paths are relative to the table, or to `data_dir`. The
-images of a pair are matched by their headers: where the moving one lies on another grid, it is resampled onto the fixed
-one, as `hetmorph register` does, and so are labels (nearest value) and masks.
+`points_frame` says: LPS, RAS or voxel), `modality_moving`, `modality_fixed` or `modality` of both (ct or mri, by which
+intensities are scaled; else each image is stretched from its smallest to its largest), `split` (train, val or test, in
+every row), `patient`, `case`, `dataset` (which set a row is of: each is divided, sampled and scored by itself). Paths
+are relative to the table, or to `data_dir`. The images of a pair are matched by their headers: where the moving one
+lies on another grid, it is resampled onto the fixed one, as `hetmorph register` does, and so are labels (nearest value)
+and masks.
 """
 
 from __future__ import annotations
@@ -21,13 +23,16 @@ from pathlib import Path
 
 import numpy as np
 
-from hetmorph.data.crop import fit, fit_all, origin
+from hetmorph.data.crop import fit, lost, origin
 from hetmorph.data.dataset import Dataset, Found, Options
 from hetmorph.data.files import read_array
+from hetmorph.data.normalise import minmax
 from hetmorph.data.pair import MASKS, POINTS, Pair
+from hetmorph.data.scale import MODALITIES, Scale
 from hetmorph.data.splits import NAMES
 from hetmorph.io import DataError, DataWarning, Grid, Image, check_mask, matched_grid, read_landmarks, resample
 from hetmorph.io.chain import Linear
+from hetmorph.io.field_of_view import fitted_grid, onto, resized
 from hetmorph.io.points import FRAMES
 from hetmorph.ops.points import outside
 
@@ -35,7 +40,9 @@ _LOG = logging.getLogger(__name__)
 REQUIRED = ("moving", "fixed")
 LABEL_COLUMNS = ("moving_labels", "fixed_labels")
 FILES = (*REQUIRED, *LABEL_COLUMNS, *MASKS, *POINTS)
-COLUMNS = (*FILES, "points_frame", "split", "patient", "case", "dataset")
+MODALITY = ("modality_moving", "modality_fixed")
+COLUMNS = (*FILES, "points_frame", *MODALITY, "modality", "split", "patient", "case", "dataset")
+CROPS = MIDDLE, RESIZE = ("middle", "resize")
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Row:
     split: str | None
     files: dict[str, Path | None]
     points_frame: str = FRAMES[0]
+    scales: tuple[Scale | None, Scale | None] = (None, None)
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -69,6 +77,7 @@ def dataset(table: Path | str, only: str | None = None) -> Dataset:
         size=None,
         find=partial(find, Path(table), only),
         read=read,
+        crops=CROPS,
         pieces=lambda rows: [[row] for row in rows],  # all rows with one atlas are one patient
         aligns=True,
     )
@@ -133,12 +142,13 @@ def find(table: Path, only: str | None, data_dir: Path | str | None) -> Found:
 
 
 def read(rows: list[Row], options: Options) -> tuple[list[Pair], dict[str, int]]:
-    """Reads the pairs of one patient; each image is stretched to [0, 1] by itself.
+    """Reads the pairs of one patient; each image is scaled to [0, 1] by itself.
 
     Args:
         rows: rows of the table.
-        options: with `size`, images are cropped or padded round their middle; otherwise kept as they are. With `align`,
-            moving images are seen through what it finds.
+        options: with `size`, images are cropped or padded round their middle; otherwise kept as they are. With `crop`
+            "resize" each is resized to `size` instead, from its own field of view, as `hetmorph register` shows images
+            to a model of one size. With `align`, moving images are seen through what it finds.
 
     Raises:
         DataError: a file is missing, damaged, or its header does not match its partner's; it is named.
@@ -228,7 +238,14 @@ def _row(table: Path, base: Path, line: int, cells: dict[str, str | None]) -> Ro
     if frame not in FRAMES:
         raise DataError(f"{table}, line {line}: expected points_frame to be one of {FRAMES}, received {frame!r}.")
     paths = {name: None if cells.get(name) is None else base / cells[name] for name in FILES}
-    return Row(line, cells.get("case") or f"line{line:04d}", cells.get("patient"), split, paths, frame)
+    scales = tuple(_scale(table, line, cells.get(name) or cells.get("modality")) for name in MODALITY)
+    return Row(line, cells.get("case") or f"line{line:04d}", cells.get("patient"), split, paths, frame, scales)
+
+
+def _scale(table: Path, line: int, modality: str | None) -> Scale | None:
+    if modality not in (None, *MODALITIES):
+        raise DataError(f"{table}, line {line}: expected a modality of {', '.join(MODALITIES)}, received {modality!r}.")
+    return None if modality is None else Scale(modality)
 
 
 def _check_unique(table: Path, rows: list[Row]) -> None:
@@ -289,55 +306,95 @@ def _division(table: Path, patients: dict[str, list[Row]]) -> dict[str, list[str
     return {name: sorted(part) for name, part in division.items()}
 
 
+@dataclass(frozen=True)
+class _View:
+    """Where the images of a row are seen.
+
+    Attributes:
+        fixed: the fixed image.
+        grid: onto which both are brought.
+        size: voxels of a window round its middle; None keeps it whole.
+        places: grids of the moving and of the fixed image in the world of the fixed one.
+        through: what takes places of `grid` to those of either image; None: they are the same.
+        resizes: whether each is resized from its own field of view.
+    """
+
+    fixed: Image
+    grid: Grid
+    size: tuple[int, ...] | None
+    places: tuple[Grid, Grid]
+    through: tuple[Linear | None, None]
+    resizes: bool = False
+
+    @classmethod
+    def of(cls, moving: Image, fixed: Image, options: Options) -> _View:
+        """As the options say."""
+        through = None if options.align is None else options.align(moving, fixed)
+        places, resizes = (matched_grid(moving, fixed), fixed.grid), options.crop == RESIZE
+        if not resizes:
+            return cls(fixed, fixed.grid, options.size, places, (through, None))
+        if through is None:
+            through = onto(matched_grid(moving.with_axes_of(fixed), fixed), fixed.grid, options.size)
+        return cls(fixed, fitted_grid(fixed.grid, options.size), None, places, (through, None), resizes)
+
+    def image(self, side: int, image: Image, scale: Scale | None) -> np.ndarray:
+        """The moving (0) or fixed (1) image in [0, 1], float32."""
+        if scale is None and not self.resizes:
+            return fit(self._pull(side, image, image.array, outside=float(image.array.min())), self.size, minmax)
+        seen = minmax(image.array) if scale is None else scale.of(image)
+        if self.resizes:
+            return resized(seen, self.places[side], self.grid, self.through[side])
+        return fit(self._pull(side, image, seen), self.size)
+
+    def labels(self, side: int, image: Image, own: Grid | None = None) -> np.ndarray:
+        """Labels of either image before the window, which may lie on a grid of their own."""
+        return self._pull(side, image, image.array, "nearest", place=own)
+
+    def _pull(self, side: int, image: Image, array: np.ndarray, method: str = "linear", outside=0.0, place=None):
+        source = self.places[side] if place is None else place
+        try:
+            return resample(array, source, self.grid, method, outside=outside, through=self.through[side])
+        except ValueError as error:
+            raise DataError(f"{image.path}: {error} (fixed image {self.fixed.path.name}).") from error
+
+
 def _read_row(row: Row, options: Options) -> tuple[Pair, int]:
-    moving, fixed = (read_array(row.files[name], (2, 3)) for name in REQUIRED)
+    images = moving, fixed = tuple(read_array(row.files[name], (2, 3)) for name in REQUIRED)
     shape, size = fixed.array.shape, options.size
     if size is not None and len(size) != len(shape):
         raise DataError(f"{fixed.path}: expected {len(size)} dimensions as in size {size}, received shape {shape}.")
-    place = matched_grid(moving, fixed)
-    through = None if options.align is None else options.align(moving, fixed)
-    images = _onto(moving, place, fixed, through=through), fixed.array
-    sides = list(zip((moving, fixed), (place, fixed.grid), (through, None), strict=True))
-    labels = [_labels(row.files[name], *side, fixed) for name, side in zip(LABEL_COLUMNS, sides, strict=True)]
-    arrays, kept, gone = fit_all(images, labels, size)
-    known = {name: _mask(row.files[name], *side, fixed, size) for name, side in zip(MASKS, sides, strict=True)}
-    known |= _landmarks(row, (moving, fixed), (place, fixed.grid), through, size)
-    pair = Pair(row.case, row.patient, None, None, *arrays, *kept, fixed.spacing, in_mm=fixed.in_mm, **known)
-    return pair, gone
+    view = _View.of(moving, fixed, options)
+    arrays = [view.image(side, images[side], row.scales[side]) for side in (0, 1)]
+    labels = [_labels(row.files[name], side, images[side], view) for side, name in enumerate(LABEL_COLUMNS)]
+    kept = [one if one is None else fit(one, view.size) for one in labels]
+    gone = sum(lost(one, part) for one, part in zip(labels, kept, strict=True) if one is not None)
+    known = {name: _mask(row.files[name], side, images[side], view) for side, name in enumerate(MASKS)}
+    known |= _landmarks(row, images, view)
+    spacing = view.grid.spacing if view.resizes else fixed.spacing
+    return Pair(row.case, row.patient, None, None, *arrays, *kept, spacing, in_mm=fixed.in_mm, **known), gone
 
 
-def _onto(image: Image, place: Grid, fixed: Image, method: str = "linear", through: Linear | None = None) -> np.ndarray:
-    """An image that lies at `place`, on the grid of the fixed one; DataError where the two cannot be matched."""
-    dark = 0 if method == "nearest" else float(image.array.min())
-    try:
-        return resample(image.array, place, fixed.grid, method, outside=dark, through=through)
-    except ValueError as error:
-        raise DataError(f"{image.path}: {error} (fixed image {fixed.path.name}).") from error
-
-
-def _mask(
-    path: Path | None, image: Image, place: Grid, through: Linear | None, fixed: Image, size: tuple[int, ...] | None
-) -> np.ndarray | None:
-    """Where an image that lies at `place` counts, on the grid of the fixed one."""
+def _mask(path: Path | None, side: int, image: Image, view: _View) -> np.ndarray | None:
+    """Where an image counts, as it is seen."""
     if path is None:
         return None
     mask = read_array(path, (image.array.ndim,))
     check_mask(mask, image)
     whole = replace(mask, array=(mask.array != 0).astype(np.uint8))
-    seen = fit(_onto(whole, place, fixed, "nearest", through), size) != 0
+    seen = fit(view.labels(side, whole), view.size) != 0
     if not seen.any():
-        raise DataError(f"{path}: nothing of the mask lies in the {'crop' if size else 'fixed image'}.")
+        raise DataError(f"{path}: nothing of the mask lies in the {'crop' if view.size else 'fixed image'}.")
     return seen
 
 
-def _landmarks(row: Row, images, grids: Sequence[Grid], through: Linear | None, size: tuple[int, ...] | None) -> dict:
-    """Landmarks of both images, voxels of the grid of the fixed one; those that a crop leaves outside are left out."""
+def _landmarks(row: Row, images: Sequence[Image], view: _View) -> dict:
+    """Landmarks of both images, voxels of what is seen; those that a crop leaves outside are left out."""
     if row.files[POINTS[0]] is None:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # of points that lie far outside: below they are an error
-        moving, fixed = read_landmarks([row.files[name] for name in POINTS], grids, row.points_frame)
-    for name, places, image, grid in zip(POINTS, (moving, fixed), images, grids, strict=True):
+        moving, fixed = read_landmarks([row.files[name] for name in POINTS], view.places, row.points_frame)
+    for name, places, image, grid in zip(POINTS, (moving, fixed), images, view.places, strict=True):
         if (beyond := outside(grid.index(places), grid.shape)).any():
             number = int(np.argmax(beyond))
             at = ", ".join(f"{value:.1f}" for value in grid.index(places)[number])
@@ -345,15 +402,16 @@ def _landmarks(row: Row, images, grids: Sequence[Grid], through: Linear | None, 
                 f"{row.files[name]}: point {number + 1} lies at voxel ({at}), outside {image.path.name} of "
                 f"{grid.shape} voxels; the table's points_frame is {row.points_frame}."
             )
-    moving = moving if through is None else through.inverse().world(moving)
-    grid, shift = grids[1], origin(grids[1].shape, size)
+    if view.through[0] is not None:
+        moving = view.through[0].inverse().world(moving)
+    grid, shift = view.grid, origin(view.grid.shape, view.size)
     points = [(grid.index(places) + shift).astype(np.float32) for places in (moving, fixed)]
-    kept = ~outside(points[1], grid.shape if size is None else size)
+    kept = ~outside(points[1], grid.shape if view.size is None else view.size)
     return dict(zip(POINTS, (places[kept] for places in points), strict=True)) if kept.any() else {}
 
 
-def _labels(path: Path | None, image: Image, place: Grid, through: Linear | None, fixed: Image) -> np.ndarray | None:
-    """Labels of an image that lies at `place`, on the grid of the fixed one; their own may be another."""
+def _labels(path: Path | None, side: int, image: Image, view: _View) -> np.ndarray | None:
+    """Labels of an image as it is seen, before the window; their own grid may be another."""
     if path is None:
         return None
     labels = read_array(path, (image.array.ndim,))
@@ -365,4 +423,4 @@ def _labels(path: Path | None, image: Image, place: Grid, through: Linear | None
         )
     own = matched_grid(labels, image)
     whole = replace(labels, array=labels.array.astype(np.uint8 if high < 256 else np.uint16))
-    return _onto(whole, place if own.same(image.grid) else own, fixed, "nearest", through)
+    return view.labels(side, whole, None if own.same(image.grid) else own)

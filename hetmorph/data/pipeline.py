@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from hetmorph.data import random_affine
 from hetmorph.data.lazy import LazyPairs
 from hetmorph.data.pair import MASKS, POINTS, Pair, cases_of
 
@@ -31,6 +32,7 @@ def pipeline(
     augment: bool = True,
     part: tuple[int, int] = (0, 1),
     labels: bool = False,
+    affine: float = 0.0,
 ) -> tf.data.Dataset:
     """Streams batches `start_step` … `steps - 1` of an endless, reshuffled pass over the pairs.
 
@@ -51,6 +53,8 @@ def pipeline(
         part: (k, n) yields the k-th of n equal parts of every batch, and reads no more than that: all parts together
             are the batches that (0, 1) yields, augmentation included.
         labels: also yield the label maps of both images.
+        affine: strength of random affine maps, see `hetmorph.data.random_affine`; with `augment`, each image is then
+            interpolated once. Published is 0.05.
 
     Returns:
         Finite dataset of `((moving, fixed), (fixed, zeros))`, with `bidir` `((moving, fixed), (fixed,
@@ -72,6 +76,11 @@ def pipeline(
         )
     if not 0 <= part[0] < part[1] or batch_size % part[1]:
         raise ValueError(f"expected one of n equal parts of a batch of {batch_size}, received {part[0]} of {part[1]}.")
+    if not 0 <= affine <= random_affine.LARGEST or (affine and not augment):
+        raise ValueError(
+            f"expected affine maps of strength 0 to {random_affine.LARGEST}, and augmentation with them, received "
+            f"{affine} with augment={augment}."
+        )
     rows = _rows(batch_size, *part)
 
     form, kinds = _Form.of(pairs, shape, labels), _by_set(pairs)
@@ -82,6 +91,10 @@ def pipeline(
         if augment:
             draws = _Draws(batch_size, rows, len(shape), _key(seed, step, 1))
             arrays, points = _augment(arrays, points, square, draws, shape)
+            if affine:
+                drawn = random_affine.random_maps(*draws.affine(2 * len(shape) + 3), shape, affine)
+                arrays = random_affine.move_arrays(arrays, form.names, drawn)
+                points = random_affine.move_points(points, drawn)
         moving, fixed, *maps = tf.split(arrays, form.channels, -1)
         zeros = tf.zeros((len(rows),) + (1,) * (len(shape) + 1))
         known = form.known(maps, unmasked, points)
@@ -119,8 +132,13 @@ class _Form(NamedTuple):
         return cls(shape, masks, max(case.points for case in cases), tuple(LABELS) if labels else ())
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What the channels are."""
+        return (*random_affine.SIDES, *self.masks, *self.labels)
+
+    @property
     def channels(self) -> int:
-        return 2 + len(self.masks) + len(self.labels)
+        return len(self.names)
 
     def known(self, maps: list[tf.Tensor], unmasked: tf.Tensor, points: tf.Tensor) -> dict[str, tf.Tensor]:
         """What is known of a batch, of augmented masks and label maps, and points `[B, P, 2N]`."""
@@ -265,9 +283,17 @@ class _Draws:
         """`[B, 1]`, whole numbers from -reach to reach."""
         return self._drawn(number, (1,), -reach, reach + 1, tf.int32)
 
+    def affine(self, number: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """What `random_maps` takes."""
+        key = tf.random.experimental.stateless_fold_in(self.key, number + 1)
+        noise = tf.random.stateless_normal((self.batch_size, 2, self.rank, self.rank + 1), key, alg="philox")
+        return self._drawn(number, (self.rank,), 0.0, 1.0, tf.float32), self._own(noise)
+
     def _drawn(self, number: int, shape: tuple[int, ...], low, high, dtype: tf.DType) -> tf.Tensor:
         key = tf.random.experimental.stateless_fold_in(self.key, number)
-        drawn = tf.random.stateless_uniform((self.batch_size, *shape), key, low, high, dtype, alg="philox")
+        return self._own(tf.random.stateless_uniform((self.batch_size, *shape), key, low, high, dtype, alg="philox"))
+
+    def _own(self, drawn: tf.Tensor) -> tf.Tensor:
         return drawn[self.rows.start : self.rows.stop]
 
 

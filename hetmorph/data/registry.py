@@ -36,7 +36,7 @@ _SETS = {
         triangles.HOLLOW_DATASET,
     )
 }
-CROPS = tuple(dict.fromkeys(crop for one in _SETS.values() for crop in one.crops))
+CROPS = (*dict.fromkeys(crop for one in _SETS.values() for crop in one.crops), *csv_pairs.CROPS)
 SPLITS = (*NAMES, "all")
 WAY_OUT = "Split 'all' (evaluate.py --split all) takes every patient found."
 
@@ -127,7 +127,8 @@ def load(
         crop: one of `dataset(name).crops`, None the first of them. ACDC: "paper": round the end-diastolic
             myocardium of the middle slice; "center": round the motion, without labels; "none": the full
             field of view, whose size differs between patients. CAMUS and echo: "paper": the whole image
-            squeezed to `size`; "aspect": with its proportions kept.
+            squeezed to `size`; "aspect": with its proportions kept. A table: "middle": cropped or padded round the
+            middle; "resize": each image resized from its own field of view.
         size: voxels of a sample along each axis; None is the set's own.
         seed: seed of the division into train, val and test, the pairing of subjects, noise and warps (default: 0).
         skip_bad: leave out cases whose files are bad, and list them, instead of raising.
@@ -186,6 +187,8 @@ def _load_one(
     size, crop = _checked_size(chosen, wanted.size), _checked_crop(chosen, wanted.crop)
     options = Options(size, crop, clean=wanted.noise > 0, align=asked)
     _check_effect(chosen, data_dir, wanted.rounds)
+    if size is None and crop == csv_pairs.RESIZE:
+        raise ValueError(f"expected a size (--size) with crop {crop!r}, to which each image is resized; received none.")
     if wanted.size is not None and options.crop == "none":
         raise ValueError(
             f"expected size to be left out, crop 'none' takes the full field of view; received {wanted.size}."

@@ -168,10 +168,12 @@ class Trained(Network):
     @staticmethod
     def check(predictor: Predictor) -> None:
         Network.check(predictor)
-        if not getattr(predictor.model, "compiled", False):
+        model = predictor.model
+        if not getattr(model, "compiled", False) and hasattr(model, "compile_as_published"):
+            model.compile_as_published()
+        if not getattr(model, "compiled", False):
             raise ValueError(
-                "loss='own' needs a model that is compiled, as one loaded with its losses is; "
-                f"{predictor.model.name} is not"
+                f"loss='own' needs a model that is compiled, as one loaded with its losses is; {model.name} is not"
             )
 
     def _value_and_gradient(self, moving, fixed, weight, start, said):

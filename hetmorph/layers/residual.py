@@ -30,6 +30,7 @@ class _Resampled(Configured, keras.layers.Layer):
             bias_initializer=bias,
             dtype=self.dtype_policy,
             data_format="channels_last",
+            name="convolution",  # else Keras counts, and weights have other names in the next model
             **options,
         )
 

@@ -6,15 +6,20 @@ from hetmorph.networks.registration_model import RegistrationModel
 from hetmorph.networks.tall_unet import FEATURES, MATRIX_FEATURES, affine_network, tall_unet
 from hetmorph.steps import AffineStep, AtResolution, Consistent, FieldStep, Step, Then, TwoStepConsistent, VelocityStep
 
+REFINED = "refined"  # the network of the second stage of `gradicon`
 
-def gradicon(ndims: int, width: float = 1.0, channels: int = 1, nb_unet_features=None) -> Step:
+
+def gradicon(ndims: int, width: float = 1.0, channels: int = 1, nb_unet_features=None, stage: int = 2) -> Step:
     """Four tall U-Nets: at a quarter, half and the whole resolution, and once more at the whole.
+
+    As published the first three are trained before the fourth joins them, which changes nothing at first.
 
     Args:
         ndims: spatial axes of the images.
         width: features, as a multiple of the published ones.
         channels: of each image.
         nb_unet_features: as of `tall_unet`, instead of a multiple of the published ones.
+        stage: 1 makes the first three alone, 2 all.
 
     Reference:
         Tian et al., GradICON, CVPR 2023, arXiv:2206.05897.
@@ -25,7 +30,7 @@ def gradicon(ndims: int, width: float = 1.0, channels: int = 1, nb_unet_features
 
     coarsest = AtResolution(field("quarter"), corners=True)
     coarse = AtResolution(Then([coarsest, field("half")]), corners=True)
-    return Then([coarse, field("whole"), field("refined")])
+    return Then([coarse, field("whole"), *([field(REFINED)] if stage > 1 else [])])
 
 
 def constricon(ndims: int, width: float = 1.0, channels: int = 1) -> Step:
@@ -40,7 +45,7 @@ def constricon(ndims: int, width: float = 1.0, channels: int = 1) -> Step:
         Greer et al., Inverse consistency by construction for multistep deep registration, MICCAI 2023,
         arXiv:2305.00087.
     """
-    features = _widened(MATRIX_FEATURES, width)
+    features = widened(MATRIX_FEATURES, width)
     affine = [
         AffineStep(
             affine_network((None,) * ndims, features, src_feats=channels, trg_feats=channels, name=f"affine_{i}")
@@ -62,11 +67,17 @@ ARCHITECTURES = {"gradicon": gradicon, "constricon": constricon}
 
 
 def _tall_unet(ndims: int, width: float, channels: int, name: str, features=None) -> keras.Model:
-    features = [_widened(part, width) for part in FEATURES] if features is None else features
+    features = [widened(part, width) for part in FEATURES] if features is None else features
     return tall_unet((None,) * ndims, features, channels, channels, name)
 
 
-def _widened(features, width: float) -> list[int]:
+def widened(features, width: float) -> list[int]:
+    """Features as a multiple of others, at least one.
+
+    Args:
+        features: channels.
+        width: the multiple.
+    """
     return [max(1, round(width * count)) for count in features]
 
 

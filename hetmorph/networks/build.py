@@ -7,13 +7,15 @@ import keras
 
 from hetmorph.config import NetworkConfig, OptimizerConfig, TrainConfig
 from hetmorph.networks.adareg import AdaRegTransMorph, AdaRegVxmDense
-from hetmorph.networks.architectures import ARCHITECTURES, as_step
+from hetmorph.networks.architectures import ARCHITECTURES, REFINED, as_step, widened
 from hetmorph.networks.base import LoadableModel
 from hetmorph.networks.het import HetRegistration, HetTransMorph, HetVxmDense, check_variance_pass
 from hetmorph.networks.nll import NllTransMorph, NllVxmDense
 from hetmorph.networks.registration import Registration
+from hetmorph.networks.tall_unet import FEATURES
 from hetmorph.networks.transmorph import TransMorph
 from hetmorph.networks.two_networks import TwoNetworks
+from hetmorph.networks.unigradicon import UniGradICON
 from hetmorph.networks.variance import check_resolution
 from hetmorph.networks.vxm import VxmDense
 from hetmorph.objectives import Recipe, recipe, warm_start_length
@@ -34,12 +36,15 @@ MODELS = {
     },
 }
 OF_STEPS = {"plain": Registration, "heteroscedastic": HetRegistration}
+UNIVERSAL = {"plain": UniGradICON}
 INT_STEPS = {"vxm": 7, "transmorph": 0}
 # what a network of steps decides itself, and only one of a backbone has
 IDLE = {
-    "vxm": ("width",),
-    "transmorph": ("features", "slabs", "width"),
-    **dict.fromkeys(ARCHITECTURES, ("features", "slabs", "int_steps", "int_resolution", "precision")),
+    "vxm": ("width", "stage"),
+    "transmorph": ("features", "slabs", "width", "stage"),
+    "gradicon": ("features", "slabs", "int_steps", "int_resolution", "precision"),
+    "constricon": ("features", "slabs", "int_steps", "int_resolution", "precision", "stage"),
+    "unigradicon": ("slabs", "int_steps", "int_resolution", "precision", "repeats"),
 }
 
 
@@ -55,7 +60,10 @@ def build(config: TrainConfig, inshape, labels: Sequence[int] = (1,)) -> Loadabl
         labels: values of the structures in the training data, where `dice_weight` is not 0.
     """
     method, cls = recipe(config.objective), model_class(config)
-    if issubclass(cls, Registration):
+    if issubclass(cls, UniGradICON):
+        direction = "exchange" if both_directions(config) else None
+        model = cls(tuple(inshape), _features(config.network), direction, stage=config.network.stage)
+    elif issubclass(cls, Registration):
         model = cls(
             _step(config, inshape),
             tuple(inshape),
@@ -109,7 +117,7 @@ def model_class(config: TrainConfig) -> type[LoadableModel]:
     if "variance_pass" in method.options():
         check_variance_pass(method.variance_pass)
     one_step = network.arch in MODELS and network.repeats == 1 and not method.transforms
-    models = MODELS[network.arch] if one_step else OF_STEPS
+    models = MODELS[network.arch] if one_step else UNIVERSAL if network.arch == "unigradicon" else OF_STEPS
     for name in () if one_step else ("slabs", "precision"):
         if _of_layers(network, name) != getattr(NetworkConfig(), name):
             raise ValueError(f"network.{name} has no effect on a network of several steps or directions")
@@ -135,11 +143,26 @@ def both_directions(config: TrainConfig) -> bool:
 def _step(config: TrainConfig, inshape) -> Step:
     network, ndims = config.network, len(inshape)
     if network.arch in ARCHITECTURES:
-        step = ARCHITECTURES[network.arch](ndims, network.width)
+        stage = {} if "stage" in IDLE[network.arch] else {"stage": network.stage}
+        step = ARCHITECTURES[network.arch](ndims, network.width, **stage)
     else:
         arguments = {**_network_arguments(network), "bidir": False}
         step = as_step(MODELS[network.arch]["plain"]((None,) * ndims, **arguments))
     return step if network.repeats == 1 else Repeated(step, network.repeats)
+
+
+def later_layers(network: NetworkConfig) -> tuple[str, ...]:
+    """Beginnings of the names of layers that the model lacks which a training starts from, where it is of a stage less.
+
+    Args:
+        network: as configured.
+    """
+    return () if "stage" in IDLE[network.arch] or network.stage == 1 else (f"{REFINED}_",)
+
+
+def _features(network: NetworkConfig) -> list[list[int]]:
+    """Of each network of "unigradicon"."""
+    return [widened(part, network.width) for part in network.features or FEATURES]
 
 
 def _network_arguments(network: NetworkConfig) -> dict:

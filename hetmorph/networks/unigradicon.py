@@ -26,11 +26,12 @@ class UniGradICON(Registration):
             70,680,916 weights in 3-D.
         direction: "exchange" also registers the other way round, as the training by GradICON needs; None does not.
         fill_value: value outside the image; None repeats the edge.
+        stage: 1 is without the fourth network, as it is trained first; see `gradicon`.
         name: name of the model, and prefix of its layers' names.
 
-    Inputs and outputs as `Registration`. It comes compiled by what it was published with, local correlation of Gaussian
-    windows (σ 5) in both directions and 1.5 times the gradient's inverse consistency, by which `Refined(loss="own")`
-    goes on from its answer.
+    Inputs and outputs as `Registration`. `compile_as_published` compiles it by local correlation of Gaussian windows
+    (σ 5) in both directions and 1.5 times the gradient's inverse consistency, by which `Refined(loss="own")` goes on
+    from the answer of one that was not compiled otherwise.
 
     Attributes:
         modalities: how images can be scaled for it; a published model has to be told which.
@@ -51,13 +52,22 @@ class UniGradICON(Registration):
 
     @store_config_args
     def __init__(
-        self, inshape=PUBLISHED_SIZE, nb_unet_features=None, direction="exchange", fill_value=0.0, name="unigradicon"
+        self,
+        inshape=PUBLISHED_SIZE,
+        nb_unet_features=None,
+        direction="exchange",
+        fill_value=0.0,
+        stage=2,
+        name="unigradicon",
     ):
         features = FEATURES if nb_unet_features is None else nb_unet_features
-        step = gradicon(len(inshape), nb_unet_features=features)
+        step = gradicon(len(inshape), nb_unet_features=features, stage=stage)
         super().__init__(step, inshape, direction, fill_value=fill_value, name=name)
         del self.config  # of the parent: this model is made anew of its own arguments
-        if direction == "exchange":
+
+    def compile_as_published(self) -> None:
+        """Compile it by the losses that it was published with; of a model that registers one way nothing happens."""
+        if self.config.params["direction"] == "exchange":
             terms = [Similarity(LNCC(5)), GradientInverseConsistency(1.5)]
             self.compile(keras.optimizers.Adam(self.refining["learning_rate"]), terms=terms)
 

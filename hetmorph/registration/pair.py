@@ -10,8 +10,8 @@ from hetmorph import io
 from hetmorph.data.normalise import minmax
 from hetmorph.evaluation import Guide, Prediction, Predictor, RegistrationFailed, wrap
 from hetmorph.evaluation.predictor import VOXELS_TOGETHER, pairs_together
+from hetmorph.io.field_of_view import fitted_grid, onto, resized
 from hetmorph.registration.affine import Alignment, align
-from hetmorph.registration.field_of_view import fitted_grid, onto, resized
 from hetmorph.registration.guidance import Guidance
 from hetmorph.registration.intensities import Intensities
 
@@ -246,7 +246,8 @@ def brought_near(
     shape = wrap(model).resizes_to
     if initial is not None or shape is None:
         return initial
-    return onto(io.matched_grid(moving, fixed), fixed.grid, shape)
+    through = onto(io.matched_grid(moving, fixed), fixed.grid, shape)
+    return None if through is None else io.Chain([through], fixed.grid)
 
 
 def _check_shown(predictor: Predictor, spacing: float | None, mask: io.Image | None, slices: bool) -> None:

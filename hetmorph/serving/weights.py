@@ -1,6 +1,7 @@
 """Weights of a saved model by name, whatever it is saved as: to start another training from them."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -10,13 +11,14 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from hetmorph.evaluation import load
 from hetmorph.evaluation.predictor import ModelPredictor
-from hetmorph.stored import savedmodel_folder
+from hetmorph.networks.preset import is_preset, read_preset
+from hetmorph.stored import is_savedmodel, savedmodel_folder
 
 _SHOWN = 3
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """{"layer/variable": values} of a `.keras` file or of a SavedModel, whose graph is not loaded for that.
+    """{"layer/variable": values} of a `.keras` file, a preset, or a SavedModel, whose graph is not loaded for that.
 
     Args:
         path: the file, the folder, or the folder above it that holds integer version folders.
@@ -28,7 +30,9 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
         predictor = load(path)
         if not isinstance(predictor, ModelPredictor):
             raise ValueError(f"{path}: expected a .keras file or a SavedModel folder")
-        return {variable.path: np.asarray(variable) for variable in predictor.model.weights}
+        return _weights_of(predictor.model)
+    if is_preset(path) and not is_savedmodel(path):
+        return _weights_of(read_preset(path))
     folder = savedmodel_folder(path)
     try:
         reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
@@ -40,12 +44,18 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return {value.full_name: reader.get_tensor(value.checkpoint_key) for value in values}
 
 
-def start_from(model: keras.Model, path: str | os.PathLike) -> list[str]:
+def _weights_of(model: keras.Model) -> dict[str, np.ndarray]:
+    return {variable.path: np.asarray(variable) for variable in model.weights}
+
+
+def start_from(model: keras.Model, path: str | os.PathLike, later: Sequence[str] = ()) -> list[str]:
     """Gives a model the weights of a saved one of the same architecture, matched by their names.
 
     Args:
         model: a model of this library; a variance network that the saved one lacks keeps its initial weights.
         path: see `read_weights`; or an `.h5` file in VoxelMorph's layout.
+        later: beginnings of names of weights that the saved model may lack likewise, as one of an earlier stage does;
+            all of them, or none.
 
     Returns:
         Names of the weights that keep their initial values.
@@ -58,6 +68,8 @@ def start_from(model: keras.Model, path: str | os.PathLike) -> list[str]:
         return []
     given = read_weights(path)
     optional = tuple(getattr(model, "optional_layers", ()))
+    if later and not any(name.startswith(tuple(later)) for name in given):
+        optional += tuple(later)
     missing = [v.path for v in model.weights if v.path not in given]
     needed = [name for name in missing if not name.startswith(optional)] if optional else missing
     other = [

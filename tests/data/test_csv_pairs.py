@@ -7,10 +7,21 @@ import numpy as np
 import pytest
 
 from hetmorph.data import DataError, load
+from hetmorph.data.crop import fit
 from hetmorph.data.normalise import minmax
-from hetmorph.io import DataWarning, Grid, read_image, resample
-from hetmorph.registration.pair import model_pair
+from hetmorph.evaluation import Predictor
+from hetmorph.io import DataWarning, Grid, read_image, resample, write_image
+from hetmorph.registration import Intensities, Scale
+from hetmorph.registration.pair import brought_near, model_pair
 from tests.data.sets import picture, save, shell, write_csv, write_table
+from tests.io.worlds import GRIDS_2D, GRIDS_3D, moving_of
+
+
+class Resizing(Predictor):
+    """A predictor of one size, of which nothing but that is asked."""
+
+    def __init__(self, shape):
+        self.resizes_to = shape
 
 
 def rows_of(table):
@@ -315,3 +326,95 @@ def test_real_volumes_through_a_table(data_dir, tmp_path):
     loaded = read(write_csv(tmp_path / "pairs.csv", [row]), data_dir=folder, size=(128, 128, 10))
     assert loaded.labels == {"label_1": 1, "label_2": 2, "label_3": 3}
     assert loaded.pairs[0].moving.shape == (128, 128, 10) and loaded.pairs[0].spacing[2] == 10
+
+
+FIXED = {3: GRIDS_3D["oblique flipped permuted"], 2: GRIDS_2D["oblique flipped"]}
+SIZES = {3: (10, 12, 9), 2: (18, 14)}
+
+
+def write_apart(folder, ndim=3, far=0.0, **cells):
+    """A table of one pair whose grids agree in nothing, `far` voxels from each other; each image has a bright spot at a
+    known voxel, labels and landmarks."""
+    row, rng = {}, np.random.default_rng(0)
+    away = moving_of(FIXED[ndim])
+    away = Grid(away.shape, away.affine + far * np.pad(away.linear[:, :1], ((0, 4 - len(away.linear)), (3, 0))))
+    for role, grid in {"fixed": FIXED[ndim], "moving": away}.items():
+        spot = np.array(grid.shape) * (0.4 if role == "fixed" else 0.55)
+        distance = np.linalg.norm(grid.indices()[..., :ndim] - spot, axis=-1)
+        array = 900 * np.exp(-((distance / 2.0) ** 2)) - 1000 + 20 * rng.random(grid.shape)
+        row[role], row[f"{role}_labels"] = f"{role}.nii.gz", f"{role}_seg.nii.gz"
+        write_image(folder / row[role], array.astype(np.float32), grid)
+        write_image(folder / row[f"{role}_labels"], (distance < 3).astype(np.uint8), grid)
+        row[f"mask_{role}"] = row[f"{role}_labels"]
+        row[f"points_{role}"] = f"{role}.csv"
+        lines = ["name,x,y,z"[: 6 + 2 * (ndim - 1)], ",".join(["spot", *map(str, spot)])]
+        (folder / row[f"points_{role}"]).write_text("\n".join(lines) + "\n")
+    return write_csv(folder / "apart.csv", [row | {"points_frame": "voxel"} | cells])
+
+
+@pytest.mark.parametrize(
+    ("cells", "scales"),
+    [
+        ({}, (None, None)),
+        ({"modality": "ct"}, ("ct", "ct")),
+        ({"modality_moving": "ct", "modality_fixed": "mri"}, ("ct", "mri")),
+        ({"modality": "mri", "modality_moving": "ct"}, ("ct", "mri")),
+        ({"modality_fixed": "mri"}, (None, "mri")),
+    ],
+)
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_resized_images_are_what_register_shows_a_model_of_one_size(tmp_path, ndim, cells, scales):
+    (pair,) = read(write_apart(tmp_path, ndim, far=90.0, **cells), size=SIZES[ndim], crop="resize").pairs
+    moving, fixed = (read_image(tmp_path / f"{role}.nii.gz").trimmed() for role in ("moving", "fixed"))
+    moving = moving.with_axes_of(fixed)
+    scaled = Intensities(*(scale and Scale(scale) for scale in scales))
+    initial = brought_near(moving, fixed, Resizing(SIZES[ndim]), None)
+    _, grid, seen = model_pair(moving, fixed, initial=initial, intensities=scaled, shape=SIZES[ndim])
+    np.testing.assert_allclose([pair.moving, pair.fixed], seen, atol=1e-5)
+    np.testing.assert_allclose(pair.spacing, grid.spacing)
+
+
+@pytest.mark.parametrize("crop", ["middle", "resize"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_labels_masks_and_landmarks_follow_the_resized_images(tmp_path, ndim, crop):
+    size = {"resize": SIZES, "middle": dict.fromkeys((2, 3))}[crop][ndim]
+    far = 90.0 if crop == "resize" else 0.0
+    (pair,) = read(write_apart(tmp_path, ndim, far, modality="mri"), size=size, crop=crop).pairs
+    for role in ("moving", "fixed"):
+        image, labels = getattr(pair, role), getattr(pair, f"{role}_labels")
+        (spot,) = getattr(pair, f"points_{role}")
+        bright = np.where(image > 0.3, image, 0)
+        for weight in (bright, labels, getattr(pair, f"mask_{role}")):
+            places = np.argwhere(weight)
+            centre = np.average(places, axis=0, weights=np.asarray(weight, float)[tuple(places.T)])
+            np.testing.assert_allclose(centre, spot, atol=0.7)
+
+
+def test_a_scaled_image_is_the_same_before_and_after_a_crop(tmp_path):
+    """The window of ct is of Hounsfield units, and not of what a crop happens to hold."""
+    table = write_apart(tmp_path, modality="ct")
+    whole, part = (read(table, size=size).pairs[0] for size in (None, (7, 7, 6)))
+    np.testing.assert_array_equal(part.fixed, fit(whole.fixed, (7, 7, 6)))
+    image = read_image(tmp_path / "fixed.nii.gz").array
+    np.testing.assert_allclose(whole.fixed, np.clip(image + 1000, 0, 2000) / 2000, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cells", "options", "message"),
+    [
+        ({"modality": "pet"}, {}, "line 2: expected a modality of ct, mri, received 'pet'"),
+        ({}, {"crop": "resize"}, r"expected a size \(--size\) with crop 'resize'"),
+        ({}, {"crop": "paper"}, r"crop to be one of \('middle', 'resize'\)"),
+        ({}, {"crop": "resize", "size": (8, 8)}, "expected 2 dimensions as in size"),
+    ],
+)
+def test_mistakes_of_scale_and_size_are_told(tmp_path, cells, options, message):
+    with pytest.raises(ValueError, match=message):
+        read(write_apart(tmp_path, **cells), **options)
+
+
+def test_a_constant_image_has_no_scale(tmp_path):
+    table = write_apart(tmp_path, modality="mri")
+    write_image(tmp_path / "moving.nii.gz", np.full(FIXED[3].shape, 7.0, np.float32), FIXED[3])
+    with pytest.raises(DataError, match=r"moving.nii.gz: the image is constant \(7\)"):
+        read(table)

@@ -291,7 +291,6 @@ def test_several_sets_are_scored_each_in_a_folder_of_its_own(joint_run, tmp_path
         patients = data.load_splits(joint_run / "splits.json", name)["test"]
         assert {*summary["per_patient"]["patients"]} == {*patients}
         assert f"in {out / name}" in printed
-    assert evaluate.main([*flags, "--resume"]) == 0
 
 
 @pytest.mark.parametrize("name", ["pairs.csv", "./pairs.csv", "x/../pairs.csv", "ABSOLUTE"])

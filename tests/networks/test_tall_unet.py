@@ -37,7 +37,14 @@ def test_published_sizes():
 def test_sizes_of_the_networks_of_several_steps():
     """The numbers of docs/objectives.md, trainable weights in 2-D."""
     assert count(ARCHITECTURES["gradicon"](2)) == 4 * 4_756_902
+    assert count(ARCHITECTURES["gradicon"](2, stage=1)) == 3 * 4_756_902
     assert count(ARCHITECTURES["constricon"](2)) == 12_970_464
+
+
+def test_weights_have_the_same_names_in_every_model():
+    """By their names a training finds those that it starts from."""
+    one, other = (tall_unet([None] * 2, NARROW) for _ in range(2))
+    assert [weight.path for weight in one.weights] == [weight.path for weight in other.weights]
 
 
 @pytest.mark.parametrize("shape", [(17, 24), (9, 5), (7, 10, 9)])

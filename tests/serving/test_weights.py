@@ -9,8 +9,9 @@ import tensorflow as tf
 from scipy import ndimage
 
 from hetmorph import config, serving
-from hetmorph.networks import HetVxmDense, MultiPass, VxmDense
-from hetmorph.networks.build import build
+from hetmorph.networks import HetVxmDense, MultiPass, UniGradICON, VxmDense
+from hetmorph.networks.build import build, later_layers
+from hetmorph.networks.preset import write_preset
 from hetmorph.stored import savedmodel_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +79,52 @@ def test_another_architecture_is_refused_and_named(tmp_path):
         serving.start_from(VxmDense((16, 16), nb_unet_features=[[4] * 3, [4] * 4]), tmp_path / "other.keras")
     for one, other in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(one, other)  # nothing is half done
+
+
+def of_stage(stage, **network):
+    network |= {"arch": "unigradicon", "stage": stage, "features": ((2, 3), (3, 2))}
+    settings = config.TrainConfig(
+        network=config.NetworkConfig(**network), objective=config.ObjectiveConfig(name="gradicon")
+    )
+    return build(settings, (16, 18)), later_layers(settings.network)
+
+
+@pytest.fixture
+def first_stage(tmp_path):
+    """A model of three networks that has moved away from its start."""
+    model, later = of_stage(1)
+    assert isinstance(model, UniGradICON) and later == ()
+    rng = np.random.default_rng(0)
+    model.set_weights([weight + rng.normal(scale=0.05, size=weight.shape) for weight in model.get_weights()])
+    model.save(tmp_path / "model.keras")
+    return model
+
+
+def test_the_second_stage_begins_with_what_the_first_one_does(first_stage, tmp_path):
+    model, later = of_stage(2)
+    initial = serving.start_from(model, tmp_path / "model.keras", later)
+    assert initial and all(name.startswith("refined_") for name in initial)
+    assert len(initial) + len(first_stage.weights) == len(model.weights)
+    pair = np.random.default_rng(1).random((2, 1, 16, 18, 1), np.float32)
+    expected = first_stage.register(*pair)
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(model.register(*pair), expected, atol=1e-5)
+    model.save(tmp_path / "second.keras")
+    assert serving.start_from(of_stage(2)[0], tmp_path / "second.keras", later) == []
+    assert serving.start_from(of_stage(1)[0], tmp_path / "second.keras") == []
+
+
+def test_a_second_stage_that_lacks_a_part_is_no_first_stage(first_stage, tmp_path):
+    with pytest.raises(ValueError, match="another architecture.*refined_.* is not in it"):
+        serving.start_from(of_stage(2)[0], tmp_path / "model.keras")
+
+
+def test_a_preset_starts_a_training(first_stage, tmp_path):
+    write_preset(first_stage, tmp_path / "preset")
+    model, _ = of_stage(1)
+    assert serving.start_from(model, tmp_path / "preset") == []
+    for one, other in zip(model.get_weights(), first_stage.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,7 @@ EFFECTS = [
     (["--objective", "mse"], "objective.name", "mse"),
     (["--arch", "vxm"], "network.arch", "vxm"),
     (["--arch", "gradicon", "--width", "0.5"], "network.width", 0.5),
+    (["--arch", "unigradicon", "--objective", "gradicon", "--stage", "1"], "network.stage", 1),
     (["--repeats", "3"], "network.repeats", 3),
     (["--objective", "icon", "--similarity", "mind"], "objective.similarity", "mind"),
     (["--objective", "gradicon", "--sigma", "3"], "objective.sigma", 3.0),
@@ -194,6 +195,7 @@ EFFECTS = [
     (["--keep", "best"], "schedule.keep", "best"),
     (["--bidir"], "network.bidir", True),
     (["--no-augment"], "data.augment", False),
+    (["--augment-affine", "0.05"], "data.augment_affine", 0.05),
     (["--precision", "bfloat16"], "network.precision", "bfloat16"),
     (["--noise", "0.1"], "data.noise", 0.1),
     (["--known-warp", "4"], "data.known_warp", 4.0),
@@ -229,6 +231,18 @@ def test_flags_reach_the_configuration(flags, place, value):
     for part in place.split("."):
         result = getattr(result, part)
     assert result == value
+
+
+@pytest.mark.parametrize(
+    ("flags", "crop"),
+    [
+        (["--data", "pairs.csv"], "resize"),
+        (["--data", "pairs.csv", "--crop", "middle"], "middle"),
+        (["--data", "acdc"], None),
+    ],
+)
+def test_a_model_that_resizes_images_learns_from_resized_ones(flags, crop):
+    assert settings(*flags, "--arch", "unigradicon", "--objective", "gradicon").data.crop == crop
 
 
 def test_every_flag_is_among_those():
@@ -302,6 +316,8 @@ def test_flags_take_precedence_over_the_file(tiny):
         (["--data", "acdc", "--data-dir", "/nowhere"], "phantom"),
         (["--data", "brains"], "brains"),
         (["--gamma", "-1"], "gamma must be positive"),
+        (["--augment-affine", "0.5"], "data.augment_affine must be from 0 to 0.2, got 0.5"),
+        (["--augment-affine", "0.05", "--no-augment"], "augment_affine must be 0 where data.augment is off"),
         (["--residual-smoothing", "-1"], "smoothing must be 0 to 32 voxels"),
         (["--objective", "ncc", "--residual-smoothing", "1"], "residual-smoothing has no effect on objective ncc"),
         (["--crop", "round"], "crop"),

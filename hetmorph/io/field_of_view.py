@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hetmorph.io import Chain, Grid, Transform, model_grid
 from hetmorph.io.chain import Linear
-from hetmorph.io.geometry import pull_on
+from hetmorph.io.geometry import Grid, SupportsWorld, model_grid, pull_on
 
 
 def fitted_grid(grid: Grid, shape: tuple[int, ...]) -> Grid:
@@ -20,22 +19,22 @@ def fitted_grid(grid: Grid, shape: tuple[int, ...]) -> Grid:
     return model_grid(grid, spacing=tuple(spacing), shape=shape)
 
 
-def onto(moving: Grid, fixed: Grid, shape: tuple[int, ...]) -> Chain | None:
+def onto(moving: Grid, fixed: Grid, shape: tuple[int, ...]) -> Linear | None:
     """What takes the field of view of the fixed image to that of the moving one; None where they are the same.
 
     The point at a voxel of the fixed image, resized, goes to the point at the same voxel of the moving image, resized.
 
     Args:
-        moving, fixed: of the images.
+        moving, fixed: of the images, axes in the same order.
         shape: voxels that both are resized to.
     """
     there, here = (fitted_grid(grid, shape) for grid in (moving, fixed))
     if there.same(here):
         return None
-    return Chain([Linear(there.affine @ np.linalg.inv(here.affine))], fixed)
+    return Linear(there.affine @ np.linalg.inv(here.affine))
 
 
-def resized(array: np.ndarray, grid: Grid, target: Grid, through: Chain | Transform | None = None) -> np.ndarray:
+def resized(array: np.ndarray, grid: Grid, target: Grid, through: SupportsWorld | None = None) -> np.ndarray:
     """An image on other voxels, linear between its own, and not smoothed where they are coarser, as `io.resample` does.
 
     So the published models were trained.
