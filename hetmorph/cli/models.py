@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hetmorph.cli.files import refuse
 
-SHIPPED = "acdc_vxm_het"
+SHIPPED = "universal_2d"
 FIELD, NETWORK = INSTANCE_OF = ("field", "network")
 INSTANCE_LAMBDA = {"ncc": 0.3, "mse": 0.01, "mind": 0.1, "mi": 0.3, "ngf": 0.1}  # of `instance.SIMILARITIES`
 CALIBRATION, NO_CALIBRATION = "calibration.json", "none"

@@ -58,9 +58,10 @@ def write_preset(model: keras.Model, folder: str | os.PathLike, card: Mapping | 
     folder.mkdir(parents=True, exist_ok=True)
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
+    written = json.dumps(config, indent=1)  # first: of networks within steps, Keras empties what it reads
     bare = keras.saving.deserialize_keras_object(config)  # without optimisers, whose state is no part of a preset
     bare.set_weights(model.get_weights())
-    write_text(folder / CONFIG, json.dumps(config, indent=1) + "\n")
+    write_text(folder / CONFIG, written + "\n")
     bare.save_weights(str(folder / WEIGHTS))
     stored = json.loads((folder / CARD).read_text(encoding="utf-8")) if (folder / CARD).is_file() else {}
     checksums = {name: sha256_of(folder / name) for name in (CONFIG, WEIGHTS)}
