@@ -250,7 +250,8 @@ def train(prog: str = "train.py") -> argparse.ArgumentParser:
     add(
         "--no-jit-compile",
         action="store_true",
-        help="on a GPU, where Keras has XLA compile the whole update: let it compile kernels alone; starts sooner, but a small update takes several times as long",
+        help="on a GPU, where Keras has XLA compile the whole update: let it compile kernels alone; starts sooner, but "
+        "a small update takes several times as long",
     )
     add("--slurm", action="store_true", help="train together with the other tasks of this step of srun")
     add("--wait", type=float, default=300.0, metavar="S", help="seconds to wait for the other hosts (default: 300)")
