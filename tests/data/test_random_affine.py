@@ -85,11 +85,12 @@ SPOT = np.array([9.0, 6.0])
 
 
 def stream(**options):
-    """Batches of a pair of one bright spot, which is its mask and its landmark as well."""
+    """Batches of a pair of one bright spot, which is its mask, its landmark and its label 7 as well."""
     distance = np.linalg.norm(np.moveaxis(np.indices((16, 16)), 0, -1) - SPOT, axis=-1)
     image = np.exp(-((distance / 2) ** 2)).astype(np.float32)
     known = {"mask_moving": distance < 3, "points_moving": SPOT[None], "points_fixed": SPOT[None]}
-    pair = Pair("a", "a", None, None, image, image, None, None, (1.0, 1.0), **known)
+    labels = np.where(distance < 3, 7, 0).astype(np.uint8)
+    pair = Pair("a", "a", None, None, image, image, labels, labels, (1.0, 1.0), **known)
     return list(pipeline([pair] * 3, 6, 4, 3, **options).as_numpy_iterator())
 
 
@@ -109,7 +110,7 @@ def test_a_stream_is_resumed_and_divided_as_without():
 
 
 def test_the_two_images_of_a_pair_come_apart_and_what_is_known_goes_along():
-    for (moving, fixed, known), _ in stream(affine=0.05):
+    for (moving, fixed, known), _ in stream(affine=0.05, labels=True):
         assert np.abs(moving - fixed).max(axis=(1, 2, 3)).min() > 0.01
         assert set(np.unique(known["mask_moving"])) == {0, 1}
         for image, mask, place in zip(moving, known["mask_moving"], known["points_moving"], strict=True):
@@ -117,6 +118,11 @@ def test_the_two_images_of_a_pair_come_apart_and_what_is_known_goes_along():
             np.testing.assert_allclose(centre(mask), place[0], atol=0.5)
         for image, place in zip(fixed, known["points_fixed"], strict=True):
             np.testing.assert_allclose(centre(image**2), place[0], atol=0.2)
+        for side in ("moving", "fixed"):
+            labels, places = known[f"labels_{side}"], known[f"points_{side}"]
+            assert set(np.unique(labels)) == {0, 7}
+            for one, place in zip(labels, places, strict=True):
+                np.testing.assert_allclose(centre(one), place[0], atol=0.5)
 
 
 def centre(image):
