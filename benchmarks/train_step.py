@@ -88,14 +88,7 @@ def timed(team: list, case: dict, args) -> list[dict]:
     progress(f"{case['shape']}, batch {case['batch']}, {command.where(args, case['threads'])}")
     repetitions = 1 if args.quick else REPETITIONS[args.device][len(case["shape"])]
     timings = compete(team, case, 1 if args.quick else args.rounds, repetitions, args.keep_going)
-    results = []
-    for label, timing in timings.items():
-        result = {**case, "contender": label, "seconds": timing.median, "peak_mib": timing.peak_mib}
-        if args.device == "gpu":
-            result |= {"first_seconds": timing.first, "device_mib": timing.device_mib}
-            progress(f"{label}: {1e3 * timing.median:.2f} ms, first {timing.first:.1f} s, {timing.device_mib:.0f} MiB")
-        results.append(result)
-    return results
+    return [timing.result(case, label, args.device) for label, timing in timings.items()]
 
 
 def _table(results: list[dict], size: dict, threads: int, args) -> str:

@@ -80,14 +80,8 @@ def competes(what: str, contender: Contender) -> bool:
 def timed(running: list, case: dict, args) -> list[dict]:
     """What the one contender takes; nothing if it failed."""
     repetitions = 1 if args.quick or args.device == "cpu" else 10
-    results = []
-    for label, timing in compete(running, case, args.rounds, repetitions, args.keep_going).items():
-        result = {**case, "contender": label, "seconds": timing.median, "peak_mib": timing.peak_mib}
-        if args.device == "gpu":
-            result |= {"first_seconds": timing.first, "device_mib": timing.device_mib}
-            progress(f"{1e3 * timing.median:.1f} ms, first {timing.first:.1f} s, {timing.device_mib:.0f} MiB")
-        results.append(result)
-    return results
+    timings = compete(running, case, args.rounds, repetitions, args.keep_going)
+    return [timing.result(case, label, args.device) for label, timing in timings.items()]
 
 
 def _table(results: list[dict], threads: int, args) -> str:

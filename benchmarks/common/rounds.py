@@ -40,6 +40,14 @@ class Timing:
     def median(self) -> float:
         return statistics.median(self.seconds)
 
+    def result(self, case: dict, label: str, device: str) -> dict:
+        """What is kept of a contender's turns at a case; of a GPU, told at once as well, should the rest not end."""
+        result = {**case, "contender": label, "seconds": self.median, "peak_mib": self.peak_mib}
+        if device == "gpu":
+            result |= {"first_seconds": self.first, "device_mib": self.device_mib}
+            progress(f"{label}: {1e3 * self.median:.2f} ms, first {self.first:.1f} s, {self.device_mib:.0f} MiB")
+        return result
+
 
 class Failed(RuntimeError):
     """A contender's process has ended."""

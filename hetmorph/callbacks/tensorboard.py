@@ -7,7 +7,7 @@ class EpochTensorBoard(keras.callbacks.TensorBoard):
     """Keras' callback without its work after every batch.
 
     That makes a summary of each value, which is thrown away where epochs are written, and waits for a GPU to finish
-    the step before the next may begin: half of the time of a small network's update.
+    the step before the next may begin.
 
     Args:
         folder: where the curves are written.

@@ -154,10 +154,8 @@ def run(args: argparse.Namespace) -> list[Done]:
         raise ValueError(f"{args.out} holds a training run, whose cases.csv would be replaced; choose another --out")
     args.model, args.ensemble = find_model(args.model), [find_model(name) for name in args.ensemble]
     options, splits = data_options(args), split_file(args)
-    by, whole = (
-        engine(args.workers, args.scheduler),
-        Scoring(args).whole,
-    )  # what is wrong with the model is told before all data are read
+    by = engine(args.workers, args.scheduler)
+    whole = Scoring(args).whole  # what is wrong with the model is told before all data are read
     loaded = load_set(
         args.data,
         data_dir=args.data_dir,
