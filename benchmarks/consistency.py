@@ -48,16 +48,7 @@ def main() -> None:
         progress(command.where(args, threads))
         with workers(contenders, pythons, threads, args.device) as running:
             timings = compete(running, case, 1 if args.quick else args.rounds, 1 if args.quick else 3, args.keep_going)
-        mine = [
-            {
-                **case,
-                "contender": label,
-                "seconds": timing.median,
-                "peak_mib": timing.peak_mib,
-                **({"first_seconds": timing.first, "device_mib": timing.device_mib} if args.device == "gpu" else {}),
-            }
-            for label, timing in timings.items()
-        ]
+        mine = [timing.result(case, label, args.device) for label, timing in timings.items()]
         results += mine
         tables.append(_table(mine, threads, args))
     command.save("consistency", args, results, "\n\n".join(tables))
