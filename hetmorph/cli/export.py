@@ -12,9 +12,14 @@ _OF_SAVEDMODELS = ("version", "warmup", "deploy")
     cls=Verb,
     epilog="\b\nExamples:\n"
     "  hetmorph export --model runs/het/model.keras --out saved_models/mine\n"
-    "  hetmorph export --model runs/het/model.keras --format onnx --size 128x128 --out mine.onnx",
+    "  hetmorph export --model universal_2d --format onnx --size 128x128 --out universal.onnx",
 )
-@click.option("--model", required=True, type=FILE, help="A .keras file of hetmorph.")
+@click.option(
+    "--model",
+    metavar="NAME|PATH",
+    required=True,
+    help="A .keras file of hetmorph; the name of a model of `hetmorph models`, or the folder of one.",
+)
 @click.option(
     "--out",
     required=True,
@@ -38,7 +43,7 @@ _OF_SAVEDMODELS = ("version", "warmup", "deploy")
 )
 @click.option("--deploy", is_flag=True, help="Write models.config, Dockerfile, compose.yaml … beside the versions.")
 @dry_run
-def export(model, out, kind: str, size: str | None, dry_run: bool, **of_savedmodels) -> int:
+def export(model: str, out, kind: str, size: str | None, dry_run: bool, **of_savedmodels) -> int:
     """Write a model as SavedModel, for TensorFlow Serving or anything that runs TensorFlow; or as ONNX.
 
     Its signature `register` takes moving and fixed [B, *S, 1], float32 in 0 … 1, of any size, and returns the
@@ -46,22 +51,30 @@ def export(model, out, kind: str, size: str | None, dry_run: bool, **of_savedmod
     A file of ONNX is that signature, with log_variance and weight of a model with a variance network. It is compared
     with the model on a random pair: exit status 2, and nothing written, above 0.001 voxels. More: docs/deploying.md.
     """
-    from hetmorph.evaluation import load
-    from hetmorph.evaluation.predictor import ModelPredictor
-
-    if not model.exists():
-        raise ValueError(f"--model {model}: no such file")
-    loaded = load(model)
-    if not isinstance(loaded, ModelPredictor):
-        raise ValueError(f"--model {model}: expected a .keras file")
+    exported = _keras_model(model)
     if kind == "savedmodel":
         if size is not None:
             raise ValueError("--size is of --format onnx; a SavedModel takes images of any size")
-        return _export_savedmodel(loaded.model, out, dry_run=dry_run, **of_savedmodels)
+        return _export_savedmodel(exported, out, dry_run=dry_run, **of_savedmodels)
     for name in _OF_SAVEDMODELS:
         if of_savedmodels[name] not in (None, (), False):
             raise ValueError(f"--{name} is of --format savedmodel; a file of ONNX has no versions and no server here")
-    return _export_onnx(loaded.model, out, None if size is None else sizes_of(size), dry_run)
+    return _export_onnx(exported, out, None if size is None else sizes_of(size), dry_run)
+
+
+def _keras_model(name: str):
+    """The model of a .keras file, or of a preset's folder; ValueError for what can only be run."""
+    from hetmorph.evaluation import load
+    from hetmorph.evaluation.predictor import ModelPredictor
+    from hetmorph.presets import find, from_preset
+
+    path = find(name)
+    if path.is_dir():
+        return from_preset(path)
+    loaded = load(path)
+    if not isinstance(loaded, ModelPredictor):
+        raise ValueError(f"--model {name}: expected a .keras file")
+    return loaded.model
 
 
 def _export_savedmodel(model, out, version: int | None, warmup: tuple[str, ...], deploy: bool, dry_run: bool) -> int:

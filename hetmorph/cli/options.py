@@ -231,8 +231,8 @@ affine_options = combined(
     click.option(
         "--affine-start",
         type=click.Choice(AFFINE_STARTS),
-        help="... from where the headers place the images, from centre of mass on centre of mass, or from both, the "
-        "better taken (default: best). With an initial transform, it starts there.",
+        help="... from where the headers place the images, from centre of mass on centre of mass, or from both "
+        "and turns and shifts of them, the best taken (default: best). With an initial transform, it starts there.",
     ),
     click.option(
         "--affine-metric",

@@ -8,7 +8,6 @@ import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
 
 from hetmorph.data.normalise import minmax
 from hetmorph.evaluation import RegistrationFailed
@@ -16,8 +15,8 @@ from hetmorph.io import Chain, DataError, DataWarning, Grid, Image, Transform, i
 from hetmorph.io.chain import Linear
 from hetmorph.io.geometry import index_map
 from hetmorph.registration.linear_search import KINDS, METRICS, NEEDS, Level, levels, search
+from hetmorph.registration.linear_starts import STARTS, best_of, further, starts_of
 
-STARTS = ("best", "header", "centre")
 _SCORES = {"mi": "normalised mutual information", "correlation": "squared correlation"}
 _TAILS = (0.1, 99.9)  # percentiles; what is beyond would leave few bins of the histogram to all the rest
 _MARGIN = 0.25  # of a volume that is sampled through a displacement, part of the extent
@@ -31,7 +30,7 @@ class Alignment:
         initial: fixed to moving, what a model shall see the moving image through; after an earlier transform, both.
         linear: the same, if the earlier transform was linear, too; else what comes before it.
         kind, metric: of `KINDS` and `METRICS`.
-        start: "header", "centre" or "initial": from where it found this.
+        start: "header", "centre", "turned or shifted" with a number, or "initial": from where it found this.
         before, after: how alike the fixed image is to the moving one as the headers, or the earlier transform, place
             it, and through `initial`: normalised mutual information, 1 to 2, or squared correlation, 0 to 1.
         centre: `(3,)` of the fixed image, RAS+ mm.
@@ -105,7 +104,7 @@ def align(
         moving, fixed: both 2-D or both 3-D; two of a single slice are aligned in its plane.
         kind: "rigid", "similarity" (also one scale) or "affine" (also scales and shears).
         start: "header", as the headers place them; "centre", centre of mass on centre of mass, of what is in the masks
-            where both are given; "best": from both, and what ends more alike.
+            where both are given; "best": from both and from turns and shifts of them, and what ends most alike.
         metric: "mi", mutual information (Mattes), for any modalities; or "correlation".
         mask: region of the fixed image that is looked at, not 0, on any grid.
         initial: fixed to moving; the search starts there instead, and the result is both together.
@@ -128,10 +127,12 @@ def align(
             raise ValueError(f"the {name} of an affine stage is one of {', '.join(known)}, received {value!r}")
     itk.package(NEEDS)
     images = _prepared(moving, fixed, mask, mask_moving, initial)
-    starts = _starts(images, start) if initial is None else {"initial": np.eye(4)}
+    starts = starts_of(images, start) if initial is None else {"initial": np.eye(4)}
     coarse, *finer = levels(images.box())
+    if start == "best" and initial is None:
+        starts |= further(starts, coarse, metric)
     ends = _from_all(starts, coarse, kind, metric)
-    begun = max(ends, key=lambda name: coarse.score(ends[name], metric))
+    begun = best_of(ends, coarse, metric)
     matrix = ends[begun]
     for level in finer:
         matrix = search(level, kind, matrix, metric)
@@ -252,20 +253,6 @@ def _scaled(array: np.ndarray) -> np.ndarray:
     """In [0, 1], without the few voxels that are far brighter or darker than all others."""
     low, high = np.percentile(array, _TAILS)
     return minmax(np.clip(array, low, high) if low < high else array)
-
-
-def _starts(images: Level, start: str) -> dict[str, np.ndarray]:
-    """Matrices by the names of where a search may start."""
-    shift, moving, fixed = np.eye(4), images.moving, images.fixed
-    if images.seen is not None and images.counts is not None:
-        moving, fixed = moving * images.seen, fixed * images.counts
-    shift[:3, 3] = _centre_of_mass(moving, images.own) - _centre_of_mass(fixed, images.grid)
-    both = {"header": np.eye(4), "centre": shift}
-    return both if start == "best" else {start: both[start]}
-
-
-def _centre_of_mass(array: np.ndarray, grid: Grid) -> np.ndarray:
-    return grid.world(ndimage.center_of_mass(array))
 
 
 def _from_all(starts: dict[str, np.ndarray], level: Level, kind: str, metric: str) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from hetmorph.evaluation import RegistrationFailed
 from hetmorph.io import Grid, itk, model_grid, resample
 from hetmorph.io.chain import Linear
 from hetmorph.io.errors import last_line
+from hetmorph.transforms.sampling import inside
 
 KINDS = ("rigid", "similarity", "affine")
 METRICS = ("mi", "correlation")
@@ -62,8 +63,10 @@ class Level:
         )
         return Level(resample(self.moving, self.own, own), own, resample(self.fixed, self.grid, grid), grid, *masks)
 
-    def score(self, matrix: np.ndarray, metric: str) -> float:
+    def score(self, matrix: np.ndarray, metric: str, within: bool = False) -> float:
         """How alike the fixed image is to the moving one through a matrix; beyond its edges that is dark.
+
+        Or only where they meet, with `within`.
 
         Normalised mutual information (Studholme et al., Pattern Recognition 1999, doi:10.1016/S0031-3203(98)00091-0),
         1 to 2, or squared correlation, 0 to 1. Unlike the metric that is searched by, it knows what has left the image.
@@ -72,6 +75,10 @@ class Level:
         counts = np.ones(self.grid.shape, bool) if self.counts is None else self.counts
         try:
             moved = resample(self.moving, self.own, self.grid, outside=float(self.moving.min()), through=through)
+            if within:
+                counts = counts & inside(
+                    self.own.index(through.world(self.grid.world(self.grid.indices()))), self.own.shape
+                )
             if self.seen is not None:
                 fewest = _OVERLAP * min(_volume(counts, self.grid), _volume(self.seen, self.own))
                 counts = counts & resample(self.seen, self.own, self.grid, "nearest", through=through)

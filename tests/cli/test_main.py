@@ -197,6 +197,13 @@ def test_export(hetmorph, tmp_path, models):
     assert (tmp_path / "served" / "2").is_dir() and "models.config" in said
 
 
+def test_export_takes_the_name_or_folder_of_a_shipped_model(hetmorph, tmp_path):
+    for name in ("acdc_vxm_ncc", ROOT / "saved_models" / "acdc_vxm_ncc"):
+        words = ("export", "--model", name, "--out", tmp_path / "served", "--dry-run")
+        assert hetmorph(*words).output == f"would write {tmp_path / 'served' / '<next version>'}\n"
+    assert "no model 'demons'" in hetmorph("export", "--model", "demons", "--out", tmp_path, status=2).stderr
+
+
 def test_export_to_onnx(hetmorph, tmp_path, models):
     words = ("export", "--model", models["het2d"], "--format", "onnx", "--out", tmp_path / "het.onnx")
     assert "would write" in hetmorph(*words, "--dry-run").output and not any(tmp_path.iterdir())

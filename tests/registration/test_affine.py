@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from hetmorph.data import phantom
 from hetmorph.evaluation import RegistrationFailed
-from hetmorph.io import Chain, DataWarning, Grid, Image, Transform
+from hetmorph.io import Chain, DataWarning, Grid, Image, Transform, resample
 from hetmorph.io.chain import Linear
 from hetmorph.io.itk import read_linear, write_linear
 from hetmorph.registration import align, register
@@ -84,6 +85,20 @@ def test_a_shift_of_a_third_of_the_image(start):
     matrix = motion(VOLUME, shift=(0.3, 0.3, -0.3))
     found = align(moved_by(matrix, VOLUME), fixed_of(VOLUME), "rigid", start)
     assert error(found, matrix, VOLUME) < 0.3
+
+
+@pytest.mark.parametrize("metric", ["mi", "correlation"])
+@pytest.mark.parametrize(("degrees", "part"), [(25, (0.3, 0)), (-25, (-0.3, 0)), (0, (0, 0.3)), (-25, (0.2, 0.2))])
+def test_a_slice_far_away_of_which_a_part_is_lost(degrees, part, metric):
+    """Neither from the headers nor from the centres of mass a gradient leads there, but from turns and shifts."""
+    image, grid = phantom.generate(3).fixed, Grid((128, 128), np.diag([1.5, 1.5, 1.0, 1.0]))
+    matrix = motion(grid, (0, 0, degrees))
+    matrix[:2, 3] += 192 * np.array(part)
+    fixed = Image(image, grid.spacing, grid.affine, True, "fixed.nii.gz")
+    array = resample(image, grid, grid, through=Linear(np.linalg.inv(matrix)))
+    found = align(dataclasses.replace(fixed, array=array, path="moving.nii.gz"), fixed, "rigid", metric=metric)
+    places = grid.world(grid.corners() / 2 + 32)
+    assert np.abs(found.linear.world(places) - Linear(matrix).world(places)).max() < 0.3
 
 
 def test_images_that_do_not_meet_are_matched_by_their_centres():
