@@ -2,9 +2,11 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 from collections import Counter, defaultdict
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -71,6 +73,27 @@ def _seldom_collected(_two_cpus):
     gc.set_threshold(10_000, 20, 10)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_calls(_two_cpus):
+    """Two things that take long and have nothing to do with what is tested: TensorFlow makes a kernel for each name of
+    a variable, and keeps it; Python before 3.12 lists the members of a protocol again at each `isinstance`."""
+    import typing
+
+    from tensorflow.python.ops import gen_resource_variable_ops as ops
+
+    made = ops.var_handle_op
+
+    def nameless(*args, debug_name="", **kwargs):
+        return made(*args, **kwargs)
+
+    members = typing._get_protocol_attrs
+    with (
+        mock.patch.object(ops, "var_handle_op", nameless),
+        mock.patch.object(typing, "_get_protocol_attrs", functools.cache(members)),
+    ):
+        yield
+
+
 @pytest.fixture(scope="session")
 def two_replicas():
     """A strategy of two replicas on this machine's processor."""
@@ -80,14 +103,24 @@ def two_replicas():
 
 
 @pytest.fixture(autouse=True)
-def _same_start():
+def _same_start(request):
     """Every test starts from the same seed and the float32 policy, and leaves no other policy behind."""
     import keras
 
-    keras.utils.set_random_seed(0)
+    # Kernels that draw keep their state, so that TensorFlow makes all its kernels anew for a seed, which takes longer
+    # than most tests. Of hetmorph only the room of VoxelMorph draws in such kernels.
+    kept = contextlib.nullcontext() if "voxelmorph" in request.path.parts else _kernels_kept()
+    with kept:
+        keras.utils.set_random_seed(0)
     keras.mixed_precision.set_dtype_policy("float32")
     yield
     keras.mixed_precision.set_dtype_policy("float32")
+
+
+def _kernels_kept():
+    from tensorflow.python.eager import context
+
+    return mock.patch.object(context.pywrap_tfe, "TFE_ContextClearCaches", lambda handle: None)
 
 
 @pytest.fixture
@@ -108,12 +141,14 @@ def _release():
     import gc
 
     import keras
+    from tensorflow.python.eager import context
     from tensorflow.python.framework.ops import gradient_registry
 
     from hetmorph.ops import xla
 
     keras.backend.clear_session(free_memory=False)
     xla.forget()
+    context.context().clear_kernel_cache()
     # TensorFlow remembers the gradient of every custom function that was ever traced, and with it the whole graph.
     for name in [name for name in gradient_registry._registry if name.startswith("CustomGradient-")]:
         del gradient_registry._registry[name]

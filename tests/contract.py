@@ -38,7 +38,7 @@ def check_layer(
         init_kwargs: constructor arguments; a function of ndims where they depend on it.
         inputs_fn: `(ndims, batch, rng) -> array or list of arrays`, batch first.
         ndims: numbers of spatial dimensions to go through.
-        batches: batch sizes to go through.
+        batches: batch sizes to go through; gradient, half precision and files are those of the last.
         tolerance: largest absolute difference between two ways of computing the same output.
         float16: whether the layer claims to work under the mixed_float16 policy.
         unknown_dims: whether the layer claims to work when spatial sizes are known only at run time.
@@ -60,13 +60,13 @@ def check_layer(
             if samples_independent and batch > 1:
                 first = layer(_map(lambda x: x[:1], inputs))
                 _close(first, _map(lambda x: x[:1], output), tolerance, "a sample depends on its batch")
-            if differentiable:
-                _check_gradient(layer, inputs)
             if unknown_dims:
                 graph_of_any_size = graph_of_any_size or _graph(layer, inputs, lambda x: [None] * (x.ndim - 1))
                 _close(graph_of_any_size(inputs), output, tolerance, "unknown dimensions change the result")
-            if float16:
-                _check_float16(cls, kwargs, layer, inputs, output)
+        if differentiable:
+            _check_gradient(layer, inputs)
+        if float16:
+            _check_float16(cls, kwargs, layer, inputs, output)
         _check_saved(layer, inputs, output, tolerance, custom_objects)
 
 
@@ -104,19 +104,20 @@ def check_loss(
             graph = graph or _graph_of_loss(loss, y_true, y_pred)
             _close(graph(y_true, y_pred), value, tolerance, "graph differs from eager")
             _close(again(y_true, y_pred), value, 0, "the same loss of the same images differs")
-            _check_replicas(loss, y_true, y_pred, value, f"{cls.__name__} {n}-D", tolerance)
-            if differentiable:
-                with tf.GradientTape() as tape:
-                    tape.watch(y_pred)
-                    total = tf.reduce_mean(loss(y_true, y_pred))
-                gradient = _finite(tape.gradient(total, y_pred), f"gradient of {cls.__name__}")
-                if differences:
-                    mean = lambda y, y_true=y_true, loss=loss: tf.reduce_mean(loss(y_true, y))  # noqa: E731
-                    _check_derivatives(mean, y_pred, gradient, f"gradient of {cls.__name__}")
-            if float16:
-                for half in ("float16", "bfloat16"):
-                    halves = tf.cast(y_true, half), tf.cast(y_pred, half)
-                    _finite(loss(*halves), f"{cls.__name__} in {half}")
+            assert tuple(value.shape) == (batch,), f"{cls.__name__}: expected one number per sample, got {value.shape}"
+        _check_replicas(loss, y_true, y_pred, value, f"{cls.__name__} {n}-D", tolerance)
+        if differentiable:
+            with tf.GradientTape() as tape:
+                tape.watch(y_pred)
+                total = tf.reduce_mean(loss(y_true, y_pred))
+            gradient = _finite(tape.gradient(total, y_pred), f"gradient of {cls.__name__}")
+            if differences:
+                mean = lambda y, y_true=y_true, loss=loss: tf.reduce_mean(loss(y_true, y))  # noqa: E731
+                _check_derivatives(mean, y_pred, gradient, f"gradient of {cls.__name__}")
+        if float16:
+            for half in ("float16", "bfloat16"):
+                halves = tf.cast(y_true, half), tf.cast(y_pred, half)
+                _finite(loss(*halves), f"{cls.__name__} in {half}")
         _check_compiled(cls, kwargs, y_true, y_pred)
 
 
@@ -127,7 +128,6 @@ def _graph_of_loss(loss, *targets):
 
 def _check_replicas(loss, y_true, y_pred, value, what, tolerance):
     """N replicas equal one: Keras divides by the global batch what has one number per sample, whatever its batch."""
-    assert tuple(value.shape) == (len(y_pred),), f"{what}: expected one number per sample, got shape {value.shape}"
     alone = [loss(y_true[i : i + 1], y_pred[i : i + 1]) for i in range(len(y_pred))]
     _close(tf.concat(alone, 0), value, tolerance, f"{what}: a sample's loss depends on its batch")
 

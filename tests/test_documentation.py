@@ -259,7 +259,8 @@ PLAYS = {
 
 # The README trains and the first steps optimise a pair, in graphs; each command of the others would use one once.
 GRAPHS = dict.fromkeys(("README.md", "docs/getting-started.md"), pytest.mark.graph)
-SLOW = dict.fromkeys(("docs/getting-started.md", "docs/command-line.md", "docs/deploying.md"), pytest.mark.slow)
+LONG = ("docs/getting-started.md", "docs/command-line.md", "docs/deploying.md", "docs/many-anatomies.md")
+SLOW = dict.fromkeys(LONG, pytest.mark.slow)
 MARKS = {name: [marks[name] for marks in (GRAPHS, SLOW) if name in marks] for name in TEXTS}
 
 
@@ -416,6 +417,7 @@ def test_a_block_that_nobody_runs_is_found(folder):
     assert not resolved("hetmorph.io.read_imag") and resolved("hetmorph.io.images.read_image")
 
 
+@pytest.mark.slow
 def test_the_api_reference_has_every_public_name_and_no_warning(tmp_path):
     """`make docs`; a warning is an error in the tests."""
     pdoc = pytest.importorskip("pdoc", reason="pip install pdoc")

@@ -233,8 +233,9 @@ def model_variance(model, moving, fixed):
     return model.predict_all(*images)["log_variance"][0, ..., 0]
 
 
+@pytest.mark.usefixtures("eager")
 def test_mistakes_are_named(rng):
-    image = smooth(rng, (16, 16))
+    image = smooth(rng, (15, 15))
     with pytest.raises(ValueError, match="of to be one of"):
         Refined(Rest(), of="weights")
     with pytest.raises(ValueError, match="loss='own' goes with of='network'"):
@@ -250,7 +251,7 @@ def test_mistakes_are_named(rng):
     with pytest.raises(ValueError, match="mean over voxels"):
         Refined(Rest(), weighted=True, loss=MutualInformation().loss)
     with pytest.raises(ValueError, match="NaN"):
-        Refined(Rest()).refine(np.full((16, 16), np.nan), image)
+        Refined(Rest()).refine(np.full((15, 15), np.nan), image)
     with pytest.raises(ValueError, match="not finite"):
         Refined(Rest(), loss=lambda a, b: tf.constant(np.nan) * tf.reduce_sum(b)).refine(image, image)
 

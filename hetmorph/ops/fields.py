@@ -5,6 +5,7 @@ Fields are `[B, *S, N]`, in voxels of their own grid, axes in array order; u pul
 
 from fractions import Fraction
 
+import numpy as np
 import tensorflow as tf
 
 from hetmorph.ops import separable
@@ -101,12 +102,21 @@ def resize(image, factor: float, method: str = "linear") -> tf.Tensor:
     if factor == 1:
         return image
     old, new = spatial_shape(image), resized_shape(spatial_shape(image), factor)
-    positions = [tf.linspace(0.0, tf.cast(last - 1, tf.float32), count) for last, count in zip(old, new, strict=True)]
+    positions = [_spread(size, count) for size, count in zip(old, new, strict=True)]
     if method == "linear":
         return separable.multiply(image, [separable.hats(x, size) for x, size in zip(positions, old, strict=True)])
     for axis, position in enumerate(positions, start=1):
         image = tf.gather(image, tf.cast(tf.round(position), tf.int32), axis=axis)
     return image
+
+
+def _spread(size, count):
+    """`count` positions from the first to the last of `size` voxels, as `tf.linspace` has them, float32."""
+    if not (isinstance(size, int) and isinstance(count, int)):
+        return tf.linspace(0.0, tf.cast(size - 1, tf.float32), count)
+    # The same numbers, known before anything runs: an axis costs one operation then, and not thirty.
+    positions = np.arange(count, dtype=np.float32) * (np.float32(size - 1) / np.float32(max(count - 1, 1)))
+    return np.append(positions[:-1], np.float32(size - 1)) if count > 1 else positions
 
 
 def gradient(field) -> list[tf.Tensor]:

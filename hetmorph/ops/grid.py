@@ -1,5 +1,6 @@
 """Voxel grids: coordinates, padding to a multiple, cropping back."""
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -9,8 +10,11 @@ def spatial_shape(tensor: tf.Tensor) -> list:
     Args:
         tensor: `[B, *S, C]` of known rank.
     """
+    sizes = list(tensor.shape)[1:-1]
+    if None not in sizes:
+        return sizes
     dynamic = tf.shape(tensor)
-    return [dynamic[i] if d is None else d for i, d in enumerate(tensor.shape)][1:-1]
+    return [dynamic[i] if d is None else d for i, d in enumerate(sizes, start=1)]
 
 
 def identity_grid(shape: list, dtype: tf.DType = tf.float32) -> list[tf.Tensor]:
@@ -20,11 +24,13 @@ def identity_grid(shape: list, dtype: tf.DType = tf.float32) -> list[tf.Tensor]:
         shape: spatial sizes, integers or scalar tensors.
         dtype: type of the coordinates (default: float32).
     """
-    ndims = len(shape)
     axes = []
     for d, size in enumerate(shape):
-        coordinates = tf.cast(tf.range(size), dtype)
-        axes.append(tf.reshape(coordinates, [-1 if i == d else 1 for i in range(ndims)]))
+        along = [-1 if i == d else 1 for i in range(len(shape))]
+        if isinstance(size, int):  # a constant: on small grids calling operations takes longer than computing them
+            axes.append(tf.constant(np.arange(size, dtype=dtype.as_numpy_dtype).reshape(along)))
+        else:
+            axes.append(tf.reshape(tf.cast(tf.range(size), dtype), along))
     return axes
 
 

@@ -171,7 +171,8 @@ def _cells(position: tf.Tensor, sizes, relative: bool) -> _Cells:
     row = tf.reshape(batch, [-1] + [1] * (coordinates[0].shape.rank - 1))
     fractions, outside = [], []
     for x, size in zip(coordinates, sizes, strict=True):
-        clipped = tf.clip_by_value(x, 0.0, tf.cast(size - 1, x.dtype))
+        last = float(size - 1) if isinstance(size, int) else tf.cast(size - 1, x.dtype)
+        clipped = tf.clip_by_value(x, 0.0, last)
         # Clipped again as an integer: NaN casts to an arbitrary index, and must not leave the image.
         # In this order: of the other, up to 6, TensorFlow Lite makes an operation that has no integers.
         lower = tf.minimum(tf.maximum(tf.cast(clipped, tf.int32), 0), _at_least_zero(size - 2))
@@ -179,7 +180,7 @@ def _cells(position: tf.Tensor, sizes, relative: bool) -> _Cells:
         fraction = clipped - tf.cast(lower, x.dtype)
         # XLA up to TensorFlow 2.19 loses NaN in the clipping.
         fractions.append(tf.where(tf.math.is_nan(x), x, fraction) if xla.active() else fraction)
-        outside.append((x < 0) | (x >= tf.cast(size - 1, x.dtype)))
+        outside.append((x < 0) | (x >= last))
     return _Cells(row, fractions, outside, _corner_offsets(sizes))
 
 

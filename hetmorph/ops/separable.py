@@ -42,13 +42,18 @@ def bell(size: int, scale: float, mean: bool = True) -> np.ndarray:
     return weights / (weights.sum(1, keepdims=True) if mean else weights.sum(1).max())
 
 
-def hats(positions, size) -> tf.Tensor:
+def hats(positions, size) -> np.ndarray | tf.Tensor:
     """Linear interpolation at positions, beyond the ends as at the ends, `[positions, size]` float32.
+
+    Of an array of positions and a whole number an array.
 
     Args:
         positions: voxels of the axis, not whole as a rule.
         size: voxels along the axis; an integer or a scalar tensor.
     """
+    if isinstance(positions, np.ndarray) and isinstance(size, int):
+        clipped = np.clip(positions.astype(np.float32), 0, size - 1)
+        return np.maximum(1 - np.abs(clipped[:, None] - np.arange(size, dtype=np.float32)), 0)
     last = tf.cast(size - 1, tf.float32)
     clipped = tf.clip_by_value(tf.cast(positions, tf.float32), 0.0, last)
     return tf.nn.relu(1.0 - tf.abs(clipped[:, None] - tf.range(tf.cast(size, tf.float32))))

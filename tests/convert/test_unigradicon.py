@@ -143,6 +143,7 @@ def test_it_is_stored_with_its_size(model, tmp_path):
     np.testing.assert_array_equal(other.get_weights()[3], model.get_weights()[3])
 
 
+@pytest.mark.slow  # held by test_instance.py for a network's own losses, by test_icon.py for the published ones
 def test_a_pair_goes_on_with_what_it_was_published_with(model, pair):
     """The first loss is that of the published terms, and the weights of the model itself stay as they are."""
     images = [np.asarray(pair[role].array[:12, :14, :10], np.float32) for role in ("moving", "fixed")]

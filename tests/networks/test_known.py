@@ -94,6 +94,7 @@ def test_a_mask_of_ones_is_none(kind, images):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
+@pytest.mark.quick("vxm both ways", "het both ways", "adareg", "het steps")
 @kinds
 def test_a_step_with_masks_and_landmarks(kind, images, masks, points):
     """It moves the weights elsewhere than a step without either, and the loss it shows has both in it."""

@@ -18,7 +18,7 @@ SMALL = {"nb_unet_features": [[4, 4], [4, 4, 4]], "int_steps": 2}
 def test_equals_the_original(golden_dir, name):
     model = VxmDense.load(golden_dir / f"{name}.h5")
     stored = np.load(golden_dir / f"{name}.npz")
-    outputs = model.predict([stored["x"], stored["y"]], verbose=0)
+    outputs = model([stored["x"], stored["y"]])
     names = sorted(k for k in stored.files if k.startswith("out"))
     # The original's probabilistic model sampled at inference; only its field of parameters is deterministic.
     compared = range(len(outputs))[-1:] if name == "d2_probs" else range(len(outputs))
@@ -119,7 +119,7 @@ def test_saves_and_loads(rng, tmp_path, suffix, options):
     model.save(path)
     loaded = VxmDense.load(path)
     images = pair(rng, (16, 20))
-    for a, b in zip(model.predict(images, verbose=0), loaded.predict(images, verbose=0), strict=True):
+    for a, b in zip(model(images), loaded(images), strict=True):
         np.testing.assert_array_equal(a, b)
     assert loaded.get_config() == model.get_config()
 

@@ -68,6 +68,9 @@ def assert_equal(results, references, tolerance=1e-5):
         np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance * scale, err_msg=name)
 
 
+@pytest.mark.quick(
+    *("shape0-3-plain", "shape1-1-plain", "shape2-3-plain"), *("shape0-1-compiled", "shape1-3-compiled", "shape2-1-compiled")
+)
 @MODES
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -80,6 +83,7 @@ def test_value_and_gradients_equal_automatic_differentiation(rng, shape, channel
     assert_equal(results, value_and_gradients(reference_warp, image, u, upstream=upstream))
 
 
+@pytest.mark.quick("shape0-plain", "shape1-plain", "shape2-plain", "shape1-compiled")
 @MODES
 @pytest.mark.parametrize("shape", SHAPES)
 def test_zero_displacement_has_the_derivative_of_the_upper_side(rng, shape, compiled):
@@ -102,6 +106,7 @@ def test_image_and_displacement_of_unequal_sizes(rng, compiled):
     assert_equal(results, value_and_gradients(reference_warp, image, u, upstream=upstream))
 
 
+@pytest.mark.quick("shape0-plain", "shape1-plain", "shape2-plain", "shape1-compiled")
 @MODES
 @pytest.mark.parametrize("shape", [(1,), (6, 1), (4, 1, 5)])
 def test_an_axis_of_one_voxel(rng, shape, compiled):
@@ -123,6 +128,7 @@ def test_points_are_positions_and_not_displacements(rng, shape, compiled):
     assert_equal(results, value_and_gradients(reference, image, points, upstream=upstream))
 
 
+@pytest.mark.quick("shape0", "shape1")
 @pytest.mark.parametrize("shape", [(9,), (4, 3), (3, 3, 2)])
 def test_gradients_equal_finite_differences_between_voxels(rng, shape):
     # Linear in every coordinate within a cell: central differences are exact up to rounding.
@@ -154,6 +160,7 @@ def test_push_keeps_the_sum(rng, shape):
     np.testing.assert_allclose(np.sum(pushed, axis=tuple(range(1, len(shape) + 2))), b.reshape(2, -1).sum(1))
 
 
+@pytest.mark.quick("shape1-False", "shape3-True")
 @pytest.mark.parametrize(("shape", "compiled"), [*zip(SHAPES, [False] * 3, strict=True), ((9,), True), ((6, 7), True)])
 def test_gradient_of_the_gradient(rng, shape, compiled):
     image = tf.constant(rng.normal(size=(2, *shape, 1)), tf.float32)
@@ -176,6 +183,7 @@ def test_gradient_of_the_gradient(rng, shape, compiled):
     assert_equal([g.numpy() for g in results], [g.numpy() for g in second(reference_warp)])
 
 
+@pytest.mark.quick("shape0-plain", "shape1-plain", "shape2-plain", "shape1-compiled")
 @MODES
 @pytest.mark.parametrize("shape", SHAPES)
 def test_nan_position_gives_nan_there_and_nowhere_else(rng, shape, compiled):
@@ -198,6 +206,7 @@ def test_far_outside_is_the_edge_and_has_no_slope(rng, far, compiled):
     assert pushed[corner] == 20 and pushed.sum() == 20
 
 
+@pytest.mark.quick("float16-plain", "float64-plain", "float32-compiled")
 @MODES
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_dtypes_of_values_and_gradients_are_those_of_the_inputs(rng, dtype, compiled):
@@ -248,6 +257,7 @@ def test_the_gradient_needs_the_inputs_only():
     assert kept and kept <= {"Placeholder", "Identity", "IdentityN"}  # the latter hand the inputs on
 
 
+@pytest.mark.quick("True")
 @pytest.mark.parametrize("relative", [False, True])
 def test_a_large_grid_is_interpolated_slab_by_slab(relative, rng, monkeypatch):
     image, upstream = (tf.constant(rng.random((2, 6, 5, 4, 3)), tf.float32) for _ in range(2))

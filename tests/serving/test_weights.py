@@ -100,6 +100,7 @@ def first_stage(tmp_path):
     return model
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_second_stage_begins_with_what_the_first_one_does(first_stage, tmp_path):
     model, later = of_stage(2)
     initial = serving.start_from(model, tmp_path / "model.keras", later)
