@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from hetmorph.configured import Configured
 from hetmorph.layers.decoder import LinearUpsampling
-from hetmorph.ops.grid import block_mean, pad, spatial_shape
+from hetmorph.ops.grid import block_mean, cut, pad, spatial_shape
 
 
 class _Resampled(Configured, keras.layers.Layer):
@@ -117,6 +117,6 @@ def _channels(image: tf.Tensor, count: int) -> tf.Tensor:
     """The first `count` channels; missing ones are zeros in front."""
     missing = count - image.shape[-1]
     if missing <= 0:
-        return image[..., :count]
+        return cut(image, -1, 0, count)
     zeros = tf.zeros(tf.concat([tf.shape(image)[:-1], [missing]], axis=0), image.dtype)
     return tf.concat([zeros, image], axis=-1)

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from hetmorph.losses.serializable import SerializableLoss, per_sample, positive, require_rank
+from hetmorph.ops.grid import cut
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -104,11 +105,10 @@ class SmoothPosterior(SerializableLoss):
 def differences(field: tf.Tensor, ndims: int, weight=None) -> Iterator[tf.Tensor]:
     """Forward differences of a field `[B, *S, C]` along each axis, times the weight of the farther voxel."""
     for axis in range(1, ndims + 1):
-        first, later = (*[slice(None)] * axis, slice(None, -1)), (*[slice(None)] * axis, slice(1, None))
-        difference = field[later] - field[first]
+        difference = cut(field, axis, 1) - cut(field, axis, 0, -1)
         if weight is not None:
             # a weight that is the same for all voxels along an axis has one entry there
-            difference *= weight[later] if weight.shape[axis] != 1 or field.shape[axis] == 1 else weight
+            difference *= cut(weight, axis, 1) if weight.shape[axis] != 1 or field.shape[axis] == 1 else weight
         yield difference
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from hetmorph.ops import separable
-from hetmorph.ops.grid import displaced_grid, spatial_shape
+from hetmorph.ops.grid import cut, displaced_grid, spatial_shape
 from hetmorph.ops.warp import METHODS, warp
 
 
@@ -133,11 +133,9 @@ def gradient(field) -> list[tf.Tensor]:
         if field.shape[axis] == 1:
             result.append(tf.zeros_like(field))
             continue
-        first = [slice(None)] * axis
-        ahead, behind = field[(*first, slice(2, None))], field[(*first, slice(None, -2))]
-        low = field[(*first, slice(1, 2))] - field[(*first, slice(0, 1))]
-        high = field[(*first, slice(-1, None))] - field[(*first, slice(-2, -1))]
-        result.append(tf.concat([low, (ahead - behind) / 2, high], axis=axis))
+        steps = cut(field, axis, 1) - cut(field, axis, 0, -1)
+        inner = (cut(field, axis, 2) - cut(field, axis, 0, -2)) / 2
+        result.append(tf.concat([cut(steps, axis, 0, 1), inner, cut(steps, axis, -1)], axis=axis))
     return result
 
 
@@ -147,15 +145,19 @@ def jacobian_determinant(displacement) -> tf.Tensor:
     Args:
         displacement: `[B, *S, N]` in voxels.
     """
-    displacement = tf.cast(displacement, tf.float32)
-    ndims = displacement.shape[-1]
-    # [..., i, j] = d u_i / d x_j
-    jacobian = tf.stack(gradient(displacement), axis=-1) + tf.eye(ndims)
-    if ndims == 1:
-        return jacobian[..., 0, 0]
-    if ndims == 2:
-        return jacobian[..., 0, 0] * jacobian[..., 1, 1] - jacobian[..., 0, 1] * jacobian[..., 1, 0]
-    return tf.reduce_sum(jacobian[..., 0] * tf.linalg.cross(jacobian[..., 1], jacobian[..., 2]), axis=-1)
+    columns = [tf.unstack(column, axis=-1) for column in gradient(tf.cast(displacement, tf.float32))]
+    for axis, column in enumerate(columns):  # column[i] = ∂(x + u)ᵢ / ∂x_axis
+        column[axis] += 1.0
+    return _determinant(columns)
+
+
+def _determinant(columns: list[list[tf.Tensor]]) -> tf.Tensor:
+    """Of square matrices by their columns, by Laplace's expansion along the first."""
+    first, *others = columns
+    if not others:
+        return first[0]
+    minors = [_determinant([column[:i] + column[i + 1 :] for column in others]) for i in range(len(first))]
+    return tf.add_n([entry * minor * (-1.0) ** i for i, (entry, minor) in enumerate(zip(first, minors, strict=True))])
 
 
 def magnitude(displacement) -> tf.Tensor:

