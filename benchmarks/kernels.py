@@ -1,4 +1,4 @@
-"""Time warping, integrating, composing and resizing, forward and with gradients, against voxelmorph and PyTorch.
+"""Time warping, integrating, composing, resizing and local correlation, forward and with gradients, against peers.
 
 2-D: 8 images of 128 × 128, fields for integration of half that size; 3-D: one of 96³. Every contender runs in a process
 and an environment of its own; they take turns. The table has milliseconds of hetmorph and, for every other one, how
@@ -9,6 +9,7 @@ With --device gpu a time is the mean of a turn of many, at whose end the device 
 
 Examples:
     python benchmarks/kernels.py
+    python benchmarks/kernels.py --operations "local correlation, 9" "local correlation, 15"
     python benchmarks/kernels.py --device gpu
     python benchmarks/kernels.py --quick --threads 1 --only hetmorph memory
 """
@@ -27,20 +28,23 @@ CONTENDERS = [
     Contender("voxelmorph 0.2 through compat", "hetmorph", "voxelmorph_tf.py", {"compat": True}),
     Contender("voxelmorph 0.3.4, PyTorch", "voxelmorph-torch", "voxelmorph_torch.py"),
     Contender("grid_sample, PyTorch", "voxelmorph-torch", "voxelmorph_torch.py", {"bare": True}),
+    Contender("MONAI, PyTorch", "voxelmorph-torch", "voxelmorph_torch.py", {"monai": True}),
     Contender("memory", "hetmorph", "memory.py", devices=("cpu",)),
 ]
 REPETITIONS = {"cpu": {2: 20, 3: 8}, "gpu": {2: 200, 3: 50}}  # of a turn, by the number of axes
-OPERATIONS = ("warp", "integrate", "compose", "resize")
+OPERATIONS = ("warp", "integrate", "compose", "resize", "local correlation, 9", "local correlation, 15")
 
 
 def main() -> None:
-    args = command.parser(__doc__, rounds=5, gpu=True).parse_args()
+    parser = command.parser(__doc__, rounds=5, gpu=True)
+    parser.add_argument("--operations", nargs="+", choices=OPERATIONS, help="only these")
+    args = parser.parse_args()
     contenders = command.chosen(CONTENDERS, args.only, args.device)
     pythons = command.pythons(contenders, args.python)
     results = []
     for threads in command.threads(args):
         with workers(contenders, pythons, threads, args.device) as running:
-            for ndims, operation, backward in itertools.product((2, 3), OPERATIONS, (False, True)):
+            for ndims, operation, backward in itertools.product((2, 3), args.operations or OPERATIONS, (False, True)):
                 case = {"benchmark": "kernels", "ndims": ndims, "operation": operation, "backward": backward}
                 gradients = "with gradients" if backward else "forward"
                 progress(f"{operation}, {ndims}-D, {gradients}, {command.where(args, threads)}")

@@ -10,10 +10,10 @@ FOLDER = Path(__file__).resolve().parents[1] / ".environments"
 # name: (Python versions that will do, requirements). Each peer gets the versions its authors released it for.
 REQUIREMENTS = {
     "voxelmorph-tf": (
-        ("3.11", "3.10"),
+        ("3.10",),  # neurite 0.2 calls what Python 3.11 has no more
         ["tensorflow-cpu==2.15.1", "voxelmorph==0.2", "neurite==0.2", "numpy<2", "nibabel<5"],
     ),
-    "voxelmorph-torch": (("3.11", "3.12", "3.10"), ["torch==2.13.0", "voxelmorph==0.3.4"]),
+    "voxelmorph-torch": (("3.11", "3.12", "3.10"), ["torch==2.13.0", "voxelmorph==0.3.4", "monai==1.6.*"]),
     "unigradicon": (
         ("3.11", "3.12", "3.10"),
         ["torch==2.13.0", "torchvision", "unigradicon==1.0.6", "icon-registration==1.1.9"],
@@ -47,6 +47,7 @@ def _interpreter(versions: tuple[str, ...]) -> str:
     if f"{sys.version_info.major}.{sys.version_info.minor}" in versions:
         return sys.executable
     for version in versions:
-        if found := shutil.which(f"python{version}"):
+        found = shutil.which(f"python{version}")
+        if found and subprocess.run([found, "--version"], capture_output=True).returncode == 0:  # pyenv's may be empty
             return found
     raise SystemExit(f"this peer needs Python {' or '.join(versions)}, and none is on the PATH")

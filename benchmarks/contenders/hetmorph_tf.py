@@ -16,11 +16,11 @@ def build(case: dict):
 def kernel(case: dict):
     import keras_kernels
 
-    from hetmorph import layers
+    from hetmorph import layers, losses
     from hetmorph.ops.xla import compiled_kernels
 
     with compiled_kernels(case.get("xla", True)):
-        return keras_kernels.traced(case, layers)
+        return keras_kernels.traced(case, layers, losses)
 
 
 def train_step(case: dict):

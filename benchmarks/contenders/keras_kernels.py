@@ -4,8 +4,10 @@ import problem
 import tensorflow as tf
 
 
-def traced(case: dict, layers):
+def traced(case: dict, layers, losses):
     """The case as a tf.function that has run once."""
+    if problem.window_of(case):
+        return _local_correlation(case, losses)
     ndims = case["ndims"]
     half = problem.field(ndims, coarse=True)
     layer, inputs = {
@@ -31,3 +33,22 @@ def traced(case: dict, layers):
     function = tf.function(backward if case["backward"] else forward)
     function(*inputs)
     return lambda: function(*inputs)
+
+
+def _local_correlation(case: dict, losses):
+    """The mean over the images, and its gradient with respect to the moved one."""
+    fixed, moved = map(tf.constant, problem.images(case["ndims"]))
+    loss = losses.NCC(problem.window_of(case)).loss
+
+    def forward(fixed, moved):
+        return tf.reduce_mean(loss(fixed, moved))
+
+    def backward(fixed, moved):
+        with tf.GradientTape() as tape:
+            tape.watch(moved)
+            value = forward(fixed, moved)
+        return tape.gradient(value, moved)
+
+    function = tf.function(backward if case["backward"] else forward)
+    function(fixed, moved)
+    return lambda: function(fixed, moved)

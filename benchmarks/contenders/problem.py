@@ -14,6 +14,18 @@ def image(ndims: int, coarse: bool = False) -> np.ndarray:
     return (0.5 + 0.1 * (waves + noise))[..., None].astype("float32")
 
 
+def images(ndims: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two of them `[B, *S, 1]`, the second a little brighter and moved by two voxels."""
+    first = image(ndims)
+    return first, 1.1 * np.roll(first, 2, axis=1)
+
+
+def window_of(case: dict) -> int | None:
+    """Side of the window of the operation "local correlation, SIDE"; None of any other."""
+    name, _, side = case["operation"].partition(", ")
+    return int(side) if name == "local correlation" else None
+
+
 def field(ndims: int, coarse: bool = False) -> np.ndarray:
     """`[B, *S, N]`, a smooth field with vectors of up to 4 voxels."""
     batch, *sizes = _shape(ndims, coarse)

@@ -16,7 +16,7 @@ def build(case: dict):
     if case["benchmark"] == "kernels":
         import keras_kernels
 
-        return keras_kernels.traced(case, vxm.layers)
+        return keras_kernels.traced(case, vxm.layers, vxm.losses)
     if case["benchmark"] == "inference":
         import problem
         import tensorflow as tf

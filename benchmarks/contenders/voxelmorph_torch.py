@@ -1,4 +1,4 @@
-"""voxelmorph 0.3.4 on PyTorch, and `grid_sample` by itself."""
+"""voxelmorph 0.3.4 on PyTorch, `grid_sample` by itself, and the local correlation of MONAI."""
 
 import problem
 import torch
@@ -66,6 +66,10 @@ def build(case: dict):
 
 def kernel(case: dict):
     ndims, device = case["ndims"], device_of(case)
+    if problem.window_of(case):
+        return local_correlation(case, device)
+    if case.get("monai"):
+        return None
     half = channels_first(problem.field(ndims, coarse=True)).to(device)
     if case["operation"] == "warp":
         scan, field = (channels_first(x).to(device) for x in (problem.image(ndims), problem.field(ndims)))
@@ -90,6 +94,31 @@ def kernel(case: dict):
     def backward():
         leaves = [x.detach().requires_grad_() for x in inputs]
         run(*leaves).square().sum().backward()
+
+    return backward if case["backward"] else forward
+
+
+def local_correlation(case: dict, device: str):
+    """Of voxelmorph 0.3.4, whose losses leave it to neurite, or of MONAI: its mean, and the moved image's gradient."""
+    if case.get("bare"):
+        return None
+    window = problem.window_of(case)
+    if case.get("monai"):
+        from monai.losses import LocalNormalizedCrossCorrelationLoss
+
+        loss = LocalNormalizedCrossCorrelationLoss(case["ndims"], window)
+    else:
+        from neurite.nn.modules import NCC
+
+        loss = NCC(window)
+    fixed, moved = (channels_first(x).to(device) for x in problem.images(case["ndims"]))
+
+    def forward():
+        with torch.no_grad():
+            loss(moved, fixed)
+
+    def backward():
+        loss(moved.detach().requires_grad_(), fixed).sum().backward()
 
     return backward if case["backward"] else forward
 
