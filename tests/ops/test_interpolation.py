@@ -69,7 +69,8 @@ def assert_equal(results, references, tolerance=1e-5):
 
 
 @pytest.mark.quick(
-    *("shape0-3-plain", "shape1-1-plain", "shape2-3-plain"), *("shape0-1-compiled", "shape1-3-compiled", "shape2-1-compiled")
+    *("shape0-3-plain", "shape1-1-plain", "shape2-3-plain"),
+    *("shape0-1-compiled", "shape1-3-compiled", "shape2-1-compiled"),
 )
 @MODES
 @pytest.mark.parametrize("channels", [1, 3])
