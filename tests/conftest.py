@@ -127,10 +127,12 @@ def _kernels_kept():
 def eager(request):
     """Models run without graphs, see `tests.graphs.eagerly`; by `pytestmark = pytest.mark.usefixtures("eager")` all of
     a file's, but for tests marked `graph`. That each kind of model trains in a graph too, and alike, is tested in
-    `networks/test_training_step.py` and `networks/test_backbones.py`."""
+    `networks/test_training_step.py` and `networks/test_backbones.py`; the former also holds kernels that XLA compiles,
+    of which each takes half a second and megabytes that are never given back: in neither case others have them."""
     from tests.graphs import eagerly
 
-    with contextlib.nullcontext() if request.node.get_closest_marker("graph") else eagerly():
+    plain = mock.patch.dict(os.environ, HETMORPH_XLA="0")
+    with plain if request.node.get_closest_marker("graph") else eagerly():
         yield
 
 

@@ -20,6 +20,7 @@ from hetmorph.presets import card, find, models
 from hetmorph.steps import Repeated, VelocityStep
 from tests.networks.models import FEATURES, lively
 
+pytestmark = pytest.mark.usefixtures("eager")
 SHIPPED = Path(__file__).resolve().parent.parent / "saved_models"
 NAMES = sorted(path.name for path in SHIPPED.iterdir() if (path / "model.json").is_file())
 CARD = {"name": "mine", "purpose": "p", "anatomy": "a", "modality": "m", "ndims": 2, "training_data": "d"}

@@ -288,7 +288,7 @@ def _graph_of(model, which: str, shape, without: int = 0):
     def run(*images):
         return part([*images], training=which == "drawn")
 
-    graph, calls = tf.function(run, input_signature=signature), itertools.count()
+    graph, calls = tf.function(run, input_signature=signature, autograph=False), itertools.count()
     return (lambda *images: (run if next(calls) < without else graph)(*images)) if without else graph
 
 
@@ -355,14 +355,14 @@ class SavedModelPredictor(Predictor):
         super().__init__(images["moving"].shape.rank - 2, channels)
 
     # One graph for both signatures: TensorFlow then runs the registration inside them once, not twice.
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def _run(self, moving, fixed):
         results = dict(self.signatures["register"](moving=moving, fixed=fixed))  # what is not asked for is not run
         if "variance" in self.signatures:
             results |= self.signatures["variance"](moving=moving, fixed=fixed)
         return {name: results[name] for name in NAMES if name in results}
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def _fields(self, moving, fixed):
         return self.signatures["register"](moving=moving, fixed=fixed)["displacement"]
 
@@ -371,7 +371,7 @@ class SavedModelPredictor(Predictor):
             return None
         return self._backward(*self._tensors([moving], [fixed])).numpy()[0]
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def _backward(self, moving, fixed):
         return self.signatures["register"](moving=moving, fixed=fixed)["backward"]
 

@@ -166,7 +166,7 @@ def _endpoint(model: keras.Model, names: list[str]) -> Callable:
     }
     images = [name for name, spec in specs.items() if spec.shape.rank == len(model.inputs[0].shape)]
 
-    @tf.function(input_signature=[specs])
+    @tf.function(input_signature=[specs], autograph=False)
     def endpoint(inputs):
         _assert_same_grid({name: inputs[name] for name in images})
         return model([_finite(inputs[name], name) for name in names], training=False)
@@ -181,7 +181,7 @@ def _warp_endpoint(ndims: int, method: str) -> Callable:
         "displacement": tf.TensorSpec([None, *grid, ndims], tf.float32, "displacement"),
     }
 
-    @tf.function(input_signature=[specs])
+    @tf.function(input_signature=[specs], autograph=False)
     def endpoint(inputs):
         image, displacement = inputs["image"], _finite(inputs["displacement"], "displacement")
         tf.debugging.assert_equal(

@@ -83,7 +83,7 @@ def _graph(model: keras.Model) -> tuple[Callable, list[tf.TensorSpec]]:
         for name, tensor in zip(input_names(model), model.inputs, strict=True)
     ]
     whole = keras.Model(model.inputs, whole_answer(model))
-    return tf.function(lambda *images: whole([*images], training=False), input_signature=specs), specs
+    return tf.function(lambda *images: whole([*images], training=False), input_signature=specs, autograph=False), specs
 
 
 def _erfc(graph, node, name, args) -> None:

@@ -23,7 +23,7 @@ def logarithm(displacement: np.ndarray, steps: int = 7, iterations: int = 100) -
     """
     target = tf.constant(displacement, tf.float32)
 
-    @tf.function
+    @tf.function(autograph=False)
     def value_and_gradient(velocity):
         with tf.GradientTape() as tape:
             tape.watch(velocity)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hetmorph.ops import fields, warp
+from hetmorph.ops import fields, separable, warp
+from hetmorph.ops.grid import identity_grid
 from tests import reference
 
 
@@ -71,6 +72,17 @@ def test_rescale_equals_voxelmorph(rng, shape, factor):
     field = rng.normal(size=(2, *shape, len(shape))).astype("float32")
     expected = vxm.tf.utils.utils.rescale_dense_transform(tf.constant(field), factor)
     np.testing.assert_allclose(fields.rescale(field, factor), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, 1), (1, 4), (5, 1), (7, 14), (12, 20), (96, 48), (40, 97)])
+def test_a_known_size_changes_no_bit(size, count):
+    """What is made of known sizes are arrays, of others operations of TensorFlow."""
+    places = fields._spread(size, count)
+    np.testing.assert_array_equal(places, fields._spread(tf.constant(size), count))
+    np.testing.assert_array_equal(separable.hats(places, size), separable.hats(tf.constant(places), tf.constant(size)))
+    for known, unknown in zip(identity_grid([size, count]), identity_grid([tf.constant(size), count]), strict=True):
+        assert known.dtype == unknown.dtype
+        np.testing.assert_array_equal(known, unknown)
 
 
 @pytest.mark.parametrize("ndims", [1, 2, 3])

@@ -179,8 +179,9 @@ def model_of(step, shape=(None, None)):
     return model
 
 
-def test_a_repeated_step_is_trained_through_all_passes(images):
+def test_a_repeated_step_is_trained_through_all_passes(images, monkeypatch):
     """One set of weights, whose gradient is not that of a single pass."""
+    monkeypatch.setenv("HETMORPH_XLA", "0")  # compiled kernels are those of networks/test_training_step.py
     model, single = model_of(Repeated(velocity_step(), 2)), model_of(velocity_step())
     assert model.count_params() == single.count_params()
     zeros = np.zeros((2, *SIZE, 2), "float32")
