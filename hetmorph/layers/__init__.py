@@ -20,6 +20,7 @@ from hetmorph.layers.convolution import (
     UpsampleConv2D,
     UpsampleConv3D,
 )
+from hetmorph.layers.coordinates import CoordinateAttention, FeatureNorm, Flip, Margin
 from hetmorph.layers.decoder import InstanceNormalization, LinearUpsampling
 from hetmorph.layers.points import PointTransformer, ValueAtLocation
 from hetmorph.layers.residual import DoubledResidual, HalvedResidual, UnitCubeToVoxels
@@ -43,10 +44,13 @@ __all__ = [
     "Conv1D",
     "Conv2D",
     "Conv3D",
+    "CoordinateAttention",
     "CovStream",
     "CropToReference",
     "DoubledResidual",
     "DropPath",
+    "FeatureNorm",
+    "Flip",
     "HalvedResidual",
     "HyperConv1D",
     "HyperConv1DFromDense",
@@ -61,6 +65,7 @@ __all__ = [
     "LeakyReLU",
     "LinearUpsampling",
     "LocalParamWithInput",
+    "Margin",
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",
