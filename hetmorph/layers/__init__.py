@@ -23,7 +23,7 @@ from hetmorph.layers.convolution import (
 from hetmorph.layers.coordinates import CoordinateAttention, FeatureNorm, Flip, Margin
 from hetmorph.layers.decoder import InstanceNormalization, LinearUpsampling
 from hetmorph.layers.points import PointTransformer, ValueAtLocation
-from hetmorph.layers.residual import DoubledResidual, HalvedResidual, UnitCubeToVoxels
+from hetmorph.layers.residual import BlockMean, DoubledResidual, HalvedResidual, UnitCubeToVoxels
 from hetmorph.layers.sampling import SampleNormalLogVar
 from hetmorph.layers.slabs import Slabs
 from hetmorph.layers.spatial import (
@@ -40,6 +40,7 @@ from hetmorph.layers.spatial import (
 __all__ = [
     "AddIdentity",
     "AffineToDenseShift",
+    "BlockMean",
     "ComposeTransform",
     "Conv1D",
     "Conv2D",

@@ -14,9 +14,9 @@ from hetmorph.ops.grid import identity_grid, pad, spatial_shape
 class CoordinateAttention(Configured, keras.layers.Layer):
     """A displacement from the features of two images: each voxel goes to the mean place of what looks like it.
 
-    φ(x) = Σ_y w(x, y)·y with w(x, ·) = softmax of f_fixed(x)·f_moving(y), over the voxels y of the moving image and of a
-    margin round it, so that φ can lead out of the image. As the weights sum to 1, whatever moves the features of either
-    image moves φ with them: φ[A∘W, B∘U] = W⁻¹∘φ[A, B]∘U for translations W and U.
+    φ(x) = Σ_y w(x, y)·y with w(x, ·) = softmax of f_fixed(x)·f_moving(y), over the voxels y of the moving image and of
+    a margin round it, so that φ can lead out of the image. As the weights sum to 1, whatever moves the features of
+    either image moves φ with them: φ[A∘W, B∘U] = W⁻¹∘φ[A, B]∘U for translations W and U.
 
     The matrix of weights, voxels × voxels, never exists: it is computed in blocks, and again for the gradient, see
     `ops.attention.attend`. In float32 under any policy.
@@ -53,13 +53,13 @@ class CoordinateAttention(Configured, keras.layers.Layer):
         moving, fixed = (tuple(shape) for shape in input_shape)
         if len(moving) != len(fixed) or len(moving) not in (3, 4, 5) or moving[-1] != fixed[-1]:
             raise ValueError(
-                f"expected equally many features of two images of 1 to 3 axes, [B, *S, C], received {moving} and {fixed}"
+                f"expected equally many features of two images of 1 to 3 axes, received {moving} and {fixed}"
             )
         for role, shape in (("moving", moving), ("fixed", fixed)):
             if any(size is not None and size <= 2 * self.padding for size in shape[1:-1]):
                 raise ValueError(
-                    f"expected features of the {role} image with a margin of {self.padding} voxels on every side, which "
-                    f"are more than {2 * self.padding} voxels, received {shape}"
+                    f"expected features of the {role} image with a margin of {self.padding} voxels on every side, more "
+                    f"than {2 * self.padding} voxels, received {shape}"
                 )
         self.built = True
 

@@ -11,8 +11,8 @@ import tensorflow as tf
 def attend(queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, block: int) -> tf.Tensor:
     """softmax(Q Kᵀ)·V, block by block: the matrix of all weights never exists.
 
-    For each block of queries the keys pass by in blocks, with the largest logit and the sums so far (online softmax). For
-    the gradient the blocks are computed again, from the logarithm of the whole sum that each query has kept. Values
+    For each block of queries the keys pass by in blocks, with the largest logit and the sums so far (online softmax).
+    For the gradient the blocks are computed again, from the logarithm of the whole sum that each query has kept. Values
     have no gradient.
 
     Args:

@@ -1,4 +1,4 @@
-"""Attention to coordinates: the dense form, its gradient, blocks, and that translations of either image pass through."""
+"""Attention to coordinates: the dense form, its gradient, blocks, and translations of either image."""
 
 import numpy as np
 import pytest
