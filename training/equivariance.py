@@ -1,0 +1,182 @@
+"""Measure which registrations follow when their images are moved, and whose test-time uncertainty can be believed.
+
+Both images are moved by whole voxels, alike ([U,U]) or each by itself ([W,U]); what the model then answers is compared
+with its own answer for the pair as it was, moved: mean distance over the foreground, voxels, and of [W,U] in percent of
+|w - u|, which a model that does not see the motion is off by. Images lie within zeros, so that nothing leaves the grid.
+
+The uncertainty is the spread of the answers under translations of the moving image (docs/uncertainty.md). It is
+compared with the error for images that are warped by known transforms: "blind" is a spread below a tenth of the error,
+"no" one whose rank correlation with it is below 0.3.
+
+Without --model, networks of random weights are compared, whose displacements are made about two voxels long.
+
+Examples:
+    python training/equivariance.py
+    python training/equivariance.py --data acdc --data-dir ~/ACDC --model runs/carl/model.keras acdc_vxm_ncc
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone without `pip install -e .`
+
+from hetmorph.cli.messages import exit_status, import_tensorflow  # noqa: E402, I001
+
+import_tensorflow()
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+from hetmorph import config, data, evaluation  # noqa: E402
+from hetmorph.cli import options  # noqa: E402
+from hetmorph.cli.models import find_model  # noqa: E402
+from hetmorph.evaluation import known_truth  # noqa: E402
+from hetmorph.evaluation.translations import departure, framed  # noqa: E402
+from hetmorph.networks.build import build  # noqa: E402
+from hetmorph.uncertainty import equivariance_uncertainty  # noqa: E402
+
+RANDOM = ("vxm", "transmorph", "gradicon", "carl")
+COARSEST = 16  # voxels of the image in one of the coarsest grid of VxmDense and of CARL's U-Nets at half resolution
+LENGTH = 2.0  # of the displacements of random networks, voxels
+SHARES = (0.05, 0.25)
+BLIND, RANKED = 0.1, 0.3
+
+
+def arguments(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="+", default=[], metavar="FILE", help="trained models: files, folders, names")
+    parser.add_argument("--random", nargs="*", metavar="ARCH", help=f"random ones (default, without --model: {RANDOM})")
+    parser.add_argument("--width", type=float, default=0.25, help="of random networks of several steps (default: 0.25)")
+    parser.add_argument("--data", default="phantom", help=f"data set: {', '.join(options.DATASETS)} (default: phantom)")
+    parser.add_argument("--data-dir", type=Path, help="its folder (default: environment variable HETMORPH_DATA)")
+    parser.add_argument("--size", nargs="+", type=int, help="of the samples, voxels per axis (default: the set's own)")
+    parser.add_argument("--pairs", type=int, default=2, help="pairs, of as many patients of the test part (default: 2)")
+    parser.add_argument("--moves", type=int, default=3, help="translations of each kind and pair (default: 3)")
+    parser.add_argument("--draws", type=int, default=20, help="registrations of a map of uncertainty (default: 20)")
+    parser.add_argument("--kinds", nargs="+", default=["translation", "bspline"], choices=options.KINDS)
+    parser.add_argument("--seed", type=int, default=0, help="of weights and translations (default: 0)")
+    args = parser.parse_args(argv)
+    if min(args.pairs, args.moves) < 1 or args.draws < 2:
+        parser.error("expected at least 1 of --pairs and --moves, and 2 of --draws")
+    args.random = args.random if args.random is not None else [] if args.model else [*RANDOM]
+    return args
+
+
+def load_pairs(args: argparse.Namespace) -> list[data.Pair]:
+    """The first pair of each of the first patients."""
+    size = tuple(args.size) if args.size else None
+    firsts = {}
+    for pair in data.load(args.data, data_dir=args.data_dir, split="test", size=size).pairs:
+        firsts.setdefault(pair.patient, pair)
+        if len(firsts) == args.pairs:
+            break
+    return [*firsts.values()]
+
+
+def random_model(arch: str, width: float, ndims: int, pair: data.Pair, seed: int) -> keras.Model:
+    """A network whose every weight is drawn, with displacements about `LENGTH` voxels long."""
+    keras.utils.set_random_seed(seed)
+    of_steps = arch not in ("vxm", "transmorph")
+    network = {"arch": arch, **({"width": width} if of_steps else {})}
+    settings = config.from_dict({"network": network, "objective": {"name": "gradicon" if of_steps else "mse"}})
+    model = build(settings, (None,) * ndims)
+    last = [weight for weight in model.trainable_variables if "_flow/kernel" in weight.path]
+    plain = model.register(*_batch(pair)) if of_steps else 0.0
+    for weight in last:
+        weight.assign(keras.random.normal(weight.shape, seed=seed))
+    for _ in range(4):  # of several networks, and of velocities, the length is not proportional
+        length = np.linalg.norm(model.register(*_batch(pair)) - plain, axis=-1).mean()
+        for weight in last:
+            weight.assign(weight * (LENGTH / max(length, 1e-6)))
+    return model
+
+
+def _batch(pair: data.Pair) -> list[np.ndarray]:
+    return [image[None, ..., None] for image in (pair.moving, pair.fixed)]
+
+
+def translations(rng: np.random.Generator, shape: Sequence[int], share: float, step: int = 1) -> np.ndarray:
+    """One, whole multiples of `step` along each axis, not zero, up to a share of the image or one step."""
+    most = np.maximum(np.asarray(shape) * share // step, 1).astype(int)
+    while not (drawn := rng.integers(-most, most + 1)).any():
+        pass
+    return drawn * step
+
+
+def moved(predictor, pairs: Sequence[data.Pair], moves: int, seed: int) -> Iterator[str]:
+    """The cells of [U,U] by multiples of the coarsest voxel and by any, and of [W,U] of each share."""
+    margins = [int(np.ceil(max(SHARES) * max(pair.moving.shape))) for pair in pairs]
+    within = [framed(pair, margin + -margin % COARSEST) for pair, margin in zip(pairs, margins, strict=True)]
+    answers = [predictor(pair.moving, pair.fixed).displacement for pair in within]
+
+    def mean(share: float, step: int, alike: bool) -> tuple[float, float]:
+        rng, found, length = np.random.default_rng(seed), [], []
+        for own, pair, answer in zip(pairs, within, answers, strict=True):
+            for _ in range(moves):
+                w, u = (translations(rng, own.moving.shape, share, step) for _ in range(2))
+                w = u if alike else w
+                found.append(departure(predictor, pair, w, u, answer))
+                length.append(np.linalg.norm(w - u))
+        return float(np.mean(found)), float(np.mean(length))
+
+    for step in (COARSEST, 1):
+        yield f"{mean(max(SHARES), step, True)[0]:.2g}"
+    for share in SHARES:
+        error, length = mean(share, 1, False)
+        yield f"{error:.2f} ({100 * error / length:.0f} %)"
+
+
+def believed(predictor, pairs: Sequence[data.Pair], args: argparse.Namespace) -> Iterator[str]:
+    """The cells of the error under known warps, of the spread, of their rank correlation, and the verdict."""
+    rows = []
+    for pair in pairs:
+        for kind in args.kinds:
+            known = evaluation.known_pair(pair, kind, args.seed)
+            maps = {
+                "spread": lambda pair: equivariance_uncertainty(
+                    predictor, pair.moving, pair.fixed, n=args.draws, seed=args.seed, progress=False
+                )
+            }
+            rows.append(known_truth.score(evaluation.measure(predictor, known, maps, kind), "spread"))
+    error, spread, rank = (float(np.nanmean([row[name] for row in rows])) for name in ("epe", "std", "spearman"))
+    verdict = "blind" if spread < BLIND * error else "yes" if rank >= RANKED else "no"
+    yield from (f"{error:.2f}", f"{spread:.2f}", f"{rank:.2f}", verdict)
+
+
+def models(args: argparse.Namespace, pair: data.Pair) -> Iterator[tuple[str, object]]:
+    """Names and predictors."""
+    for arch in args.random:
+        network = random_model(arch, args.width, pair.moving.ndim, pair, args.seed)
+        yield f"{arch}, random", evaluation.wrap(network)
+    for name in args.model:
+        yield str(name), evaluation.load(find_model(name))
+
+
+def table(args: argparse.Namespace) -> Iterator[str]:
+    """Lines of Markdown, as they are measured."""
+    pairs = load_pairs(args)
+    percent = [f"[W,U], {100 * share:.0f} %" for share in SHARES]
+    header = ["model", f"[U,U], by {COARSEST}", "[U,U], any", *percent, "error", "spread", "rank", "believed"]
+    yield f"{len(pairs)} pairs of {args.data}, {args.moves} translations each; voxels, mean over the foreground.\n"
+    for cells in (header, ["---"] * len(header)):
+        yield f"| {' | '.join(cells)} |"
+    for name, predictor in models(args, pairs[0]):
+        cells = [name, *moved(predictor, pairs, args.moves, args.seed), *believed(predictor, pairs, args)]
+        yield f"| {' | '.join(cells)} |"
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the table."""
+    for line in table(args):
+        print(line, flush=True)
+
+
+def main(argv=None) -> int:
+    args = arguments(argv)
+    return exit_status("equivariance.py", lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
