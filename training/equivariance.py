@@ -8,7 +8,8 @@ The uncertainty is the spread of the answers under translations of the moving im
 compared with the error for images that are warped by known transforms: "blind" is a spread below a tenth of the error,
 "no" one whose rank correlation with it is below 0.3.
 
-Without --model, networks of random weights are compared, whose displacements are made about two voxels long.
+Without --model, networks of random weights are compared, which see every image as their first batch; what their U-Nets
+add is made about two voxels long.
 
 Examples:
     python training/equivariance.py
@@ -34,7 +35,7 @@ from hetmorph.cli import options  # noqa: E402
 from hetmorph.cli.models import find_model  # noqa: E402
 from hetmorph.evaluation import known_truth  # noqa: E402
 from hetmorph.evaluation.translations import departure, framed  # noqa: E402
-from hetmorph.networks.build import build  # noqa: E402
+from hetmorph.networks.build import IDLE, MODELS, build  # noqa: E402
 from hetmorph.uncertainty import equivariance_uncertainty  # noqa: E402
 
 RANDOM = ("vxm", "transmorph", "gradicon", "carl")
@@ -60,6 +61,8 @@ def arguments(argv=None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if min(args.pairs, args.moves) < 1 or args.draws < 2:
         parser.error("expected at least 1 of --pairs and --moves, and 2 of --draws")
+    if unknown := {*(args.random or [])} - {*IDLE}:
+        parser.error(f"expected --random of {', '.join(IDLE)}, received {', '.join(sorted(unknown))}")
     args.random = args.random if args.random is not None else [] if args.model else [*RANDOM]
     return args
 
@@ -75,22 +78,33 @@ def load_pairs(args: argparse.Namespace) -> list[data.Pair]:
     return [*firsts.values()]
 
 
-def random_model(arch: str, width: float, ndims: int, pair: data.Pair, seed: int) -> keras.Model:
-    """A network whose every weight is drawn, with displacements about `LENGTH` voxels long."""
+def random_model(arch: str, width: float, pair: data.Pair, seed: int) -> keras.Model:
+    """A network whose weights are drawn, with the batch statistics of a pair and displacements of about `LENGTH`."""
     keras.utils.set_random_seed(seed)
-    of_steps = arch not in ("vxm", "transmorph")
+    of_steps = arch not in MODELS
     network = {"arch": arch, **({"width": width} if of_steps else {})}
     settings = config.from_dict({"network": network, "objective": {"name": "gradicon" if of_steps else "mse"}})
-    model = build(settings, (None,) * ndims)
+    model = build(settings, (None,) * pair.moving.ndim)
+    for norm in (layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)):
+        norm.momentum = 0.0  # the statistics of one batch are all it has
+    model(_batch(pair), training=True)
     last = [weight for weight in model.trainable_variables if "_flow/kernel" in weight.path]
-    plain = model.register(*_batch(pair)) if of_steps else 0.0
+    without = _answer(model, last, pair, 0.0)
     for weight in last:
         weight.assign(keras.random.normal(weight.shape, seed=seed))
+    factor = 1.0
     for _ in range(4):  # of several networks, and of velocities, the length is not proportional
-        length = np.linalg.norm(model.register(*_batch(pair)) - plain, axis=-1).mean()
-        for weight in last:
-            weight.assign(weight * (LENGTH / max(length, 1e-6)))
+        length = np.linalg.norm(_answer(model, last, pair, factor) - without, axis=-1).mean()
+        factor = LENGTH / max(length, 1e-6)
+    _answer(model, last, pair, factor)
     return model
+
+
+def _answer(model: keras.Model, weights: Sequence, pair: data.Pair, factor: float) -> np.ndarray:
+    """The displacement of a pair, after some weights were multiplied."""
+    for weight in weights:
+        weight.assign(weight * factor)
+    return model.register(*_batch(pair))
 
 
 def _batch(pair: data.Pair) -> list[np.ndarray]:
@@ -148,7 +162,7 @@ def believed(predictor, pairs: Sequence[data.Pair], args: argparse.Namespace) ->
 def models(args: argparse.Namespace, pair: data.Pair) -> Iterator[tuple[str, object]]:
     """Names and predictors."""
     for arch in args.random:
-        network = random_model(arch, args.width, pair.moving.ndim, pair, args.seed)
+        network = random_model(arch, args.width, pair, args.seed)
         yield f"{arch}, random", evaluation.wrap(network)
     for name in args.model:
         yield str(name), evaluation.load(find_model(name))
