@@ -1,8 +1,10 @@
 """Measure which registrations follow when their images are moved, and whose test-time uncertainty can be believed.
 
-Both images are moved by whole voxels, alike ([U,U]) or each by itself ([W,U]); what the model then answers is compared
-with its own answer for the pair as it was, moved: mean distance over the foreground, voxels, and of [W,U] in percent of
-|w - u|, which a model that does not see the motion is off by. Images lie within zeros, so that nothing leaves the grid.
+Both images are moved by whole voxels, alike ([U,U]) or each by itself ([W,U]), by up to so much of the image's size;
+what the model then answers is compared with its own answer for the pair as it was, moved: mean distance over the
+foreground, voxels, and of [W,U] in percent of |w - u|, which a model that does not see the motion is off by. Dice is that of all
+labelled structures where the moving image alone is moved, by exactly so much of its size along one axis. Images lie
+within zeros, so that nothing leaves the grid.
 
 The uncertainty is the spread of the answers under translations of the moving image (docs/uncertainty.md). It is
 compared with the error for images that are warped by known transforms: "blind" is a spread below a tenth of the error,
@@ -34,14 +36,16 @@ from hetmorph import config, data, evaluation  # noqa: E402
 from hetmorph.cli import options  # noqa: E402
 from hetmorph.cli.models import find_model  # noqa: E402
 from hetmorph.evaluation import known_truth  # noqa: E402
-from hetmorph.evaluation.translations import departure, framed  # noqa: E402
+from hetmorph.evaluation.translations import departure, framed, overlap  # noqa: E402
 from hetmorph.networks.build import IDLE, MODELS, build  # noqa: E402
 from hetmorph.uncertainty import equivariance_uncertainty  # noqa: E402
+from hetmorph.viz.figures import save  # noqa: E402
 
 RANDOM = ("vxm", "transmorph", "gradicon", "carl")
 COARSEST = 16  # voxels of the image in one of the coarsest grid of VxmDense and of CARL's U-Nets at half resolution
 LENGTH = 2.0  # of the displacements of random networks, voxels
 SHARES = (0.05, 0.25)
+CURVE = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
 BLIND, RANKED = 0.1, 0.3
 
 
@@ -57,6 +61,7 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--moves", type=int, default=3, help="translations of each kind and pair (default: 3)")
     parser.add_argument("--draws", type=int, default=20, help="registrations of a map of uncertainty (default: 20)")
     parser.add_argument("--kinds", nargs="+", default=["translation", "bspline"], choices=options.KINDS)
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw Dice against the motion (.png, .svg)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and translations (default: 0)")
     args = parser.parse_args(argv)
     if min(args.pairs, args.moves) < 1 or args.draws < 2:
@@ -67,15 +72,17 @@ def arguments(argv=None) -> argparse.Namespace:
     return args
 
 
-def load_pairs(args: argparse.Namespace) -> list[data.Pair]:
-    """The first pair of each of the first patients."""
+def load_set(args: argparse.Namespace) -> data.LoadedSet:
     size = tuple(args.size) if args.size else None
-    firsts = {}
-    for pair in data.load(args.data, data_dir=args.data_dir, split="test", size=size).pairs:
-        firsts.setdefault(pair.patient, pair)
-        if len(firsts) == args.pairs:
-            break
-    return [*firsts.values()]
+    return data.load(args.data, data_dir=args.data_dir, split="test", size=size)
+
+
+def first_pairs(pairs: Sequence[data.Pair], count: int) -> list[data.Pair]:
+    """The middle pair of each of the first patients."""
+    patients = {}
+    for pair in pairs:
+        patients.setdefault(pair.patient, []).append(pair)
+    return [own[len(own) // 2] for own in [*patients.values()][:count]]
 
 
 def random_model(arch: str, width: float, pair: data.Pair, seed: int) -> keras.Model:
@@ -119,27 +126,42 @@ def translations(rng: np.random.Generator, shape: Sequence[int], share: float, s
     return drawn * step
 
 
-def moved(predictor, pairs: Sequence[data.Pair], moves: int, seed: int) -> Iterator[str]:
-    """The cells of [U,U] by multiples of the coarsest voxel and by any, and of [W,U] of each share."""
-    margins = [int(np.ceil(max(SHARES) * max(pair.moving.shape))) for pair in pairs]
-    within = [framed(pair, margin + -margin % COARSEST) for pair, margin in zip(pairs, margins, strict=True)]
-    answers = [predictor(pair.moving, pair.fixed).displacement for pair in within]
+class Moved:
+    """What a model answers for the moved images of some pairs.
 
-    def mean(share: float, step: int, alike: bool) -> tuple[float, float]:
-        rng, found, length = np.random.default_rng(seed), [], []
-        for own, pair, answer in zip(pairs, within, answers, strict=True):
-            for _ in range(moves):
+    Args:
+        predictor: the model.
+        pairs: as they are.
+        moves: translations of each kind and pair.
+        seed: of the translations.
+    """
+
+    def __init__(self, predictor, pairs: Sequence[data.Pair], moves: int, seed: int):
+        self.predictor, self.pairs, self.moves, self.seed = predictor, pairs, moves, seed
+        margins = [int(np.ceil(max(SHARES) * max(pair.moving.shape))) for pair in pairs]
+        self.framed = [framed(pair, margin + -margin % COARSEST) for pair, margin in zip(pairs, margins, strict=True)]
+        self.answers = [predictor(pair.moving, pair.fixed).displacement for pair in self.framed]
+
+    def departure(self, share: float, step: int = 1, alike: bool = False) -> tuple[float, float]:
+        """How far its answers are from its moved answers, and how long w - u is; means, voxels."""
+        rng, found, lengths = np.random.default_rng(self.seed), [], []
+        for own, pair, answer in zip(self.pairs, self.framed, self.answers, strict=True):
+            for _ in range(self.moves):
                 w, u = (translations(rng, own.moving.shape, share, step) for _ in range(2))
                 w = u if alike else w
-                found.append(departure(predictor, pair, w, u, answer))
-                length.append(np.linalg.norm(w - u))
-        return float(np.mean(found)), float(np.mean(length))
+                found.append(departure(self.predictor, pair, w, u, answer))
+                lengths.append(np.linalg.norm(w - u))
+        return float(np.mean(found)), float(np.mean(lengths))
 
-    for step in (COARSEST, 1):
-        yield f"{mean(max(SHARES), step, True)[0]:.2g}"
-    for share in SHARES:
-        error, length = mean(share, 1, False)
-        yield f"{error:.2f} ({100 * error / length:.0f} %)"
+    def dice(self, share: float, structures: Sequence[int]) -> float:
+        """Mean over the pairs, and over both directions of each axis; NaN where nothing is labelled."""
+        scores = []
+        for own, pair in zip(self.pairs, self.framed, strict=True):
+            if pair.moving_labels is not None and pair.fixed_labels is not None:
+                steps = np.round(share * np.diag(own.moving.shape)).astype(int)
+                every = np.concatenate([steps, -steps]) if share else steps[:1]
+                scores += [overlap(self.predictor, pair, by, structures) for by in every]
+        return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
 
 
 def believed(predictor, pairs: Sequence[data.Pair], args: argparse.Namespace) -> Iterator[str]:
@@ -168,17 +190,48 @@ def models(args: argparse.Namespace, pair: data.Pair) -> Iterator[tuple[str, obj
         yield str(name), evaluation.load(find_model(name))
 
 
+def cells(moved: Moved, dices: dict[float, float], args: argparse.Namespace) -> Iterator[str]:
+    """Of a model's row, all but its name."""
+    for step in (COARSEST, 1):
+        yield f"{moved.departure(max(SHARES), step, alike=True)[0]:.2g}"
+    for share in SHARES:
+        error, length = moved.departure(share)
+        yield f"{error:.2f} ({100 * error / length:.0f} %)"
+    for share in (0.0, *SHARES):
+        yield f"{dices[share]:.3f}"
+    yield from believed(moved.predictor, moved.pairs, args)
+
+
 def table(args: argparse.Namespace) -> Iterator[str]:
     """Lines of Markdown, as they are measured."""
-    pairs = load_pairs(args)
-    percent = [f"[W,U], {100 * share:.0f} %" for share in SHARES]
-    header = ["model", f"[U,U], by {COARSEST}", "[U,U], any", *percent, "error", "spread", "rank", "believed"]
+    loaded = load_set(args)
+    pairs = first_pairs(loaded.pairs, args.pairs)
+    percent = [f"{100 * share:.0f} %" for share in SHARES]
+    header = ["model", f"[U,U], by {COARSEST}", "[U,U], any", *(f"[W,U], {part}" for part in percent)]
+    header += [*(f"Dice, {part}" for part in ("0 %", *percent)), "error", "spread", "rank", "believed"]
     yield f"{len(pairs)} pairs of {args.data}, {args.moves} translations each; voxels, mean over the foreground.\n"
-    for cells in (header, ["---"] * len(header)):
-        yield f"| {' | '.join(cells)} |"
+    for row in (header, ["---"] * len(header)):
+        yield f"| {' | '.join(row)} |"
+    curves = {}
     for name, predictor in models(args, pairs[0]):
-        cells = [name, *moved(predictor, pairs, args.moves, args.seed), *believed(predictor, pairs, args)]
-        yield f"| {' | '.join(cells)} |"
+        moved = Moved(predictor, pairs, args.moves, args.seed)
+        curves[name] = {share: moved.dice(share, [*loaded.labels.values()]) for share in CURVE}
+        yield f"| {' | '.join([name, *cells(moved, curves[name], args)])} |"
+    if args.picture:
+        yield f"\nwrote {draw(curves, args.picture)}"
+
+
+def draw(curves: dict[str, dict[float, float]], path: Path) -> Path:
+    """Dice of every model as the moving image is moved away."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        axes.plot([100 * share for share in curve], [*curve.values()], marker="o", markersize=3, label=name)
+    axes.set(xlabel="motion of the moving image, % of its size", ylabel="Dice, mean", xlim=(0, None), ylim=(0, 1))
+    axes.legend(fontsize=8, frameon=False)
+    return save(figure, path)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Whether a registration follows translations: φ[A∘W, B∘U] = W⁻¹∘φ[A, B]∘U for any of either image, or of both alike."""
+"""Whether a registration follows translations: φ[A∘W, B∘U] = W⁻¹∘φ[A, B]∘U, of both images alike or each by itself."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,7 +7,8 @@ import numpy as np
 
 from hetmorph.data import Pair
 from hetmorph.data.pair import MASKS, POINTS
-from hetmorph.evaluation.cases import foreground
+from hetmorph.evaluation.cases import foreground, warp_labels
+from hetmorph.metrics import dice
 
 
 def shifted(array: np.ndarray, by: Sequence[int]) -> np.ndarray:
@@ -33,13 +34,15 @@ def framed(pair: Pair, margin: int) -> Pair:
     """The images of a pair within zeros, so that they can be moved without leaving their grid.
 
     Args:
-        pair: what else is known of it is left out.
+        pair: beside its labels, what else is known of it is left out.
         margin: voxels on every side.
     """
     seen = np.pad(foreground(pair), margin)
     moving, fixed = (np.pad(image, margin) for image in (pair.moving, pair.fixed))
-    known = ("moving_labels", "fixed_labels", "displacement", "sigma", *MASKS, *POINTS)
-    return dataclasses.replace(pair, moving=moving, fixed=fixed, foreground=seen, **dict.fromkeys(known))
+    labels = {name: getattr(pair, name) for name in ("moving_labels", "fixed_labels")}
+    labels = {name: None if array is None else np.pad(array, margin) for name, array in labels.items()}
+    others = dict.fromkeys(("displacement", "sigma", *MASKS, *POINTS))
+    return dataclasses.replace(pair, moving=moving, fixed=fixed, foreground=seen, **labels, **others)
 
 
 def departure(
@@ -61,3 +64,20 @@ def departure(
     expected = shifted(answer, of_fixed) + (np.asarray(of_fixed) - np.asarray(of_moving))
     error = np.linalg.norm(moved - expected, axis=-1)
     return float(error[shifted(foreground(pair), of_fixed)].mean())
+
+
+def overlap(predictor, pair: Pair, of_moving: Sequence[int], structures: Sequence[int]) -> float:
+    """Mean Dice of the structures that both images have, after the moved moving image was registered; NaN without any.
+
+    Args:
+        predictor, pair, of_moving: as of `departure`.
+        structures: values of the labels.
+    """
+    moving, labels = (shifted(array, of_moving) for array in (pair.moving, pair.moving_labels))
+    warped = warp_labels(labels, predictor(moving, pair.fixed).displacement, structures)
+    scores = [
+        dice(mask, pair.fixed_labels == value)
+        for mask, value in zip(warped, structures, strict=True)
+        if (labels == value).any() and (pair.fixed_labels == value).any()
+    ]
+    return float(np.mean(scores)) if scores else float("nan")

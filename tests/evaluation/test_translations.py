@@ -1,4 +1,4 @@
-"""Whether a registration follows translations: what is measured is 0 for one that does, and the motion for one that not."""
+"""Whether a registration follows translations: 0 is measured for one that does, else the motion."""
 
 import dataclasses
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hetmorph import data
-from hetmorph.evaluation.translations import departure, framed, shifted
+from hetmorph.evaluation.translations import departure, framed, overlap, shifted
 
 
 @pytest.fixture
@@ -44,3 +44,12 @@ def test_what_stands_still_follows_both_images_together_alone(pair):
 def test_what_follows_departs_from_nothing(pair):
     assert departure(following, pair, (3, -2), (-5, 6)) < 1e-9
     assert departure(following, pair, (3, -2), (0, 0), following(pair.moving, pair.fixed).displacement) < 1e-9
+
+
+def test_the_overlap_is_that_of_the_moved_labels(pair):
+    labels = np.zeros(pair.moving.shape, "uint8")
+    labels[10:14, 9:13], labels[5, 5] = 1, 2
+    labelled = dataclasses.replace(pair, fixed=pair.moving, moving_labels=labels, fixed_labels=labels)
+    assert overlap(following, labelled, (4, -2), [1, 2]) == pytest.approx(1)
+    assert overlap(standing, labelled, (2, 0), [1]) == pytest.approx(0.5)
+    assert np.isnan(overlap(standing, labelled, (0, 0), [7]))

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from hetmorph.layers import CoordinateAttention
-from hetmorph.networks import feature_encoder
+from hetmorph.losses import MSE
+from hetmorph.networks import Registration, feature_encoder
+from hetmorph.objectives import GradientInverseConsistency, Similarity
+from hetmorph.serving import export_savedmodel
 from hetmorph.steps import AtResolution, FeatureStep, FieldStep, Smoothed, Then, Turned
 from hetmorph.transforms import Affine, voxels
 from tests.golden import carl_recipes as recipes
@@ -105,6 +109,26 @@ def test_the_layout_of_unicarl(original):
     step = Then([Smoothed(AtResolution(step, corners=True), recipes.SIGMAS[1]), FieldStep(narrow(12), "odd")])
     found = step(*pair(recipes.LAYOUT, 9))[0] / (np.array(recipes.LAYOUT) - 1)  # of displacements of half the image
     np.testing.assert_allclose(found, original["layout"], atol=2e-5)
+
+
+@pytest.mark.usefixtures("eager")
+def test_the_step_goes_through_every_door(rng, tmp_path):
+    """Trained in both directions, turned meanwhile; saved; exported at any size: each answers as the model itself."""
+    keras.utils.set_random_seed(3)
+    encoder = feature_encoder(2, 4, 3, dilations=(1,), blocks=1)
+    step = AtResolution(FeatureStep(encoder, CoordinateAttention(3, block_size=32), beyond="odd"))
+    model = Registration(Turned(Smoothed(step, 1.5), rotation=0.1, seed=0), (None, None), direction="exchange")
+    model.compile("adam", terms=[Similarity(MSE()), GradientInverseConsistency(0.1)])
+    pair_ = rng.random((2, 1, 13, 16, 1)).astype("float32")
+    before = model.get_weights()
+    model.fit(tuple(pair_), verbose=0)
+    assert any(np.abs(a - b).max() > 0 for a, b in zip(before, model.get_weights(), strict=True))
+    answer = model.register(*pair_)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_allclose(keras.saving.load_model(tmp_path / "model.keras").register(*pair_), answer, atol=1e-5)
+    register = tf.saved_model.load(str(export_savedmodel(model, tmp_path))).signatures["register"]
+    served = register(moving=tf.constant(pair_[0]), fixed=tf.constant(pair_[1]))
+    np.testing.assert_allclose(served["displacement"], answer, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,15 @@ def rows(capsys, *more):
 
 
 def test_random_and_trained_models_have_a_row_each(capsys, tmp_path):
-    pair = equivariance.load_pairs(equivariance.arguments(FEW))[0]
+    pair = equivariance.first_pairs(equivariance.load_set(equivariance.arguments(FEW)).pairs, 1)[0]
     model = equivariance.random_model("vxm", 1.0, pair, 0)
     model.save(tmp_path / "model.keras")
-    trained, random = rows(capsys, "--random", "vxm", "--model", str(tmp_path / "model.keras"))[::-1]
+    more = ["--model", str(tmp_path / "model.keras"), "--picture", str(tmp_path / "dice.png")]
+    random, trained = rows(capsys, "--random", "vxm", *more)
+    assert (tmp_path / "dice.png").stat().st_size > 1000
     assert random["model"] == "vxm, random" and trained["model"].endswith("model.keras")
     assert [*random.values()][1:] == [*trained.values()][1:]  # the same network
+    assert 0.9 > float(random["Dice, 0 %"]) > float(random["Dice, 25 %"]) == 0
     assert float(random["[U,U], by 16"]) < 1
     assert float(random["[W,U], 25 %"].split()[0]) > 2  # which it does not see
     assert random["believed"] in ("yes", "no", "blind")
