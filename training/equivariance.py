@@ -2,9 +2,9 @@
 
 Both images are moved by whole voxels, alike ([U,U]) or each by itself ([W,U]), by up to so much of the image's size;
 what the model then answers is compared with its own answer for the pair as it was, moved: mean distance over the
-foreground, voxels, and of [W,U] in percent of |w - u|, which a model that does not see the motion is off by. Dice is that of all
-labelled structures where the moving image alone is moved, by exactly so much of its size along one axis. Images lie
-within zeros, so that nothing leaves the grid.
+foreground, voxels, and of [W,U] in percent of |w - u|, which a model that does not see the motion is off by. Dice is
+that of all labelled structures where the moving image alone is moved, by exactly so much of its size along one axis.
+Images lie within zeros, so that nothing leaves the grid.
 
 The uncertainty is the spread of the answers under translations of the moving image (docs/uncertainty.md). It is
 compared with the error for images that are warped by known transforms: "blind" is a spread below a tenth of the error,

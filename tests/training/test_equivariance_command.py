@@ -26,7 +26,7 @@ def test_random_and_trained_models_have_a_row_each(capsys, tmp_path):
     assert (tmp_path / "dice.png").stat().st_size > 1000
     assert random["model"] == "vxm, random" and trained["model"].endswith("model.keras")
     assert [*random.values()][1:] == [*trained.values()][1:]  # the same network
-    assert 0.9 > float(random["Dice, 0 %"]) > float(random["Dice, 25 %"]) == 0
+    assert float(random["Dice, 0 %"]) > 2 * float(random["Dice, 25 %"])
     assert float(random["[U,U], by 16"]) < 1
     assert float(random["[W,U], 25 %"].split()[0]) > 2  # which it does not see
     assert random["believed"] in ("yes", "no", "blind")
