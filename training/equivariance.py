@@ -213,7 +213,7 @@ def table(args: argparse.Namespace) -> Iterator[str]:
     for row in (header, ["---"] * len(header)):
         yield f"| {' | '.join(row)} |"
     curves = {}
-    for name, predictor in models(args, pairs[0]):
+    for name, predictor in models(args, framed(pairs[0], COARSEST)):
         moved = Moved(predictor, pairs, args.moves, args.seed)
         curves[name] = {share: moved.dice(share, [*loaded.labels.values()]) for share in CURVE}
         yield f"| {' | '.join([name, *cells(moved, curves[name], args)])} |"

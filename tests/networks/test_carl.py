@@ -11,7 +11,6 @@ from hetmorph.layers import CoordinateAttention
 from hetmorph.losses import MSE
 from hetmorph.networks import Registration, feature_encoder
 from hetmorph.objectives import GradientInverseConsistency, Similarity
-from hetmorph.serving import export_savedmodel
 from hetmorph.steps import AtResolution, FeatureStep, FieldStep, Smoothed, Then, Turned
 from hetmorph.transforms import Affine, voxels
 from tests.golden import carl_recipes as recipes
@@ -112,8 +111,8 @@ def test_the_layout_of_unicarl(original):
 
 
 @pytest.mark.usefixtures("eager")
-def test_the_step_goes_through_every_door(rng, tmp_path):
-    """Trained in both directions, turned meanwhile; saved; exported at any size: each answers as the model itself."""
+def test_the_step_is_trained_and_saved(rng, tmp_path):
+    """Trained in both directions, turned meanwhile, and saved; exports are in test_backbones.py, of whole networks."""
     keras.utils.set_random_seed(3)
     encoder = feature_encoder(2, 4, 3, dilations=(1,), blocks=1)
     step = AtResolution(FeatureStep(encoder, CoordinateAttention(3, block_size=32), beyond="odd"))
@@ -126,9 +125,6 @@ def test_the_step_goes_through_every_door(rng, tmp_path):
     answer = model.register(*pair_)
     model.save(tmp_path / "model.keras")
     np.testing.assert_allclose(keras.saving.load_model(tmp_path / "model.keras").register(*pair_), answer, atol=1e-5)
-    register = tf.saved_model.load(str(export_savedmodel(model, tmp_path))).signatures["register"]
-    served = register(moving=tf.constant(pair_[0]), fixed=tf.constant(pair_[1]))
-    np.testing.assert_allclose(served["displacement"], answer, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -175,3 +171,13 @@ def test_smoothing_leaves_what_is_linear_as_it_is(rng):
     transform = Smoothed(attention(2), 3.0)._smooth(matrix, tf.zeros((1, 20, 17, 1)))
     outside = voxels((30, 30)) - 5
     np.testing.assert_allclose(transform(outside), matrix(outside), atol=1e-4)
+
+
+def test_for_both_directions_each_image_is_looked_at_once(plane, monkeypatch):
+    images, asked, answer = pair((13, 12), 5), [], plane.answer
+    expected = [plane.transform(*two).field for two in (images, images[::-1])]
+    monkeypatch.setattr(plane, "answer", lambda image, training=None: asked.append(image) or answer(image))
+    monkeypatch.setattr(plane, "recomputed", True)
+    for transform, field in zip(plane.both(*images), expected, strict=True):
+        np.testing.assert_allclose(transform.field, field, atol=1e-5)
+    assert len(asked) == 2
