@@ -42,7 +42,7 @@ from hetmorph.uncertainty import equivariance_uncertainty  # noqa: E402
 from hetmorph.viz.figures import save  # noqa: E402
 
 RANDOM = ("vxm", "transmorph", "gradicon", "carl")
-COARSEST = 16  # voxels of the image in one of the coarsest grid of VxmDense and of CARL's U-Nets at half resolution
+COARSEST = 16  # voxels of the image in one of the coarsest grid of VxmDense
 LENGTH = 2.0  # of the displacements of random networks, voxels
 SHARES = (0.05, 0.25)
 CURVE = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
@@ -187,7 +187,8 @@ def models(args: argparse.Namespace, pair: data.Pair) -> Iterator[tuple[str, obj
         network = random_model(arch, args.width, pair, args.seed)
         yield f"{arch}, random", evaluation.wrap(network)
     for name in args.model:
-        yield str(name), evaluation.load(find_model(name))
+        path = Path(name)
+        yield str(path.parent if path.name == "model.keras" else name), evaluation.load(find_model(name))
 
 
 def cells(moved: Moved, dices: dict[float, float], args: argparse.Namespace) -> Iterator[str]:
@@ -225,12 +226,12 @@ def draw(curves: dict[str, dict[float, float]], path: Path) -> Path:
     """Dice of every model as the moving image is moved away."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axes = figure.subplots()
     for name, curve in curves.items():
         axes.plot([100 * share for share in curve], [*curve.values()], marker="o", markersize=3, label=name)
     axes.set(xlabel="motion of the moving image, % of its size", ylabel="Dice, mean", xlim=(0, None), ylim=(0, 1))
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     return save(figure, path)
 
 
