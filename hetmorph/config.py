@@ -54,14 +54,15 @@ class NetworkConfig:
 
     Attributes:
         arch: "vxm" or "transmorph", see `hetmorph.networks.VxmDense` and `TransMorph`; or a composition of steps,
-            "gradicon" or "constricon", see `hetmorph.networks.architectures`; or "unigradicon", that of "gradicon" on
-            images that are resized from their own field of view, see `hetmorph.networks.UniGradICON`.
+            "gradicon", "constricon", "carl", "carl-rot" or "unicarl", see `hetmorph.networks.architectures`; or
+            "unigradicon", that of "gradicon" on images that are resized from their own field of view, see
+            `hetmorph.networks.UniGradICON`.
         features: U-Net features [encoder, decoder] of "vxm" and of each network of "unigradicon"; None takes the
             default.
-        width: "gradicon", "unigradicon" and "constricon": features of their networks, as a multiple of the published
+        width: of compositions of steps and "unigradicon": features of their networks, as a multiple of the published
             ones.
-        stage: "gradicon" and "unigradicon": 1 leaves the fourth network out, 2 trains all of them. A training of stage
-            2 that starts (`init`) from one of stage 1 begins with what that does.
+        stage: "gradicon", "unigradicon", "carl", "carl-rot": 1 leaves the fourth network out, 2 trains all of them. A
+            training of stage 2 that starts (`init`) from one of stage 1 begins with what that does.
         int_steps: squarings of the integration; None takes the backbone's default: 7, and 0 for "transmorph".
         int_resolution: voxel size of the integration grid, in image voxels.
         bidir: register in both directions.

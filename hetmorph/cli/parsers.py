@@ -44,12 +44,16 @@ FLAGS = {
     "--augment-affine": ("data.augment_affine", float, "random affine maps, each image its own; uniGradICON: 0.05"),
     "--skip-bad": ("data.skip_bad", True, "go on without unreadable cases"),
     "--objective": ("objective.name", str, f"method: {', '.join(options.OBJECTIVES)}"),
-    "--arch": ("network.arch", str, "network: vxm, transmorph; of several steps: gradicon, constricon, unigradicon"),
+    "--arch": (
+        "network.arch",
+        str,
+        "network: vxm, transmorph; of several steps: gradicon, constricon, unigradicon, carl, carl-rot, unicarl",
+    ),
     "--width": ("network.width", float, "of networks of several steps: features, as a multiple of the published ones"),
     "--stage": (
         "network.stage",
         int,
-        "gradicon, unigradicon: 1 trains the first three networks, 2 all four, with --init from those of stage 1",
+        "gradicon, unigradicon, carl: 1 trains the first three networks, 2 all four, with --init from those of stage 1",
     ),
     "--init": ("network.init", str, "start from the weights of a .keras or .h5 file, a SavedModel, or a shipped model"),
     "--int-steps": ("network.int_steps", int, "squarings of a velocity; default 7, transmorph 0: a displacement"),

@@ -20,9 +20,10 @@ from hetmorph.layers.convolution import (
     UpsampleConv2D,
     UpsampleConv3D,
 )
+from hetmorph.layers.coordinates import CoordinateAttention, FeatureNorm, Flip, Margin
 from hetmorph.layers.decoder import InstanceNormalization, LinearUpsampling
 from hetmorph.layers.points import PointTransformer, ValueAtLocation
-from hetmorph.layers.residual import DoubledResidual, HalvedResidual, UnitCubeToVoxels
+from hetmorph.layers.residual import BlockMean, DoubledResidual, HalvedResidual, UnitCubeToVoxels
 from hetmorph.layers.sampling import SampleNormalLogVar
 from hetmorph.layers.slabs import Slabs
 from hetmorph.layers.spatial import (
@@ -39,14 +40,18 @@ from hetmorph.layers.spatial import (
 __all__ = [
     "AddIdentity",
     "AffineToDenseShift",
+    "BlockMean",
     "ComposeTransform",
     "Conv1D",
     "Conv2D",
     "Conv3D",
+    "CoordinateAttention",
     "CovStream",
     "CropToReference",
     "DoubledResidual",
     "DropPath",
+    "FeatureNorm",
+    "Flip",
     "HalvedResidual",
     "HyperConv1D",
     "HyperConv1DFromDense",
@@ -61,6 +66,7 @@ __all__ = [
     "LeakyReLU",
     "LinearUpsampling",
     "LocalParamWithInput",
+    "Margin",
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",

@@ -96,6 +96,27 @@ class DoubledResidual(_Resampled):
 
 
 @keras.saving.register_keras_serializable("hetmorph")
+class BlockMean(Configured, keras.layers.Layer):
+    """Mean of blocks, `[B, *S, C]` → `[B, *⌈S/factor⌉, C]`, see `ops.grid.block_mean`.
+
+    Args:
+        factor: voxels along each side of a block.
+        kwargs: of `keras.layers.Layer`.
+    """
+
+    def __init__(self, factor: int = 2, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, image):
+        return block_mean(image, self.factor)
+
+    def compute_output_shape(self, input_shape):
+        grid = [None if d is None else -(-d // self.factor) for d in input_shape[1:-1]]
+        return (input_shape[0], *grid, input_shape[-1])
+
+
+@keras.saving.register_keras_serializable("hetmorph")
 class UnitCubeToVoxels(keras.layers.Layer):
     """Displacements in the unit cube, `[B, *S, N]`, in voxels of their grid: times S − 1 along each axis; float32."""
 

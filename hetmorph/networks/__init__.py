@@ -6,6 +6,7 @@ VoxelMorph's further models are in `hetmorph.voxelmorph.networks` and shown here
 import importlib
 
 from hetmorph.networks.adareg import AdaRegTransMorph, AdaRegVxmDense
+from hetmorph.networks.encoders import feature_encoder
 from hetmorph.networks.het import HetRegistration, HetTransMorph, HetVxmDense
 from hetmorph.networks.multi_pass import MultiPass
 from hetmorph.networks.nll import NllTransMorph, NllVxmDense
@@ -46,6 +47,7 @@ __all__ = [
     "VxmDenseSemiSupervisedSeg",
     "affine_network",
     "default_unet_features",
+    "feature_encoder",
     "labels_to_image",
     "strided_unet",
     "tall_unet",

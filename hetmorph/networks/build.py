@@ -44,6 +44,9 @@ IDLE = {
     "transmorph": ("features", "slabs", "width", "stage"),
     "gradicon": ("features", "slabs", "int_steps", "int_resolution", "precision"),
     "constricon": ("features", "slabs", "int_steps", "int_resolution", "precision", "stage"),
+    "carl": ("features", "slabs", "int_steps", "int_resolution", "precision"),
+    "carl-rot": ("features", "slabs", "int_steps", "int_resolution", "precision"),
+    "unicarl": ("features", "slabs", "int_steps", "int_resolution", "precision", "stage"),
     "unigradicon": ("slabs", "int_steps", "int_resolution", "precision", "repeats"),
 }
 

@@ -3,9 +3,12 @@
 from hetmorph.steps.base import DIRECTIONS, Step, check_direction, displacement_on, moved_by
 from hetmorph.steps.combined import AtResolution, Consistent, Repeated, Then
 from hetmorph.steps.consistent import TwoStepConsistent
+from hetmorph.steps.features import FeatureStep
 from hetmorph.steps.known import Ends, check_known, split_known
 from hetmorph.steps.networks import AffineStep, FieldStep, NetworkStep, VelocityStep
 from hetmorph.steps.registered import Registered, View
+from hetmorph.steps.smoothed import Smoothed
+from hetmorph.steps.turned import Turned
 
 __all__ = [
     "DIRECTIONS",
@@ -13,12 +16,15 @@ __all__ = [
     "AtResolution",
     "Consistent",
     "Ends",
+    "FeatureStep",
     "FieldStep",
     "NetworkStep",
     "Registered",
     "Repeated",
+    "Smoothed",
     "Step",
     "Then",
+    "Turned",
     "TwoStepConsistent",
     "VelocityStep",
     "View",

@@ -52,7 +52,7 @@ def _in_turn(steps: Sequence[Step], moving, fixed, training) -> Transform:
     return whole
 
 
-class _Around(Step):
+class Around(Step):
     """A step that changes how another one is asked.
 
     Args:
@@ -70,7 +70,7 @@ class _Around(Step):
 
 
 @keras.saving.register_keras_serializable("hetmorph")
-class Repeated(_Around):
+class Repeated(Around):
     """The same step several times, as `Then` applies different ones: one set of weights, trained through all passes.
 
     Args:
@@ -89,7 +89,7 @@ class Repeated(_Around):
 
 
 @keras.saving.register_keras_serializable("hetmorph")
-class AtResolution(_Around):
+class AtResolution(Around):
     """A step on images whose voxels are averaged in blocks, its transform brought back to the voxels of the images.
 
     Args:
@@ -115,17 +115,28 @@ class AtResolution(_Around):
         return in_frame(there, self._to_voxels(small[1], fixed)), in_frame(back, self._to_voxels(small[0], moving))
 
     def _to_voxels(self, small, image) -> Affine:
-        """From voxels of the small image to those of the image."""
-        if self.corners:
-            ends = [tf.maximum(tf.cast(tf.stack(spatial_shape(x)), tf.float32) - 1, 1.0) for x in (image, small)]
-            return Affine(tf.linalg.diag(ends[0] / ends[1]), tf.zeros_like(ends[0]))
-        # The middle of block i lies at voxel factor·i + (factor − 1)/2.
-        ndims = image.shape.rank - 2
-        return Affine(self.factor * np.eye(ndims), np.full(ndims, (self.factor - 1) / 2))
+        return to_voxels(small, image, self.factor, self.corners)
+
+
+def to_voxels(small, image, factor: int, corners: bool) -> Affine:
+    """From voxels of a small image to those of the image that it was made of.
+
+    Args:
+        small, image: `[B, *S, C]`.
+        factor: voxels of the image for one of the small image.
+        corners: whether the first and the last voxel of both lie on each other, instead of each voxel in the middle of
+            its block.
+    """
+    if corners:
+        ends = [tf.maximum(tf.cast(tf.stack(spatial_shape(x)), tf.float32) - 1, 1.0) for x in (image, small)]
+        return Affine(tf.linalg.diag(ends[0] / ends[1]), tf.zeros_like(ends[0]))
+    # The middle of block i lies at voxel factor·i + (factor − 1)/2.
+    ndims = image.shape.rank - 2
+    return Affine(factor * np.eye(ndims), np.full(ndims, (factor - 1) / 2))
 
 
 @keras.saving.register_keras_serializable("hetmorph")
-class Consistent(_Around):
+class Consistent(Around):
     """A step whose transforms of (A, B) and (B, A) are inverse to each other by construction.
 
     φ_AB = exp(½·(g(A, B) − g(B, A))): exchanging the images negates what is exponentiated. Exact for `AffineStep`, up

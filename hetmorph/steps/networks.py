@@ -6,50 +6,75 @@ import tensorflow as tf
 from hetmorph.ops.affine import exponential
 from hetmorph.ops.grid import spatial_shape
 from hetmorph.steps.base import Step
-from hetmorph.transforms import Affine, Displacement, Transform, Velocity
+from hetmorph.transforms import Affine, ContinuedDisplacement, Displacement, Transform, Velocity
 from hetmorph.transforms.velocity import check_integration
+
+BEYOND = {"edge": Displacement, "odd": ContinuedDisplacement}
 
 
 class NetworkStep(Step):
     """What the steps of one network share.
 
     Args:
-        network: Keras model of `[moving, fixed]`; what it gives is said by the step.
+        network: Keras model of `[moving, fixed]`, or of one image; what it gives is said by the step.
         kwargs: of `keras.layers.Layer`.
 
     Attributes:
+        asked: how many images its network takes.
         recomputed: whether the network is run once more for its gradient, instead of keeping all that it computes on
             the way: less memory for more time.
     """
 
+    asked = 2
     recomputed = False
 
     def __init__(self, network: keras.Model, **kwargs):
         super().__init__(**kwargs)
-        if len(network.inputs) != 2 or len(network.outputs) != 1:
+        if len(network.inputs) != self.asked or len(network.outputs) != 1:
             raise ValueError(
-                f"expected a network of two images with one output, received {len(network.inputs)} inputs and "
-                f"{len(network.outputs)} outputs"
+                f"expected a network of {('one image', 'two images')[self.asked - 1]} with one output, received "
+                f"{len(network.inputs)} inputs and {len(network.outputs)} outputs"
             )
         self.network = network
 
-    def answer(self, moving, fixed, training=None) -> tf.Tensor:
+    def answer(self, *images, training=None) -> tf.Tensor:
         """What the network gives, float32."""
 
-        def run(moving, fixed):
-            return tf.cast(self.network([moving, fixed], training=training), tf.float32)
+        def run(*images):
+            return tf.cast(self.network(images[0] if self.asked == 1 else [*images], training=training), tf.float32)
 
-        return (tf.recompute_grad(run) if self.recomputed else run)(moving, fixed)
+        return (tf.recompute_grad(run) if self.recomputed else run)(*images)
+
+
+def check_beyond(beyond: str) -> str:
+    """Refuse what is none of `BEYOND`.
+
+    Args:
+        beyond: how a displacement goes on outside its grid.
+    """
+    if beyond not in BEYOND:
+        raise ValueError(f"expected beyond to be one of {', '.join(BEYOND)}, received {beyond!r}")
+    return beyond
 
 
 @keras.saving.register_keras_serializable("hetmorph")
 class FieldStep(NetworkStep):
-    """A network whose output is the displacement, `[B, *S, N]` voxels on the grid of the fixed image."""
+    """A network whose output is the displacement, `[B, *S, N]` voxels on the grid of the fixed image.
+
+    Args:
+        network: of `[moving, fixed]`.
+        beyond: how the displacement goes on outside the image: "edge", as at the nearest voxel, or "odd", see
+            `transforms.ContinuedDisplacement`.
+    """
 
     invertible = False  # its inverse is searched point by point
 
+    def __init__(self, network: keras.Model, beyond: str = "edge", **kwargs):
+        super().__init__(network, **kwargs)
+        self.beyond = check_beyond(beyond)
+
     def transform(self, moving, fixed, training=None) -> Displacement:
-        return Displacement(self.answer(moving, fixed, training))
+        return BEYOND[self.beyond](self.answer(moving, fixed, training=training))
 
 
 class _Generated(NetworkStep):
@@ -57,7 +82,7 @@ class _Generated(NetworkStep):
 
     def generator(self, moving, fixed, training=None) -> tf.Tensor:
         """What is exponentiated."""
-        return self.answer(moving, fixed, training)
+        return self.answer(moving, fixed, training=training)
 
     def exponential(self, generator, fixed) -> Transform:
         """The transform of a generator, for images like `fixed`."""

@@ -4,7 +4,7 @@ from hetmorph.transforms.affine import Affine
 from hetmorph.transforms.arrays import voxels
 from hetmorph.transforms.base import Identity, Transform
 from hetmorph.transforms.composition import Composition
-from hetmorph.transforms.displacement import Displacement, InverseDisplacement
+from hetmorph.transforms.displacement import ContinuedDisplacement, Displacement, InverseDisplacement
 from hetmorph.transforms.frame import in_frame, unit_cube, world
 from hetmorph.transforms.inversion import Preimages, preimages
 from hetmorph.transforms.velocity import Velocity
@@ -12,6 +12,7 @@ from hetmorph.transforms.velocity import Velocity
 __all__ = [
     "Affine",
     "Composition",
+    "ContinuedDisplacement",
     "Displacement",
     "Identity",
     "InverseDisplacement",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hetmorph.transforms.arrays import as_points, is_tensor, sample
+from hetmorph.transforms.arrays import as_points, is_tensor, library, sample
 from hetmorph.transforms.base import Transform
 from hetmorph.transforms.inversion import preimages
 
@@ -37,6 +37,32 @@ class Displacement(Transform):
     def inverse(self) -> InverseDisplacement:
         """Searched point by point; exact up to rounding where nothing folds. Without gradients."""
         return InverseDisplacement(self)
+
+
+class ContinuedDisplacement(Displacement):
+    """φ(x) = x + u(x), which outside its grid goes on as it bends inside: u(x) = 2·u(edge) − u(mirrored at the edge).
+
+    A displacement that is linear, as that of a rotation, is so outside as well; that of a `Displacement` stays there as
+    at the nearest edge voxel.
+
+    Args:
+        field: u, `[B, *S, N]`, voxels of its own grid.
+    """
+
+    def __call__(self, points):
+        points = self._checked(points, self.field)
+        lib = library(points)
+        last = as_points(lib.shape(self.field)[1:-1], points) - 1
+        beyond = points - lib.minimum(lib.maximum(points, 0), last)
+        return points + 2 * sample(self.field, points) - sample(self.field, points - 2 * beyond)
+
+    def inverse(self):
+        """Not known: outside its grid nothing is searched for.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        return Transform.inverse(self)
 
 
 class InverseDisplacement(Transform):

@@ -150,6 +150,7 @@ STEPS = [
         marks=pytest.mark.slow,
     ),
     ({"arch": "constricon", "width": 0.1}, {"name": "diffusion"}),
+    ({"arch": "carl", "width": 0.06}, {"name": "gradicon", "similarity": "mse"}),
     ({"features": [[4, 4], [4, 4, 4]], "repeats": 2}, {"name": "mse"}),
     ({"features": [[4, 4], [4, 4, 4]]}, {"name": "icon", "similarity": "lncc2", "sigma": 1.0, "smoothness": 1.0}),
 ]

@@ -1,0 +1,83 @@
+"""Whether a registration follows translations: φ[A∘W, B∘U] = W⁻¹∘φ[A, B]∘U, of both images alike or each by itself."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from hetmorph.data import Pair
+from hetmorph.data.pair import MASKS, POINTS
+from hetmorph.evaluation.cases import foreground, warp_labels
+from hetmorph.metrics import dice
+
+
+def shifted(array: np.ndarray, by: Sequence[int]) -> np.ndarray:
+    """array(x + by), zeros from outside.
+
+    Args:
+        array: `[*S]` or `[*S, C]`.
+        by: voxels along each axis, whole numbers.
+
+    Raises:
+        ValueError: parts of voxels, or other axes than those of the array.
+    """
+    if any(int(k) != k for k in by) or len(by) > array.ndim:
+        raise ValueError(f"expected whole voxels along at most {array.ndim} axes, received {tuple(by)}")
+    result = np.zeros_like(array)
+    there = tuple(slice(max(0, k), max(0, n + min(0, k))) for n, k in zip(array.shape, by, strict=False))
+    here = tuple(slice(max(0, -k), max(0, n - max(0, k))) for n, k in zip(array.shape, by, strict=False))
+    result[here] = array[there]
+    return result
+
+
+def framed(pair: Pair, margin: int) -> Pair:
+    """The images of a pair within zeros, so that they can be moved without leaving their grid.
+
+    Args:
+        pair: beside its labels, what else is known of it is left out.
+        margin: voxels on every side.
+    """
+    seen = np.pad(foreground(pair), margin)
+    moving, fixed = (np.pad(image, margin) for image in (pair.moving, pair.fixed))
+    labels = {name: getattr(pair, name) for name in ("moving_labels", "fixed_labels")}
+    labels = {name: None if array is None else np.pad(array, margin) for name, array in labels.items()}
+    others = dict.fromkeys(("displacement", "sigma", *MASKS, *POINTS))
+    return dataclasses.replace(pair, moving=moving, fixed=fixed, foreground=seen, **labels, **others)
+
+
+def departure(
+    predictor, pair: Pair, of_moving: Sequence[int], of_fixed: Sequence[int], answer: np.ndarray | None = None
+) -> float:
+    """How far the answer for moved images lies from the moved answer, mean over the foreground, voxels.
+
+    With A∘W(x) = A(x + w) and B∘U likewise, the displacement of a registration that follows is u(x + u_B) + u_B − w.
+
+    Args:
+        predictor: called as `predictor(moving, fixed)`.
+        pair: see `framed`; nothing may leave the grid.
+        of_moving: w, whole voxels along each axis.
+        of_fixed: u_B; equal to w, both images are moved alike.
+        answer: the displacement of the pair as it is, `[*S, N]`; None asks for it.
+    """
+    answer = predictor(pair.moving, pair.fixed).displacement if answer is None else answer
+    moved = predictor(shifted(pair.moving, of_moving), shifted(pair.fixed, of_fixed)).displacement
+    expected = shifted(answer, of_fixed) + (np.asarray(of_fixed) - np.asarray(of_moving))
+    error = np.linalg.norm(moved - expected, axis=-1)
+    return float(error[shifted(foreground(pair), of_fixed)].mean())
+
+
+def overlap(predictor, pair: Pair, of_moving: Sequence[int], structures: Sequence[int]) -> float:
+    """Mean Dice of the structures that both images have, after the moved moving image was registered; NaN without any.
+
+    Args:
+        predictor, pair, of_moving: as of `departure`.
+        structures: values of the labels.
+    """
+    moving, labels = (shifted(array, of_moving) for array in (pair.moving, pair.moving_labels))
+    warped = warp_labels(labels, predictor(moving, pair.fixed).displacement, structures)
+    scores = [
+        dice(mask, pair.fixed_labels == value)
+        for mask, value in zip(warped, structures, strict=True)
+        if (labels == value).any() and (pair.fixed_labels == value).any()
+    ]
+    return float(np.mean(scores)) if scores else float("nan")

@@ -1,0 +1,250 @@
+"""Measure which registrations follow when their images are moved, and whose test-time uncertainty can be believed.
+
+Both images are moved by whole voxels, alike ([U,U]) or each by itself ([W,U]), by up to so much of the image's size;
+what the model then answers is compared with its own answer for the pair as it was, moved: mean distance over the
+foreground, voxels, and of [W,U] in percent of |w - u|, which a model that does not see the motion is off by. Dice is
+that of all labelled structures where the moving image alone is moved, by exactly so much of its size along one axis.
+Images lie within zeros, so that nothing leaves the grid.
+
+The uncertainty is the spread of the answers under translations of the moving image (docs/uncertainty.md). It is
+compared with the error for images that are warped by known transforms: "blind" is a spread below a tenth of the error,
+"no" one whose rank correlation with it is below 0.3.
+
+Without --model, networks of random weights are compared, which see every image as their first batch; what their U-Nets
+add is made about two voxels long.
+
+Examples:
+    python training/equivariance.py
+    python training/equivariance.py --data acdc --data-dir ~/ACDC --model runs/carl/model.keras acdc_vxm_ncc
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone without `pip install -e .`
+
+from hetmorph.cli.messages import exit_status, import_tensorflow  # noqa: E402, I001
+
+import_tensorflow()
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+from hetmorph import config, data, evaluation  # noqa: E402
+from hetmorph.cli import options  # noqa: E402
+from hetmorph.cli.models import find_model  # noqa: E402
+from hetmorph.evaluation import known_truth  # noqa: E402
+from hetmorph.evaluation.translations import departure, framed, overlap  # noqa: E402
+from hetmorph.networks.build import IDLE, MODELS, build  # noqa: E402
+from hetmorph.uncertainty import equivariance_uncertainty  # noqa: E402
+from hetmorph.viz.figures import save  # noqa: E402
+
+RANDOM = ("vxm", "transmorph", "gradicon", "carl")
+COARSEST = 16  # voxels of the image in one of the coarsest grid of VxmDense
+LENGTH = 2.0  # of the displacements of random networks, voxels
+SHARES = (0.05, 0.25)
+CURVE = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
+BLIND, RANKED = 0.1, 0.3
+
+
+def arguments(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="+", default=[], metavar="FILE", help="trained models: files, folders, names")
+    parser.add_argument("--random", nargs="*", metavar="ARCH", help=f"random ones (default, without --model: {RANDOM})")
+    parser.add_argument("--width", type=float, default=0.25, help="of random networks of several steps (default: 0.25)")
+    parser.add_argument("--data", default="phantom", help=f"data set: {', '.join(options.DATASETS)} (default: phantom)")
+    parser.add_argument("--data-dir", type=Path, help="its folder (default: environment variable HETMORPH_DATA)")
+    parser.add_argument("--size", nargs="+", type=int, help="of the samples, voxels per axis (default: the set's own)")
+    parser.add_argument("--pairs", type=int, default=2, help="pairs, of as many patients of the test part (default: 2)")
+    parser.add_argument("--moves", type=int, default=3, help="translations of each kind and pair (default: 3)")
+    parser.add_argument("--draws", type=int, default=20, help="registrations of a map of uncertainty (default: 20)")
+    parser.add_argument("--kinds", nargs="+", default=["translation", "bspline"], choices=options.KINDS)
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw Dice against the motion (.png, .svg)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights and translations (default: 0)")
+    args = parser.parse_args(argv)
+    if min(args.pairs, args.moves) < 1 or args.draws < 2:
+        parser.error("expected at least 1 of --pairs and --moves, and 2 of --draws")
+    if unknown := {*(args.random or [])} - {*IDLE}:
+        parser.error(f"expected --random of {', '.join(IDLE)}, received {', '.join(sorted(unknown))}")
+    args.random = args.random if args.random is not None else [] if args.model else [*RANDOM]
+    return args
+
+
+def load_set(args: argparse.Namespace) -> data.LoadedSet:
+    size = tuple(args.size) if args.size else None
+    return data.load(args.data, data_dir=args.data_dir, split="test", size=size)
+
+
+def first_pairs(pairs: Sequence[data.Pair], count: int) -> list[data.Pair]:
+    """The middle pair of each of the first patients."""
+    patients = {}
+    for pair in pairs:
+        patients.setdefault(pair.patient, []).append(pair)
+    return [own[len(own) // 2] for own in [*patients.values()][:count]]
+
+
+def random_model(arch: str, width: float, pair: data.Pair, seed: int) -> keras.Model:
+    """A network whose weights are drawn, with the batch statistics of a pair and displacements of about `LENGTH`."""
+    keras.utils.set_random_seed(seed)
+    of_steps = arch not in MODELS
+    network = {"arch": arch, **({"width": width} if of_steps else {})}
+    settings = config.from_dict({"network": network, "objective": {"name": "gradicon" if of_steps else "mse"}})
+    model = build(settings, (None,) * pair.moving.ndim)
+    for norm in (layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)):
+        norm.momentum = 0.0  # the statistics of one batch are all it has
+    model(_batch(pair), training=True)
+    last = [weight for weight in model.trainable_variables if "_flow/kernel" in weight.path]
+    without = _answer(model, last, pair, 0.0)
+    for weight in last:
+        weight.assign(keras.random.normal(weight.shape, seed=seed))
+    factor = 1.0
+    for _ in range(4):  # of several networks, and of velocities, the length is not proportional
+        length = np.linalg.norm(_answer(model, last, pair, factor) - without, axis=-1).mean()
+        factor = LENGTH / max(length, 1e-6)
+    _answer(model, last, pair, factor)
+    return model
+
+
+def _answer(model: keras.Model, weights: Sequence, pair: data.Pair, factor: float) -> np.ndarray:
+    """The displacement of a pair, after some weights were multiplied."""
+    for weight in weights:
+        weight.assign(weight * factor)
+    return model.register(*_batch(pair))
+
+
+def _batch(pair: data.Pair) -> list[np.ndarray]:
+    return [image[None, ..., None] for image in (pair.moving, pair.fixed)]
+
+
+def translations(rng: np.random.Generator, shape: Sequence[int], share: float, step: int = 1) -> np.ndarray:
+    """One, whole multiples of `step` along each axis, not zero, up to a share of the image or one step."""
+    most = np.maximum(np.asarray(shape) * share // step, 1).astype(int)
+    while not (drawn := rng.integers(-most, most + 1)).any():
+        pass
+    return drawn * step
+
+
+class Moved:
+    """What a model answers for the moved images of some pairs.
+
+    Args:
+        predictor: the model.
+        pairs: as they are.
+        moves: translations of each kind and pair.
+        seed: of the translations.
+    """
+
+    def __init__(self, predictor, pairs: Sequence[data.Pair], moves: int, seed: int):
+        self.predictor, self.pairs, self.moves, self.seed = predictor, pairs, moves, seed
+        margins = [int(np.ceil(max(SHARES) * max(pair.moving.shape))) for pair in pairs]
+        self.framed = [framed(pair, margin + -margin % COARSEST) for pair, margin in zip(pairs, margins, strict=True)]
+        self.answers = [predictor(pair.moving, pair.fixed).displacement for pair in self.framed]
+
+    def departure(self, share: float, step: int = 1, alike: bool = False) -> tuple[float, float]:
+        """How far its answers are from its moved answers, and how long w - u is; means, voxels."""
+        rng, found, lengths = np.random.default_rng(self.seed), [], []
+        for own, pair, answer in zip(self.pairs, self.framed, self.answers, strict=True):
+            for _ in range(self.moves):
+                w, u = (translations(rng, own.moving.shape, share, step) for _ in range(2))
+                w = u if alike else w
+                found.append(departure(self.predictor, pair, w, u, answer))
+                lengths.append(np.linalg.norm(w - u))
+        return float(np.mean(found)), float(np.mean(lengths))
+
+    def dice(self, share: float, structures: Sequence[int]) -> float:
+        """Mean over the pairs, and over both directions of each axis; NaN where nothing is labelled."""
+        scores = []
+        for own, pair in zip(self.pairs, self.framed, strict=True):
+            if pair.moving_labels is not None and pair.fixed_labels is not None:
+                steps = np.round(share * np.diag(own.moving.shape)).astype(int)
+                every = np.concatenate([steps, -steps]) if share else steps[:1]
+                scores += [overlap(self.predictor, pair, by, structures) for by in every]
+        return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
+
+
+def believed(predictor, pairs: Sequence[data.Pair], args: argparse.Namespace) -> Iterator[str]:
+    """The cells of the error under known warps, of the spread, of their rank correlation, and the verdict."""
+    rows = []
+    for pair in pairs:
+        for kind in args.kinds:
+            known = evaluation.known_pair(pair, kind, args.seed)
+            maps = {
+                "spread": lambda pair: equivariance_uncertainty(
+                    predictor, pair.moving, pair.fixed, n=args.draws, seed=args.seed, progress=False
+                )
+            }
+            rows.append(known_truth.score(evaluation.measure(predictor, known, maps, kind), "spread"))
+    error, spread, rank = (float(np.nanmean([row[name] for row in rows])) for name in ("epe", "std", "spearman"))
+    verdict = "blind" if spread < BLIND * error else "yes" if rank >= RANKED else "no"
+    yield from (f"{error:.2f}", f"{spread:.2f}", f"{rank:.2f}", verdict)
+
+
+def models(args: argparse.Namespace, pair: data.Pair) -> Iterator[tuple[str, object]]:
+    """Names and predictors."""
+    for arch in args.random:
+        network = random_model(arch, args.width, pair, args.seed)
+        yield f"{arch}, random", evaluation.wrap(network)
+    for name in args.model:
+        path = Path(name)
+        yield str(path.parent if path.name == "model.keras" else name), evaluation.load(find_model(name))
+
+
+def cells(moved: Moved, dices: dict[float, float], args: argparse.Namespace) -> Iterator[str]:
+    """Of a model's row, all but its name."""
+    for step in (COARSEST, 1):
+        yield f"{moved.departure(max(SHARES), step, alike=True)[0]:.2g}"
+    for share in SHARES:
+        error, length = moved.departure(share)
+        yield f"{error:.2f} ({100 * error / length:.0f} %)"
+    for share in (0.0, *SHARES):
+        yield f"{dices[share]:.3f}"
+    yield from believed(moved.predictor, moved.pairs, args)
+
+
+def table(args: argparse.Namespace) -> Iterator[str]:
+    """Lines of Markdown, as they are measured."""
+    loaded = load_set(args)
+    pairs = first_pairs(loaded.pairs, args.pairs)
+    percent = [f"{100 * share:.0f} %" for share in SHARES]
+    header = ["model", f"[U,U], by {COARSEST}", "[U,U], any", *(f"[W,U], {part}" for part in percent)]
+    header += [*(f"Dice, {part}" for part in ("0 %", *percent)), "error", "spread", "rank", "believed"]
+    yield f"{len(pairs)} pairs of {args.data}, {args.moves} translations each; voxels, mean over the foreground.\n"
+    for row in (header, ["---"] * len(header)):
+        yield f"| {' | '.join(row)} |"
+    curves = {}
+    for name, predictor in models(args, framed(pairs[0], COARSEST)):
+        moved = Moved(predictor, pairs, args.moves, args.seed)
+        curves[name] = {share: moved.dice(share, [*loaded.labels.values()]) for share in CURVE}
+        yield f"| {' | '.join([name, *cells(moved, curves[name], args)])} |"
+    if args.picture:
+        yield f"\nwrote {draw(curves, args.picture)}"
+
+
+def draw(curves: dict[str, dict[float, float]], path: Path) -> Path:
+    """Dice of every model as the moving image is moved away."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        axes.plot([100 * share for share in curve], [*curve.values()], marker="o", markersize=3, label=name)
+    axes.set(xlabel="motion of the moving image, % of its size", ylabel="Dice, mean", xlim=(0, None), ylim=(0, 1))
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    return save(figure, path)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the table."""
+    for line in table(args):
+        print(line, flush=True)
+
+
+def main(argv=None) -> int:
+    args = arguments(argv)
+    return exit_status("equivariance.py", lambda: run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
