@@ -58,14 +58,13 @@ def best_of(ends: dict[str, np.ndarray], level: Level, metric: str) -> str:
     """
     scores = {name: [level.score(end, metric, within) for within in (False, True)] for name, end in ends.items()}
     plain = max((name for name in ends if not name.startswith(TURNED)), key=scores.get, default=None)
-    better = [
-        name
-        for name, end in ends.items()
-        if name.startswith(TURNED)
-        and _meets(end, level)
-        and (plain is None or np.all(np.greater(scores[name], scores[plain])))
-    ]
-    return max(better, key=scores.get, default=plain)
+    if plain is None:
+        return max(ends, key=scores.get)
+
+    def better(name: str) -> bool:
+        return name.startswith(TURNED) and _meets(ends[name], level) and np.all(np.greater(scores[name], scores[plain]))
+
+    return max(filter(better, ends), key=scores.get, default=plain)
 
 
 def _motions(grid: Grid) -> list[np.ndarray]:
