@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from hetmorph.ops.grid import cut
 
-BOUNDS = [(0, 2), (1, None), (0, -1), (-1, None), (2, -2), (1, 4), (3, 3), (3, 2)]
+BOUNDS = [(0, 2), (1, None), (0, -1), (-1, None), (2, -2), (1, 4), (3, 3), (3, 2), (1, 9), (0, None)]
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known size", "any size"])
