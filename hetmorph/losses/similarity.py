@@ -123,7 +123,7 @@ def _local_covariances(a: tf.Tensor, b: tf.Tensor, window: list[int], eps: float
         size = size - inside
         inside = box_sum(weight, window) * channels
         size += inside
-    # One by one: of several channels at once the sums, and their gradients, take two to five times as long.
+    # One by one: of several channels at once the sums, and their gradients, take far longer.
     sum_a, sum_b, ab, aa, bb = (box_sum(part, window) for part in parts)
     # Where the weights are 0 all over a window, there is nothing to divide by.
     outside = 1 - inside / size if weight is None else 1 - tf.math.divide_no_nan(inside, size)

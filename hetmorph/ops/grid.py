@@ -137,7 +137,7 @@ def crop_to(tensor: tf.Tensor, shape: list) -> tf.Tensor:
 def cut(tensor: tf.Tensor, axis: int, start, stop=None) -> tf.Tensor:
     """Entries from `start` to before `stop` along an axis, as Python's slices give them.
 
-    The gradient of Python's slices fills an array of zeros entry by entry; this one is a padding, six times faster,
+    The gradient of Python's slices fills an array of zeros entry by entry; this one is a padding, far quicker,
     where the size of the axis is known.
 
     Args:

@@ -70,7 +70,7 @@ def local_correlation(fixed, moved, sides: Sequence[int], weight=None) -> tf.Ten
     def mean(values):
         return tf.math.divide_no_nan(box_sum(values if weight is None else weight * values, sides), count)
 
-    # One by one: of several channels at once the sums, and their gradients, take two to five times as long.
+    # One by one: of several channels at once the sums, and their gradients, take far longer.
     mean_f, square_f, mean_m, square_m, product = (
         mean(values) for values in (fixed, tf.square(fixed), moved, tf.square(moved), fixed * moved)
     )
