@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from hetmorph.configured import Configured
 from hetmorph.ops.attention import attend
-from hetmorph.ops.grid import identity_grid, pad, spatial_shape
+from hetmorph.ops.grid import identity_grid, pad, spatial_shape, without_margin
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -65,13 +65,10 @@ class CoordinateAttention(Configured, keras.layers.Layer):
 
     def call(self, inputs):
         moving, fixed = inputs
-        own = spatial_shape(fixed)
-        inner = tuple(slice(self.padding, size - self.padding) for size in own)
-        fixed = fixed[(slice(None), *inner)]
-        places = _places(spatial_shape(moving), -self.padding)
-        found = attend(_flat(fixed), _flat(moving), tf.reshape(places, [-1, len(own)]), self.block_size)
-        sizes = spatial_shape(fixed)
-        return tf.reshape(found, [-1, *sizes, len(own)]) - _places(sizes, 0)
+        fixed = without_margin(fixed, self.padding)
+        sizes, places = spatial_shape(fixed), _places(spatial_shape(moving), -self.padding)
+        found = attend(_flat(fixed), _flat(moving), tf.reshape(places, [-1, len(sizes)]), self.block_size)
+        return tf.reshape(found, [-1, *sizes, len(sizes)]) - _places(sizes, 0)
 
     def compute_output_shape(self, input_shape):
         batch, *sizes, _ = input_shape[1]

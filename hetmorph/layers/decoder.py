@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras import layers as KL
 
 from hetmorph.configured import Configured
-from hetmorph.ops.grid import spatial_shape
+from hetmorph.ops.grid import cut, spatial_shape
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -64,14 +64,14 @@ def _doubled(image: tf.Tensor, axis: int) -> tf.Tensor:
 
     @tf.custom_gradient
     def apply(image):
-        previous = tf.concat([_cut(image, axis, None, 1), _cut(image, axis, None, -1)], axis)
-        following = tf.concat([_cut(image, axis, 1, None), _cut(image, axis, -1, None)], axis)
+        previous = tf.concat([cut(image, axis, 0, 1), cut(image, axis, 0, -1)], axis)
+        following = tf.concat([cut(image, axis, 1), cut(image, axis, -1)], axis)
         pairs = tf.stack([0.75 * image + 0.25 * previous, 0.75 * image + 0.25 * following], axis + 1)
 
         def gradient(upstream):
             left, right = tf.unstack(tf.reshape(upstream, tf.shape(pairs)), 2, axis + 1)
-            from_left = tf.concat([_cut(left, axis, 1, None), _cut(right, axis, -1, None)], axis)
-            from_right = tf.concat([_cut(left, axis, None, 1), _cut(right, axis, None, -1)], axis)
+            from_left = tf.concat([cut(left, axis, 1), cut(right, axis, -1)], axis)
+            from_right = tf.concat([cut(left, axis, 0, 1), cut(right, axis, 0, -1)], axis)
             return 0.75 * (left + right) + 0.25 * (from_left + from_right)
 
         sizes = spatial_shape(image)
@@ -79,7 +79,3 @@ def _doubled(image: tf.Tensor, axis: int) -> tf.Tensor:
         return tf.reshape(pairs, [-1, *sizes, image.shape[-1]]), gradient
 
     return apply(image)
-
-
-def _cut(image: tf.Tensor, axis: int, start: int | None, stop: int | None) -> tf.Tensor:
-    return image[(*[slice(None)] * axis, slice(start, stop))]

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from hetmorph.losses.serializable import SerializableLoss, as_real, require_rank
 from hetmorph.ops import stats
-from hetmorph.ops.grid import cut, edge_repeated, neighbours
+from hetmorph.ops.grid import edge_repeated, neighbours, without_margin
 from hetmorph.ops.masks import weighted_mean
 from hetmorph.ops.windows import box_sum
 
@@ -76,6 +76,4 @@ def _patch_mean(image: tf.Tensor, radius: int) -> tf.Tensor:
     for axis in range(ndims):
         image = edge_repeated(image, axis, radius)
     sums = box_sum(image, [2 * radius + 1] * ndims)
-    for axis in range(ndims):
-        sums = cut(sums, axis + 1, radius, -radius)
-    return sums / (2 * radius + 1) ** ndims
+    return without_margin(sums, radius) / (2 * radius + 1) ** ndims

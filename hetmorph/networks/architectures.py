@@ -24,9 +24,7 @@ from hetmorph.steps import (
     VelocityStep,
 )
 
-PADDING = (
-    9  # of CARL, voxels of the attention's grid, by which an object may lie outside the fixed image's field of view
-)
+PADDING = 9  # of CARL, voxels of the attention's grid by which an object may lie outside the fixed image
 REFINED = "refined"  # the network of the second stage of `gradicon`
 
 

@@ -134,6 +134,18 @@ def crop_to(tensor: tf.Tensor, shape: list) -> tf.Tensor:
     return tensor
 
 
+def without_margin(image: tf.Tensor, margin: int) -> tf.Tensor:
+    """An image `[B, *S, C]` without the voxels next to its edges.
+
+    Args:
+        image: larger than the margins.
+        margin: voxels left out at either end of each spatial axis.
+    """
+    for axis, size in enumerate(spatial_shape(image), start=1):
+        image = cut(image, axis, margin, size - margin)
+    return image
+
+
 def cut(tensor: tf.Tensor, axis: int, start, stop=None) -> tf.Tensor:
     """Entries from `start` to before `stop` along an axis, as Python's slices give them.
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from hetmorph.ops import xla
+from hetmorph.ops.grid import cut
 
 _FLOOR = 3e-3
 _WINDOW = {2: 15, 3: 7}
@@ -117,19 +118,15 @@ def _boxes(image: tf.Tensor, sides: tuple[int, ...], ahead: bool) -> tf.Tensor:
 
 def _run(padded: tf.Tensor, axis: int, side: int) -> tf.Tensor:
     """Sums over `side` consecutive entries of an axis that is longer by `side` − 1."""
-
-    def part(values, start, length):
-        return values[(*[slice(None)] * axis, slice(start, start + length))]
-
     whole = padded.shape[axis]
     whole = tf.shape(padded)[axis] if whole is None else whole
     total, start, width, sums = None, 0, 1, padded  # sums over `width` entries each
     while True:
         if side & width:
-            piece = part(sums, start, whole - side + 1)
+            piece = cut(sums, axis, start, start + whole - side + 1)
             total, start = piece if total is None else total + piece, start + width
         if 2 * width > side:
             return total
         length = whole - 2 * width + 1
-        sums = part(sums, 0, length) + part(sums, width, length)
+        sums = cut(sums, axis, 0, length) + cut(sums, axis, width, width + length)
         width *= 2
