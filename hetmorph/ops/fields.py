@@ -157,7 +157,8 @@ def _determinant(columns: list[list[tf.Tensor]]) -> tf.Tensor:
     if not others:
         return first[0]
     minors = [_determinant([column[:i] + column[i + 1 :] for column in others]) for i in range(len(first))]
-    return tf.add_n([entry * minor * (-1.0) ** i for i, (entry, minor) in enumerate(zip(first, minors, strict=True))])
+    terms = [entry * minor for entry, minor in zip(first, minors, strict=True)]
+    return tf.add_n(terms[::2]) - tf.add_n(terms[1::2])
 
 
 def magnitude(displacement) -> tf.Tensor:
