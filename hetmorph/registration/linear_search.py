@@ -12,7 +12,6 @@ from hetmorph.evaluation import RegistrationFailed
 from hetmorph.io import Grid, itk, model_grid, resample
 from hetmorph.io.chain import Linear
 from hetmorph.io.errors import last_line
-from hetmorph.transforms.sampling import inside
 
 KINDS = ("rigid", "similarity", "affine")
 METRICS = ("mi", "correlation")
@@ -74,17 +73,17 @@ class Level:
         nothing, through = 0.0 if metric == "correlation" else 1.0, Linear(matrix)
         counts = np.ones(self.grid.shape, bool) if self.counts is None else self.counts
         try:
-            moved = resample(self.moving, self.own, self.grid, outside=float(self.moving.min()), through=through)
-            if within:
-                counts = counts & inside(
-                    self.own.index(through.world(self.grid.world(self.grid.indices()))), self.own.shape
-                )
+            outside = np.nan if within else float(self.moving.min())
+            moved = resample(self.moving, self.own, self.grid, outside=outside, through=through)
+            counts = counts & np.isfinite(moved)  # all of them, unless `within`
             if self.seen is not None:
                 fewest = _OVERLAP * min(_volume(counts, self.grid), _volume(self.seen, self.own))
                 counts = counts & resample(self.seen, self.own, self.grid, "nearest", through=through)
                 if _volume(counts, self.grid) < fewest:  # few voxels look alike by chance
                     return nothing
         except ValueError:  # the images do not meet
+            return nothing
+        if not counts.any():
             return nothing
         pair = self.fixed[counts], moved[counts]
         return _correlation(*pair) if metric == "correlation" else _information(*pair)

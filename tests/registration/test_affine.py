@@ -188,6 +188,16 @@ def test_masks_that_hardly_meet_are_no_likeness():
         assert level.score(away, metric) == nothing < level.score(np.eye(4), metric)
 
 
+def test_a_mask_that_leaves_the_moving_image_is_no_likeness_where_they_meet():
+    counts = np.zeros(PLANE.shape, bool)
+    counts[:3, :3] = True
+    array = fixed_of(PLANE).array
+    level, away = Level(array, PLANE, array, PLANE, counts), np.eye(4)
+    away[:3, 3] = PLANE.linear @ (-10, 0)
+    for metric, nothing in (("mi", 1.0), ("correlation", 0.0)):
+        assert level.score(away, metric, within=True) == nothing
+
+
 def test_it_goes_on_from_an_earlier_transform():
     """From a linear one to one matrix of both; a displacement stays, and follows what is found."""
     matrix, fixed = motion(VOLUME, (0, 0, 70), (0.1, 0, 0)), fixed_of(VOLUME)
