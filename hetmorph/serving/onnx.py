@@ -105,6 +105,7 @@ def _converted(converter, function: Callable, specs: list[tf.TensorSpec], conver
 
     with _silenced("tf2onnx"):
         model, _ = converter.convert.from_function(function, specs, custom_op_handlers=dict(converters))
+    _without_defaults(model.graph)
     absent = {node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type, node.domain)}
     if absent:
         raise ValueError(
@@ -115,6 +116,14 @@ def _converted(converter, function: Callable, specs: list[tf.TensorSpec], conver
     for value in (*model.graph.input, *model.graph.output):
         _name_sizes(value, known.get(value.name))
     return model
+
+
+def _without_defaults(graph) -> None:
+    """Inputs that have a value of their own become constants: they are no images, and onnxruntime warns of each."""
+    given = {constant.name for constant in graph.initializer}
+    images = [value for value in graph.input if value.name not in given]
+    del graph.input[:]
+    graph.input.extend(images)
 
 
 def _name_sizes(value, known: tf.Tensor | None) -> None:

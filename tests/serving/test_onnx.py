@@ -34,6 +34,13 @@ def smooth_pair(size, batch):
     return np.asarray(images, np.float32)[..., None]
 
 
+def inputs(path):
+    """Names of all that a graph may be given, values with a default among them."""
+    import onnx as files
+
+    return {value.name for value in files.load(path).graph.input}
+
+
 def answers(runtime, path, moving, fixed):
     session = runtime.InferenceSession(str(path))
     names = [output.name for output in session.get_outputs()]
@@ -78,6 +85,7 @@ def test_models_of_one_size(runtime, case, tmp_path):
     model = model if case in ("passes", "steps") else random_weights(model)
     differences = export_onnx(model, tmp_path / "model.onnx", size)
     assert max(differences.values()) < onnx.TOLERANCE
+    assert inputs(tmp_path / "model.onnx") == {"moving", "fixed"}
     moving, fixed = smooth_pair(size, 2)
     found = answers(runtime, tmp_path / "model.onnx", moving, fixed)
     assert ("backward" in found) == (case in ("volumes, both ways", "steps"))
