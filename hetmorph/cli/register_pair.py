@@ -14,7 +14,7 @@ from hetmorph.cli.results import LINEAR, SAYS, TRANSFORMS, image_of, transform_o
 from hetmorph.cli.settings import Settings
 from hetmorph.data import Pair
 from hetmorph.evaluation import Predictor
-from hetmorph.io import Chain, Grid, Image, Transform, matched_grid, read_chain, resample
+from hetmorph.io import Chain, Grid, Image, Transform, check_mask, matched_grid, read_chain, resample
 from hetmorph.io.atomic import stem_of
 from hetmorph.registration import Alignment, Registration
 from hetmorph.uncertainty import calibrated_estimates, estimate
@@ -74,6 +74,9 @@ def before(job, read: Mapping, settings: Settings) -> tuple[Transform | Chain | 
         initial = read_chain([job.initial], grid, own, None, settings.inverse_tolerance, job.field_convention)
     if not settings.aligns:
         return initial, None
+    for mask, image in ((read["mask_fixed"], read["fixed"]), (read["mask_moving"], read["moving"])):
+        if mask is not None:
+            check_mask(mask.trimmed().with_axes_of(read["fixed"]), image)
     chosen = {"start": settings.affine_start or "best", "metric": settings.affine_metric or "mi"}
     pair = (read["moving"], read["fixed"], settings.affine_kind)
     masks = {"mask": read["mask_fixed"] or read["mask"], "mask_moving": read["mask_moving"]}

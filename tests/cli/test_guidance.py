@@ -115,6 +115,10 @@ def test_guidance_goes_through_an_initial_transform_and_spacing():
             ("--mask-fixed", "{}/mask.nii.gz", *OPTIMISED),
             "mask.nii.gz: expected a mask on the grid of {}/f.nii.gz, 20 × 18",
         ),
+        (
+            ("--mask-fixed", "{}/mask.nii.gz", "--affine", "rigid"),
+            "mask.nii.gz: expected a mask on the grid of {}/f.nii.gz, 20 × 18",
+        ),
         (("POINTS", "{}/one.csv", *OPTIMISED), "pf.csv holds 2 points, {}/one.csv 1: expected the same in both"),
         (("POINTS", "{}/renamed.csv", *OPTIMISED), "received 'p0' and 'apex' as number 1"),
         (("POINTS", "{}/pm.csv"), "--points-weight 0 only measures"),
