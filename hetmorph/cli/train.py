@@ -82,12 +82,13 @@ def train(
     validation = _load(settings, out, "val") if together.writes else None
     _report_skipped(training)
     _check_known(settings, training)
+    shape = data.common_shape(training.pairs)
     if settings.schedule.keep == "best":
         _check_labelled(training)
     keras.utils.set_random_seed(settings.seed)
     with together.scope():
         if path is None:
-            model = build(settings, training.cases[0].shape, list(training.labels.values()) or (1,))
+            model = build(settings, shape, list(training.labels.values()) or (1,))
             _start(model, origin, settings.network)
         else:
             model = keras.saving.load_model(path)
@@ -158,6 +159,7 @@ def preview(settings: TrainConfig, out: Path, resume: bool) -> str:
     origin = f" from {find_model(settings.network.init)}" if settings.network.init else ""
     loaded = {split: _load(settings, out, split) for split in ("train", "val")}
     _check_known(settings, loaded["train"])
+    data.common_shape(loaded["train"].pairs)
     counts = {split: _counted(part) for split, part in loaded.items()}
     start = f"go on after epoch {checkpoint[1]}" if checkpoint else f"start{origin}"
     return (

@@ -5,7 +5,7 @@ from hetmorph.data.known_warp import warp_by, warp_known
 from hetmorph.data.lazy import LazyPairs, subset
 from hetmorph.data.noise import add_rician
 from hetmorph.data.pair import Case, LoadedSet, Pair
-from hetmorph.data.pipeline import pipeline
+from hetmorph.data.pipeline import common_shape, pipeline
 from hetmorph.data.registry import CROPS, dataset, datasets, is_table, load, members, register
 from hetmorph.data.splits import is_member, load_splits, make_splits, save_splits, splits_name, splits_of
 from hetmorph.io import DataError
@@ -19,6 +19,7 @@ __all__ = [
     "LoadedSet",
     "Pair",
     "add_rician",
+    "common_shape",
     "dataset",
     "datasets",
     "is_member",

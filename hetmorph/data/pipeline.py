@@ -67,7 +67,7 @@ def pipeline(
     Raises:
         ValueError: no pairs, pairs of different shapes, or numbers out of range.
     """
-    shape = _common_shape(pairs)
+    shape = common_shape(pairs)
     if not isinstance(pairs, LazyPairs):  # those were checked when they were read
         _check_finite(pairs)
     if batch_size < 1 or not 0 <= start_step <= steps:
@@ -192,7 +192,15 @@ def _turns(shape: tuple[int, ...], spacing: tuple[float, ...]) -> bool:
     return len(shape) > 1 and shape[0] == shape[1] and math.isclose(spacing[0], spacing[1], rel_tol=0.01)
 
 
-def _common_shape(pairs: Sequence[Pair]) -> tuple[int, ...]:
+def common_shape(pairs: Sequence[Pair]) -> tuple[int, ...]:
+    """The shape that all pairs have, without which they make no batches.
+
+    Args:
+        pairs: of a training.
+
+    Raises:
+        ValueError: no pairs, or several shapes.
+    """
     if not len(pairs):
         raise ValueError("expected at least one pair, received none.")
     shapes = {case.shape for case in cases_of(pairs)}

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import keras
+import nibabel as nib
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -335,6 +336,21 @@ def test_mistakes_end_in_one_line(tmp_path, capsys, flags, message):
     assert train.main([*flags, *out]) == 2
     error = capsys.readouterr().err
     assert error.startswith("train.py: error:") and re.search(message, error)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_pairs_of_several_shapes_leave_no_run_behind(tmp_path, capsys, more):
+    rows = ["moving,fixed,split"]
+    for number, (size, split) in enumerate([(16, "train"), (20, "train"), (16, "val"), (16, "test")]):
+        for role in "mf":
+            image = np.random.default_rng(number).random((size, 16)).astype(np.float32)
+            nib.save(nib.Nifti1Image(image, np.eye(4)), tmp_path / f"{role}{number}.nii.gz")
+        rows.append(f"m{number}.nii.gz,f{number}.nii.gz,{split}")
+    (tmp_path / "pairs.csv").write_text("\n".join(rows))
+    words = ["--data", str(tmp_path / "pairs.csv"), "--objective", "mse", "--steps", "2", "--batch-size", "1", *more]
+    assert train.main([*words, "--out", str(tmp_path / "run")]) == 2
+    assert "expected pairs of one shape" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
