@@ -54,13 +54,13 @@ class NetworkConfig:
 
     Attributes:
         arch: "vxm" or "transmorph", see `hetmorph.networks.VxmDense` and `TransMorph`; or a composition of steps,
-            "gradicon", "constricon", "carl", "carl-rot" or "unicarl", see `hetmorph.networks.architectures`; or
-            "unigradicon", that of "gradicon" on images that are resized from their own field of view, see
-            `hetmorph.networks.UniGradICON`.
+            "gradicon", "constricon", "carl", "carl-rot" or "unicarl", or one of coordinates, "nephi", see
+            `hetmorph.networks.architectures`; or "unigradicon", that of "gradicon" on images that are resized from
+            their own field of view, see `hetmorph.networks.UniGradICON`.
         features: U-Net features [encoder, decoder] of "vxm" and of each network of "unigradicon"; None takes the
             default.
-        width: of compositions of steps and "unigradicon": features of their networks, as a multiple of the published
-            ones.
+        width: of compositions of steps, "nephi" and "unigradicon": features of their networks, as a multiple of the
+            published ones.
         stage: "gradicon", "unigradicon", "carl", "carl-rot": 1 leaves the fourth network out, 2 trains all of them. A
             training of stage 2 that starts (`init`) from one of stage 1 begins with what that does.
         int_steps: squarings of the integration; None takes the backbone's default: 7, and 0 for "transmorph".
@@ -95,13 +95,16 @@ class ObjectiveConfig:
 
     Attributes:
         name: one of `hetmorph.objectives.RECIPES`.
-        smoothness: λ, the weight of the squared gradient; of "icon", "gradicon" and "het-gradicon" that of the inverse
-            consistency. None takes the recipe's own.
+        smoothness: λ, the weight of the squared gradient; of "icon", "gradicon", "het-gradicon" and "nephi" that of the
+            inverse consistency. None takes the recipe's own.
         similarity: "diffusion", "velocity-diffusion", "icon", "gradicon": "mse", "ncc", "lncc", "lncc2", "mind" or
             "ngf".
         window: "ncc", "het-ncc": side of the window, voxels.
         sigma: "lncc", "lncc2": standard deviation of the Gaussian window, voxels.
         delta: "gradicon", "het-gradicon": length of a difference, as a share of the image.
+        points, points_regular: "nephi": points at which images are compared, and Jacobians; None takes shares of the
+            voxels.
+        code_weight: "nephi": of the length of the codes.
         bins: "mi": bins of the histograms.
         gamma, snr, relative, foreground, warm_start, variance_pass: "het", "het-ncc", "het-z": as
             `networks.HetVxmDense` has them.
@@ -120,6 +123,9 @@ class ObjectiveConfig:
     window: int = 9
     sigma: float = 5.0
     delta: float = 1e-3
+    points: int | None = None
+    points_regular: int | None = None
+    code_weight: float = 0.01
     bins: int = 32
     gamma: float = 0.5
     beta: float = 0.5

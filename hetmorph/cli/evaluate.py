@@ -13,7 +13,7 @@ from tqdm import tqdm
 from hetmorph import cohort, config, data, evaluation, registration, uncertainty, viz
 from hetmorph.cli.messages import exit_status
 from hetmorph.cli.models import (
-    NETWORK,
+    OF_MODEL,
     affine_of_run,
     beside,
     calibration_of,
@@ -204,8 +204,8 @@ def evaluated(args: argparse.Namespace, whole, by, loaded: data.LoadedSet, optio
         "instance": args.instance_optimise and [args.instance_optimise, args.instance_window, args.instance_lambda],
         "skip_bad": args.skip_bad,
     }
-    if args.instance_of == NETWORK:
-        decides |= {"instance_of": NETWORK}
+    if args.instance_of in OF_MODEL:
+        decides |= {"instance_of": args.instance_of}
     if args.instance_similarity:
         decides |= {"instance_similarity": args.instance_similarity}
     if args.inverse_error:

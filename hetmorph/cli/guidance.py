@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from hetmorph.cli.files import option, refuse
-from hetmorph.cli.models import NETWORK
+from hetmorph.cli.models import OF_MODEL
 from hetmorph.cli.options import POINTS_WEIGHT
 from hetmorph.data.scale import CT, MRI
 from hetmorph.io import Image, matched_grid, read_landmarks
@@ -82,8 +82,8 @@ def check_guidance(given: Mapping[str, Path | None], settings, uncertain: bool) 
             "--mask-input has no effect without --mask-fixed or --mask-moving": settings.mask_input and not masks,
             f"{first} steers the optimisation of a pair, and needs {needs}{only}": steer
             and not settings.instance_optimise,
-            f"{first} has no effect on what the model was trained by: leave out --instance-of network": steer
-            and settings.instance_of == NETWORK,
+            f"{first} has no effect on what the model was trained by: leave out --instance-of "
+            f"{settings.instance_of}": steer and settings.instance_of in OF_MODEL,
             f"--uncertainty registers again without {first}, and would be of another registration": steer and uncertain,
         }
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 from hetmorph.cli.files import refuse
 
 SHIPPED = "universal_2d"
-FIELD, NETWORK = INSTANCE_OF = ("field", "network")
+INSTANCE_OF = ("field", "network", "codes")
+OF_MODEL = INSTANCE_OF[1:]  # what the model was trained by goes on
 INSTANCE_LAMBDA = {"ncc": 0.3, "mse": 0.01, "mind": 0.1, "mi": 0.3, "ngf": 0.1}  # of `instance.SIMILARITIES`
 CALIBRATION, NO_CALIBRATION = "calibration.json", "none"
 
@@ -74,7 +75,8 @@ class Optimisation:
 
     Attributes:
         iterations: at each resolution; None or 0 leaves the model's answer as it is.
-        of: "field", as None, or "network": the weights, by what the model was trained by.
+        of: "field", as None, or what the model was trained by goes on: "network", its weights, or "codes", those that
+            a model of coordinates predicts.
         similarity: the image loss, of `instance.SIMILARITIES`; None takes local correlation.
         window: side of the windows of local correlation, voxels; None suits the image, 0 takes mean squares instead.
         smoothness: λ; None takes that of the image loss.
@@ -106,7 +108,8 @@ class Optimisation:
                 f"--instance-window {window} has no effect with --instance-similarity {similarity}: windows are of "
                 "ncc, and 0 is mse": not fitting,
                 "--instance-similarity, --instance-window and --instance-lambda have no effect with --instance-of "
-                "network, which goes on with the losses that the model was trained by": self.of == NETWORK and of_loss,
+                f"{self.of}, which goes on with the losses that the model was trained by": self.of in OF_MODEL
+                and of_loss,
             }
         )
 
@@ -114,16 +117,16 @@ class Optimisation:
         """The predictor, followed by what is asked for.
 
         Args:
-            predictor: the model's `evaluation.Predictor`, for "network" loaded with what it was trained by.
+            predictor: the model's `evaluation.Predictor`, for those loaded with what it was trained by.
         """
         from hetmorph.instance import LocalCorrelation, Refined
 
         self.check()
         if not self.iterations:
             return predictor
-        if self.of == NETWORK:
+        if self.of in OF_MODEL:
             how = getattr(getattr(predictor, "model", None), "refining", {})
-            return Refined(predictor, self.iterations, of=NETWORK, loss="own", **how)
+            return Refined(predictor, self.iterations, of=self.of, loss="own", **how)
         name = self.similarity or ("mse" if self.window == 0 else "ncc")
         loss = LocalCorrelation(self.window).loss if name == "ncc" else name
         return Refined(predictor, self.iterations, loss=loss, smoothness=self.smoothness)

@@ -26,7 +26,7 @@ CROPS = ("paper", "center", "none", "aspect", "middle", "resize")
 OBJECTIVES = (
     *("mse", "ncc", "mi", "nll", "beta-nll", "adaframe", "adareg"),
     *("vxm-diff", "het", "het-ncc", "het-z"),
-    *("diffusion", "velocity-diffusion", "icon", "gradicon", "het-gradicon"),
+    *("diffusion", "velocity-diffusion", "icon", "gradicon", "het-gradicon", "nephi"),
 )
 MODALITIES = ("ct", "mri")  # of hetmorph.data.scale
 PROGRAMS = ("undeformed", "demons", "bspline", "ants-syn", "ants-syn-mse", "ants-syn-tuned")
@@ -105,7 +105,8 @@ INSTANCE = {
     ),
     "--instance-of": (
         None,
-        "... or the weights of a copy of the network, on what it was trained by; of a .keras file (default: field).",
+        "... or, on what the model was trained by, the weights of a copy of its network, or the codes that nephi's "
+        "networks of coordinates read; of a .keras file (default: field).",
     ),
     "--instance-similarity": (
         None,

@@ -47,9 +47,14 @@ FLAGS = {
     "--arch": (
         "network.arch",
         str,
-        "network: vxm, transmorph; of several steps: gradicon, constricon, unigradicon, carl, carl-rot, unicarl",
+        "network: vxm, transmorph; of several steps: gradicon, constricon, unigradicon, carl, carl-rot, unicarl; "
+        "of coordinates: nephi",
     ),
-    "--width": ("network.width", float, "of networks of several steps: features, as a multiple of the published ones"),
+    "--width": (
+        "network.width",
+        float,
+        "of networks of several steps and nephi: features, as a multiple of the published ones",
+    ),
     "--stage": (
         "network.stage",
         int,
@@ -70,7 +75,7 @@ FLAGS = {
         "objective.smoothness",
         float,
         "weight λ of the velocity's squared gradient (default: 0.01; diffusion 1, velocity-diffusion 5), or of the "
-        "inverse consistency (default: icon 1000, gradicon 1.5, het-gradicon 0.05)",
+        "inverse consistency (default: icon 1000, gradicon 1.5, het-gradicon 0.05, nephi 10)",
     ),
     "--similarity": (
         "objective.similarity",
@@ -79,6 +84,17 @@ FLAGS = {
     ),
     "--sigma": ("objective.sigma", float, "lncc, lncc2: standard deviation of the Gaussian window, voxels"),
     "--delta": ("objective.delta", float, "gradicon, het-gradicon: length of a difference, as a share of the image"),
+    "--points": (
+        "objective.points",
+        int,
+        "nephi: random points where images are compared (default: one for 50 voxels, from 1024 to 100,000)",
+    ),
+    "--points-regular": (
+        "objective.points_regular",
+        int,
+        "nephi: random points where Jacobians are (default: one for 10,000 voxels, from 64 to 500)",
+    ),
+    "--code-weight": ("objective.code_weight", float, "nephi: of the length of the codes (default: 0.01)"),
     "--window": ("objective.window", options.odd, "ncc, het-ncc: side of the window, voxels"),
     "--bins": ("objective.bins", int, "mi: bins of the histograms"),
     "--prior-lambda": ("objective.prior_lambda", float, "vxm-diff: precision of the prior"),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hetmorph import data, evaluation, uncertainty, viz
-from hetmorph.cli.models import NETWORK, Optimisation, load_model
+from hetmorph.cli.models import OF_MODEL, Optimisation, load_model
 from hetmorph.cohort import Work
 
 
@@ -53,7 +53,7 @@ class Scoring(Work):
     def whole(self):
         """The model as it is."""
         args = self.args
-        predictor = load_model(args.model, args.passes, args.threads, compiled=args.instance_of == NETWORK)
+        predictor = load_model(args.model, args.passes, args.threads, compiled=args.instance_of in OF_MODEL)
         return Optimisation.asked(args).after(predictor)
 
     @functools.cached_property

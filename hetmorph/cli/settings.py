@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from hetmorph.cli import guidance
 from hetmorph.cli.files import refuse
-from hetmorph.cli.models import NETWORK, Optimisation, affine_of_run, calibration_of, find_model, load_model
+from hetmorph.cli.models import OF_MODEL, Optimisation, affine_of_run, calibration_of, find_model, load_model
 from hetmorph.cli.options import AFFINE
 from hetmorph.cli.phases import phase
 from hetmorph.evaluation import Predictor
@@ -53,7 +53,7 @@ class Settings:
         Args:
             few: as of `hetmorph.evaluation.load`.
         """
-        model = load_model(find_model(self.model), self.passes, compiled=self.instance_of == NETWORK, few=few)
+        model = load_model(find_model(self.model), self.passes, compiled=self.instance_of in OF_MODEL, few=few)
         guidance.check_modalities(self, model)
         return Optimisation.asked(self).after(model)
 

@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from hetmorph.evaluation.predictor import ModelPredictor, Predictor
 from hetmorph.instance.criterion import Criterion
+from hetmorph.networks import Registration, code_table
 from hetmorph.ops import fields, separable, xla
-from hetmorph.steps.networks import NetworkStep
+from hetmorph.steps import ImplicitStep, NetworkStep
 
 _SQUARINGS = 5
 _COARSENING = 2  # from the image to the velocity
@@ -33,8 +34,8 @@ class Problem:
         compiled = xla.FAST_SCATTER and xla.allowed() and np.prod(shape) >= _WORTH_COMPILING
         self.value_and_gradient = self._traced(compiled)
 
-    def restart(self) -> None:
-        """Set the variables to where they reproduce the model's own answer."""
+    def restart(self, pair: tuple) -> None:
+        """Set the variables to where they reproduce the model's own answer for a pair."""
         raise NotImplementedError
 
     def displacement(self, moving, fixed, start) -> tuple[tf.Tensor, tf.Tensor]:
@@ -77,7 +78,7 @@ class Field(Problem):
             for size, k, coarse in zip(shape, self.factors, self._coarse, strict=True)
         ]
 
-    def restart(self):
+    def restart(self, pair):
         self.go_on(np.zeros(self._reached.shape, np.float32))
 
     def go_on(self, velocity) -> None:
@@ -144,7 +145,7 @@ class Network(Problem):
 
         return tf.function(run, autograph=False)
 
-    def restart(self):
+    def restart(self, pair):
         for variable, stored in zip(self.variables, self._stored, strict=True):
             variable.assign(stored)
 
@@ -181,6 +182,33 @@ class Trained(Network):
             play = self._copy.play([moving, fixed], None, None, training=False)
             value = self._player.loss(play)
         return value, tape.gradient(value, [v.value for v in self.variables]), play.registered.displacement
+
+
+class OfCodes(Trained):
+    """The codes of a pair, by what the model was trained by; its networks stay as they were learnt."""
+
+    def __init__(self, criterion: Criterion, shape: Sequence[int], predictor: ModelPredictor, recompute: bool = False):
+        super().__init__(criterion, shape, predictor, recompute)
+        step, channels = self._copy.step, self._copy.inputs[0].shape[-1]
+        self._encoder = step.network
+        of_pair, of_places = self._encoder([tf.zeros([1, *shape, channels])] * 2, training=False)
+        table = code_table(of_places.shape[1:-1], 1, of_pair.shape[-1], of_places.shape[-1], channels)
+        step = ImplicitStep(table, step.forward, step.backward)
+        arguments = {name: value for name, value in self._copy.config.params.items() if name != "metadata"}
+        self._copy = Registration(**{**arguments, "step": step})
+        self._copy.compile_from_config(predictor.model.get_compile_config())
+        self._player, self.variables = self._copy.players()[0], table.trainable_variables
+
+    @staticmethod
+    def check(predictor: Predictor) -> None:
+        Trained.check(predictor)
+        step = getattr(predictor.model, "step", None)
+        if type(predictor.model) is not Registration or not isinstance(step, ImplicitStep):
+            raise ValueError(f"of='codes' needs a model of an ImplicitStep, received {predictor.model.name}")
+
+    def restart(self, pair):
+        for variable, code in zip(self.variables, self._encoder(list(pair[:2]), training=False), strict=True):
+            variable.assign(code)
 
 
 def resolutions(shape: Sequence[int]) -> list[tuple[int, ...]]:

@@ -12,12 +12,12 @@ from hetmorph.evaluation.guide import Guide
 from hetmorph.evaluation.predictor import Prediction, Predictor
 from hetmorph.instance import known
 from hetmorph.instance.criterion import SIMILARITIES, Criterion
-from hetmorph.instance.problems import Field, Network, Problem, Trained, resolutions
+from hetmorph.instance.problems import Field, Network, OfCodes, Problem, Trained, resolutions
 from hetmorph.instance.search import Search
 from hetmorph.ops import fields
 from hetmorph.ops.warp import warp
 
-_KINDS = ("field", "network")
+_KINDS = ("field", "network", "codes")
 _OPTIMIZERS = ("lbfgs", "adam")
 _MORE_FOLDS = 0.1  # percent of the voxels; what folds more than the model's own answer by this is refused
 _SMOOTHNESS = 0.3
@@ -61,10 +61,11 @@ class Refined(Predictor):
         model: a predictor or a live model.
         iterations: at most so many at each resolution (a quarter, a half and all of the voxels of an axis, as far as 8
             are left); it stops earlier where the loss no longer falls by 10⁻⁵ of itself. A network sees the last only.
-        of: "field", or "network" for the weights of a copy of it; the model itself stays as it is.
+        of: "field"; "network" for the weights of a copy of it; or "codes" for those that a model of an `ImplicitStep`
+            predicts, its networks staying as they are. The model itself stays as it is.
         loss: image loss `(fixed, moved) → loss`, or a name: "ncc", as None, is `LocalCorrelation`, "mse", and of images
-            of different modalities "mind", "mi" or "ngf"; "own", of a network that is compiled, takes all that it was
-            trained by, its terms and λ too, as ICON and GradICON go on from their answers.
+            of different modalities "mind", "mi" or "ngf"; "own", of a network or its codes, takes all that the model
+            was trained by, its terms and λ too, as ICON and GradICON go on from their answers.
         smoothness: λ; None takes the one that suits a named loss (`SIMILARITIES`), 0.3 of others. Not for "own".
         optimizer: "lbfgs", or "adam" with `learning_rate`.
         learning_rate: step of Adam: voxels for a field (about 0.1), weights for a network (about 1e-4).
@@ -112,11 +113,13 @@ class Refined(Predictor):
         self.resizes_to, self.modalities = self.predictor.resizes_to, self.predictor.modalities
         self.iterations, self.smoothness, self.weighted = iterations, smoothness, weighted
         self.of, self.optimizer, self.learning_rate = of, optimizer, learning_rate
-        if own and (of != "network" or weighted):
-            raise ValueError("loss='own' goes with of='network', and knows its own weights")
+        if own and (of == "field" or weighted):
+            raise ValueError("loss='own' goes with of='network' or of='codes', and knows its own weights")
+        if of == "codes" and not own:
+            raise ValueError("of='codes' goes with loss='own'")
         self._criterion = Criterion(image_loss, smoothness, weighted)
-        self._network, self._recompute = Trained if own else Network, recompute
-        if of == "network":
+        self._network, self._recompute = OfCodes if of == "codes" else Trained if own else Network, recompute
+        if of != "field":
             self._network.check(self.predictor)
         elif recompute:
             raise ValueError("recompute goes with of='network'")
@@ -165,7 +168,7 @@ class Refined(Predictor):
 
     def _check(self, guide: Guide, shape: tuple[int, ...]) -> None:
         """Raise ValueError for a guide that does not fit the images, or that this cannot follow."""
-        if self._network is Trained:
+        if issubclass(self._network, Trained):
             raise ValueError("loss='own' knows neither masks nor points: give another loss, or of='field'")
         for mask in guide.masks:
             if np.shape(mask) != shape:
@@ -178,7 +181,7 @@ class Refined(Predictor):
         if shape not in self._problems:
             self._problems[shape] = self._network(self._criterion, shape, self.predictor, self._recompute)
         search = Search(self._problems[shape], pair)
-        search.problem.restart()
+        search.problem.restart(pair)
         search.run(self.optimizer, self.iterations, self.learning_rate)
         return search
 
@@ -191,7 +194,7 @@ class Refined(Predictor):
         resting = not np.any(pair[3])
         *coarser, whole = resolutions(pair[0].shape[1:-1]) if resting else resolutions(pair[0].shape[1:-1])[-1:]
         finest = Search(self._field(tuple(pair[0].shape[1:-1]), resting), pair)
-        finest.problem.restart()
+        finest.problem.restart(pair)
         if abs(finest.evaluate()[0]) <= _NOTHING:
             return finest
         velocity, before = None, None
@@ -199,7 +202,7 @@ class Refined(Predictor):
             shrunk = known.shrunk(pair, factor)
             problem = self._field(tuple(shrunk[0].shape[1:-1]), resting)
             search, step = Search(problem, shrunk) if factor != whole else finest, np.multiply(factor, problem.factors)
-            problem.restart()
+            problem.restart(shrunk)
             if velocity is not None:
                 problem.go_on(problem.resampled(velocity, step / before))
             search.run(self.optimizer, self.iterations, self.learning_rate)

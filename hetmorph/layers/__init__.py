@@ -22,6 +22,7 @@ from hetmorph.layers.convolution import (
 )
 from hetmorph.layers.coordinates import CoordinateAttention, FeatureNorm, Flip, Margin
 from hetmorph.layers.decoder import InstanceNormalization, LinearUpsampling
+from hetmorph.layers.implicit import Cells, CodeTable, FourierFeatures, Sines
 from hetmorph.layers.points import PointTransformer, ValueAtLocation
 from hetmorph.layers.residual import BlockMean, DoubledResidual, HalvedResidual, UnitCubeToVoxels
 from hetmorph.layers.sampling import SampleNormalLogVar
@@ -41,6 +42,8 @@ __all__ = [
     "AddIdentity",
     "AffineToDenseShift",
     "BlockMean",
+    "Cells",
+    "CodeTable",
     "ComposeTransform",
     "Conv1D",
     "Conv2D",
@@ -52,6 +55,7 @@ __all__ = [
     "DropPath",
     "FeatureNorm",
     "Flip",
+    "FourierFeatures",
     "HalvedResidual",
     "HyperConv1D",
     "HyperConv1DFromDense",
@@ -80,6 +84,7 @@ __all__ = [
     "ReplaceFirstChannel",
     "RescaleTransform",
     "SampleNormalLogVar",
+    "Sines",
     "Slabs",
     "SoftBound",
     "SoftmaxLabels",

@@ -1,7 +1,12 @@
 """Losses: how unlike images are, how rough a field is, how labels overlap; likelihoods with a variance per voxel."""
 
 from hetmorph.losses.adaptive import AdaFrame
-from hetmorph.losses.consistency import gradient_inverse_consistency, inverse_consistency, velocity_diffusion
+from hetmorph.losses.consistency import (
+    gradient_inverse_consistency,
+    inverse_consistency,
+    jacobian_inverse_consistency,
+    velocity_diffusion,
+)
 from hetmorph.losses.labels import Dice
 from hetmorph.losses.mind import MIND
 from hetmorph.losses.ngf import NGF
@@ -25,5 +30,6 @@ __all__ = [
     "TukeyBiweight",
     "gradient_inverse_consistency",
     "inverse_consistency",
+    "jacobian_inverse_consistency",
     "velocity_diffusion",
 ]

@@ -13,6 +13,7 @@ from hetmorph.losses.serializable import per_sample, positive
 from hetmorph.losses.smoothness import differences, sample_mean
 from hetmorph.ops.grid import spatial_shape
 from hetmorph.transforms import Composition, Displacement, Transform, Velocity, voxels
+from hetmorph.transforms.implicit import differentiated
 
 
 def inverse_consistency(
@@ -94,6 +95,34 @@ def gradient_inverse_consistency(
     ahead = tf.reshape(ahead, [1, ndims + 1, *[1] * (len(points.shape) - 2), ndims])
     error = _error(forward, backward, points[:, None] + ahead, sizes)
     return weight * ndims * per_sample(tf.square((error[:, :1] - error[:, 1:]) / delta))
+
+
+def jacobian_inverse_consistency(forward: Transform, backward: Transform, points, *, weight: float = 1.0) -> tf.Tensor:
+    """λ·½·Σ_orders E‖∂(φ_AB∘φ_BA)/∂x − I‖²_F / N², by differentiation and not by differences.
+
+    Args:
+        forward: φ_AB.
+        backward: φ_BA, which leads back.
+        points: `[B, *T, N]`, voxels, where to look.
+        weight: λ.
+
+    Returns:
+        One number per sample, `[B]` float32.
+
+    Raises:
+        ValueError: a direction is missing, the numbers of axes differ, or λ is below 0.
+
+    Reference:
+        Tian et al., NePhi: neural deformation fields for approximately diffeomorphic medical image registration,
+        ECCV 2024, arXiv:2309.07322.
+    """
+    _at_least_zero(weight, "weight λ")
+    forward, backward, _ = _both_ways(forward, backward, (2,) * tf.convert_to_tensor(points).shape[-1])
+    samples = [tf.shape(array)[0] for array in (*forward.arrays, *backward.arrays, points)]
+    points = tf.repeat(tf.cast(points, tf.float32), tf.reduce_max(tf.stack(samples)) // samples[-1], axis=0)
+    both = Composition(forward, backward), Composition(backward, forward)
+    orders = [differentiated(way, points) - tf.eye(points.shape[-1]) for way in both]
+    return weight / 2 * tf.add_n([per_sample(tf.square(error)) for error in orders])
 
 
 def velocity_diffusion(velocity, weight: float = 1.0) -> tf.Tensor:

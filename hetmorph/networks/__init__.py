@@ -8,6 +8,7 @@ import importlib
 from hetmorph.networks.adareg import AdaRegTransMorph, AdaRegVxmDense
 from hetmorph.networks.encoders import feature_encoder
 from hetmorph.networks.het import HetRegistration, HetTransMorph, HetVxmDense
+from hetmorph.networks.implicit import code_encoder, code_table, coordinate_network
 from hetmorph.networks.multi_pass import MultiPass
 from hetmorph.networks.nll import NllTransMorph, NllVxmDense
 from hetmorph.networks.registration import Registration, velocity_network
@@ -46,6 +47,9 @@ __all__ = [
     "VxmDenseSemiSupervisedPointCloud",
     "VxmDenseSemiSupervisedSeg",
     "affine_network",
+    "code_encoder",
+    "code_table",
+    "coordinate_network",
     "default_unet_features",
     "feature_encoder",
     "labels_to_image",

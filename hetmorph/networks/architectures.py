@@ -8,6 +8,7 @@ import keras
 from hetmorph.layers import CoordinateAttention
 from hetmorph.networks.encoders import FEATURES as FEATURES_OF_ENCODER
 from hetmorph.networks.encoders import feature_encoder
+from hetmorph.networks.implicit import UNITS, code_encoder, coordinate_network
 from hetmorph.networks.registration_model import RegistrationModel
 from hetmorph.networks.tall_unet import FEATURES, MATRIX_FEATURES, affine_network, tall_unet
 from hetmorph.steps import (
@@ -16,6 +17,7 @@ from hetmorph.steps import (
     Consistent,
     FeatureStep,
     FieldStep,
+    ImplicitStep,
     Smoothed,
     Step,
     Then,
@@ -103,6 +105,26 @@ def unicarl(ndims: int, width: float = 1.0, channels: int = 1) -> Step:
     return Turned(step, rotation=0.1, shear=0.1)
 
 
+def nephi(ndims: int, width: float = 1.0, channels: int = 1, size: int = 128) -> Step:
+    """An encoder of both images that gives codes, and two networks of coordinates and codes, to and fro.
+
+    Args:
+        ndims: spatial axes of the images.
+        width: features of the encoder and units of the other networks, as a multiple of the published ones.
+        channels: of each image.
+        size: voxels of the longest axis of the images that it is made for, see `code_encoder`.
+
+    Reference:
+        Tian et al., NePhi: neural deformation fields for approximately diffeomorphic medical image registration,
+        ECCV 2024, arXiv:2309.07322.
+    """
+    units = widened([UNITS], width)[0]
+    forward, backward = (
+        coordinate_network(ndims, units=units, waves=units, name=name) for name in ("forward", "backward")
+    )
+    return ImplicitStep(code_encoder(ndims, size, width, channels=channels), forward, backward)
+
+
 def _fields(ndims: int, width: float, channels: int, nb_unet_features=None) -> Callable[[str], FieldStep]:
     """A function that makes steps of tall U-Nets by their names."""
     return lambda name: FieldStep(_tall_unet(ndims, width, channels, name, nb_unet_features))
@@ -150,6 +172,7 @@ ARCHITECTURES = {
     "carl": carl,
     "carl-rot": functools.partial(carl, turns=True),
     "unicarl": unicarl,
+    "nephi": nephi,
 }
 
 

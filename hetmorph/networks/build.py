@@ -47,6 +47,7 @@ IDLE = {
     "carl": ("features", "slabs", "int_steps", "int_resolution", "precision"),
     "carl-rot": ("features", "slabs", "int_steps", "int_resolution", "precision"),
     "unicarl": ("features", "slabs", "int_steps", "int_resolution", "precision", "stage"),
+    "nephi": ("features", "slabs", "int_steps", "int_resolution", "precision", "stage"),
     "unigradicon": ("slabs", "int_steps", "int_resolution", "precision", "repeats"),
 }
 
@@ -140,14 +141,15 @@ def _of_layers(network: NetworkConfig, name: str):
 
 def both_directions(config: TrainConfig) -> bool:
     """Whether pairs are registered in both directions, and their moving images are targets too."""
-    return config.network.bidir or recipe(config.objective).transforms
+    return config.network.bidir or config.network.arch == "nephi" or recipe(config.objective).transforms
 
 
 def _step(config: TrainConfig, inshape) -> Step:
     network, ndims = config.network, len(inshape)
     if network.arch in ARCHITECTURES:
-        stage = {} if "stage" in IDLE[network.arch] else {"stage": network.stage}
-        step = ARCHITECTURES[network.arch](ndims, network.width, **stage)
+        own = {} if "stage" in IDLE[network.arch] else {"stage": network.stage}
+        own |= {"size": max(inshape)} if network.arch == "nephi" and None not in inshape else {}
+        step = ARCHITECTURES[network.arch](ndims, network.width, **own)
     else:
         arguments = {**_network_arguments(network), "bidir": False}
         step = as_step(MODELS[network.arch]["plain"]((None,) * ndims, **arguments))
@@ -190,9 +192,11 @@ def _losses(config: TrainConfig, method: Recipe, ndims: int) -> dict:
     network, images = config.network, 2 if both_directions(config) else 1
     resolution = network.int_resolution if int_steps(network) > 0 else 1
     field_loss, weight = method.field_loss(resolution, ndims)
-    share = 1.0 if method.transforms else 1.0 / images
+    image_loss, share = method.image_loss(), 1.0 if method.transforms else 1.0 / images
+    if image_loss is None and field_loss is None:
+        return {}
     return {
-        "loss": [*(method.image_loss().loss for _ in range(images)), field_loss and field_loss.loss],
+        "loss": [*(image_loss.loss for _ in range(images)), field_loss and field_loss.loss],
         "loss_weights": [*([share] * images), weight],
     }
 

@@ -2,6 +2,7 @@
 
 from hetmorph.objectives.likelihoods import Heteroscedastic, JointLikelihood
 from hetmorph.objectives.recipes import RECIPES, Recipe, recipe
+from hetmorph.objectives.sampled import JacobianInverseConsistency, SampledCorrelation, SmallCodes
 from hetmorph.objectives.schedule import Phase, phase, warm_start_length
 from hetmorph.objectives.terms import (
     GradientInverseConsistency,
@@ -19,12 +20,15 @@ __all__ = [
     "GradientInverseConsistency",
     "Heteroscedastic",
     "InverseConsistency",
+    "JacobianInverseConsistency",
     "JointLikelihood",
     "Landmarks",
     "Overlap",
     "Phase",
     "Recipe",
+    "SampledCorrelation",
     "Similarity",
+    "SmallCodes",
     "Smoothness",
     "Term",
     "VelocityDiffusion",

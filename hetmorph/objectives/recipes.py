@@ -20,6 +20,7 @@ from hetmorph.losses import (
 )
 from hetmorph.objectives import terms
 from hetmorph.objectives.likelihoods import Heteroscedastic, JointLikelihood
+from hetmorph.objectives.sampled import JacobianInverseConsistency, SampledCorrelation, SmallCodes
 from hetmorph.objectives.terms import GradientInverseConsistency, InverseConsistency, Landmarks, Overlap, Term
 
 
@@ -51,7 +52,7 @@ class Recipe:
         self.image_loss(), self.field_loss(1.0, 2), self.all_terms(), self.model_arguments()
 
     def image_loss(self):
-        """Loss object of the fixed and the moved image."""
+        """Loss object of the fixed and the moved image; None where terms alone compare them."""
         return MSE()
 
     def field_loss(self, resolution: float, ndims: int) -> tuple:
@@ -332,6 +333,38 @@ class HetGradIcon(Weighted):
         return [GradientInverseConsistency(self.smoothness, self.delta)]
 
 
+@dataclass(frozen=True)
+class NePhi(Recipe):
+    """Correlation of the images at random points, in both directions, which the transforms' Jacobians make inverse.
+
+    No moved image is made, so that memory grows with the points; of any steps, though made for implicit ones.
+
+    Attributes:
+        points: where the images are compared; None takes 2 % of the voxels, from 1024 to 100,000.
+        points_regular: where Jacobians are; None takes a ten-thousandth of the voxels, from 64 to 500.
+        code_weight: of the length of the codes.
+    """
+
+    smoothness: float = 10.0
+    points: int | None = None
+    points_regular: int | None = None
+    code_weight: float = 0.01
+    transforms: ClassVar[bool] = True
+
+    def image_loss(self):
+        return None
+
+    def field_loss(self, resolution: float, ndims: int) -> tuple:
+        return None, 0.0
+
+    def terms(self) -> list[Term]:
+        return [
+            SampledCorrelation(1.0, self.points),
+            JacobianInverseConsistency(self.smoothness, self.points_regular),
+            SmallCodes(self.code_weight),
+        ]
+
+
 # by the name that `--similarity` gives: a function of the recipe that holds its numbers
 SIMILARITIES = {
     "mse": lambda recipe: MSE(),
@@ -359,6 +392,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "icon": Icon,
     "gradicon": GradIcon,
     "het-gradicon": HetGradIcon,
+    "nephi": NePhi,
 }
 
 

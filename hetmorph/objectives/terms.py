@@ -110,8 +110,8 @@ class InverseConsistency(Term):
     default_name = "inverse_consistency"
 
     def __call__(self, registered: Registered) -> tf.Tensor:
-        shape, seed = spatial_shape(registered.fixed), _seed(registered)
-        return inverse_consistency(registered.forward, registered.backward, shape, seed=seed)
+        shape = spatial_shape(registered.fixed)
+        return inverse_consistency(registered.forward, registered.backward, shape, seed=seed(registered))
 
 
 @keras.saving.register_keras_serializable("hetmorph")
@@ -140,7 +140,7 @@ class GradientInverseConsistency(Term):
             spatial_shape(registered.fixed),
             delta=self.delta,
             sparse=self.sparse,
-            seed=_seed(registered),
+            seed=seed(registered),
         )
 
     def get_config(self) -> dict:
@@ -261,6 +261,11 @@ def _missed(way, start: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(tf.reduce_sum(count * squares, -1), tf.reduce_sum(count, -1))
 
 
-def _seed(registered: Registered) -> tf.Tensor:
-    """Another one at each update, the same in every replica and after a training has been resumed."""
-    return tf.stack([0, tf.cast(registered.step, tf.int32)])
+def seed(registered: Registered, stream: int = 0) -> tf.Tensor:
+    """Another one at each update, the same in every replica and after a training has been resumed.
+
+    Args:
+        registered: the batch.
+        stream: which of several that differ.
+    """
+    return tf.stack([stream, tf.cast(registered.step, tf.int32)])

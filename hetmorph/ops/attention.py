@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from hetmorph.ops.blocks import Blocks, repeated
+
 
 def attend(queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, block: int) -> tf.Tensor:
     """softmax(Q Kᵀ)·V, block by block: the matrix of all weights never exists.
@@ -32,7 +34,7 @@ def attend(queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, block: int) -
 
     @tf.custom_gradient
     def apply(queries, keys):
-        rows, columns = _Blocks.of(queries, block), _Columns.of(keys, values, block)
+        rows, columns = Blocks.of(queries, block), _Columns.of(keys, values, block)
         result, log_sum = tf.map_fn(
             lambda some: _attended(some, columns),
             rows.split(queries),
@@ -50,67 +52,27 @@ def attend(queries: tf.Tensor, keys: tf.Tensor, values: tf.Tensor, block: int) -
     return result
 
 
-class _Blocks(NamedTuple):
-    """An axis in blocks of equal size: Python numbers where the length is known, tensors elsewhere."""
-
-    length: int | tf.Tensor
-    count: int | tf.Tensor
-    size: int | tf.Tensor
-
-    @classmethod
-    def of(cls, rows: tf.Tensor, most: int) -> _Blocks:
-        length = tf.shape(rows)[1] if rows.shape[1] is None else rows.shape[1]
-        count = (length + most - 1) // most
-        return cls(length, count, (length + count - 1) // count)
-
-    @property
-    def missing(self) -> int | tf.Tensor:
-        """Rows that the last block lacks."""
-        return self.count * self.size - self.length
-
-    def split(self, rows: tf.Tensor, repeated: bool = False) -> tf.Tensor:
-        """`[B, length, C]` as `[count, B, size, C]`, filled up with zeros, or with copies of the last row."""
-        last = rows[:, -1:] if repeated else tf.zeros_like(rows[:, -1:])
-        filled = tf.concat([rows, tf.repeat(last, self.missing, axis=1)], 1)
-        return tf.transpose(tf.reshape(filled, [-1, self.count, self.size, rows.shape[-1]]), [1, 0, 2, 3])
-
-    def joined(self, blocks: tf.Tensor) -> tf.Tensor:
-        """The inverse of `split`."""
-        rows = tf.reshape(tf.transpose(blocks, [1, 0, 2, 3]), [-1, self.count * self.size, blocks.shape[-1]])
-        return rows[:, : self.length]
-
-
 class _Columns(NamedTuple):
     """Keys and values in blocks; what only fills up the last block counts 0."""
 
-    blocks: _Blocks
+    blocks: Blocks
     keys: tf.Tensor  # [count, B, size, C]
     values: tf.Tensor  # [count, size, D + 1], the last entry 1 where a key counts, so that it sums up the weights
 
     @classmethod
     def of(cls, keys: tf.Tensor, values: tf.Tensor, most: int) -> _Columns:
-        blocks = _Blocks.of(keys, most)
+        blocks = Blocks.of(keys, most)
         counted = tf.concat([values, tf.ones_like(values[:, :1])], 1)[None]
         # Copies of a key, not zeros, among which the largest logit might be one of none.
         return cls(blocks, blocks.split(keys, repeated=True), blocks.split(counted)[:, 0])
 
     def each(self, body: Callable, state: tuple) -> tuple:
         """The state after `body(number, keys, values, *state)` of one block after the other."""
-        return _repeated(
+        return repeated(
             self.blocks.count,
             lambda number, *state: body(number, self.keys[number], self.values[number], *state),
             state,
         )
-
-
-def _repeated(count: int | tf.Tensor, body: Callable, state: tuple) -> tuple:
-    """The state after `body(number, *state)` for each number below `count`."""
-    return tf.while_loop(
-        lambda number, *_: number < count,
-        lambda number, *state: (number + 1, *body(number, *state)),
-        (tf.constant(0), *state),
-        parallel_iterations=1,  # one block in memory
-    )[1:]
 
 
 def _attended(queries: tf.Tensor, columns: _Columns) -> tuple[tf.Tensor, tf.Tensor]:
@@ -127,7 +89,7 @@ def _attended(queries: tf.Tensor, columns: _Columns) -> tuple[tf.Tensor, tf.Tens
     return total[..., :-1] / total[..., -1:], top + tf.math.log(total[..., -1:])
 
 
-def _gradients(queries, keys, result, log_sum, upstream, rows: _Blocks, columns: _Columns) -> tuple:
+def _gradients(queries, keys, result, log_sum, upstream, rows: Blocks, columns: _Columns) -> tuple:
     """Gradients of queries and keys: of logit s_ij with weight p_ij it is p_ij·(u_i·v_j − u_i·r_i)."""
     slopes = tf.concat([upstream, -tf.reduce_sum(upstream * result, -1, keepdims=True)], -1)
     parts = [rows.split(part) for part in (queries, slopes, log_sum)]
@@ -146,7 +108,7 @@ def _gradients(queries, keys, result, log_sum, upstream, rows: _Blocks, columns:
         of_block, more = of_a_block(*(part[number] for part in parts))
         return of_queries.write(number, of_block), of_keys + more.stack()
 
-    of_queries, of_keys = _repeated(rows.count, body, (_array(parts[0]), tf.zeros_like(columns.keys)))
+    of_queries, of_keys = repeated(rows.count, body, (_array(parts[0]), tf.zeros_like(columns.keys)))
     return rows.joined(of_queries.stack()), columns.blocks.joined(of_keys)
 
 

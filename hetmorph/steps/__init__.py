@@ -4,6 +4,7 @@ from hetmorph.steps.base import DIRECTIONS, Step, check_direction, displacement_
 from hetmorph.steps.combined import AtResolution, Consistent, Repeated, Then
 from hetmorph.steps.consistent import TwoStepConsistent
 from hetmorph.steps.features import FeatureStep
+from hetmorph.steps.implicit import ImplicitStep
 from hetmorph.steps.known import Ends, check_known, split_known
 from hetmorph.steps.networks import AffineStep, FieldStep, NetworkStep, VelocityStep
 from hetmorph.steps.registered import Registered, View
@@ -18,6 +19,7 @@ __all__ = [
     "Ends",
     "FeatureStep",
     "FieldStep",
+    "ImplicitStep",
     "NetworkStep",
     "Registered",
     "Repeated",

@@ -21,27 +21,31 @@ class NetworkStep(Step):
 
     Attributes:
         asked: how many images its network takes.
+        given: how many outputs its network has.
         recomputed: whether the network is run once more for its gradient, instead of keeping all that it computes on
             the way: less memory for more time.
     """
 
     asked = 2
+    given = 1
     recomputed = False
 
     def __init__(self, network: keras.Model, **kwargs):
         super().__init__(**kwargs)
-        if len(network.inputs) != self.asked or len(network.outputs) != 1:
+        if len(network.inputs) != self.asked or len(network.outputs) != self.given:
+            words = (("one image", "two images")[self.asked - 1], ("one output", "two outputs")[self.given - 1])
             raise ValueError(
-                f"expected a network of {('one image', 'two images')[self.asked - 1]} with one output, received "
-                f"{len(network.inputs)} inputs and {len(network.outputs)} outputs"
+                f"expected a network of {' with '.join(words)}, received {len(network.inputs)} inputs and "
+                f"{len(network.outputs)} outputs"
             )
         self.network = network
 
-    def answer(self, *images, training=None) -> tf.Tensor:
+    def answer(self, *images, training=None) -> tf.Tensor | list[tf.Tensor]:
         """What the network gives, float32."""
 
         def run(*images):
-            return tf.cast(self.network(images[0] if self.asked == 1 else [*images], training=training), tf.float32)
+            outputs = self.network(images[0] if self.asked == 1 else [*images], training=training)
+            return tf.nest.map_structure(lambda output: tf.cast(output, tf.float32), outputs)
 
         return (tf.recompute_grad(run) if self.recomputed else run)(*images)
 

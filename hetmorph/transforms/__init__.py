@@ -1,4 +1,4 @@
-"""Transforms: functions of points, by matrices, displacements or velocities, composed and inverted."""
+"""Transforms: functions of points, by matrices, displacements, velocities or networks, composed and inverted."""
 
 from hetmorph.transforms.affine import Affine
 from hetmorph.transforms.arrays import voxels
@@ -11,11 +11,14 @@ from hetmorph.transforms.velocity import Velocity
 
 __all__ = [
     "Affine",
+    "Codes",
     "Composition",
     "ContinuedDisplacement",
     "Displacement",
     "Identity",
+    "Implicit",
     "InverseDisplacement",
+    "InverseImplicit",
     "Preimages",
     "Transform",
     "Velocity",
@@ -25,3 +28,12 @@ __all__ = [
     "voxels",
     "world",
 ]
+
+
+def __getattr__(name: str):
+    """What is made of tensors alone, and imports TensorFlow, when it is first asked for."""
+    if name in __all__:
+        from hetmorph.transforms import implicit
+
+        return getattr(implicit, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -52,6 +52,20 @@ class Composition(Transform):
             points = transform(points)
         return points - as_points(start, points)
 
+    def jacobian(self, points, step: float = 1e-3):
+        """By the chain rule: as exact as those of the parts.
+
+        Args:
+            points: `[B, *T, N]`.
+            step: as of the parts.
+        """
+        points, whole = as_points(self._checked(points), *self.arrays), None
+        for transform in reversed(self.transforms):
+            own = transform.jacobian(points, step)
+            whole = own if whole is None else own @ whole
+            points = transform(points)
+        return whole
+
     def inverse(self) -> Composition:
         """The inverses in reverse order."""
         return Composition(*(transform.inverse() for transform in reversed(self.transforms)))
