@@ -223,6 +223,14 @@ def trained(page):
     assert page.names["result"]["displacement"].shape == (1, 64, 48, 2)
 
 
+def implicit(page):
+    page.run(("UPDATES = 300", "UPDATES = 2"))
+    assert Path("implicit.png").is_file()
+    page.read()  # a training
+    page.read()  # its model, optimised
+    page.rest()
+
+
 def many_anatomies(page):
     write_pair(Path(), GRIDS_3D["oblique"])
     for name in "fm":
@@ -250,6 +258,7 @@ PLAYS = {
     "docs/deploying.md": deploying,
     "docs/files.md": files,
     "docs/getting-started.md": getting_started,
+    "docs/implicit.md": implicit,
     "docs/many-anatomies.md": many_anatomies,
     "docs/reading-the-report.md": reports,
     "docs/uncertainty.md": uncertainties,

@@ -8,10 +8,11 @@ Tables:
     noise    training and testing with added heteroscedastic Rician noise, on the test patients
     inverse  what keeps a map regular: diffusion, ICON, GradICON, networks of several steps, consistency by construction
     inverse-lambda  weights of those regularisers with equal effort, on the validation patients
+    implicit networks of coordinates (NePhi) beside GradICON's, each pair optimised too, on the test patients
 
-Every training gets the same number of updates of its displacement network. Runs lie in --out, are shared between
-tables, and go on where they were stopped. Moving images are end-diastole (ED), fixed ones end-systole (ES) where the
-data are hearts; distances named px are in voxels; ± is the standard deviation over seeds.
+Every training gets the same number of updates of its displacement network, or by --minutes the same time. Runs lie in
+--out, are shared between tables, and go on where they were stopped. Moving images are end-diastole (ED), fixed ones
+end-systole (ES) where the data are hearts; distances named px are in voxels; ± is the standard deviation over seeds.
 
 Examples:
     python training/reproduce.py --table main --data-dir ~/ACDC --dry-run
@@ -66,6 +67,8 @@ SMOOTHED = ("--residual-smoothing", "1")
 INTEGRATED = ("--int-steps", "7")
 # Weighted least squares: the weight is 1/σ itself, and σ lies on a grid too coarse to repeat each voxel's residual.
 BLOCKS = ("--variance-resolution", "8", "--relative", "proportional", "--snr", "inverse")
+# The published rate of NePhi; at 3e-4 its Jacobians diverge.
+IMPLICIT = ("--arch", "nephi", "--lr", "1e-4")
 EACH_PAIR = ", each pair optimised"
 # Of windows of 5, 9, 15, 21 and 31 voxels the best on the validation patients of ACDC.
 PER_PAIR = ("--instance-optimise", "30", "--instance-window", "15", "--instance-lambda", "0.27")
@@ -202,6 +205,7 @@ def _tables(noise: str) -> dict[str, Table]:
         "sigma_z": Table((mse, singles[-1], het, het_z, *alphas), "val"),
         "noise": Table(_noise_rows(), "test", (*COLUMNS, *TRUTH), known_warp=True),
         "inverse": Table(_consistent_rows(), "test", INVERSE, reference="diffusion", inverse=True),
+        "implicit": Table(_implicit_rows(), "test", INVERSE, reference="gradicon, its network", inverse=True),
         "inverse-lambda": Table(_consistent_lambdas(), "val", INVERSE, "diffusion, λ = 1", inverse=True),
     }
 
@@ -218,6 +222,17 @@ def _consistent_rows() -> tuple[Method, ...]:
         Method("gradicon, its network", objective="gradicon", flags=steps[0]),
         Method("by construction", objective="velocity-diffusion", flags=steps[1]),
     )
+
+
+def _implicit_rows() -> tuple[Method, ...]:
+    """GradICON's loss on one network and on its own, NePhi as it predicts and with each pair optimised."""
+    gradicon, network = (row for row in _consistent_rows() if row.objective == "gradicon")
+    implicit = Method("nephi", objective="nephi", flags=IMPLICIT)
+    optimised = [
+        dataclasses.replace(implicit, name=name, further=("--instance-optimise", "30", "--instance-of", of))
+        for name, of in (("nephi, codes", "codes"), ("nephi, whole network", "network"))
+    ]
+    return gradicon, network, implicit, *optimised
 
 
 def _consistent_lambdas() -> tuple[Method, ...]:
@@ -324,10 +339,11 @@ class Plan:
             warm_start = max(1, round(updates / STEPS_PER_EPOCH / 15))
             updates += warm_start * STEPS_PER_EPOCH
             flags += ["--warm-start", str(warm_start)]
+        length = ("--minutes", f"{self.args.minutes:g}") if self.args.minutes else ("--steps", str(updates))
         return (
             *(sys.executable, str(HERE / "train.py"), *self._data(method), "--arch", self.args.arch),
-            *("--objective", method.objective, *self._similarity(method), *flags, "--lr", str(self.args.lr)),
-            *("--batch-size", str(self.args.batch_size), "--steps", str(updates)),
+            *("--objective", method.objective, *self._similarity(method), "--lr", str(self.args.lr), *flags),
+            *("--batch-size", str(self.args.batch_size), *length),
             *("--steps-per-epoch", str(STEPS_PER_EPOCH)),
             *("--seed", str(seed), "--out", str(folder), "--resume"),
         )
@@ -354,7 +370,8 @@ class Plan:
 def budget(args: argparse.Namespace) -> str:
     """What every training of a table gets, as part of the names of files."""
     batch = f"-b{args.batch_size}" if args.batch_size != BATCH else ""
-    return f"{args.updates}{batch}-lr{args.lr:g}"
+    length = f"{args.minutes:g}min" if args.minutes else args.updates
+    return f"{length}{batch}-lr{args.lr:g}"
 
 
 def smoothness(texts: Sequence[str]) -> tuple[float, dict[str, float]]:
@@ -501,6 +518,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--size", type=int, nargs="+", help="of the images, voxels per axis (default: the set's own)")
     result.add_argument("--arch", default="vxm", choices=MODELS, help="backbone (default: vxm)")
     result.add_argument("--updates", type=int, default=3000, help="of the displacement network (default: 3000)")
+    result.add_argument("--minutes", type=float, help="of each training, in place of --updates")
     result.add_argument("--batch-size", type=int, default=BATCH, help=f"pairs an update (default: {BATCH})")
     result.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: 0.001)")
     result.add_argument(
