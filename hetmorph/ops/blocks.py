@@ -103,8 +103,11 @@ class Blocks(NamedTuple):
             rows: the axis.
             repeated: fill up with copies of the last row.
         """
-        last = rows[:, -1:] if repeated else tf.zeros_like(rows[:, -1:])
-        filled = tf.concat([rows, tf.repeat(last, self.missing, axis=1)], 1)
+        # Nothing here has no rows: to ONNX, a size of 0 in a shape means another thing.
+        if repeated:
+            filled = tf.gather(rows, tf.minimum(tf.range(self.count * self.size), self.length - 1), axis=1)
+        else:
+            filled = tf.pad(rows, [[0, 0], [0, self.missing], [0, 0]])
         return tf.transpose(tf.reshape(filled, [-1, self.count, self.size, rows.shape[-1]]), [1, 0, 2, 3])
 
     def joined(self, blocks: tf.Tensor) -> tf.Tensor:
