@@ -55,10 +55,15 @@ def measured(pairs: list[Sequence[data.Pair]], work: Measuring, args: argparse.N
     by = cohort.engine(args.workers, args.scheduler)
     with cohort.Journal(folder / "cases.partial.jsonl", decides) as journal:
         pending = [(case, row) for case, row in tasks.items() if not (case in journal and row[-1].exists())]
-        for case, result in tqdm(
-            by.each(work, pending, lambda _: cohort.LARGE), desc="calibrating", unit="case", total=len(pending)
-        ):
-            journal.add(case, result)
+        results = by.each(work, pending, lambda _: cohort.LARGE)
+        try:
+            for case, result in tqdm(results, desc="calibrating", unit="case", total=len(pending)):
+                journal.add(case, result)
+        except OSError as error:
+            told = (
+                f"stopped after {len(journal)} of {len(tasks)} cases: {error}; they are kept, the same command goes on"
+            )
+            raise type(error)(told) from error
     return [evaluation.Case.load(path) for *_, path in tasks.values()]
 
 

@@ -73,7 +73,8 @@ def test_a_stopped_calibration_goes_on_and_ends_as_another(run_folder, model, tm
     monkeypatch.setattr(calibrate.evaluation, "measure", until_the_disk_is_full)
     assert calibrated(model, out) == 2 and not out.exists()
     assert len([*(tmp_path / "c.json.cases").glob("*.npz")]) == 3
-    assert "No space left on device" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "error: stopped after 3 of" in said and "No space left on device: 'x.npz'; they are kept, the same" in said
     assert calibrated(model, out, "--draws", "3") == 2
     assert "was begun with another draws" in capsys.readouterr().err
     assert calibrated(model, out) == 0
