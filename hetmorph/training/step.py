@@ -110,7 +110,8 @@ class Trained(OnReplicas):
             losses = [player.optimizer.scale_loss(share * player.loss(play)) for player in together]
         if not first.active:
             first.loss(play)  # it is what `fit` shows as "loss"
-        for player, tape, loss in zip(together, tapes, losses, strict=True):
+        # The last first: what its network, which ran last, left for the gradient is free before others need memory.
+        for player, tape, loss in reversed(list(zip(together, tapes, losses, strict=True))):
             _move(player, tape, loss)
         for player in (player for player in active if player.anew):
             again = self.play(*batch, training=True)
