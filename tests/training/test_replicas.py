@@ -8,7 +8,6 @@ import tensorflow as tf
 from hetmorph import config
 from hetmorph.networks.build import both_directions, build
 from hetmorph.training import Distribution
-from tests.graphs import eagerly
 
 pytestmark = pytest.mark.usefixtures("eager")
 SIZE, BATCH = (16, 16), 4
@@ -122,25 +121,19 @@ def fitted(strategy, objective=HET, count=BATCH, optimizer=None):
     return {name: values[-1] for name, values in history.items()}, model.get_weights()
 
 
-def test_replicas_of_different_numbers_of_samples(plain_descent, two_replicas):
+@pytest.mark.parametrize("how", ["eager", pytest.param("graph", marks=[pytest.mark.graph, pytest.mark.slow])])
+def test_replicas_of_different_numbers_of_samples(how, plain_descent, two_replicas):
     """The last batch of three: each sample is a third of the mean, also on the replica that has two of them."""
     assert_same(*(fitted(strategy, count=3) for strategy in (two_replicas, None)))
 
 
-@pytest.mark.parametrize("graph", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_replica_without_samples_is_told_of(graph, plain_descent, two_replicas, monkeypatch):
-    with eagerly() if not graph else monkeypatch.context() as patch:
-        if graph:
-            patch.setattr(tf.config, "run_functions_eagerly", lambda _: None)
-        with pytest.raises(tf.errors.InvalidArgumentError, match="one sample for each of 2 replicas, received fewer"):
-            fitted(two_replicas, {"name": "mse"}, count=1)
+@pytest.mark.parametrize("how", ["eager", pytest.param("graph", marks=[pytest.mark.graph, pytest.mark.slow])])
+def test_a_replica_without_samples_is_told_of(how, plain_descent, two_replicas):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="one sample for each of 2 replicas, received fewer"):
+        fitted(two_replicas, {"name": "mse"}, count=1)
 
 
-CLIPPING = {
-    "norm": {"clipnorm": 3e-3},
-    "all": {"global_clipnorm": 1e-2},
-    "value": {"clipvalue": 1e-4},
-}
+CLIPPING = {"norm": {"clipnorm": 3e-3}, "all": {"global_clipnorm": 1e-2}, "value": {"clipvalue": 1e-4}}
 
 
 @pytest.mark.quick("all")
