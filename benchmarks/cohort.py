@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import csv
 import json
+import multiprocessing
 import os
 import re
 import resource
@@ -27,6 +28,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from common import report
@@ -48,8 +52,7 @@ def main() -> None:
         results, text = {"speed": speed, "overhead": overhead, "kill": kill, "plan": plan}[part](args)
         print(text)
         if not args.quick and not args.no_page:
-            words = f" --nodes {args.nodes} --seconds {args.seconds:g}" if part == "plan" else ""
-            report.save(f"cohort-{part}", results, text, f"python benchmarks/cohort.py {part}{words}", PAGE)
+            report.save(f"cohort-{part}", results, text, f"python benchmarks/cohort.py {part}", PAGE)
 
 
 def arguments() -> argparse.Namespace:
@@ -58,8 +61,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data-dir", type=Path, help="of ACDC (default: environment variable HETMORPH_DATA)")
     parser.add_argument("--model", default="acdc_vxm_ncc", help="as of hetmorph register (default: acdc_vxm_ncc)")
     parser.add_argument("--rounds", type=int, default=3, help="of speed (default: 3)")
-    parser.add_argument("--nodes", type=int, default=50, help="of plan, 32 workers each (default: 50)")
-    parser.add_argument("--seconds", type=float, default=0.5, help="of plan, that a pair takes (default: 0.5)")
+    of_plan = parser.add_argument_group("plan")
+    of_plan.add_argument("--nodes", type=int, default=50, help="of 32 cores, a worker each (default: 50)")
+    of_plan.add_argument("--lost", type=float, default=0.05, help="share of the nodes that die an hour (default: 0.05)")
+    of_plan.add_argument("--start", type=float, default=20, help="s until a worker has its model (default: 20)")
+    of_plan.add_argument("--price", type=float, default=0.05, help="of an hour of a core (default: 0.05)")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, to see that it runs")
     parser.add_argument("--no-page", action="store_true", help="leave docs/cohorts.md as it is")
     return parser.parse_args()
@@ -303,19 +309,76 @@ def children(client: int) -> list[int]:
 # -- past this machine ----------------------------------------------------------------------------------------------
 
 
-def plan(args: argparse.Namespace) -> tuple[list[dict], str]:
-    """A million pairs by workers that sleep: what table, client and scheduler of one host take, workers dying."""
-    import distributed
+@dataclass(frozen=True)
+class Kind:
+    """Pairs of one kind, on paper.
 
+    Attributes:
+        name: of the table.
+        seconds: a pair, with one thread.
+        batch: pairs that go to a worker together.
+        moved, transform: bytes of the files of a pair.
+    """
+
+    name: str
+    seconds: float
+    batch: int
+    moved: float
+    transform: float
+
+
+# A slice as measured with acdc_vxm_het, half a second and 0.96 MB; a volume as docs/benchmarks.md has it with two
+# threads, its files before compression.
+KINDS = (
+    Kind("slices of 216 × 256", 0.5, 32, 60e3, 0.9e6),
+    Kind("volumes of 160 × 192 × 224", 5.0, 1, 160 * 192 * 224 * 2, 160 * 192 * 224 * 3 * 4),
+)
+TOLD = 6e3  # bytes of sidecars and record of a pair
+FILES = 5  # of a pair
+CORES = 32  # workers of a node, one core each
+PAIRS = 1_000_000
+
+
+def plan(args: argparse.Namespace) -> tuple[list[dict], str]:
+    """What a million pairs take on paper, and whether one client and one scheduler can hand them out."""
+    columns = [paper(kind, args) for kind in KINDS]
+    rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
+    simulated = simulation(args)
+    return [simulated], f"{report.table(['', *(kind.name for kind in KINDS)], rows)}\n\n{told(simulated, args)}"
+
+
+def paper(kind: Kind, args: argparse.Namespace) -> dict[str, str]:
+    """A column of the table."""
+    workers = args.nodes * CORES
+    hours, core_hours = PAIRS * kind.seconds / workers / 3600, PAIRS * kind.seconds / 3600
+    killed = workers * args.lost  # an hour
+    redone = killed * (kind.seconds * kind.batch / 2 + args.start) / 3600  # worker-hours in each hour
+    pairs_a_second, own = workers / kind.seconds, kind.moved + kind.transform + TOLD
+    return {
+        "time, h": f"{hours:.1f}",
+        "core-hours": f"{core_hours:,.0f}",
+        f"cost, at {args.price:g} a core-hour": f"{core_hours * args.price:.0f}",
+        "batches": f"{PAIRS // kind.batch:,}",
+        "batches a second": f"{pairs_a_second / kind.batch:.0f}",
+        "moved images, TB": f"{PAIRS * kind.moved / 1e12:.2f}",
+        "transforms, TB": f"{PAIRS * kind.transform / 1e12:.1f}",
+        "files": f"{PAIRS * FILES:,}",
+        "files a second": f"{pairs_a_second * FILES:,.0f}",
+        "to write, GB/s": f"{pairs_a_second * own / 1e9:.1f}",
+        "workers killed an hour": f"{killed:.0f}",
+        "batches done again, in all": f"{killed * hours:.0f}",
+        "time lost by that": f"{redone / workers:.2%}",
+    }
+
+
+def simulation(args: argparse.Namespace) -> dict:
+    """Slices of a table of so many pairs by workers that sleep: client, scheduler and workers are a process each."""
     from hetmorph.cli.batch import DEFAULT, Jobs, pairs_of
     from hetmorph.cohort import Entries, Journal, Workers, cluster
     from hetmorph.evaluation import write_cases
 
-    count = 20_000 if args.quick else 1_000_000
-    asked = args.nodes * 32 / args.seconds / 32  # batches a second, of 32 pairs
-    seconds = THREADS / asked
-    cluster._do = Sleep(seconds)
-    result = {"pairs": count, "nodes": args.nodes, "seconds_a_pair": args.seconds, "asked": asked}
+    count, asked = PAIRS // 50 if args.quick else PAIRS, args.nodes * CORES / KINDS[0].seconds / 32
+    cluster._do = Sleep(THREADS / asked)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         folder, empty, start = Path(folder), resident(), time.perf_counter()
         with (folder / "pairs.csv").open("w") as file:
@@ -323,44 +386,109 @@ def plan(args: argparse.Namespace) -> tuple[list[dict], str]:
             file.writelines(f"sub-{k:07d},sub-{k:07d}_ED.nii.gz,sub-{k:07d}_ES.nii.gz\n" for k in range(count))
         rows, _ = pairs_of(folder / "pairs.csv")
         jobs = Jobs(rows, folder, folder / "out", DEFAULT)
+        result = {"pairs": count, "asked": asked}
         result |= {"table_seconds": time.perf_counter() - start, "table_mib": resident() - empty}
-        running = stack.enter_context(
-            distributed.LocalCluster(
-                n_workers=THREADS, threads_per_worker=1, processes=False, dashboard_address=":0", memory_limit=0
-            )
-        )
+        scheduler, address = stack.enter_context(running_scheduler(folder))
+        sleeping, orders = stack.enter_context(running_sleepers(address))
         journal = stack.enter_context(Journal(folder / "cases.partial.jsonl"))
-        first, start, killed, seen, memory = None, time.process_time(), 0, Counter(), []
-        for number, (case, row) in enumerate(
-            Workers(scheduler=running.scheduler_address).each(Nothing(), jobs.items(), one)
-        ):
-            first = first or time.perf_counter()
+        first, begin, killed, seen, memory = None, None, 0, Counter(), []
+        for number, (case, row) in enumerate(Workers(scheduler=address).each(Nothing(), jobs.items(), one)):
+            if first is None:
+                first, begin = time.perf_counter(), [spent(role) for role in (os.getpid(), scheduler, sleeping)]
             journal.add(case, row)
             seen[case] += 1
             if number % (count // 10) == count // 20:
                 memory.append(resident())
-                victim = min(running.workers)  # the oldest; nothing of what it has in hand arrives
-                running.sync(running.workers.pop(victim).close, timeout=0.1, executor_wait=False)
-                running.scale(THREADS)
+                orders.send(True)
                 killed += 1
                 progress(f"{number} of {count} pairs, {memory[-1]:.0f} MiB")
-        took, cpu = time.perf_counter() - first, time.process_time() - start
+        took, cpu = time.perf_counter() - first, [spent(role) for role in (os.getpid(), scheduler, sleeping)]
         if len(seen) != count or set(seen.values()) != {1}:
             raise SystemExit(f"expected {count} pairs once each, received {len(seen)}, {sum(seen.values())} in all")
         start = time.perf_counter()
         write_cases(folder / "cases.csv", Entries(journal, sorted(jobs)))
-        written = time.perf_counter() - start
-    result |= {"batches_a_second": count / 32 / took, "cpu_ms_a_batch": 1e3 * cpu / (count / 32), "killed": killed}
-    result |= {"mib": memory, "cases_csv_seconds": written}
-    text = (
-        f"{count:,} pairs: the table takes {result['table_seconds']:.0f} s to read and {result['table_mib']:.0f} MiB. "
-        f"{args.nodes} nodes of 32 workers at {args.seconds:g} s a pair ask for {asked:.0f} batches of 32 a second; a "
-        f"process that was scheduler, client and {THREADS} sleeping workers together handed out "
-        f"{result['batches_a_second']:.0f} ({result['cpu_ms_a_batch']:.1f} ms of processor time each). The client had "
-        f"{memory[0]:.0f} MiB after the first twentieth and {memory[-1]:.0f} MiB near the end. {killed} workers were "
-        f"removed with what they had in hand: every pair came, each once. cases.csv is written in {written:.0f} s."
+        result["cases_csv_seconds"] = time.perf_counter() - start
+    ms = [1e3 * (after - before) / (count / 32) for before, after in zip(begin, cpu, strict=True)]
+    result |= {f"{role}_ms_a_batch": one for role, one in zip(("client", "scheduler", "workers"), ms, strict=True)}
+    return result | {"batches_a_second": count / 32 / took, "killed": killed, "mib": memory}
+
+
+def told(result: dict, args: argparse.Namespace) -> str:
+    """The simulation in words."""
+    most = 1e3 / max(result["client_ms_a_batch"], result["scheduler_ms_a_batch"])
+    memory = result["mib"]
+    return (
+        f"Simulated: {result['pairs']:,} pairs, whose table takes {result['table_seconds']:.0f} s to read and "
+        f"{result['table_mib']:.0f} MiB. A client, a scheduler and a process of {THREADS} workers that sleep as long "
+        f"as {args.nodes} nodes take handed out {result['batches_a_second']:.0f} batches of 32 a second, of "
+        f"{result['asked']:.0f} that were asked for. A batch takes {result['client_ms_a_batch']:.1f} ms of the "
+        f"client's core and {result['scheduler_ms_a_batch']:.1f} ms of the scheduler's: with a core for each, "
+        f"{most:.0f} a second. The client had {memory[0]:.0f} MiB after the first twentieth and {memory[-1]:.0f} MiB "
+        f"near the end. {result['killed']} workers were removed with what they had in hand: every pair came, each "
+        f"once. cases.csv is written in {result['cases_csv_seconds']:.0f} s."
     )
-    return [result], text
+
+
+@contextlib.contextmanager
+def running_scheduler(folder: Path) -> Iterator[tuple[int, str]]:
+    """Process and address of a scheduler."""
+    where = folder / "scheduler.json"
+    words = ["--port", "0", "--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(where)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_scheduler", *words], stderr=subprocess.DEVNULL
+    )
+    try:
+        while not where.exists() or not where.read_text():
+            if process.poll() is not None:
+                raise SystemExit(f"the scheduler ended with status {process.returncode}")
+            time.sleep(0.1)
+        yield process.pid, json.loads(where.read_text())["address"]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextlib.contextmanager
+def running_sleepers(address: str) -> Iterator[tuple[int, Connection]]:
+    """Process of the workers, and what tells it to remove one."""
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(target=sleepers, args=(address, there), daemon=True)
+    process.start()
+    here.recv()
+    try:
+        yield process.pid, here
+    finally:
+        process.terminate()
+        process.join()
+
+
+def sleepers(address: str, orders: Connection) -> None:
+    """Workers, of which the oldest is removed at each order, as if its node had died, and another one comes."""
+    import asyncio
+    import logging
+
+    import distributed
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+
+    def started() -> distributed.Worker:
+        return distributed.Worker(address, nthreads=1, memory_limit=0, dashboard=False)
+
+    async def run() -> None:
+        workers = [await started() for _ in range(THREADS)]
+        orders.send(True)
+        while await asyncio.to_thread(orders.recv):
+            await workers.pop(0).close(timeout=0.1, executor_wait=False)  # nothing that it has in hand arrives
+            workers.append(await started())
+
+    asyncio.run(run())
+
+
+def spent(process: int) -> float:
+    """Seconds of processor time of a process so far."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Sleep:

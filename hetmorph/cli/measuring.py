@@ -1,4 +1,4 @@
-"""What is done with each case of known truth of `training/uncertainty.py`, here or in another process."""
+"""What is done with each case of known truth, of `calibrate` and `uncertainty.py`, here or in another process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Measuring(Work):
         self.seed, self.region, self.noise = seed, region, noise
 
     @functools.cached_property
-    def _known(self) -> tuple:
+    def known(self) -> tuple:
         """The predictor and the maps."""
         predictor, *others = (evaluation.load(path, passes=self.passes) for path in self.models)
         return predictor, uncertainty.pair_estimates(self.estimates, predictor, others, self.draws, self.seed)
@@ -46,9 +46,9 @@ class Measuring(Work):
     def __call__(self, case: str, row: tuple[Sequence, str, Path]) -> dict:
         pairs, kind, path = row
         if not path.exists():
-            predictor, maps = self._known
-            known = evaluation.known_pair(pairs[0], kind, self.seed, self.noise)
-            evaluation.measure(predictor, known, maps, kind, self.region).save(path)
+            predictor, maps = self.known
+            pair = evaluation.known_pair(pairs[0], kind, self.seed, self.noise)
+            evaluation.measure(predictor, pair, maps, kind, self.region).save(path)
         return {}
 
     def failed(self, case: str, row: tuple[Sequence, str, Path], reason: str) -> dict:

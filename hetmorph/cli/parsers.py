@@ -381,7 +381,8 @@ def calibrate(prog: str = "hetmorph calibrate") -> argparse.ArgumentParser:
     maps of uncertainty, on the others bound and limits are calibrated. Bounds and errors are in voxels.
 
     Writes one file. Beside the model, as calibration.json, evaluate --report, report and register --report find it by
-    themselves. Printed is how bound and limits do on each patient when they come from the others.
+    themselves. Printed is how bound and limits do on each patient when they come from the others. What is measured is
+    kept in a folder beside the file, <out>.cases, until it is written: the same command goes on where it was stopped.
 
     Examples:
         hetmorph calibrate --data pairs.csv --model runs/mine/model.keras --out runs/mine/calibration.json
@@ -403,7 +404,7 @@ def calibrate(prog: str = "hetmorph calibrate") -> argparse.ArgumentParser:
         help=f"maps to combine, of {', '.join(options.ESTIMATES)} (default: {', '.join(options.CALIBRATED)}, the "
         "last of a model that predicts it); one alone leaves nothing to choose, and every patient to the bound",
     )
-    add(*KNOWN_TRUTH, *AS_THE_RUN, "--skip-bad", "--dry-run")
+    add(*KNOWN_TRUTH, *AS_THE_RUN, "--skip-bad", "--workers", "--scheduler", "--dry-run")
     add("--seed", help="of transforms, draws, noise and the division (default: 0)")
     # What the functions of `evaluate` that read the run ask of its command line besides.
     result.set_defaults(known_warp=None)

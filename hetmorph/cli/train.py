@@ -139,17 +139,10 @@ def _start(model: keras.Model, origin: str | None, network: NetworkConfig) -> No
 
 def _check_devices(settings: TrainConfig, devices: int, cluster: hosts.Cluster | None) -> None:
     """Refuse, before any data are read, what several devices could not do as one does."""
-    schedule, replicas = settings.schedule, devices * len(cluster.workers if cluster else [None])
-    distribution.check(devices, cluster, schedule.batch_size)
-    if schedule.minutes is not None and cluster:
+    distribution.check(devices, cluster, settings.schedule.batch_size)
+    if settings.schedule.minutes is not None and cluster:
         raise ValueError(
             "--minutes goes with one host: the clocks of several would end the training at different steps"
-        )
-    pairs = round(schedule.pre_registered * schedule.batch_size)
-    if pairs % replicas:
-        raise ValueError(
-            f"expected --pre-registered to be a number of pairs that {replicas} devices can share equally, received "
-            f"{schedule.pre_registered}: {pairs} pairs"
         )
 
 

@@ -209,11 +209,12 @@ class ModelPredictor(Predictor):
     """Predictor of a live `hetmorph.networks` model, with variance and weight if the model has them.
 
     It follows the weights of the model, except for images of another shape than the model was built for: these
-    go through a copy (`with_shape`) made at the first of them.
+    go through a copy for any size (`with_shape`), made at the first of them. The first shape that is seen has a graph
+    of its own; all others share one, so that memory does not grow with an archive of many shapes.
 
     Args:
         model: the model.
-        few: whether few pairs are expected: no graph is made before the fifth call on images of a shape.
+        few: whether few pairs are expected: no graph is made before the fifth call that would use it.
     """
 
     def __init__(self, model, few: bool = False):
@@ -228,7 +229,7 @@ class ModelPredictor(Predictor):
         self.model, self._without_graph = model, FEW if few else 0
         self.resizes_to, self.modalities = getattr(model, "resizes_to", None), getattr(model, "modalities", ())
         self.random = frozenset(_random_layers(model))
-        self._models, self._graphs = {}, {}
+        self._any_size, self._first, self._graphs = None, None, {}
 
     def _run(self, moving, fixed):
         return self._graph(moving, "all")(moving, fixed)
@@ -255,10 +256,12 @@ class ModelPredictor(Predictor):
             return graph(moving, fixed)
 
     def _graph(self, images, which: str):
-        shape = tuple(images.shape[1:-1])
-        if (which, shape) not in self._graphs:
-            self._graphs[which, shape] = _graph_of(self._model_for(images), which, shape, self._without_graph)
-        return self._graphs[which, shape]
+        model, shape = self._model_for(images), tuple(images.shape[1:-1])
+        self._first = self._first or shape
+        sizes = shape if shape == self._first else tuple(model.inshape)
+        if (which, sizes) not in self._graphs:
+            self._graphs[which, sizes] = _graph_of(model, which, sizes, self._without_graph)
+        return self._graphs[which, sizes]
 
     def _model_for(self, images):
         shape = tuple(images.shape[1:-1])
@@ -266,9 +269,9 @@ class ModelPredictor(Predictor):
             return self.model
         if not hasattr(self.model, "with_shape"):
             raise ValueError(f"the model was built for images of {tuple(self.model.inshape)}, got {shape}")
-        if shape not in self._models:
-            self._models[shape] = self.model.with_shape(shape)
-        return self._models[shape]
+        if self._any_size is None:
+            self._any_size = self.model.with_shape((None,) * len(shape))
+        return self._any_size
 
 
 def _graph_of(model, which: str, shape, without: int = 0):
@@ -277,7 +280,7 @@ def _graph_of(model, which: str, shape, without: int = 0):
     Args:
         which: "all" of `NAMES` that it says, the "displacement" alone or "backward", or that "drawn" with its random
             layers.
-        shape: spatial sizes; the batch is left open, so that each size of it is not traced anew.
+        shape: spatial sizes, None for any; the batch is left open, so that each size of it is not traced anew.
         without: calls before the graph is made.
     """
     answer = whole_answer(model)

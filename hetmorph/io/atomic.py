@@ -31,7 +31,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
         path: the file to be written or replaced.
 
     Raises:
-        OSError: the folder cannot be made or written to, or the disk is full; nothing is left behind.
+        OSError: the folder cannot be made or written to, or the disk is full, told with `path`; nothing is left behind.
 
     Example:
         >>> with replacing("out/moved.nii.gz") as part:
@@ -45,6 +45,10 @@ def replacing(path: Path | str) -> Iterator[Path]:
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:  # what is written may not know its name, or knows one that says nothing to anybody
+        if error.errno is None or error.filename not in (None, str(part)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         part.unlink(missing_ok=True)
 

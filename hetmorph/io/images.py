@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 
 from hetmorph.io import freesurfer
-from hetmorph.io.atomic import replacing, suffix_of
+from hetmorph.io.atomic import replacing, suffix_of, write_bytes
 from hetmorph.io.errors import UNREADABLE, DataError, damaged
 from hetmorph.io.geometry import NO_HEADER, Grid
 from hetmorph.io.nifti import PAIRS, SUFFIXES, decode_nifti, nifti_on, place_of, write_nifti
@@ -218,13 +218,14 @@ def write_image(
         nifti.header.set_xyzt_units("mm", like.time_unit)
         nifti.header["descrip"] = description.encode()[:79]
         return write_nifti(path, nifti)
-    if suffix in _NUMPY:
+    if suffix == ".npz":
         with replacing(path) as part:
-            if suffix == ".npz":
-                np.savez_compressed(part, vol=array, affine=grid.affine)
-            else:
-                np.save(part, array)
+            np.savez_compressed(part, vol=array, affine=grid.affine)
         return path
+    if suffix == ".npy":
+        content = io.BytesIO()  # of a file that it writes by itself, numpy does not say that the disk is full
+        np.save(content, array)
+        return write_bytes(path, content.getbuffer())
     if suffix == ".png":
         return _write_png(path, array)
     if suffix in freesurfer.SUFFIXES:

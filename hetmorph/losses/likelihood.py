@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from hetmorph.ops import stats
 from hetmorph.ops.masks import Counted, counted_mean
+from hetmorph.ops.shared import lowest_and_highest
 
 SNR_FORMS = ("paper", "official", "inverse")
 RELATIVE_MAPS = ("sample", "proportional", "official")
@@ -84,7 +85,7 @@ def relative_weight(ratio, relative: str = "sample", mask=None, ranked=None) -> 
     if relative not in RELATIVE_MAPS:
         raise ValueError(f"relative must be one of {RELATIVE_MAPS}, got {relative!r}")
     if relative == "official":
-        low, high = tf.reduce_min(ratio), tf.reduce_max(ratio)
+        low, high = lowest_and_highest(ratio)
     else:
         low, high = stats.percentiles(ratio, 1.0, 99.0, ranked)
     if relative == "proportional":

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from hetmorph.losses.within import InMask, counting
 from hetmorph.networks.base import LoadableModel, for_keras
+from hetmorph.ops.shared import first_sample
 from hetmorph.ops.xla import compiled_kernels
 from hetmorph.steps import Ends, Registered, check_known, split_known
 from hetmorph.steps.known import KINDS
@@ -206,9 +207,21 @@ class RegistrationModel(LoadableModel):
                 "expected pre_registered 0 with masks, points or labels, which do not follow a moved image"
             )
         source, target = (tf.convert_to_tensor(image) for image in tf.nest.flatten(images))
-        count = tf.cast(tf.round(self.pre_registered * tf.cast(tf.shape(source)[0], tf.float32)), tf.int32)
-        moved = self([source[:count], target[:count]], training=False)[0]
-        return ([tf.concat([tf.stop_gradient(moved), source[count:]], axis=0), target], *rest)
+        count = self._count_before(tf.shape(source)[0])
+        moved = tf.stop_gradient(self._moved([source[:count], target[:count]], count))
+        return ([tf.concat([moved, source[count:]], axis=0), target], *rest)
+
+    def _count_before(self, own: tf.Tensor) -> tf.Tensor:
+        """How many of this replica's samples are among the first of the whole batch, which are registered before."""
+        whole = own * replicas()
+        count = tf.cast(tf.round(self.pre_registered * tf.cast(whole, tf.float32)), tf.int32)
+        return tf.clip_by_value(count - first_sample(own), 0, own)
+
+    def _moved(self, images: list[tf.Tensor], count: tf.Tensor) -> tf.Tensor:
+        if replicas() == 1:
+            return self(images, training=False)[0]
+        # One of several may have none, and convolutions of no samples fail.
+        return tf.cond(count > 0, lambda: self(images, training=False)[0], lambda: images[0])
 
     @property
     def inshape(self) -> tuple[int | None, ...]:

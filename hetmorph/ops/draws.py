@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from hetmorph.ops.shared import first_sample, together
+
 
 def of_own_samples(draw: Callable[[tf.Tensor], tf.Tensor], shape: tf.Tensor) -> tf.Tensor:
     """`draw(shape)`; where replicas share a batch, this one's rows of one draw for all of it.
@@ -17,10 +19,9 @@ def of_own_samples(draw: Callable[[tf.Tensor], tf.Tensor], shape: tf.Tensor) -> 
         draw: a shape → random numbers of it.
         shape: `[B, …]`, B the samples of this replica.
     """
-    context = tf.distribute.get_replica_context()
-    replicas = context.num_replicas_in_sync if context is not None else 1
-    if replicas == 1:
+    context = together()
+    if context is None:
         return draw(shape)
     shape = tf.convert_to_tensor(shape)
-    first = context.replica_id_in_sync_group * shape[0]
-    return draw(tf.concat([shape[:1] * replicas, shape[1:]], 0))[first : first + shape[0]]
+    first = first_sample(shape[0])
+    return draw(tf.concat([shape[:1] * context.num_replicas_in_sync, shape[1:]], 0))[first : first + shape[0]]

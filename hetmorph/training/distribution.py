@@ -15,10 +15,12 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from hetmorph.training.fitting import bare
 from hetmorph.training.hosts import Cluster, meet
 
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
@@ -140,6 +142,67 @@ def several_hosts(strategy: tf.distribute.Strategy) -> bool:
         strategy: any.
     """
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and strategy.cluster_resolver is not None
+
+
+def replicas() -> int:
+    """How many replicas train together; a loss times this is told as it would be by one."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def balanced(batch) -> tuple[Any, tf.Tensor | float]:
+    """A batch, and what a loss of this replica's samples is to be multiplied by: 1 where all have as many.
+
+    Losses are means, divided by the number of replicas. The last batch of a data set may leave them with different
+    numbers of samples, and the mean over all of them is then not the mean of these means.
+
+    Args:
+        batch: this replica's part, as `fit` hands it on.
+
+    Raises:
+        tf.errors.InvalidArgumentError: this replica was left without any sample; in a graph when it runs.
+    """
+    samples = tf.nest.flatten(batch)[0]
+    # Where a graph knows their number, the data set has whole batches alone.
+    if replicas() == 1 or not (tf.executing_eagerly() or samples.shape[0] is None):
+        return batch, 1.0
+    own = tf.shape(samples)[0]
+    some = tf.debugging.assert_positive(
+        own,
+        f"expected a batch of at least one sample for each of {replicas()} replicas, received fewer: leave the last "
+        "batch out (drop_remainder=True), or choose a batch size that the number of samples is a multiple of",
+    )
+    with tf.control_dependencies([some] if some is not None else []):
+        batch = tf.nest.map_structure(tf.identity, batch)
+    whole = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, own)
+    return batch, tf.cast(own * replicas(), tf.float32) / tf.cast(whole, tf.float32)
+
+
+def clipped_together(gradients: list, optimizer: keras.optimizers.Optimizer) -> list:
+    """Gradients of this replica's part such that an optimiser that clips, clips those of the whole batch.
+
+    Keras clips before it adds the replicas' gradients up.
+
+    Args:
+        gradients: of the loss as the optimiser scaled it, some of them None.
+        optimizer: what will apply them.
+
+    Raises:
+        ValueError: an optimiser that clips and also scales its loss, or gathers gradients of several batches, between
+            which and the sum of the replicas the clipping would have to be.
+    """
+    inner = bare(optimizer)
+    if replicas() == 1 or not (inner.clipnorm or inner.global_clipnorm or inner.clipvalue):
+        return gradients
+    if inner is not optimizer or inner.gradient_accumulation_steps:
+        raise ValueError(
+            "expected an optimizer that clips gradients to neither scale its loss nor have "
+            f"gradient_accumulation_steps on several replicas, received {type(optimizer).__name__} with both"
+        )
+    there = [gradient for gradient in gradients if gradient is not None]
+    sums = iter(tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, there))
+    whole = inner._clip_gradients([gradient if gradient is None else next(sums) for gradient in gradients])
+    # Clipped once more, a part of what is short enough stays as it is.
+    return [gradient if gradient is None else gradient / replicas() for gradient in whole]
 
 
 class OnReplicas:

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from hetmorph.ops.xla import compiled_kernels
-from hetmorph.training.distribution import OnReplicas
+from hetmorph.training.distribution import OnReplicas, balanced, clipped_together, replicas
 
 
 @dataclass
@@ -99,6 +99,7 @@ class Trained(OnReplicas):
     @compiled_kernels()
     def train_step(self, data):
         """Let every player move once; kernels are compiled here, and nowhere that is exported."""
+        data, share = balanced(data)
         batch = keras.utils.unpack_x_y_sample_weight(data)
         first, *others = self.players()
         active = [player for player in (first, *others) if player.active]
@@ -106,20 +107,22 @@ class Trained(OnReplicas):
         with contextlib.ExitStack() as stack:
             tapes = [stack.enter_context(tf.GradientTape()) for _ in together]
             play = self.play(*batch, training=True)
-            losses = [player.optimizer.scale_loss(player.loss(play)) for player in together]
+            losses = [player.optimizer.scale_loss(share * player.loss(play)) for player in together]
         if not first.active:
             first.loss(play)  # it is what `fit` shows as "loss"
-        for player, tape, loss in zip(together, tapes, losses, strict=True):
+        # The last first: what its network, which ran last, left for the gradient is free before others need memory.
+        for player, tape, loss in reversed(list(zip(together, tapes, losses, strict=True))):
             _move(player, tape, loss)
         for player in (player for player in active if player.anew):
             again = self.play(*batch, training=True)
             with tf.GradientTape() as tape:
-                loss = player.optimizer.scale_loss(player.loss(again))
+                loss = player.optimizer.scale_loss(share * player.loss(again))
             _move(player, tape, loss)
         return self.compute_metrics(play.x, play.y, play.y_pred, play.sample_weight)
 
     def test_step(self, data):
         """The losses of every player, and the metrics."""
+        data, _ = balanced(data)
         play = self.play(*keras.utils.unpack_x_y_sample_weight(data), training=False)
         for player in self.players():
             player.loss(play)
@@ -127,12 +130,8 @@ class Trained(OnReplicas):
 
 
 def _move(player: Player, tape: tf.GradientTape, loss: tf.Tensor) -> None:
-    player.optimizer.apply(tape.gradient(loss, player.variables), player.variables)
-
-
-def replicas() -> int:
-    """How many replicas train together; a loss times this is told as it would be by one."""
-    return tf.distribute.get_strategy().num_replicas_in_sync
+    gradients = clipped_together(tape.gradient(loss, player.variables), player.optimizer)
+    player.optimizer.apply(gradients, player.variables)
 
 
 def global_mean(values: tf.Tensor, sample_weight=None) -> tf.Tensor:

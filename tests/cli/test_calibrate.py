@@ -55,6 +55,44 @@ def test_writes_a_calibration_that_says_where_it_comes_from(run_folder, model, t
     assert "each patient by a calibration on the others" in said and f"wrote {again}" in said
 
 
+def calibrated(model, out, *more):
+    return calibrate.main([*OPTIONS, *QUICK, "--model", model, "--out", str(out), *more])
+
+
+@pytest.mark.graph  # as above
+def test_a_stopped_calibration_goes_on_and_ends_as_another(run_folder, model, tmp_path, monkeypatch, capsys):
+    """What was measured is not measured again; what other options measured is not mixed with it."""
+    out, calls, measure = tmp_path / "c.json", [], calibrate.evaluation.measure
+
+    def until_the_disk_is_full(predictor, pair, *more):
+        calls.append(pair.case_id)
+        if len(calls) == 4:
+            raise OSError(28, "No space left on device", "x.npz")
+        return measure(predictor, pair, *more)
+
+    monkeypatch.setattr(calibrate.evaluation, "measure", until_the_disk_is_full)
+    assert calibrated(model, out) == 2 and not out.exists()
+    assert len([*(tmp_path / "c.json.cases").glob("*.npz")]) == 3
+    said = capsys.readouterr().err
+    assert "error: stopped after 3 of" in said and "No space left on device: 'x.npz'; they are kept, the same" in said
+    assert calibrated(model, out, "--draws", "3") == 2
+    assert "was begun with another draws" in capsys.readouterr().err
+    assert calibrated(model, out) == 0
+    assert len(set(calls)) == len(calls) - 1, "the fourth case alone was begun twice"
+    assert [path.name for path in tmp_path.iterdir()] == ["c.json"]
+    assert Calibration.load(out) == Calibration.load(run_folder / "calibration.json")
+
+
+@pytest.mark.slow
+def test_workers_calibrate_as_one_process_does(run_folder, model, tmp_path, capfd):
+    pytest.importorskip("distributed")
+    assert calibrated(model, tmp_path / "c.json", "--workers", "2") == 0, capfd.readouterr().err
+    one, other = (
+        Calibration.load(path / name) for path, name in ((tmp_path, "c.json"), (run_folder, "calibration.json"))
+    )
+    assert one == other
+
+
 def test_dry_run_writes_nothing(model, tmp_path, capsys):
     assert calibrate.main([*OPTIONS, "--model", model, "--out", str(tmp_path / "c.json"), "--dry-run"]) == 0
     assert "would register" in capsys.readouterr().out and not [*tmp_path.iterdir()]

@@ -122,6 +122,31 @@ def test_a_model_of_another_size_is_rebuilt_with_its_weights(het, rng):
     np.testing.assert_allclose(wrap(het)(moving, fixed).displacement, expected["displacement"][0], atol=1e-6)
 
 
+@pytest.mark.quick("own0")
+@pytest.mark.graph
+@pytest.mark.parametrize("own", [(16, 24), (None, None)])
+def test_many_shapes_share_a_graph(plain, own, rng, monkeypatch):
+    """An archive of many shapes would fill the memory. The first one has a graph of its own, as that of the model."""
+    model = plain.with_shape(own)
+    graphs, copies, function = [], [], tf.function
+    monkeypatch.setattr(module.tf, "function", lambda *given, **how: graphs.append(how) or function(*given, **how))
+    monkeypatch.setattr(type(plain), "with_shape", _counting(copies, type(plain).with_shape))
+    pairs = [rng.random((2, *shape), np.float32) for shape in [(20, 12), (16, 24), (17, 13), (9, 30)]]
+    predictor, without_graph = wrap(model), module.ModelPredictor(model, few=True)
+    answers = [predictor(*pair) for pair in pairs]
+    assert (len(graphs), len(copies)) == ((3, 1) if own == (16, 24) else (2, 0))
+    for pair, answer in zip(pairs, answers, strict=True):
+        assert_same(answer, without_graph(*pair))
+
+
+def _counting(calls, function):
+    def counted(self, *given):
+        calls.append(given)
+        return function(self, *given)
+
+    return counted
+
+
 @pytest.mark.quick("plain")
 @pytest.mark.graph
 @pytest.mark.parametrize("kind", ["het", "plain"])

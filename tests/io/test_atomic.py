@@ -1,5 +1,6 @@
 """Files appear complete or not at all, also on a full disk."""
 
+import re
 import resource
 from contextlib import contextmanager
 
@@ -43,7 +44,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, name):
         pytest.importorskip("SimpleITK")
     path = write(name, tmp_path, 1)
     content = path.read_bytes()
-    with full_disk(), pytest.raises(OSError):
+    with full_disk(), pytest.raises(OSError, match=re.escape(str(path))):
         write(name, tmp_path, 2)
     assert path.read_bytes() == content
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

@@ -324,10 +324,6 @@ def test_flags_take_precedence_over_the_file(tiny):
         (["--crop", "round"], "crop"),
         (["--config", "/nowhere.yaml"], "no configuration file"),
         (["--devices", "2", "--batch-size", "3"], "a batch size that 2 devices can share equally, received 3"),
-        (
-            ["--devices", "2", "--pre-registered", "0.125"],
-            "--pre-registered .* 2 devices can share equally, .*: 1 pairs",
-        ),
         (["--slurm"], "SLURM: expected a process that srun started, but SLURM_PROCID is not set"),
     ],
 )
