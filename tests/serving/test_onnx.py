@@ -7,9 +7,20 @@ import keras
 import numpy as np
 import pytest
 
-from hetmorph.networks import HetVxmDense, MultiPass, Registration, TransMorph, VxmDense, velocity_network
+from hetmorph.layers import CoordinateAttention
+from hetmorph.networks import (
+    HetVxmDense,
+    MultiPass,
+    Registration,
+    TransMorph,
+    VxmDense,
+    code_encoder,
+    coordinate_network,
+    feature_encoder,
+    velocity_network,
+)
 from hetmorph.serving import export_onnx, onnx
-from hetmorph.steps import AtResolution, FieldStep, Then
+from hetmorph.steps import AtResolution, FeatureStep, FieldStep, ImplicitStep, Then
 from tests.serving.conftest import random_weights
 
 FEATURES = [[4, 4], [4, 4, 4]]
@@ -94,9 +105,30 @@ def test_models_of_one_size(runtime, case, tmp_path):
     np.testing.assert_allclose(found["displacement"], expected, atol=1e-3)
 
 
-def test_steps_of_any_size_with_corners_on_corners(runtime, tmp_path):
-    """As GradICON's: how its small grids lie in the images is known, and inverted, when the graph runs."""
-    model = small_step(corners=True)
+def small_attention():
+    step = AtResolution(FeatureStep(feature_encoder(2, 4, 2, (1,), blocks=1), CoordinateAttention(2, block_size=64)))
+    return random_weights(Registration(step, (None, None), "exchange"))
+
+
+def small_implicit():
+    forward, backward = (coordinate_network(2, units=8, waves=8, name=name) for name in ("forward", "backward"))
+    for network in (forward, backward):
+        network.layers[-1].kernel.assign(np.random.default_rng(0).normal(scale=0.02, size=(8, 2)))
+    step = ImplicitStep(code_encoder(2, 32, width=0.1), forward, backward)
+    return Registration(step, (None, None), "exchange")
+
+
+ANY_SIZE = {
+    "corners on corners": lambda: small_step(corners=True),
+    "attention to coordinates": small_attention,
+    "coordinates and codes": small_implicit,
+}
+
+
+@pytest.mark.parametrize("case", ANY_SIZE)
+def test_steps_of_any_size(runtime, case, tmp_path):
+    """What is known, inverted or cut into blocks when the graph runs, and not when it is converted."""
+    model = ANY_SIZE[case]()
     assert max(export_onnx(model, tmp_path / "model.onnx").values()) < onnx.TOLERANCE
     moving, fixed = smooth_pair((27, 30), 2)
     expected = model.register(moving, fixed)
