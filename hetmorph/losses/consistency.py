@@ -103,7 +103,7 @@ def jacobian_inverse_consistency(forward: Transform, backward: Transform, points
     Args:
         forward: φ_AB.
         backward: φ_BA, which leads back.
-        points: `[B, *T, N]`, voxels, where to look.
+        points: `[B, *T, N]`, voxels, where to look: of as many samples as the transforms.
         weight: λ.
 
     Returns:
@@ -118,8 +118,7 @@ def jacobian_inverse_consistency(forward: Transform, backward: Transform, points
     """
     _at_least_zero(weight, "weight λ")
     forward, backward, _ = _both_ways(forward, backward, (2,) * tf.convert_to_tensor(points).shape[-1])
-    samples = [tf.shape(array)[0] for array in (*forward.arrays, *backward.arrays, points)]
-    points = tf.repeat(tf.cast(points, tf.float32), tf.reduce_max(tf.stack(samples)) // samples[-1], axis=0)
+    points = tf.cast(points, tf.float32)
     both = Composition(forward, backward), Composition(backward, forward)
     orders = [differentiated(way, points) - tf.eye(points.shape[-1]) for way in both]
     return weight / 2 * tf.add_n([per_sample(tf.square(error)) for error in orders])

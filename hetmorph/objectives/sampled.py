@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import tensorflow as tf
 
@@ -37,12 +39,18 @@ class _AtPoints(Term):
 
     def drawn(self, registered) -> tf.Tensor:
         """Points anywhere between the first and the last voxel, `[1, P, N]`."""
-        last = tf.cast(tf.stack(spatial_shape(registered.fixed)), tf.float32) - 1
-        count = self.points
-        if count is None:
-            wanted = tf.cast(self.share * tf.reduce_prod(last + 1), tf.int32)
-            count = tf.clip_by_value(wanted, *self.limits)
-        return last * tf.random.stateless_uniform([1, count, last.shape[0]], seed(registered, self.stream))
+        sizes = spatial_shape(registered.fixed)
+        last = tf.cast(tf.stack(sizes), tf.float32) - 1
+        count = self._count(sizes) if self.points is None else self.points
+        return last * tf.random.stateless_uniform([1, count, len(sizes)], seed(registered, self.stream))
+
+    def _count(self, sizes: list) -> int | tf.Tensor:
+        """A number where the sizes are known: graphs of known shapes are the faster ones."""
+        if not any(map(tf.is_tensor, sizes)):
+            return min(max(int(self.share * math.prod(sizes)), self.limits[0]), self.limits[1])
+        return tf.clip_by_value(
+            tf.cast(self.share * tf.cast(tf.reduce_prod(sizes), tf.float32), tf.int32), *self.limits
+        )
 
     def get_config(self) -> dict:
         return {**super().get_config(), "points": self.points}
@@ -92,7 +100,8 @@ class JacobianInverseConsistency(_AtPoints):
     stream, share, limits = 2, 1e-4, (64, 500)
 
     def __call__(self, registered) -> tf.Tensor:
-        return jacobian_inverse_consistency(registered.forward, registered.backward, self.drawn(registered))
+        points = tf.repeat(self.drawn(registered), tf.shape(registered.fixed)[0], axis=0)
+        return jacobian_inverse_consistency(registered.forward, registered.backward, points)
 
 
 @keras.saving.register_keras_serializable("hetmorph")

@@ -13,7 +13,7 @@ from hetmorph.networks import Registration, code_encoder, code_table, coordinate
 from hetmorph.networks.build import build, model_class
 from hetmorph.objectives import JacobianInverseConsistency, SampledCorrelation, SmallCodes
 from hetmorph.steps import Ends, FieldStep, ImplicitStep, Registered
-from hetmorph.transforms import Affine, Codes, Displacement, Identity, Implicit, voxels
+from hetmorph.transforms import Affine, Codes, Displacement, Identity, Implicit, in_frame, voxels
 from tests import reference
 
 SIZE = (16, 20)
@@ -126,6 +126,15 @@ def test_jacobian_inverse_consistency_of_what_is_known(rng):
     np.testing.assert_allclose(
         jacobian_inverse_consistency(slope, Identity(2), inner), [np.mean((matrix - np.eye(2)) ** 2)], rtol=1e-4
     )
+
+
+def test_each_sample_has_its_own_inconsistency(rng):
+    """Of steps at half the resolution too, whose frame is a matrix for all samples."""
+    images, there = (smooth(rng), smooth(rng)), Displacement(tf.zeros((2, *SIZE, 2)))
+    back = Displacement(tf.stack([tf.zeros((*SIZE, 2)), 0.1 * tf.cast(voxels(SIZE)[0], tf.float32)]))
+    ways = [in_frame(way, Affine(2 * np.eye(2), np.zeros(2))) for way in (there, back)]
+    found = JacobianInverseConsistency(points=50)(Registered(*images, *ways))
+    assert found.shape == (2,) and float(found[0]) < 1e-8 < 1e-4 < float(found[1])
 
 
 def test_codes_are_counted_by_their_length(rng):
