@@ -151,6 +151,8 @@ STEPS = [
     ),
     ({"arch": "constricon", "width": 0.1}, {"name": "diffusion"}),
     ({"arch": "carl", "width": 0.06}, {"name": "gradicon", "similarity": "mse"}),
+    ({"arch": "nephi", "width": 0.1}, {"name": "nephi"}),
+    ({"arch": "nephi", "width": 0.1}, {"name": "het-gradicon", "warm_start": 0}),
     ({"features": [[4, 4], [4, 4, 4]], "repeats": 2}, {"name": "mse"}),
     ({"features": [[4, 4], [4, 4, 4]]}, {"name": "icon", "similarity": "lncc2", "sigma": 1.0, "smoothness": 1.0}),
 ]
