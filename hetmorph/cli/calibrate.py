@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> str:
     args.model = find_model(args.model)
     predictor = load_model(args.model, args.passes)
     pairs, taken = load_pairs(args)
-    names = args.estimates or [name for name in CALIBRATED if name != "variance" or _predicts(predictor, pairs[0])]
+    names = args.estimates or [*CALIBRATED]
     maps = uncertainty.pair_estimates(names, predictor, (), args.draws, args.seed)
     patients = {pair.patient for pair in pairs}
     uncertainty.divide(patients, args.coverage, args.seed, len(names) > 1)  # before the long part: are they enough?
@@ -92,7 +92,3 @@ def run(args: argparse.Namespace) -> str:
 def main(argv=None, prog: str = "hetmorph calibrate") -> int:
     args = arguments(argv, prog)
     return exit_status(prog, lambda: print(run(args)))
-
-
-def _predicts(predictor, pair: data.Pair) -> bool:
-    return predictor(pair.moving, pair.fixed).log_variance is not None

@@ -34,10 +34,12 @@ CONVENTIONS = ("hetmorph", "official")
 _FAMILIES = ("translation", "shear", "scale", "rotation", "affine", "bspline", "smooth-bspline", "composition")
 ESTIMATES = (
     *("equivariance", "variance", "posterior", "dropout", "ensemble", "noise", "residual", "dissimilarity"),
+    *("incoherence", "inverse"),
     *(f"equivariance-{family}" for family in _FAMILIES),
 )
-CALIBRATED = ("equivariance", "dissimilarity", "residual", "variance")  # what calibrate combines unless told
+CALIBRATED = ("equivariance", "dissimilarity", "residual", "incoherence")  # what calibrate combines unless told
 KINDS = ("translation", "affine", "bspline", "composition")
+MOTION = "motion"
 REGIONS = ("foreground", "labels")
 AFFINE = ("none", "rigid", "similarity", "affine")
 AFFINE_STARTS = ("best", "header", "centre")

@@ -11,8 +11,9 @@ from hetmorph.data.transforms import (
     Translation,
 )
 from hetmorph.uncertainty.calibrate import calibrate, calibrated_estimates, divide
-from hetmorph.uncertainty.combination import Combination, best_combination
+from hetmorph.uncertainty.combination import Combination
 from hetmorph.uncertainty.conformal import FLAGS, Bound, Calibration, Triage, risk_coverage
+from hetmorph.uncertainty.consistency import incoherence_uncertainty, inverse_uncertainty
 from hetmorph.uncertainty.draws import Moments
 from hetmorph.uncertainty.equivariance import equivariance_uncertainty
 from hetmorph.uncertainty.estimates import ESTIMATES, estimate, estimate_names, estimates_for, pair_estimates
@@ -42,7 +43,6 @@ __all__ = [
     "Translation",
     "Triage",
     "UncertaintyMap",
-    "best_combination",
     "calibrate",
     "calibrated_estimates",
     "divide",
@@ -52,6 +52,8 @@ __all__ = [
     "estimate",
     "estimate_names",
     "estimates_for",
+    "incoherence_uncertainty",
+    "inverse_uncertainty",
     "noise_uncertainty",
     "pair_estimates",
     "posterior_uncertainty",

@@ -1,4 +1,4 @@
-"""A calibration from cases of known error: some patients choose the combination of maps, the others bound and flag."""
+"""A calibration from cases of known error: the combination of maps from some patients, bound and flags from others."""
 
 import functools
 import hashlib
@@ -9,7 +9,7 @@ import numpy as np
 
 from hetmorph.evaluation import Predictor
 from hetmorph.evaluation.known_truth import Case
-from hetmorph.uncertainty.combination import Combination, best_combination
+from hetmorph.uncertainty.combination import Combination, by_patient
 from hetmorph.uncertainty.conformal import Bound, Calibration, Triage, least_patients
 from hetmorph.uncertainty.estimates import pair_estimates
 from hetmorph.uncertainty.result import UncertaintyMap
@@ -51,7 +51,6 @@ def calibrate(
     tolerance: float = 2.0,
     seed: int = 0,
     about: Mapping | None = None,
-    progress: bool = True,
 ) -> tuple[Calibration, list[dict], list[dict]]:
     """The calibration of a model, and how it does on patients that it has not seen.
 
@@ -62,21 +61,20 @@ def calibrate(
         tolerance: mean error above which a case is bad, voxels.
         seed: seed of the division of the patients (default: 0).
         about: entries for `Calibration.about`.
-        progress: show a progress bar on stderr.
 
     Returns:
         The calibration; a row for each patient of it, what a bound from the others covers; a row for each case of these
         patients, how limits from the others flag it.
 
     Raises:
-        ValueError: too few patients, or as `best_combination` and `Bound.fit` raise.
+        ValueError: too few patients, or as `Combination.fit` and `Bound.fit` raise.
     """
     cases = [case for case in cases if case.region.any()]
     single = Combination({names[0]: 1.0}) if len(names) == 1 else None
     choosing, bounding = divide([case.patient for case in cases], coverage, seed, single is None)
     chosen = [case for case in cases if case.patient in choosing]
     kept = [case for case in cases if case.patient in bounding]
-    combination = single or best_combination(chosen, names, progress=progress)[0]
+    combination = single or Combination.fit(chosen, names)
     bound = Bound.fit(by_patient(kept, combination), coverage)
     triage = limits(kept, combination, bound, tolerance)
     coverages, flags = _left_out(kept, combination, coverage, tolerance)
@@ -111,15 +109,6 @@ def calibrated_estimates(
         return UncertaintyMap.stacked([estimates[name](part) for part in pair.slices()])
 
     return {name: functools.partial(taken, name) for name in estimates}
-
-
-def by_patient(cases: Sequence[Case], combination: Combination) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Errors and combined map of all voxels of a patient, by its name."""
-    patients = {}
-    for case in cases:
-        parts = case.error[case.region], combination(case.maps)[case.region]
-        patients.setdefault(case.patient, []).append(parts)
-    return {name: tuple(np.concatenate(both) for both in zip(*own, strict=True)) for name, own in patients.items()}
 
 
 def scored(cases: Sequence[Case], combination: Combination, bound: Bound) -> list[dict]:
