@@ -284,14 +284,19 @@ guidance = combined(
 estimate_options = combined(
     click.option(
         "--method",
-        default="equivariance",
-        show_default=True,
         metavar="NAME",
-        help="Estimate of uncertainty: equivariance, equivariance-<transforms>, noise, dropout or posterior "
-        "(docs/uncertainty.md).",
+        help="Estimate of uncertainty: equivariance, equivariance-<transforms>, inverse, noise, dropout or posterior "
+        "(docs/uncertainty.md). Default: the error to be expected, by the calibration.json beside the model; without "
+        "one, equivariance.",
     ),
-    click.option("--draws", type=click.IntRange(2), default=50, show_default=True, help="Registrations it takes."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of its draws."),
+    click.option(
+        "--draws",
+        type=click.IntRange(2),
+        default=50,
+        show_default=True,
+        help="Registrations it takes; a calibration has its own.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of its draws, likewise."),
 )
 
 calibration = click.option(

@@ -17,7 +17,7 @@ from hetmorph.evaluation import Predictor
 from hetmorph.io import Chain, Grid, Image, Transform, check_mask, matched_grid, read_chain, resample
 from hetmorph.io.atomic import stem_of
 from hetmorph.registration import Alignment, Registration
-from hetmorph.uncertainty import calibrated_estimates, estimate
+from hetmorph.uncertainty import ExpectedError, calibrated_estimates, estimate
 
 
 def register_pair(job, settings: Settings, predictor: Predictor, read: Mapping, about: dict, done: Done) -> None:
@@ -36,7 +36,9 @@ def register_pair(job, settings: Settings, predictor: Predictor, read: Mapping, 
     about |= {} if initial is None else {"initial_understood": initial.understood}
     about |= {} if done.affine is None else {"affine": done.affine.summary()}
     guiding = guidance.read_guidance(job.guiding, read, settings)
-    options = {"spacing": settings.spacing, "mask": read["mask"], "estimate": estimate_for(job, settings, calibration)}
+    expected = _expected(job, settings, calibration)
+    asked = expected or estimate_for(job, settings, calibration)
+    options = {"spacing": settings.spacing, "mask": read["mask"], "estimate": asked}
     options |= {"initial": initial, "affine": done.affine, "guidance": guiding}
     options["intensities"] = guidance.intensities(read, settings)
     result = registration.register(read["moving"], read["fixed"], predictor, **options)
@@ -48,8 +50,12 @@ def register_pair(job, settings: Settings, predictor: Predictor, read: Mapping, 
     missed = ways["inverse"].worst if "inverse" in ways else None
     outcome = Outcome.of(result, read["fixed"], read["labels"], read["labels of the fixed image"], missed)
     done.outcomes.append(outcome)
-    case, maps = _case(job, result, read), {} if result.map is None else {settings.method: result.map}
-    if calibration is not None:
+    case, maps = _case(job, result, read), {} if result.map is None else {result.map.name: result.map}
+    about |= {} if result.map is None else {"estimate": result.map.name}
+    if expected is not None:
+        done.notes.append("uncertainty: the length of the error that is to be expected, by that calibration")
+        maps |= expected.maps(result.by_slice)
+    elif calibration is not None:
         maps |= _calibrated(calibration, case, predictor, maps, settings)
     done.verdict = viz.verdict(case, maps, calibration, outcome.checks)
     about |= {"verdict": done.verdict.told(), "checks": outcome.checks.scores()}
@@ -85,20 +91,32 @@ def before(job, read: Mapping, settings: Settings) -> tuple[Transform | Chain | 
 
 def estimate_for(job, settings: Settings, calibration=None):
     """The estimate of uncertainty that results ask for, unless it would be of a registration without guidance."""
-    known = calibration is not None and settings.method in calibration.combination.weights
+    known = calibration is not None and settings.estimate in calibration.combination.weights
     needless = "uncertainty" not in job.outputs and (job.report is None or known)
     if needless or guidance.steering(job.guiding, settings):
         return None
-    return functools.partial(estimate, settings.method, n=settings.draws, seed=settings.seed, progress=False)
+    return functools.partial(estimate, settings.estimate, n=settings.draws, seed=settings.seed, progress=False)
 
 
 def _calibration(job, settings: Settings, done: Done):
-    """What judges the pair; the one beside the model only where a page shows the verdict."""
-    if settings.calibration is None and job.report is None:
+    """What judges the pair; the one beside the model only where a page shows it, or its maps are made anyway."""
+    if settings.calibration is None and job.report is None and not _asks_for_error(job, settings):
         return None
     calibration, told = settings.judging()
     done.notes += [told] if told else []
     return calibration
+
+
+def _asks_for_error(job, settings: Settings) -> bool:
+    """Whether an uncertainty is to be written, by no method in particular, of a registration without guidance."""
+    return settings.method is None and "uncertainty" in job.outputs and not guidance.steering(job.guiding, settings)
+
+
+def _expected(job, settings: Settings, calibration) -> ExpectedError | None:
+    """The error to be expected, where there is a calibration to tell it."""
+    if calibration is None or not calibration.combination.products or not _asks_for_error(job, settings):
+        return None
+    return ExpectedError(calibration)
 
 
 def _calibrated(calibration, case: Pair, predictor: Predictor, made: Mapping, settings: Settings) -> dict:

@@ -10,7 +10,14 @@ from hetmorph.data.transforms import (
     Shear,
     Translation,
 )
-from hetmorph.uncertainty.calibrate import calibrate, calibrated_estimates, divide
+from hetmorph.uncertainty.calibrate import (
+    EXPECTED,
+    ExpectedError,
+    calibrate,
+    calibrated_estimates,
+    divide,
+    expected_error,
+)
 from hetmorph.uncertainty.combination import Combination
 from hetmorph.uncertainty.conformal import FLAGS, Bound, Calibration, Triage, risk_coverage
 from hetmorph.uncertainty.consistency import incoherence_uncertainty, inverse_uncertainty
@@ -33,6 +40,8 @@ __all__ = [
     "Combination",
     "Composition",
     "ESTIMATES",
+    "EXPECTED",
+    "ExpectedError",
     "FAMILIES",
     "FLAGS",
     "Family",
@@ -51,6 +60,7 @@ __all__ = [
     "equivariance_uncertainty",
     "estimate",
     "estimate_names",
+    "expected_error",
     "estimates_for",
     "incoherence_uncertainty",
     "inverse_uncertainty",

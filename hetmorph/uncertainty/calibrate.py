@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from hetmorph.data import Pair
 from hetmorph.evaluation import Predictor
 from hetmorph.evaluation.known_truth import Case
 from hetmorph.uncertainty.combination import Combination, by_patient
 from hetmorph.uncertainty.conformal import Bound, Calibration, Triage, least_patients
 from hetmorph.uncertainty.estimates import pair_estimates
-from hetmorph.uncertainty.result import UncertaintyMap
+from hetmorph.uncertainty.result import VOXELS, UncertaintyMap
 
+EXPECTED = "expected error"
 CHOOSE = 1 / 3  # share of the patients that choose the combination
 
 
@@ -109,6 +111,54 @@ def calibrated_estimates(
         return UncertaintyMap.stacked([estimates[name](part) for part in pair.slices()])
 
     return {name: functools.partial(taken, name) for name in estimates}
+
+
+def expected_error(calibration: Calibration, maps: Mapping[str, UncertaintyMap]) -> UncertaintyMap:
+    """The length of the displacement's error that is to be expected, voxels; of no direction, alike along every axis.
+
+    Args:
+        calibration: whose combination is fitted.
+        maps: those that it needs, of one registration.
+
+    Raises:
+        ValueError: a map is missing.
+    """
+    error = calibration.combined({name: one.std for name, one in maps.items()}).astype(np.float32)
+    needed = [maps[name] for name in calibration.combination.weights]
+    variances = np.repeat(error[..., None] ** 2 / error.ndim, error.ndim, -1)
+    passes, seconds = (sum(getattr(one, name) for one in needed) for name in ("passes", "seconds"))
+    n = max(one.n for one in needed)
+    return UncertaintyMap(EXPECTED, error, np.isfinite(error), VOXELS, None, n, passes, seconds, variances=variances)
+
+
+class ExpectedError:
+    """The expected error as an estimate for `registration.register`; it keeps the maps that it was made of.
+
+    Args:
+        calibration: by which.
+
+    Attributes:
+        made: for each pair that was asked about, its maps by name.
+    """
+
+    def __init__(self, calibration: Calibration):
+        self.calibration, self.made = calibration, []
+
+    def __call__(self, predictor: Predictor, moving: np.ndarray, fixed: np.ndarray) -> UncertaintyMap:
+        pair = Pair("", "", None, None, moving, fixed, None, None, (1.0,) * moving.ndim)
+        estimates = calibrated_estimates(self.calibration, predictor)
+        self.made.append({name: estimate(pair) for name, estimate in estimates.items()})
+        return expected_error(self.calibration, self.made[-1])
+
+    def maps(self, stacked: bool) -> dict[str, UncertaintyMap]:
+        """The maps of the one pair, or of the slices of a stack.
+
+        Args:
+            stacked: whether they were of slices.
+        """
+        if not stacked:
+            return self.made[-1]
+        return {name: UncertaintyMap.stacked([one[name] for one in self.made]) for name in self.made[-1]}
 
 
 def scored(cases: Sequence[Case], combination: Combination, bound: Bound) -> list[dict]:

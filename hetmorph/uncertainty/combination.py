@@ -13,7 +13,7 @@ SMOOTHING = 2.0
 FLOOR = 1e-6  # below it a map counts as this: the logarithm of 0 is none
 SMALL = 0.1  # voxels; how much smaller an error is does not matter
 SAMPLES = 500  # voxels of a case that take part in the fit of the exponents
-BINS = 50  # of equal numbers of voxels, of which the curve goes through the mean errors
+BINS = 50  # of equal weight, through whose mean errors the curve goes
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Combination:
         """
         if not names:
             raise ValueError("expected the name of at least one map")
-        cases = [case for case in cases if np.ptp(case.error[case.region], initial=0) > 0]
+        cases = [case for case in cases if np.unique(case.error[case.region]).size > 1]
         if not cases:
             raise ValueError("no case has a region with errors that differ")
         logs = np.concatenate([_centred_logs(case, names, smoothing) for case in cases])
@@ -98,7 +98,9 @@ def _rising(patients: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[tupl
     """Points of the rising function from the product to the mean error."""
     errors, products = (np.concatenate(all_of).astype(np.float64) for all_of in zip(*patients.values(), strict=True))
     weights = np.concatenate([np.full(error.size, 1 / error.size) for error, _ in patients.values()])
-    bins = [one for one in np.array_split(np.argsort(products, kind="stable"), BINS) if one.size]
+    order = np.argsort(products, kind="stable")
+    cuts = np.searchsorted(np.cumsum(weights[order]), np.arange(1, BINS) / BINS * weights.sum())
+    bins = [one for one in np.split(order, cuts) if one.size]
     centres, means = ([np.average(of[one], weights=weights[one]) for one in bins] for of in (products, errors))
     rising = optimize.isotonic_regression(means, weights=[weights[one].sum() for one in bins]).x
     return tuple(map(float, centres)), tuple(map(float, rising))

@@ -170,11 +170,16 @@ class Calibration:
         Returns:
             The bound of the error `[*S]`, voxels, NaN where a map is; and "accept", "review" or "reject".
         """
-        bound = self.bound(self._combined(maps))
+        bound = self.bound(self.combined(maps))
         values = bound[np.isfinite(bound) if region is None else region & np.isfinite(bound)]
         return bound, self.triage.flag(float(values.mean()) if values.size else math.nan)
 
-    def _combined(self, maps: Mapping[str, np.ndarray]) -> np.ndarray:
+    def combined(self, maps: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The combination of the maps, `[*S]`; of a stack slice by slice if it is of slices.
+
+        Args:
+            maps: standard deviations `[*S]` by name.
+        """
         shape = next(iter(maps.values())).shape
         if not self.of_slices(len(shape)):
             return self.combination(maps)

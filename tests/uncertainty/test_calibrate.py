@@ -44,18 +44,18 @@ def test_too_few_patients_are_told_what_they_are_enough_for():
 
 
 def test_the_map_is_chosen_on_some_and_the_bound_on_the_others(cases):
-    calibration, coverages, flags = calibrate(cases, ["good", "bad"], tolerance=1.0, progress=False)
+    calibration, coverages, flags = calibrate(cases, ["good", "bad"], tolerance=1.0)
     choosing, bounding = divide(PATIENTS, 0.9)
     assert set(calibration.combination.weights) == {"good"}
     own = by_patient([one for one in cases if one.patient in bounding], calibration.combination)
     assert calibration.bound == Bound.fit(own, 0.9) and calibration.about["ndims"] == 2
     assert {row["patient"] for row in coverages} == set(bounding) == {row["patient"] for row in flags}
     spoilt = [dataclasses.replace(one, error=1 / one.error) if one.patient in bounding else one for one in cases]
-    assert calibrate(spoilt, ["good", "bad"], progress=False)[0].combination == calibration.combination
+    assert calibrate(spoilt, ["good", "bad"])[0].combination == calibration.combination
 
 
 def test_the_coverage_that_is_told_is_of_patients_that_took_no_part(cases):
-    calibration, coverages, _ = calibrate(cases, ["good"], progress=False)
+    calibration, coverages, _ = calibrate(cases, ["good"])
     patients = by_patient(cases, calibration.combination)
     assert len(patients) == len(coverages) == 15, "a single map leaves all of them to the bound"
     row = coverages[3]
