@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from hetmorph.evaluation import Case, wrap
-from hetmorph.uncertainty import Bound, Calibration, Combination, Triage, calibrate, calibrated_estimates, divide
+from hetmorph.uncertainty import (
+    Bound,
+    Calibration,
+    Combination,
+    ExpectedError,
+    Triage,
+    calibrate,
+    calibrated_estimates,
+    divide,
+)
 from hetmorph.uncertainty.calibrate import by_patient
 from tests.evaluation.fakes import constant, volume
 
@@ -81,6 +90,21 @@ def test_a_calibration_of_slices_takes_a_volume_slice_by_slice(rng):
     bound, _ = smooth.judge({"residual": std})
     for z in range(std.shape[-1]):
         np.testing.assert_allclose(bound[..., z], smooth.judge({"residual": std[..., z]})[0])
+
+
+def test_the_expected_error_is_the_combination_in_voxels_and_millimetres():
+    """Of one map whose curve is 3 times the map."""
+    calibration = dataclasses.replace(
+        calibration_of(["residual"], ndims=2), combination=Combination({"residual": 1.0}, 0.0, (0.0, 2.0), (0.0, 6.0))
+    )
+    predictor, pair = wrap(constant((-1, 0))), volume(2)
+    error = ExpectedError(calibration)
+    parts = [error(predictor, part.moving, part.fixed) for part in pair.slices()]
+    residual = calibrated_estimates(calibration, predictor)["residual"](pair).std
+    np.testing.assert_allclose(np.stack([part.std for part in parts], -1), 3 * residual, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(error.maps(stacked=True)["residual"].std, residual)
+    assert (parts[0].name, parts[0].unit, parts[0].passes) == ("expected error", "voxels", 1)
+    np.testing.assert_allclose(parts[0].std_mm((2.0, 2.0)), 2 * parts[0].std, rtol=1e-5)
 
 
 def test_draws_and_seed_are_those_of_the_calibration():
