@@ -190,7 +190,7 @@ def run(args: argparse.Namespace) -> str:
     learnt = [case for split in CALIBRATING for case in measured(files[split])]
     test = measured(files["test"])
     about = identity(args.model, args.passes) | {"data": args.data, "split": CALIBRATING, "region": args.region}
-    about |= {"draws": args.draws, "seed": args.seed}
+    about |= {"kinds": sorted({case.kind for case in learnt}), "draws": args.draws, "seed": args.seed}
     calibration = uncertainty.calibrate(learnt, names, args.coverage, args.tolerance, args.seed, about)[0]
 
     stds = {name: [case.maps[name] for case in test] for name in names}

@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> str:
             f"would register {len(pairs) * len(args.kinds)} cases of {len(patients)} patients; would write {args.out}"
         )
     about = identity(args.model, args.passes) | {"data": args.data, "split": args.split, "region": args.region}
+    about |= {"kinds": [*args.kinds]}
     about |= {
         "draws": args.draws,
         "seed": args.seed,
