@@ -1,8 +1,8 @@
 """Do verdicts tell registrations that must fail from those that did not? Slices of test patients, and the same spoilt.
 
 Beside ED to ES of each slice: the ED slice of another patient, that of the same patient half a stack away, and its own
-shifted by 30 % of the image. A row for each score of a case: AUROC, the share of the pairs of a good and a bad case that
-it orders rightly, .5 is chance. Then the verdicts, counted, of the plain checks, the calibration and both together.
+shifted by 30 % of the image. A row for each score of a case: AUROC, the share of pairs of a good and a bad case that it
+orders rightly, .5 is chance. Then the verdicts, counted, of the plain checks, the calibration and both together.
 
 Example:
     python benchmarks/failures.py --data-dir ACDC/training --model acdc_vxm_het

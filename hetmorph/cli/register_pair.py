@@ -36,7 +36,7 @@ def register_pair(job, settings: Settings, predictor: Predictor, read: Mapping, 
     about |= {} if initial is None else {"initial_understood": initial.understood}
     about |= {} if done.affine is None else {"affine": done.affine.summary()}
     guiding = guidance.read_guidance(job.guiding, read, settings)
-    expected = _expected(job, settings, calibration)
+    expected = _expected(job, settings, calibration, done)
     asked = expected or estimate_for(job, settings, calibration)
     options = {"spacing": settings.spacing, "mask": read["mask"], "estimate": asked}
     options |= {"initial": initial, "affine": done.affine, "guidance": guiding}
@@ -53,7 +53,6 @@ def register_pair(job, settings: Settings, predictor: Predictor, read: Mapping, 
     case, maps = _case(job, result, read), {} if result.map is None else {result.map.name: result.map}
     about |= {} if result.map is None else {"estimate": result.map.name}
     if expected is not None:
-        done.notes.append("uncertainty: the length of the error that is to be expected, by that calibration")
         maps |= expected.maps(result.by_slice)
     elif calibration is not None:
         maps |= _calibrated(calibration, case, predictor, maps, settings)
@@ -99,24 +98,24 @@ def estimate_for(job, settings: Settings, calibration=None):
 
 
 def _calibration(job, settings: Settings, done: Done):
-    """What judges the pair; the one beside the model only where a page shows it, or its maps are made anyway."""
-    if settings.calibration is None and job.report is None and not _asks_for_error(job, settings):
+    """What judges the pair; the one beside the model only where a page shows the verdict."""
+    if settings.calibration is None and job.report is None:
         return None
     calibration, told = settings.judging()
     done.notes += [told] if told else []
     return calibration
 
 
-def _asks_for_error(job, settings: Settings) -> bool:
-    """Whether an uncertainty is to be written, by no method in particular, of a registration without guidance."""
-    return settings.method is None and "uncertainty" in job.outputs and not guidance.steering(job.guiding, settings)
-
-
-def _expected(job, settings: Settings, calibration) -> ExpectedError | None:
-    """The error to be expected, where there is a calibration to tell it."""
-    if calibration is None or not calibration.combination.products or not _asks_for_error(job, settings):
+def _expected(job, settings: Settings, calibration, done: Done) -> ExpectedError | None:
+    """The error to be expected, by what judges or lies beside the model; None without it, or by another method."""
+    if settings.method or "uncertainty" not in job.outputs or guidance.steering(job.guiding, settings):
         return None
-    return ExpectedError(calibration)
+    found, told = (calibration, "") if calibration is not None else settings.judging()
+    if found is None or not found.combination.products:
+        done.notes += [told] if told else []
+        return None
+    done.notes.append(f"uncertainty: length of the {found.combination.name}")
+    return ExpectedError(found)
 
 
 def _calibrated(calibration, case: Pair, predictor: Predictor, made: Mapping, settings: Settings) -> dict:

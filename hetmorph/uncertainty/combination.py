@@ -13,6 +13,7 @@ SMOOTHING = 2.0
 FLOOR = 1e-6  # below it a map counts as this: the logarithm of 0 is none
 SMALL = 0.1  # voxels; how much smaller an error is does not matter
 SAMPLES = 500  # voxels of a case that take part in the fit of the exponents
+DIGITS = 5  # of the points of the curve, which are to be read
 BINS = 50  # of equal weight, through whose mean errors the curve goes
 
 
@@ -29,8 +30,8 @@ class Combination:
 
     weights: Mapping[str, float]
     smoothing: float = 0.0
-    products: Sequence[float] = ()
-    errors: Sequence[float] = ()
+    products: tuple[float, ...] = ()
+    errors: tuple[float, ...] = ()
 
     @classmethod
     def fit(cls, cases: Sequence[Case], names: Sequence[str], smoothing: float = SMOOTHING) -> "Combination":
@@ -62,10 +63,11 @@ class Combination:
 
     @property
     def name(self) -> str:
-        """Such as "equivariance^0.5 · residual^0.2, smoothed by 2"."""
+        """Such as "error expected from equivariance^0.5 · residual^0.2, smoothed by 2"."""
         alone = len(self.weights) == 1 and not self.products
         parts = [name if alone else f"{name}^{weight:.2g}" for name, weight in self.weights.items()]
-        return " · ".join(parts) + (f", smoothed by {self.smoothing:g}" if self.smoothing else "")
+        product = " · ".join(parts) + (f", smoothed by {self.smoothing:g}" if self.smoothing else "")
+        return f"error expected from {product}" if self.products else product
 
     def __call__(self, maps: Mapping[str, np.ndarray]) -> np.ndarray:
         """The combined map `[*S]`, NaN where any of its maps is.
@@ -80,7 +82,7 @@ class Combination:
             raise ValueError(f"the combination needs the maps {', '.join(missing)}, got {', '.join(maps)}")
         parts = [weight * _log(maps[name], self.smoothing) for name, weight in self.weights.items()]
         product = np.exp(sum(parts))
-        if not len(self.products):
+        if not self.products:
             return product
         return np.where(np.isfinite(product), np.interp(product, self.products, self.errors), np.nan)
 
@@ -103,7 +105,7 @@ def _rising(patients: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[tupl
     bins = [one for one in np.split(order, cuts) if one.size]
     centres, means = ([np.average(of[one], weights=weights[one]) for one in bins] for of in (products, errors))
     rising = optimize.isotonic_regression(means, weights=[weights[one].sum() for one in bins]).x
-    return tuple(map(float, centres)), tuple(map(float, rising))
+    return tuple(tuple(float(f"{x:.{DIGITS}g}") for x in values) for values in (centres, rising))
 
 
 def _centred_logs(case: Case, names: Sequence[str], smoothing: float) -> np.ndarray:

@@ -120,14 +120,14 @@ def test_register_judges_a_stack_slice_by_slice_and_tells_the_sidecar(hetmorph, 
 def test_uncertainty_is_the_expected_error_where_a_calibration_tells_it(hetmorph, stack, run_folder, model, tmp_path):
     images = ["--moving", stack / "m.nii.gz", "--fixed", stack / "f.nii.gz", "--model", model]
     said = hetmorph("uncertainty", *images, "--out", tmp_path / "e.nii.gz")
-    assert "the length of the error that is to be expected" in said.output
+    assert "uncertainty: length of the error expected from " in said.output
     assert json.loads((tmp_path / "e.json").read_text())["estimate"] == "expected error"
     hetmorph("register", *images, "--uncertainty", tmp_path / "again.nii.gz")
     written = [nib.load(tmp_path / name).get_fdata() for name in ("e.nii.gz", "again.nii.gz")]
     np.testing.assert_array_equal(*written)
     assert written[0].max() <= max(Calibration.load(run_folder / "calibration.json").combination.errors) * 2
     said = hetmorph("uncertainty", *images, "--out", tmp_path / "q.nii.gz", "--method", "equivariance", "--draws", "2")
-    assert "expected" not in said.output
+    assert "error expected" not in said.output
     assert json.loads((tmp_path / "q.json").read_text())["estimate"] == "equivariance"
 
 
