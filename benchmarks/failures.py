@@ -49,7 +49,7 @@ def main() -> None:
     counts = ", ".join(f"{kind} {len(own)}" for kind, own in scores.items())
     print(f"{args.model}, AUROC: {counts}\n")
     rows = [(name, *(f"{auroc(scores, name, kind):.2f}" for kind in bad)) for name in scores[GOOD][0]]
-    print(table(("score of a case", *bad), rows), "\n")
+    print(table(("score of a case", *bad), rows) + "\n")
     judges = list(flags)
     rows = [(kind, *(told(verdicts[kind, judge]) for judge in judges)) for kind in scores]
     print(table(("pairs", *judges), rows))

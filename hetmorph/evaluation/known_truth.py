@@ -88,6 +88,7 @@ class Case:
         region: `[*S]` booleans: the region of interest, where τ stays inside and every map is valid.
         maps: standard deviations `[*S]` by name; NaN where not valid.
         cost: registrations and seconds of each map.
+        judged: `[*S]` booleans: where a case whose error is not known would be judged; None where that is `region`.
     """
 
     case_id: str
@@ -97,11 +98,13 @@ class Case:
     region: np.ndarray
     maps: dict[str, np.ndarray]
     cost: dict[str, tuple[int, float]]
+    judged: np.ndarray | None = None
 
     def save(self, path) -> None:
         """Write as `.npz`, complete or not at all."""
         arrays = {f"map {name}": values for name, values in self.maps.items()}
         arrays |= {f"cost {name}": np.array(cost) for name, cost in self.cost.items()}
+        arrays |= {} if self.judged is None else {"judged": self.judged}
         about = np.array([self.case_id, self.patient, self.kind])
         with replacing(path) as part:
             np.savez_compressed(part, about=about, error=self.error, region=self.region, **arrays)
@@ -116,7 +119,8 @@ class Case:
             }
             cost = {name: (int(passes), float(seconds)) for name, (passes, seconds) in named["cost "].items()}
             about = (str(one) for one in stored["about"])
-            return cls(*about, stored["error"], stored["region"], named["map "], cost)
+            known = named["map "], cost, stored.get("judged")
+            return cls(*about, stored["error"], stored["region"], *known)
 
 
 def measure(predictor, pair: Pair, maps: Mapping[str, Callable], kind: str = "", region: str = "foreground") -> Case:
@@ -127,7 +131,8 @@ def measure(predictor, pair: Pair, maps: Mapping[str, Callable], kind: str = "",
         pair: with its true displacement, or of the kind `MOTION` with the labels of both images.
         maps: by name, functions of the pair that return an `uncertainty.UncertaintyMap`.
         kind: kind of the known transform, for the case.
-        region: "foreground", or "labels": where the fixed image is labelled. Of `MOTION` the moved surfaces count.
+        region: "foreground", or "labels": where the fixed image is labelled. Of `MOTION` the case is judged there, by
+            the error of the moved surfaces.
 
     Raises:
         ValueError: a pair without truth or labels, another region, or a registration that is not finite.
@@ -143,7 +148,8 @@ def measure(predictor, pair: Pair, maps: Mapping[str, Callable], kind: str = "",
         chosen = chosen & result.valid
     stds = {name: np.asarray(result.std, np.float32) for name, result in results.items()}
     cost = {name: (result.passes, result.seconds) for name, result in results.items()}
-    return Case(pair.case_id, pair.patient, kind, error.astype(np.float32), chosen, stds, cost)
+    judged = _region(pair, region) if kind == MOTION else None
+    return Case(pair.case_id, pair.patient, kind, error.astype(np.float32), chosen, stds, cost, judged)
 
 
 def score(case: Case, name: str, std: np.ndarray | None = None) -> dict:

@@ -162,16 +162,14 @@ class ExpectedError:
 
 
 def scored(cases: Sequence[Case], combination: Combination, bound: Bound) -> list[dict]:
-    """Of each case its score, the mean bound, and its true mean error, voxels."""
-    return [
-        {
-            "case_id": case.case_id,
-            "patient": case.patient,
-            "score": float(bound(combination(case.maps))[case.region].mean()),
-            "epe": float(case.error[case.region].mean()),
-        }
-        for case in cases
-    ]
+    """Of each case its score, the mean bound where it would be judged, and its true mean error, voxels."""
+    rows = []
+    for case in cases:
+        judged = case.region if case.judged is None else case.judged
+        score = float(np.nanmean(bound(combination(case.maps))[judged]))
+        known = {"case_id": case.case_id, "patient": case.patient}
+        rows.append(known | {"score": score, "epe": float(case.error[case.region].mean())})
+    return rows
 
 
 def limits(cases: Sequence[Case], combination: Combination, bound: Bound, tolerance: float) -> Triage:

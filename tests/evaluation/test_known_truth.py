@@ -108,7 +108,7 @@ def test_the_region_of_the_labels(case):
     assert measured.region.any() and not measured.region[known.fixed_labels == 0].any()
 
 
-def test_of_real_motion_the_distance_of_moved_contours_is_the_error():
+def test_of_real_motion_the_distance_of_moved_contours_is_the_error(tmp_path):
     """A square that should move by 3 and does by 1: its sides along the motion are 2 off, the others on the contour."""
     moving, fixed = np.zeros((2, 24, 24), np.uint8)
     moving[8:16, 8:16], fixed[11:19, 8:16] = 1, 1
@@ -121,6 +121,9 @@ def test_of_real_motion_the_distance_of_moved_contours_is_the_error():
     np.testing.assert_array_equal(measured.error[9, 8:16], 2)
     np.testing.assert_array_equal(measured.error[16, 10:14], 2)
     assert measured.error[12, 8] == 0 and not measured.region[12, 12]
+    np.testing.assert_array_equal(measured.judged, (moving > 0) | (fixed > 0), "as a case without labels would be")
+    measured.save(tmp_path / "case.npz")
+    np.testing.assert_array_equal(Case.load(tmp_path / "case.npz").judged, measured.judged)
     with pytest.raises(ValueError, match="a_motion: the error of real motion is known where both images have labels"):
         measure(shift, dataclasses.replace(motion, fixed_labels=None), {}, MOTION)
 

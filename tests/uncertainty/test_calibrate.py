@@ -16,7 +16,7 @@ from hetmorph.uncertainty import (
     calibrated_estimates,
     divide,
 )
-from hetmorph.uncertainty.calibrate import by_patient
+from hetmorph.uncertainty.calibrate import by_patient, scored
 from tests.evaluation.fakes import constant, volume
 
 PATIENTS = [f"p{k}" for k in range(15)]
@@ -70,6 +70,16 @@ def test_the_coverage_that_is_told_is_of_patients_that_took_no_part(cases):
     row = coverages[3]
     others = {name: own for name, own in patients.items() if name != row["patient"]}
     assert row["coverage"] == Bound.fit(others, 0.9).covered(*patients[row["patient"]])
+
+
+def test_a_case_scores_where_it_would_be_judged(rng):
+    one = case(rng, "p")
+    corner = np.zeros((8, 8), bool)
+    corner[:2, :2] = True
+    measured = dataclasses.replace(one, region=corner, judged=np.ones((8, 8), bool))
+    (row,) = scored([measured], Combination({"good": 1.0}), Bound(2.0, 0.9, 12))
+    assert row["score"] == pytest.approx(2 * one.maps["good"].mean())
+    assert row["epe"] == pytest.approx(one.error[:2, :2].mean())
 
 
 def calibration_of(names, smoothing=0.0, **about):
