@@ -1,12 +1,14 @@
 """Measure which map of uncertainty points at a model's errors, where the true displacement is known.
 
-Each image of the validation and test patients is warped by random known transforms of four kinds and registered again:
-fixed(x) = moving(τ(x)). Errors are |u − (τ − id)| in voxels on the grid of the fixed image, the displacement u pulls:
-moved(x) = moving(x + u(x)). Maps are standard deviations, of displacements in voxels, of noise in intensity. The
-combination of maps that ranks voxels best is found on the validation patients; everything reported is of test patients.
+Each image is warped by random known transforms of four kinds and registered again: fixed(x) = moving(τ(x)). Errors are
+|u − (τ − id)| in voxels on the grid of the fixed image, the displacement u pulls: moved(x) = moving(x + u(x)). Maps are
+standard deviations, of displacements in voxels, of noise in intensity. Their combination is fitted, its bound and flags
+are calibrated on the training and validation patients, as by `hetmorph calibrate`; what is reported is of the test
+patients. With `--kinds … motion` these are also registered as they are, and their moved contours compared with those of
+the fixed image; `--kinds motion` alone calibrates on that.
 
-Writes cases.csv (a row for each map and case), tried.csv (combinations on validation), coverage.csv (conformal bound of
-each patient), flags.csv (accept, review, reject), calibration.json, uncertainty.md and uncertainty.png. Every case is
+Writes cases.csv (a row for each map and case), coverage.csv (conformal bound of each patient), flags.csv (accept,
+review, reject), calibration.json, uncertainty.md and uncertainty.png. Every case is
 kept as cases/<split>/<case>.npz: a stopped run goes on when started again with the same flags.
 
 Example:
@@ -35,12 +37,14 @@ from hetmorph.cli.models import find_model, identity  # noqa: E402
 from hetmorph.data.pair import cases_of  # noqa: E402
 from hetmorph.evaluation import known_truth  # noqa: E402
 from hetmorph.io.atomic import write_text  # noqa: E402
-from hetmorph.uncertainty.calibrate import by_patient, covered, limits, scored  # noqa: E402
-from hetmorph.uncertainty.conformal import least_patients  # noqa: E402
+from hetmorph.uncertainty.calibrate import covered, scored  # noqa: E402
+from hetmorph.uncertainty.combination import by_patient  # noqa: E402
 
-SPLITS = ("val", "test")
+CALIBRATING = ("train", "val")
+SPLITS = (*CALIBRATING, "test")
 METRICS = (("pearson", "Pearson"), ("spearman", "Spearman"), ("naurc", "nAURC"))
-BEST = "best"
+BEST = "combination"
+WARPS, SURFACES = "known warps", "real motion, distances of surfaces"
 
 
 def arguments(argv=None) -> argparse.Namespace:
@@ -54,16 +58,6 @@ def load_pairs(args: argparse.Namespace) -> tuple[dict[str, list], dict]:
     options["splits"] = evaluate.split_file(args)
     pairs = {split: evaluate.load_set(args.data, split=split, **options).pairs for split in SPLITS}
     return {split: own[:: args.every] for split, own in pairs.items()}, taken
-
-
-def check_patients(pairs: dict[str, list], coverage: float) -> None:
-    """Refuse what would lack patients for the calibration once everything is measured."""
-    val, test = ({pair.patient for pair in pairs[split]} for split in SPLITS)
-    most, least = max(len(val), len(val | test) - 1), least_patients(coverage)
-    if most < least:
-        raise ValueError(
-            f"--coverage {coverage:g} needs at least {least} patients for its calibration, there are {most}"
-        )
 
 
 def check_settings(path: Path, settings: dict) -> None:
@@ -81,7 +75,9 @@ def measure(folder: Path, pairs: dict[str, list], work: Measuring, args: argpars
     """Measure the cases that are not on disk, all or those of --shard; the files of all, by split."""
     files, tasks = {split: [] for split in pairs}, {}
     for split, own in pairs.items():
-        for (number, pair), kind in itertools.product(enumerate(cases_of(own)), args.kinds):
+        warps = [kind for kind in args.kinds if kind != evaluation.MOTION] or args.kinds
+        kinds = args.kinds if split == "test" else warps
+        for (number, pair), kind in itertools.product(enumerate(cases_of(own)), kinds):
             files[split].append(folder / split / f"{pair.case_id}_{kind}.npz")
             tasks[f"{split} {files[split][-1].stem}"] = data.subset(own, [number]), kind, files[split][-1]
     pending = [(case, tasks[case]) for case in args.shard.cases(tasks) if not tasks[case][-1].exists()]
@@ -97,28 +93,16 @@ def measured(files: list[Path]) -> list:
     return [case for case in cases if case.region.any()]
 
 
-def calibrated(val: dict, test: dict, coverage: float) -> tuple[uncertainty.Bound, list[dict], str]:
-    """The bound to keep, what the bound of each test patient covers, and whom it was calibrated on.
-
-    Validation patients calibrate where they are enough. Where not, the other test patients join them, and the bound to
-    keep comes from all.
-    """
-    enough = len(val) >= least_patients(coverage)
-    bound = uncertainty.Bound.fit(val if enough else val | test, coverage)
-
-    def bound_of(patient):
-        others = {name: own for name, own in (val | test).items() if name != patient}
-        return bound if enough else uncertainty.Bound.fit(others, coverage)
-
-    source = "the validation patients" + ("" if enough else " and the other test patients")
-    return bound, covered(test, bound_of), source
+def warped(cases: list) -> list:
+    """Those of known warps; all of them where there is real motion only."""
+    return [case for case in cases if case.kind != evaluation.MOTION] or cases
 
 
-def flagged(val: list, test: list, combination, bound, tolerance: float) -> tuple[uncertainty.Triage, list[dict]]:
-    """Limits learned from the validation cases, and the flags of the test cases: a case scores its mean bound."""
-    triage = limits(val, combination, bound, tolerance)
-    flags = [row | {"flag": triage.flag(row["score"])} for row in scored(test, combination, bound)]
-    return triage, sorted(flags, key=lambda row: row["score"])
+def judged(calibration: uncertainty.Calibration, cases: list) -> list[dict]:
+    """The flags of cases: each scores its mean bound."""
+    flags = scored(cases, calibration.combination, calibration.bound)
+    rows = [row | {"flag": calibration.triage.flag(row["score"])} for row in flags]
+    return sorted(rows, key=lambda row: row["score"])
 
 
 def mean_over_patients(rows: list[dict], metric: str) -> str:
@@ -126,10 +110,18 @@ def mean_over_patients(rows: list[dict], metric: str) -> str:
     return f"{np.mean(values):.2f} ± {np.std(values):.2f}" if values else "–"
 
 
-def table(rows: list[dict], names: list[str], kinds) -> str:
+def groups(cases: list) -> dict[str, list]:
+    """Cases of known warps, and those of real motion, as the two are called."""
+    named = {WARPS: [case for case in cases if case.kind != evaluation.MOTION]}
+    named[SURFACES] = [case for case in cases if case.kind == evaluation.MOTION]
+    return {kind: own for kind, own in named.items() if own}
+
+
+def table(rows: list[dict], names: list[str], kind: str, args) -> str:
     """A line for each map: cost, agreement with the true error (mean ± standard deviation over patients)."""
+    kinds = [one for one in args.kinds if one != evaluation.MOTION] if kind == WARPS else []
     header = ["map", "passes", "s / pair", *(heading for _, heading in METRICS)]
-    header += [f"Spearman, {kind}" for kind in kinds]
+    header += [f"nAURC, {one}" for one in kinds]
     lines = [header, ["---"] * len(header)]
     for name in names:
         own = [row for row in rows if row["map"] == name]
@@ -137,27 +129,41 @@ def table(rows: list[dict], names: list[str], kinds) -> str:
         seconds = [row["seconds"] for row in own if np.isfinite(row["seconds"])]
         cells = [name, str(max(passes)) if passes else "–", f"{np.median(seconds):.2f}" if seconds else "–"]
         cells += [mean_over_patients(own, metric) for metric, _ in METRICS]
-        cells += [mean_over_patients([row for row in own if row["kind"] == kind], "spearman") for kind in kinds]
+        cells += [mean_over_patients([row for row in own if row["kind"] == one], "naurc") for one in kinds]
         lines.append(cells)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    best = [row for row in rows if row["map"] == BEST]
+    said = (
+        f"{kind}: {len(best)} cases of {len({row['patient'] for row in best})} test patients of {args.data}, error "
+        f"{mean_over_patients(best, 'epe')} px; means ± standard deviations over patients."
+    )
+    return said + "\n\n" + "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def report(args, rows, names, combination, bound, coverage, source, flags) -> str:
+def held(calibration: uncertainty.Calibration, cases: list, kind: str) -> list[dict]:
+    """What the bound covers of each patient, over the cases of a kind."""
+    patients = by_patient(cases, calibration.combination)
+    return [{"kind": kind, **row} for row in covered(patients, lambda _: calibration.bound)]
+
+
+def report(args, tables: dict[str, str], calibration, coverage: list[dict], flags: list[dict]) -> str:
     """What is printed and kept as Markdown."""
-    epe = mean_over_patients([row for row in rows if row["map"] == BEST], "epe")
-    shares = [row["coverage"] for row in coverage]
+    bound, paragraphs = calibration.bound, []
+    for kind, text in tables.items():
+        own = [row for row in coverage if row["kind"] == kind]
+        shares = [row["coverage"] for row in own]
+        paragraphs += [
+            text,
+            f"{kind}, bound of {bound.coverage:.0%}: holds for {np.mean(shares):.1%} of the voxels (by patient "
+            f"{min(shares):.1%} … {max(shares):.1%}), mean bound {np.mean([row['bound'] for row in own]):.2f} px.",
+        ]
     counted = []
     for flag in uncertainty.FLAGS:
         errors = [row["epe"] for row in flags if row["flag"] == flag]
         counted.append(f"{flag} {len(errors)}" + (f", mean error {np.mean(errors):.2f} px" if errors else ""))
-    paragraphs = [
-        f"{len(flags)} cases of {len(coverage)} test patients of {args.data}, {args.region}, error {epe} px; means ± "
-        "standard deviations over patients.",
-        table(rows, names, args.kinds),
-        f"{BEST}, found on the validation patients: {combination.name}",
-        f"Conformal bound of {bound.coverage:.0%}, {bound.scale:.3g} · map, from {source}: holds for "
-        f"{np.mean(shares):.1%} of the voxels (by patient {min(shares):.1%} … {max(shares):.1%}), mean bound "
-        f"{np.mean([row['bound'] for row in coverage]):.2f} px.",
+    about = calibration.about
+    paragraphs += [
+        f"{BEST}: {calibration.combination.name}; bound: {bound.scale:.3g} times that. Patients of {args.data}, "
+        f"{' and '.join(CALIBRATING)}: {about['patients']}; {about['cases']} cases bounded.",
         f"Flags: {'; '.join(counted)}. Bad is a mean error above {args.tolerance:g} px.",
     ]
     return "\n\n".join(paragraphs)
@@ -169,9 +175,10 @@ def run(args: argparse.Namespace) -> str:
     predictor = evaluation.load(args.model, passes=args.passes)
     others = [evaluation.load(path, passes=args.passes) for path in args.ensemble]
     pairs, taken = load_pairs(args)
-    check_patients(pairs, args.coverage)
     names = args.estimates or uncertainty.estimates_for(predictor, pairs["val"][0]) + ["ensemble"] * bool(others)
     uncertainty.pair_estimates(names, predictor, others, args.draws, args.seed)  # before anything is written
+    patients = [pair.patient for split in CALIBRATING for pair in pairs[split]]
+    uncertainty.divide(patients, args.coverage, args.seed, len(names) > 1)
     settings = taken | {name: getattr(args, name) for name in ("data", "region", "passes", "draws", "seed")}
     settings |= {"estimates": names, "files": [evaluation.fingerprint(path) for path in (args.model, *args.ensemble)]}
     check_settings(args.out / "settings.json", settings)
@@ -180,29 +187,35 @@ def run(args: argparse.Namespace) -> str:
     files = measure(args.out / "cases", pairs, work, args)
     if missing := sum(not path.exists() for own in files.values() for path in own):
         return f"{missing} cases are of other parts; when all are done, the same command without --shard ends the work"
-    val, test = (measured(files[split]) for split in SPLITS)
+    learnt = [case for split in CALIBRATING for case in measured(files[split])]
+    test = measured(files["test"])
+    about = identity(args.model, args.passes) | {"data": args.data, "split": CALIBRATING, "region": args.region}
+    about |= {"kinds": sorted({case.kind for case in learnt}), "draws": args.draws, "seed": args.seed}
+    calibration = uncertainty.calibrate(learnt, names, args.coverage, args.tolerance, args.seed, about)[0]
 
-    combination, tried = uncertainty.best_combination(val, names)
     stds = {name: [case.maps[name] for case in test] for name in names}
-    stds[BEST] = [combination(case.maps) for case in test]
+    stds[BEST] = [calibration.combination(case.maps) for case in test]
     rows = [
         known_truth.score(case, name, std) for name, own in stds.items() for case, std in zip(test, own, strict=True)
     ]
-    bound, coverage, source = calibrated(by_patient(val, combination), by_patient(test, combination), args.coverage)
-    triage, flags = flagged(val, test, combination, bound, args.tolerance)
-    text = report(args, rows, [*stds], combination, bound, coverage, source, flags)
-
-    about = identity(args.model, args.passes) | {"data": args.data, "region": args.region, "patients": source}
-    about |= {"draws": args.draws, "seed": args.seed, "ndims": test[0].error.ndim}
-    uncertainty.Calibration(combination, bound, triage, about).save(args.out / "calibration.json")
-    for name, content in (("cases", rows), ("tried", tried), ("coverage", coverage), ("flags", flags)):
+    tables, coverage = {}, []
+    for kind, cases in groups(test).items():
+        coverage += held(calibration, cases, kind)
+        own = {case.case_id for case in cases}
+        tables[kind] = table([row for row in rows if row["case_id"] in own], [*stds], kind, args)
+    flags = judged(calibration, warped(test))
+    text = report(args, tables, calibration, coverage, flags)
+    calibration.save(args.out / "calibration.json")
+    for name, content in (("cases", rows), ("coverage", coverage), ("flags", flags)):
         evaluation.write_cases(args.out / f"{name}.csv", content)
     write_text(args.out / "uncertainty.md", text + "\n")
+    drawn = groups(test).get(WARPS, test)
+    places = [test.index(case) for case in drawn]
     viz.known_truth_figure(
-        {name: known_truth.mean_curve(test, own) for name, own in stds.items()},
+        {name: known_truth.mean_curve(drawn, [own[n] for n in places]) for name, own in stds.items()},
         uncertainty.risk_coverage([row["score"] for row in flags], [row["epe"] for row in flags]),
         [row["flag"] for row in flags],
-        {row["patient"]: row["coverage"] for row in coverage},
+        {row["patient"]: row["coverage"] for row in coverage if row["kind"] == next(iter(tables))},
         args.coverage,
         args.out / "uncertainty.png",
     )

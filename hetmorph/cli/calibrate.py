@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> str:
     args.model = find_model(args.model)
     predictor = load_model(args.model, args.passes)
     pairs, taken = load_pairs(args)
-    names = args.estimates or [name for name in CALIBRATED if name != "variance" or _predicts(predictor, pairs[0][0])]
+    names = args.estimates or [*CALIBRATED]
     maps = uncertainty.pair_estimates(names, predictor, (), args.draws, args.seed)
     patients = {case.patient for own in pairs for case in cases_of(own)}
     uncertainty.divide(patients, args.coverage, args.seed, len(names) > 1)  # before the long part: are they enough?
@@ -107,6 +107,7 @@ def run(args: argparse.Namespace) -> str:
         count = sum(map(len, pairs)) * len(args.kinds)
         return f"would register {count} cases of {len(patients)} patients; would write {args.out}"
     about = identity(args.model, args.passes) | {"data": args.data, "split": args.split, "region": args.region}
+    about |= {"kinds": [*args.kinds]}
     about |= {
         "draws": args.draws,
         "seed": args.seed,
@@ -125,7 +126,3 @@ def run(args: argparse.Namespace) -> str:
 def main(argv=None, prog: str = "hetmorph calibrate") -> int:
     args = arguments(argv, prog)
     return exit_status(prog, lambda: print(run(args)))
-
-
-def _predicts(predictor, pair: data.Pair) -> bool:
-    return predictor(pair.moving, pair.fixed).log_variance is not None

@@ -197,7 +197,12 @@ def calibration_of(given: str | None, model: str, passes: int = 1, refined: bool
     path = beside(model, CALIBRATION) if given is None else Path(given)
     if given == NO_CALIBRATION or path is None:
         return None, ""
-    calibration = Calibration.load(path)
+    try:
+        calibration = Calibration.load(path)
+    except ValueError as error:
+        if given is not None:
+            raise
+        return None, f"not used: {error}"
     problem = _misfit(calibration, identity(model, passes), refined)
     if given is not None and problem:
         raise ValueError(f"--calibration {path}: {problem}")

@@ -34,10 +34,12 @@ CONVENTIONS = ("hetmorph", "official")
 _FAMILIES = ("translation", "shear", "scale", "rotation", "affine", "bspline", "smooth-bspline", "composition")
 ESTIMATES = (
     *("equivariance", "variance", "posterior", "dropout", "ensemble", "noise", "residual", "dissimilarity"),
+    *("incoherence", "inverse"),
     *(f"equivariance-{family}" for family in _FAMILIES),
 )
-CALIBRATED = ("equivariance", "dissimilarity", "residual", "variance")  # what calibrate combines unless told
+CALIBRATED = ("equivariance", "dissimilarity", "residual", "incoherence")  # what calibrate combines unless told
 KINDS = ("translation", "affine", "bspline", "composition")
+MOTION = "motion"
 REGIONS = ("foreground", "labels")
 AFFINE = ("none", "rigid", "similarity", "affine")
 AFFINE_STARTS = ("best", "header", "centre")
@@ -283,14 +285,19 @@ guidance = combined(
 estimate_options = combined(
     click.option(
         "--method",
-        default="equivariance",
-        show_default=True,
         metavar="NAME",
-        help="Estimate of uncertainty: equivariance, equivariance-<transforms>, noise, dropout or posterior "
-        "(docs/uncertainty.md).",
+        help="Estimate of uncertainty: equivariance, equivariance-<transforms>, inverse, noise, dropout or posterior "
+        "(docs/uncertainty.md). Default: the error to be expected, by the calibration.json beside the model; without "
+        "one, equivariance.",
     ),
-    click.option("--draws", type=click.IntRange(2), default=50, show_default=True, help="Registrations it takes."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of its draws."),
+    click.option(
+        "--draws",
+        type=click.IntRange(2),
+        default=50,
+        show_default=True,
+        help="Registrations it takes; a calibration has its own.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of its draws, likewise."),
 )
 
 calibration = click.option(

@@ -183,8 +183,9 @@ SHARED = {
     "--kinds": {
         "nargs": "+",
         "default": options.KINDS,
-        "choices": options.KINDS,
-        "help": "of transforms (default: all)",
+        "choices": (*options.KINDS, options.MOTION),
+        "help": "of transforms (default: the four known ones); motion is that of the pair itself, whose error is the "
+        "distance of moved contours to those of the fixed image, voxels",
     },
     "--region": {
         "default": "foreground",
@@ -401,8 +402,8 @@ def calibrate(prog: str = "hetmorph calibrate") -> argparse.ArgumentParser:
     add("--split-file", help="splits.json of that division (default: the one beside --model)")
     add(
         "--estimates",
-        help=f"maps to combine, of {', '.join(options.ESTIMATES)} (default: {', '.join(options.CALIBRATED)}, the "
-        "last of a model that predicts it); one alone leaves nothing to choose, and every patient to the bound",
+        help=f"maps to combine, of {', '.join(options.ESTIMATES)} (default: {', '.join(options.CALIBRATED)}); "
+        "one alone leaves nothing to fit, and every patient to the bound",
     )
     add(*KNOWN_TRUTH, *AS_THE_RUN, "--skip-bad", "--workers", "--scheduler", "--dry-run")
     add("--seed", help="of transforms, draws, noise and the division (default: 0)")

@@ -42,7 +42,9 @@ from hetmorph.cohort.shards import WHOLE
     type=options.FORMATS,
     help="Of both. Default: nifti (LPS, mm, intent 1007) for .nii.gz, itk for .h5, .tfm, .txt, .mat.",
 )
-@click.option("--uncertainty", type=FILE, help="Write: standard deviation of the displacement, mm.")
+@click.option(
+    "--uncertainty", type=FILE, help="Write: error of the displacement that is to be expected, or another --method, mm."
+)
 @click.option(
     "--variance", type=FILE, help="Write: variance of the noise σ², images in 0 … 1; of models that predict it."
 )
@@ -199,8 +201,8 @@ def uncertainty(command: list[str], moving, fixed, out, dry_run: bool, **choices
     """Map of the uncertainty of a registration, without its results.
 
     Direction and frame: the uncertainty of u in moved(x) = moving(x + u(x)), at each voxel x of the fixed image, on its
-    grid. Unit: millimetres, the root of the trace of the covariance; NaN where it is not known. What the estimates can
-    and cannot see: docs/uncertainty.md.
+    grid. Unit: millimetres, the length of the error that is to be expected, where a calibration tells it, else the root
+    of the trace of the covariance; NaN where it is not known. What estimates can and cannot see: docs/uncertainty.md.
     """
     with phase("imports"):
         from hetmorph.cli.register_job import Job, Settings

@@ -17,7 +17,7 @@ from hetmorph.evaluation import Predictor
 from hetmorph.io import Chain, Grid, Image, Transform, check_mask, matched_grid, read_chain, resample
 from hetmorph.io.atomic import stem_of
 from hetmorph.registration import Alignment, Registration
-from hetmorph.uncertainty import calibrated_estimates, estimate
+from hetmorph.uncertainty import ExpectedError, calibrated_estimates, estimate
 
 
 def register_pair(job, settings: Settings, predictor: Predictor, read: Mapping, about: dict, done: Done) -> None:
@@ -36,7 +36,9 @@ def register_pair(job, settings: Settings, predictor: Predictor, read: Mapping, 
     about |= {} if initial is None else {"initial_understood": initial.understood}
     about |= {} if done.affine is None else {"affine": done.affine.summary()}
     guiding = guidance.read_guidance(job.guiding, read, settings)
-    options = {"spacing": settings.spacing, "mask": read["mask"], "estimate": estimate_for(job, settings, calibration)}
+    expected = _expected(job, settings, calibration, done)
+    asked = expected or estimate_for(job, settings, calibration)
+    options = {"spacing": settings.spacing, "mask": read["mask"], "estimate": asked}
     options |= {"initial": initial, "affine": done.affine, "guidance": guiding}
     options["intensities"] = guidance.intensities(read, settings)
     result = registration.register(read["moving"], read["fixed"], predictor, **options)
@@ -48,8 +50,11 @@ def register_pair(job, settings: Settings, predictor: Predictor, read: Mapping, 
     missed = ways["inverse"].worst if "inverse" in ways else None
     outcome = Outcome.of(result, read["fixed"], read["labels"], read["labels of the fixed image"], missed)
     done.outcomes.append(outcome)
-    case, maps = _case(job, result, read), {} if result.map is None else {settings.method: result.map}
-    if calibration is not None:
+    case, maps = _case(job, result, read), {} if result.map is None else {result.map.name: result.map}
+    about |= {} if result.map is None else {"estimate": result.map.name}
+    if expected is not None:
+        maps |= expected.maps(result.by_slice)
+    elif calibration is not None:
         maps |= _calibrated(calibration, case, predictor, maps, settings)
     done.verdict = viz.verdict(case, maps, calibration, outcome.checks)
     about |= {"verdict": done.verdict.told(), "checks": outcome.checks.scores()}
@@ -85,11 +90,11 @@ def before(job, read: Mapping, settings: Settings) -> tuple[Transform | Chain | 
 
 def estimate_for(job, settings: Settings, calibration=None):
     """The estimate of uncertainty that results ask for, unless it would be of a registration without guidance."""
-    known = calibration is not None and settings.method in calibration.combination.weights
+    known = calibration is not None and settings.estimate in calibration.combination.weights
     needless = "uncertainty" not in job.outputs and (job.report is None or known)
     if needless or guidance.steering(job.guiding, settings):
         return None
-    return functools.partial(estimate, settings.method, n=settings.draws, seed=settings.seed, progress=False)
+    return functools.partial(estimate, settings.estimate, n=settings.draws, seed=settings.seed, progress=False)
 
 
 def _calibration(job, settings: Settings, done: Done):
@@ -99,6 +104,18 @@ def _calibration(job, settings: Settings, done: Done):
     calibration, told = settings.judging()
     done.notes += [told] if told else []
     return calibration
+
+
+def _expected(job, settings: Settings, calibration, done: Done) -> ExpectedError | None:
+    """The error to be expected, by what judges or lies beside the model; None without it, or by another method."""
+    if settings.method or "uncertainty" not in job.outputs or guidance.steering(job.guiding, settings):
+        return None
+    found, told = (calibration, "") if calibration is not None else settings.judging()
+    if found is None or not found.combination.products:
+        done.notes += [told] if told else []
+        return None
+    done.notes.append(f"uncertainty: length of the {found.combination.name}")
+    return ExpectedError(found)
 
 
 def _calibrated(calibration, case: Pair, predictor: Predictor, made: Mapping, settings: Settings) -> dict:

@@ -18,7 +18,11 @@ LINEAR = "affine_out"
 RESULTS = ("moved", *TRANSFORMS, *MAPS, "labels_out", LINEAR)
 SAYS = {
     "moved": {"what": "moving image on the grid of the fixed one", "unit": "intensity of the moving image"},
-    "uncertainty": {"what": "standard deviation of the displacement, NaN where not known", "unit": "mm"},
+    "uncertainty": {
+        "what": "standard deviation of the displacement, or length of its expected error (see estimate), NaN where not "
+        "known",
+        "unit": "mm",
+    },
     "variance": {"what": "variance of the noise of the fixed image", "unit": "squared intensity, images in 0 … 1"},
     "jacobian": {"what": "volume in the moving image per volume in the fixed one, folds <= 0", "unit": "1"},
     "labels_out": {"what": "labels of the moving image on the grid of the fixed one", "unit": "label"},

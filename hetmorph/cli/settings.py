@@ -13,6 +13,7 @@ from hetmorph.registration import linear_search
 from hetmorph.uncertainty import estimate_names
 from hetmorph.uncertainty.estimates import AT_ONCE
 
+EQUIVARIANCE = "equivariance"
 _NO_MILLIMETRES = (*AT_ONCE, "ensemble")
 
 
@@ -28,7 +29,7 @@ class Settings:
     instance_of: str | None = None
     instance_window: int | None = None
     instance_lambda: float | None = None
-    method: str = "equivariance"
+    method: str | None = None
     draws: int = 50
     seed: int = 0
     format: str | None = None
@@ -68,7 +69,7 @@ class Settings:
         names = [name for name in estimate_names() if name not in _NO_MILLIMETRES]
         refuse(
             {
-                f"--method {self.method}: expected one of {', '.join(names)}": self.method not in names,
+                f"--method {self.method}: expected one of {', '.join(names)}": self.method not in (None, *names),
                 "--affine is of a pair, not of a sequence": self.aligns and self.of_sequence,
                 "--affine-start has no effect without --affine": self.affine_start and not self.aligns,
                 "--affine-metric has no effect without --affine": self.affine_metric and not self.aligns,
@@ -80,6 +81,11 @@ class Settings:
             itk.package(linear_search.NEEDS)
         if self.calibration:
             self.judging()
+
+    @property
+    def estimate(self) -> str:
+        """The estimate of uncertainty where no calibration tells the error to be expected, or another is asked for."""
+        return self.method or EQUIVARIANCE
 
     @property
     def aligns(self) -> bool:

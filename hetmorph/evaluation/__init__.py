@@ -6,7 +6,7 @@ from hetmorph.evaluation.checks import Checks
 from hetmorph.evaluation.classical import PROGRAMS
 from hetmorph.evaluation.fingerprint import fingerprint
 from hetmorph.evaluation.guide import POINTS_WEIGHT, Guide
-from hetmorph.evaluation.known_truth import KINDS, Case, known_pair, measure
+from hetmorph.evaluation.known_truth import KINDS, MOTION, Case, known_pair, measure
 from hetmorph.evaluation.paired import compare, compare_runs, over_seeds, read_cases
 from hetmorph.evaluation.predictor import Prediction, Predictor, RegistrationFailed, load
 from hetmorph.evaluation.slices import SliceBySlice, for_cases
@@ -22,6 +22,7 @@ __all__ = [
     "FunctionPredictor",
     "Guide",
     "KINDS",
+    "MOTION",
     "POINTS_WEIGHT",
     "PROGRAMS",
     "Prediction",

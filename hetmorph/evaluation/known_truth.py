@@ -2,9 +2,13 @@
 
 fixed(x) = moving(τ(x)) for a random τ, so that the registration's error |u − (τ − id)| is known at every voxel.
 Compared is within the region of interest where τ stays inside the moving image; the rest was never seen.
+
+Of real motion, the kind `MOTION`, the truth is known at surfaces: how far a contour that was moved lies from the same
+contour of the fixed image. That is the least that the displacement is wrong by, up to what two contours differ by.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,14 +27,16 @@ from hetmorph.data.transforms import (
     Translation,
     displacement_of,
 )
-from hetmorph.evaluation.cases import foreground
+from hetmorph.evaluation.cases import foreground, warp_labels
 from hetmorph.evaluation.uncertainty import agreement
 from hetmorph.io import replacing
 from hetmorph.io.geometry import grid_points
 from hetmorph.metrics.ranking import Sparsification, aurc, sparsification
+from hetmorph.metrics.surface import surface_distance_map
 from hetmorph.transforms.sampling import inside
 
 KINDS = ("translation", "affine", "bspline", "composition")
+MOTION = "motion"
 REGIONS = ("foreground", "labels")
 
 
@@ -57,13 +63,15 @@ def known_pair(pair: Pair, kind: str, seed: int = 0, noise: float = 0.0) -> Pair
 
     Args:
         pair: the pair.
-        kind: one of `KINDS`.
+        kind: one of `KINDS`, or `MOTION`, which leaves the pair as it is.
         seed: the transform follows from seed, kind and case alone.
         noise: level of Rician noise, see `data.add_rician`; without, the two images differ by the motion alone.
 
     Returns:
         The pair, called `<case>_<kind>`, with the true `displacement`.
     """
+    if kind == MOTION:
+        return add_rician(dataclasses.replace(pair, case_id=f"{pair.case_id}_{kind}"), noise, seed)
     shape = pair.moving.shape
     transform = true_transforms(kind, shape).draw(generator(f"known {kind}", seed, pair.case_id), shape)
     known = warp_by(pair, displacement_of(transform, grid_points(shape)))
@@ -80,6 +88,7 @@ class Case:
         region: `[*S]` booleans: the region of interest, where τ stays inside and every map is valid.
         maps: standard deviations `[*S]` by name; NaN where not valid.
         cost: registrations and seconds of each map.
+        judged: `[*S]` booleans: where a case whose error is not known would be judged; None where that is `region`.
     """
 
     case_id: str
@@ -89,11 +98,13 @@ class Case:
     region: np.ndarray
     maps: dict[str, np.ndarray]
     cost: dict[str, tuple[int, float]]
+    judged: np.ndarray | None = None
 
     def save(self, path) -> None:
         """Write as `.npz`, complete or not at all."""
         arrays = {f"map {name}": values for name, values in self.maps.items()}
         arrays |= {f"cost {name}": np.array(cost) for name, cost in self.cost.items()}
+        arrays |= {} if self.judged is None else {"judged": self.judged}
         about = np.array([self.case_id, self.patient, self.kind])
         with replacing(path) as part:
             np.savez_compressed(part, about=about, error=self.error, region=self.region, **arrays)
@@ -108,7 +119,8 @@ class Case:
             }
             cost = {name: (int(passes), float(seconds)) for name, (passes, seconds) in named["cost "].items()}
             about = (str(one) for one in stored["about"])
-            return cls(*about, stored["error"], stored["region"], named["map "], cost)
+            known = named["map "], cost, stored.get("judged")
+            return cls(*about, stored["error"], stored["region"], *known)
 
 
 def measure(predictor, pair: Pair, maps: Mapping[str, Callable], kind: str = "", region: str = "foreground") -> Case:
@@ -116,26 +128,28 @@ def measure(predictor, pair: Pair, maps: Mapping[str, Callable], kind: str = "",
 
     Args:
         predictor: called as `predictor(moving, fixed)`.
-        pair: with its true displacement.
+        pair: with its true displacement, or of the kind `MOTION` with the labels of both images.
         maps: by name, functions of the pair that return an `uncertainty.UncertaintyMap`.
         kind: kind of the known transform, for the case.
-        region: "foreground", or "labels": where the fixed image is labelled.
+        region: "foreground", or "labels": where the fixed image is labelled. Of `MOTION` the case is judged there, by
+            the error of the moved surfaces.
 
     Raises:
         ValueError: a pair without truth or labels, another region, or a registration that is not finite.
     """
-    if pair.displacement is None:
+    if pair.displacement is None and kind != MOTION:
         raise ValueError(f"{pair.case_id}: the true displacement is not known")
-    error = np.linalg.norm(predictor(pair.moving, pair.fixed).displacement - pair.displacement, axis=-1)
-    if not np.isfinite(error).all():
+    displacement = predictor(pair.moving, pair.fixed).displacement
+    if not np.isfinite(displacement).all():
         raise ValueError(f"{pair.case_id}: the registration is not finite")
     results = {name: estimate(pair) for name, estimate in maps.items()}
-    chosen = _region(pair, region) & inside(grid_points(error.shape) + pair.displacement, error.shape)
+    error, chosen = (_of_surfaces if kind == MOTION else _of_voxels)(pair, displacement, region)
     for result in results.values():
         chosen = chosen & result.valid
     stds = {name: np.asarray(result.std, np.float32) for name, result in results.items()}
     cost = {name: (result.passes, result.seconds) for name, result in results.items()}
-    return Case(pair.case_id, pair.patient, kind, error.astype(np.float32), chosen, stds, cost)
+    judged = _region(pair, region) if kind == MOTION else None
+    return Case(pair.case_id, pair.patient, kind, error.astype(np.float32), chosen, stds, cost, judged)
 
 
 def score(case: Case, name: str, std: np.ndarray | None = None) -> dict:
@@ -176,6 +190,26 @@ def over_patients(rows: Sequence[dict], metric: str) -> list[float]:
         if math.isfinite(row[metric]):
             patients.setdefault(row["patient"], []).append(row[metric])
     return [float(np.mean(values)) for values in patients.values()]
+
+
+def _of_voxels(pair: Pair, displacement: np.ndarray, region: str) -> tuple[np.ndarray, np.ndarray]:
+    """Length of the displacement's error, and where it counts."""
+    error = np.linalg.norm(displacement - pair.displacement, axis=-1)
+    return error, _region(pair, region) & inside(grid_points(error.shape) + pair.displacement, error.shape)
+
+
+def _of_surfaces(pair: Pair, displacement: np.ndarray, _: str) -> tuple[np.ndarray, np.ndarray]:
+    """Distance of each voxel of a moved surface to that of the fixed image, voxels, and where these surfaces are."""
+    if pair.moving_labels is None or pair.fixed_labels is None:
+        raise ValueError(f"{pair.case_id}: the error of real motion is known where both images have labels")
+    values = [int(value) for value in np.intersect1d(pair.moving_labels, pair.fixed_labels) if value != 0]
+    distances = [
+        surface_distance_map(moved, pair.fixed_labels == value)
+        for value, moved in zip(values, warp_labels(pair.moving_labels, displacement, values), strict=True)
+    ]
+    # Where the surfaces of two structures meet, the one that is farther off counts.
+    error = functools.reduce(np.fmax, distances, np.full(pair.fixed.shape, np.nan))
+    return np.nan_to_num(error), np.isfinite(error)
 
 
 def _region(pair: Pair, region: str) -> np.ndarray:

@@ -38,6 +38,18 @@ def surface_distances(a, b, spacing: Sequence[float] | None = None) -> tuple[np.
     return cKDTree(points_b).query(points_a)[0], cKDTree(points_a).query(points_b)[0]
 
 
+def surface_distance_map(a, b, spacing: Sequence[float] | None = None) -> np.ndarray:
+    """The distances of the surface voxels of one mask to the other's, where they lie: `[*S]`, NaN elsewhere.
+
+    Arguments and errors as `surface_distances`.
+    """
+    a, b = binary_pair(a, b)
+    distances = np.full(a.shape, np.nan)
+    if a.any() and b.any():
+        distances[tuple(_surface_points(a).T)] = surface_distances(a, b, spacing)[0]
+    return distances
+
+
 def surface_scores(truth, prediction, spacing: Sequence[float] | None = None) -> dict[str, float]:
     """All the scores of this module, for two surfaces whose distances are computed once.
 

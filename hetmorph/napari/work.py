@@ -147,11 +147,11 @@ def _found(moving: Image, fixed: Image, options: dict, uncertain: bool) -> Gener
         affine = registration.align(moving, fixed, settings.affine)
         notes.append(str(affine))
     yield f"registering, {settings.draws} times more for the uncertainty" if uncertain else "registering"
-    draws = functools.partial(estimate, settings.method, n=settings.draws, seed=settings.seed, progress=False)
+    draws = functools.partial(estimate, settings.estimate, n=settings.draws, seed=settings.seed, progress=False)
     result = registration.register(
         moving, fixed, predictor, settings.spacing, estimate=draws if uncertain else None, affine=affine
     )
-    case, maps = _case(result, fixed), {} if result.map is None else {settings.method: result.map}
+    case, maps = _case(result, fixed), {} if result.map is None else {settings.estimate: result.map}
     if calibration is not None:
         yield "bounding the error"
         maps |= _missing_maps(calibration, case, predictor, maps)

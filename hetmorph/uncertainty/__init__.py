@@ -10,9 +10,17 @@ from hetmorph.data.transforms import (
     Shear,
     Translation,
 )
-from hetmorph.uncertainty.calibrate import calibrate, calibrated_estimates, divide
-from hetmorph.uncertainty.combination import Combination, best_combination
+from hetmorph.uncertainty.calibrate import (
+    EXPECTED,
+    ExpectedError,
+    calibrate,
+    calibrated_estimates,
+    divide,
+    expected_error,
+)
+from hetmorph.uncertainty.combination import Combination
 from hetmorph.uncertainty.conformal import FLAGS, Bound, Calibration, Triage, risk_coverage
+from hetmorph.uncertainty.consistency import incoherence_uncertainty, inverse_uncertainty
 from hetmorph.uncertainty.draws import Moments
 from hetmorph.uncertainty.equivariance import equivariance_uncertainty
 from hetmorph.uncertainty.estimates import ESTIMATES, estimate, estimate_names, estimates_for, pair_estimates
@@ -32,6 +40,8 @@ __all__ = [
     "Combination",
     "Composition",
     "ESTIMATES",
+    "EXPECTED",
+    "ExpectedError",
     "FAMILIES",
     "FLAGS",
     "Family",
@@ -42,7 +52,6 @@ __all__ = [
     "Translation",
     "Triage",
     "UncertaintyMap",
-    "best_combination",
     "calibrate",
     "calibrated_estimates",
     "divide",
@@ -51,7 +60,10 @@ __all__ = [
     "equivariance_uncertainty",
     "estimate",
     "estimate_names",
+    "expected_error",
     "estimates_for",
+    "incoherence_uncertainty",
+    "inverse_uncertainty",
     "noise_uncertainty",
     "pair_estimates",
     "posterior_uncertainty",

@@ -1,4 +1,4 @@
-"""A calibration from cases of known error: some patients choose the combination of maps, the others bound and flag."""
+"""A calibration from cases of known error: the combination of maps from some patients, bound and flags from others."""
 
 import functools
 import hashlib
@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from hetmorph.data import Pair
 from hetmorph.evaluation import Predictor
 from hetmorph.evaluation.known_truth import Case
-from hetmorph.uncertainty.combination import Combination, best_combination
+from hetmorph.uncertainty.combination import Combination, by_patient
 from hetmorph.uncertainty.conformal import Bound, Calibration, Triage, least_patients
 from hetmorph.uncertainty.estimates import pair_estimates
-from hetmorph.uncertainty.result import UncertaintyMap
+from hetmorph.uncertainty.result import VOXELS, UncertaintyMap
 
+EXPECTED = "expected error"
 CHOOSE = 1 / 3  # share of the patients that choose the combination
 
 
@@ -51,7 +53,6 @@ def calibrate(
     tolerance: float = 2.0,
     seed: int = 0,
     about: Mapping | None = None,
-    progress: bool = True,
 ) -> tuple[Calibration, list[dict], list[dict]]:
     """The calibration of a model, and how it does on patients that it has not seen.
 
@@ -62,21 +63,20 @@ def calibrate(
         tolerance: mean error above which a case is bad, voxels.
         seed: seed of the division of the patients (default: 0).
         about: entries for `Calibration.about`.
-        progress: show a progress bar on stderr.
 
     Returns:
         The calibration; a row for each patient of it, what a bound from the others covers; a row for each case of these
         patients, how limits from the others flag it.
 
     Raises:
-        ValueError: too few patients, or as `best_combination` and `Bound.fit` raise.
+        ValueError: too few patients, or as `Combination.fit` and `Bound.fit` raise.
     """
     cases = [case for case in cases if case.region.any()]
     single = Combination({names[0]: 1.0}) if len(names) == 1 else None
     choosing, bounding = divide([case.patient for case in cases], coverage, seed, single is None)
     chosen = [case for case in cases if case.patient in choosing]
     kept = [case for case in cases if case.patient in bounding]
-    combination = single or best_combination(chosen, names, progress=progress)[0]
+    combination = single or Combination.fit(chosen, names)
     bound = Bound.fit(by_patient(kept, combination), coverage)
     triage = limits(kept, combination, bound, tolerance)
     coverages, flags = _left_out(kept, combination, coverage, tolerance)
@@ -113,26 +113,63 @@ def calibrated_estimates(
     return {name: functools.partial(taken, name) for name in estimates}
 
 
-def by_patient(cases: Sequence[Case], combination: Combination) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Errors and combined map of all voxels of a patient, by its name."""
-    patients = {}
-    for case in cases:
-        parts = case.error[case.region], combination(case.maps)[case.region]
-        patients.setdefault(case.patient, []).append(parts)
-    return {name: tuple(np.concatenate(both) for both in zip(*own, strict=True)) for name, own in patients.items()}
+def expected_error(calibration: Calibration, maps: Mapping[str, UncertaintyMap]) -> UncertaintyMap:
+    """The length of the displacement's error that is to be expected, voxels; of no direction, alike along every axis.
+
+    Args:
+        calibration: whose combination is fitted.
+        maps: those that it needs, of one registration.
+
+    Raises:
+        ValueError: a map is missing.
+    """
+    error = calibration.combined({name: one.std for name, one in maps.items()}).astype(np.float32)
+    needed = [maps[name] for name in calibration.combination.weights]
+    variances = np.repeat(error[..., None] ** 2 / error.ndim, error.ndim, -1)
+    passes, seconds = (sum(getattr(one, name) for one in needed) for name in ("passes", "seconds"))
+    n = max(one.n for one in needed)
+    return UncertaintyMap(EXPECTED, error, np.isfinite(error), VOXELS, None, n, passes, seconds, variances=variances)
+
+
+class ExpectedError:
+    """The expected error as an estimate for `registration.register`; it keeps the maps that it was made of.
+
+    Args:
+        calibration: by which.
+
+    Attributes:
+        made: for each pair that was asked about, its maps by name.
+    """
+
+    def __init__(self, calibration: Calibration):
+        self.calibration, self.made = calibration, []
+
+    def __call__(self, predictor: Predictor, moving: np.ndarray, fixed: np.ndarray) -> UncertaintyMap:
+        pair = Pair("", "", None, None, moving, fixed, None, None, (1.0,) * moving.ndim)
+        estimates = calibrated_estimates(self.calibration, predictor)
+        self.made.append({name: estimate(pair) for name, estimate in estimates.items()})
+        return expected_error(self.calibration, self.made[-1])
+
+    def maps(self, stacked: bool) -> dict[str, UncertaintyMap]:
+        """The maps of the one pair, or of the slices of a stack.
+
+        Args:
+            stacked: whether they were of slices.
+        """
+        if not stacked:
+            return self.made[-1]
+        return {name: UncertaintyMap.stacked([one[name] for one in self.made]) for name in self.made[-1]}
 
 
 def scored(cases: Sequence[Case], combination: Combination, bound: Bound) -> list[dict]:
-    """Of each case its score, the mean bound, and its true mean error, voxels."""
-    return [
-        {
-            "case_id": case.case_id,
-            "patient": case.patient,
-            "score": float(bound(combination(case.maps))[case.region].mean()),
-            "epe": float(case.error[case.region].mean()),
-        }
-        for case in cases
-    ]
+    """Of each case its score, the mean bound where it would be judged, and its true mean error, voxels."""
+    rows = []
+    for case in cases:
+        judged = case.region if case.judged is None else case.judged
+        score = float(np.nanmean(bound(combination(case.maps))[judged]))
+        known = {"case_id": case.case_id, "patient": case.patient}
+        rows.append(known | {"score": score, "epe": float(case.error[case.region].mean())})
+    return rows
 
 
 def limits(cases: Sequence[Case], combination: Combination, bound: Bound, tolerance: float) -> Triage:

@@ -1,41 +1,76 @@
-"""Several maps as one: a product of powers, smoothed; found where the truth is known."""
+"""Several maps as one, the error that is to be expected; fitted where the truth is known."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage, optimize
-from tqdm import tqdm
 
-from hetmorph.evaluation.known_truth import Case, over_patients, score
+from hetmorph.evaluation.known_truth import Case
 
-SMOOTHINGS = (0.0, 1.0, 2.0, 4.0)
+# Smoothed by less, maps rank known warps worse; by more, the distances of real contours (docs/uncertainty.md).
+SMOOTHING = 2.0
 FLOOR = 1e-6  # below it a map counts as this: the logarithm of 0 is none
+SMALL = 0.1  # voxels; how much smaller an error is does not matter
 SAMPLES = 500  # voxels of a case that take part in the fit of the exponents
+DIGITS = 5  # of the points of the curve, which are to be read
+BINS = 50  # of equal weight, through whose mean errors the curve goes
 
 
 @dataclass(frozen=True)
 class Combination:
-    """exp(Σ wₖ log stdₖ), smoothed by a Gaussian: a line in the logarithms of the maps.
+    """The error to be expected, voxels: a rising function of Π stdₖ^wₖ, each map smoothed by a Gaussian before.
 
     Attributes:
         weights: exponent of each map by its name.
         smoothing: standard deviation of the Gaussian, voxels.
+        products, errors: points of the function, linear between them and constant beyond; without any it is the
+            product itself, whose unit is none unless it is one map.
     """
 
     weights: Mapping[str, float]
     smoothing: float = 0.0
+    products: tuple[float, ...] = ()
+    errors: tuple[float, ...] = ()
+
+    @classmethod
+    def fit(cls, cases: Sequence[Case], names: Sequence[str], smoothing: float = SMOOTHING) -> "Combination":
+        """The one that fits cases of known error: nothing is tried that could be chosen by luck.
+
+        Exponents ≥ 0 come from a least squares fit of the logarithm of the error within cases, so that they rank its
+        voxels; a map of exponent 0 is left out. The function is the isotonic regression of the error on the product, in
+        which patients weigh alike.
+
+        Args:
+            cases: the cases.
+            names: names of the maps that may take part.
+            smoothing: standard deviation of the Gaussian, voxels.
+
+        Raises:
+            ValueError: no maps, no case with errors that differ, or errors that go with none of the maps.
+        """
+        if not names:
+            raise ValueError("expected the name of at least one map")
+        cases = [case for case in cases if np.unique(case.error[case.region]).size > 1]
+        if not cases:
+            raise ValueError("no case has a region with errors that differ")
+        logs = np.concatenate([_centred_logs(case, names, smoothing) for case in cases])
+        exponents, _ = optimize.nnls(logs[:, :-1], logs[:, -1])
+        weights = {name: float(w) for name, w in zip(names, exponents, strict=True) if w > 0}
+        if not weights:
+            raise ValueError(f"the errors of {len(cases)} cases go with none of the maps {', '.join(names)}")
+        return cls(weights, smoothing, *_rising(by_patient(cases, cls(weights, smoothing))))
 
     @property
     def name(self) -> str:
-        """Such as "equivariance^0.5 · variance^0.5, smoothed by 2"."""
-        single = len(self.weights) == 1
-        parts = [name if single else f"{name}^{weight:.2g}" for name, weight in self.weights.items()]
-        return " · ".join(parts) + (f", smoothed by {self.smoothing:g}" if self.smoothing else "")
+        """Such as "error expected from equivariance^0.5 · residual^0.2, smoothed by 2"."""
+        alone = len(self.weights) == 1 and not self.products
+        parts = [name if alone else f"{name}^{weight:.2g}" for name, weight in self.weights.items()]
+        product = " · ".join(parts) + (f", smoothed by {self.smoothing:g}" if self.smoothing else "")
+        return f"error expected from {product}" if self.products else product
 
     def __call__(self, maps: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The combined map `[*S]`, NaN where any of its maps is; its unit is none unless one map alone takes part.
+        """The combined map `[*S]`, NaN where any of its maps is.
 
         Args:
             maps: standard deviations `[*S]` by name.
@@ -45,68 +80,48 @@ class Combination:
         """
         if missing := [name for name in self.weights if name not in maps]:
             raise ValueError(f"the combination needs the maps {', '.join(missing)}, got {', '.join(maps)}")
-        parts = [weight * np.log(np.maximum(maps[name], FLOOR)) for name, weight in self.weights.items()]
-        values = np.exp(sum(parts))
-        if not self.smoothing:
-            return values
-        valid = np.isfinite(values)
-        total = ndimage.gaussian_filter(np.where(valid, values, 0).astype(np.float64), self.smoothing)
-        share = ndimage.gaussian_filter(valid.astype(np.float64), self.smoothing)
-        return np.where(valid, total / np.maximum(share, FLOOR), np.nan)
+        parts = [weight * _log(maps[name], self.smoothing) for name, weight in self.weights.items()]
+        product = np.exp(sum(parts))
+        if not self.products:
+            return product
+        return np.where(np.isfinite(product), np.interp(product, self.products, self.errors), np.nan)
 
 
-def best_combination(
-    cases: Sequence[Case], names: Sequence[str], smoothings: Sequence[float] = SMOOTHINGS, progress: bool = True
-) -> tuple[Combination, list[dict]]:
-    """The combination of least mean nAURC over patients; to be tested on others.
-
-    Tried, with every smoothing: each map, the geometric mean of any two, any two and all with exponents ≥ 0 from a
-    least squares fit of the logarithm of the error, within cases.
-
-    Args:
-        cases: the cases of known error of the validation patients.
-        names: names of the maps that may take part.
-        smoothings: standard deviations of the Gaussian filters to try, voxels; 0 is none.
-        progress: show a progress bar on stderr.
-
-    Returns:
-        The best, and a row for each tried: `map`, `naurc`, `spearman`, means over patients, the best first.
-
-    Raises:
-        ValueError: no maps, or no case with a defined nAURC.
-    """
-    if not names:
-        raise ValueError("expected the name of at least one map")
-    tried = [Combination(weights, smoothing) for weights in _weights(cases, names) for smoothing in smoothings]
-    rows = []
-    for one in tqdm(tried, desc="combinations", disable=not progress):
-        scores = [score(case, one.name, one(case.maps)) for case in cases]
-        means = {metric: over_patients(scores, metric) for metric in ("naurc", "spearman")}
-        rows.append({"map": one.name} | {metric: float(np.mean(v)) if v else np.nan for metric, v in means.items()})
-    order = sorted((n for n, row in enumerate(rows) if np.isfinite(row["naurc"])), key=lambda n: rows[n]["naurc"])
-    if not order:
-        raise ValueError(f"none of {len(cases)} cases has a region with errors that differ")
-    return tried[order[0]], [rows[n] for n in order]
-
-
-def _weights(cases: Sequence[Case], names: Sequence[str]) -> list[dict[str, float]]:
-    logs = _centred_logs(cases, names)
-    several = [*itertools.combinations(range(len(names)), 2)]
-    found = [{name: 1.0} for name in names]
-    found += [{names[i]: 0.5, names[j]: 0.5} for i, j in several]
-    for chosen in [*several, *([range(len(names))] if len(names) > 2 else [])]:
-        exponents, _ = optimize.nnls(logs[:, list(chosen)], logs[:, -1])
-        # An exponent of 0 leaves a combination that is tried already.
-        if np.count_nonzero(exponents) > 1:
-            found.append({names[k]: float(w) for k, w in zip(chosen, exponents, strict=True) if w > 0})
-    return found
-
-
-def _centred_logs(cases: Sequence[Case], names: Sequence[str]) -> np.ndarray:
-    """Logarithms of the maps and, last, of the error, less their mean in each case, `[voxels, maps + 1]`."""
-    tables = [np.zeros((0, len(names) + 1))]
+def by_patient(cases: Sequence[Case], combination: Combination) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Errors and combined map of all voxels of a patient, by its name."""
+    patients = {}
     for case in cases:
-        columns = [case.maps[name][case.region] for name in names] + [case.error[case.region]]
-        table = np.log(np.maximum(np.stack(columns, -1), FLOOR))[:: max(1, int(case.region.sum()) // SAMPLES)]
-        tables.append(table - table.mean(0) if len(table) else table)
-    return np.concatenate(tables).astype(np.float64)
+        parts = case.error[case.region], combination(case.maps)[case.region]
+        patients.setdefault(case.patient, []).append(parts)
+    return {name: tuple(np.concatenate(both) for both in zip(*own, strict=True)) for name, own in patients.items()}
+
+
+def _rising(patients: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Points of the rising function from the product to the mean error."""
+    errors, products = (np.concatenate(all_of).astype(np.float64) for all_of in zip(*patients.values(), strict=True))
+    weights = np.concatenate([np.full(error.size, 1 / error.size) for error, _ in patients.values()])
+    order = np.argsort(products, kind="stable")
+    cuts = np.searchsorted(np.cumsum(weights[order]), np.arange(1, BINS) / BINS * weights.sum())
+    bins = [one for one in np.split(order, cuts) if one.size]
+    centres, means = ([np.average(of[one], weights=weights[one]) for one in bins] for of in (products, errors))
+    rising = optimize.isotonic_regression(means, weights=[weights[one].sum() for one in bins]).x
+    return tuple(tuple(float(f"{x:.{DIGITS}g}") for x in values) for values in (centres, rising))
+
+
+def _centred_logs(case: Case, names: Sequence[str], smoothing: float) -> np.ndarray:
+    """Logarithms of the maps and, last, of the error, less their means in the case, `[voxels, maps + 1]`."""
+    columns = [_log(case.maps[name], smoothing)[case.region] for name in names]
+    columns.append(np.log(np.maximum(case.error[case.region], SMALL)))
+    table = np.stack(columns, -1)[:: max(1, int(case.region.sum()) // SAMPLES)]
+    return table - table.mean(0)
+
+
+def _log(values: np.ndarray, smoothing: float) -> np.ndarray:
+    """The logarithm of a smoothed map; what is not valid has no part in its neighbours, and stays so."""
+    values = np.asarray(values, np.float64)
+    if smoothing:
+        valid = np.isfinite(values)
+        total = ndimage.gaussian_filter(np.where(valid, values, 0), smoothing)
+        share = ndimage.gaussian_filter(valid.astype(np.float64), smoothing)
+        values = np.where(valid, total / np.maximum(share, FLOOR), np.nan)
+    return np.log(np.maximum(values, FLOOR))

@@ -170,11 +170,16 @@ class Calibration:
         Returns:
             The bound of the error `[*S]`, voxels, NaN where a map is; and "accept", "review" or "reject".
         """
-        bound = self.bound(self._combined(maps))
+        bound = self.bound(self.combined(maps))
         values = bound[np.isfinite(bound) if region is None else region & np.isfinite(bound)]
         return bound, self.triage.flag(float(values.mean()) if values.size else math.nan)
 
-    def _combined(self, maps: Mapping[str, np.ndarray]) -> np.ndarray:
+    def combined(self, maps: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The combination of the maps, `[*S]`; of a stack slice by slice if it is of slices.
+
+        Args:
+            maps: standard deviations `[*S]` by name.
+        """
         shape = next(iter(maps.values())).shape
         if not self.of_slices(len(shape)):
             return self.combination(maps)
@@ -183,8 +188,13 @@ class Calibration:
 
     def save(self, path) -> None:
         """Write as JSON, complete or not at all."""
-        content = {"combination": {"weights": dict(self.combination.weights), "smoothing": self.combination.smoothing}}
-        content |= {"bound": asdict(self.bound), "triage": asdict(self.triage), "about": self.about}
+        combination = asdict(self.combination) | {"weights": dict(self.combination.weights)}
+        content = {
+            "combination": combination,
+            "bound": asdict(self.bound),
+            "triage": asdict(self.triage),
+            "about": self.about,
+        }
         content["triage"] |= {key: None for key in ("accept", "reject") if math.isinf(content["triage"][key])}
         write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
@@ -193,17 +203,21 @@ class Calibration:
         """What `save` wrote.
 
         Raises:
-            ValueError: another file.
+            ValueError: another file, or one of an earlier version, whose maps were combined in another way.
         """
         try:
             stored = json.loads(Path(path).read_text(encoding="utf-8"))
+            earlier = "products" not in stored["combination"]
             triage = stored["triage"]
             limits = {"accept": -math.inf, "reject": math.inf}
             triage |= {key: limit for key, limit in limits.items() if triage[key] is None}
-            parts = Combination(**stored["combination"]), Bound(**stored["bound"]), Triage(**triage)
-            return cls(*parts, stored["about"])
+            combination = {key: tuple(x) if isinstance(x, list) else x for key, x in stored["combination"].items()}
+            parts = Combination(**combination), Bound(**stored["bound"]), Triage(**triage)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no calibration: {error!r}") from error
+        if earlier:
+            raise ValueError(f"{path} is of an earlier version, which combined maps in another way: calibrate again")
+        return cls(*parts, stored["about"])
 
 
 def least_patients(coverage: float) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from hetmorph.data.transforms import FAMILIES
 from hetmorph.evaluation import Predictor
+from hetmorph.uncertainty.consistency import incoherence_uncertainty, inverse_uncertainty
 from hetmorph.uncertainty.equivariance import equivariance_uncertainty
 from hetmorph.uncertainty.intensity import dissimilarity_uncertainty, residual_uncertainty, variance_uncertainty
 from hetmorph.uncertainty.repeated import (
@@ -23,8 +24,10 @@ ESTIMATES: dict[str, Callable[..., UncertaintyMap]] = {
     "noise": noise_uncertainty,
     "residual": residual_uncertainty,
     "dissimilarity": dissimilarity_uncertainty,
+    "incoherence": incoherence_uncertainty,
+    "inverse": inverse_uncertainty,
 }
-AT_ONCE = ("variance", "residual", "dissimilarity")  # from a single registration, not of a displacement
+AT_ONCE = ("variance", "residual", "dissimilarity", "incoherence")  # from a single registration, not of a displacement
 DRAWING = ("equivariance", "posterior", "dropout", "noise")
 
 
@@ -77,7 +80,7 @@ def pair_estimates(
     def function(name):
         model = [predictor, *others] if name == "ensemble" else predictor
         options = {"n": n, "seed": seed} if name.partition("-")[0] in DRAWING else {}
-        quiet = {} if name in AT_ONCE else {"progress": False}
+        quiet = {} if name in (*AT_ONCE, "inverse") else {"progress": False}
         return lambda pair: estimate(name, model, pair.moving, pair.fixed, **options, **quiet)
 
     return {name: function(name) for name in names}
@@ -93,7 +96,8 @@ def estimates_for(predictor: Predictor, pair) -> list[str]:
     own = [name for name in ("posterior", "dropout") if predictor.random == {name}]
     variance = ["variance"] if predictor(pair.moving, pair.fixed).log_variance is not None else []
     families = ("translation", "affine", "smooth-bspline")
-    return [*(f"equivariance-{name}" for name in families), *variance, *own, "noise", "residual", "dissimilarity"]
+    always = ("noise", "residual", "dissimilarity", "incoherence", "inverse")
+    return [*(f"equivariance-{name}" for name in families), *variance, *own, *always]
 
 
 def _check_names(names: Sequence[str]) -> None:

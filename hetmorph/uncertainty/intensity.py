@@ -8,6 +8,7 @@ from scipy import ndimage
 from hetmorph.evaluation import wrap
 from hetmorph.uncertainty.result import INTENSITY, NO_UNIT, UncertaintyMap
 
+SCALE = 1.5  # voxels, of the Gaussian window of a local correlation
 _FLAT = 1e-8  # product of the variances of two images in [0, 1] below which they are flat
 
 
@@ -32,7 +33,7 @@ def variance_uncertainty(model, moving, fixed) -> UncertaintyMap:
             )
         return np.exp(0.5 * prediction.log_variance)
 
-    return _map("variance", model, moving, fixed, sigma)
+    return from_one("variance", model, moving, fixed, sigma)
 
 
 def residual_uncertainty(model, moving, fixed) -> UncertaintyMap:
@@ -40,10 +41,10 @@ def residual_uncertainty(model, moving, fixed) -> UncertaintyMap:
 
     Arguments as `variance_uncertainty`.
     """
-    return _map("residual", model, moving, fixed, lambda prediction, fixed: np.abs(fixed - prediction.moved))
+    return from_one("residual", model, moving, fixed, lambda prediction, fixed: np.abs(fixed - prediction.moved))
 
 
-def dissimilarity_uncertainty(model, moving, fixed, scale: float = 1.5) -> UncertaintyMap:
+def dissimilarity_uncertainty(model, moving, fixed, scale: float = SCALE) -> UncertaintyMap:
     """√((1 − c)/2), c the correlation of the moved and the fixed image round each voxel.
 
     0 where they are alike up to brightness and contrast, 1 where they are opposite, √½ where there is nothing to
@@ -60,13 +61,18 @@ def dissimilarity_uncertainty(model, moving, fixed, scale: float = 1.5) -> Uncer
         raise ValueError(f"expected a scale above 0 voxels, received {scale}")
 
     def values(prediction, fixed):
-        return np.sqrt((1 - _correlation(prediction.moved, fixed, scale)) / 2)
+        return np.sqrt((1 - correlation(prediction.moved, fixed, scale)) / 2)
 
-    return _map("dissimilarity", model, moving, fixed, values, NO_UNIT)
+    return from_one("dissimilarity", model, moving, fixed, values, NO_UNIT)
 
 
-def _correlation(one, other, scale: float) -> np.ndarray:
-    """Correlation in a Gaussian window, from -1 to 1; 0 where an image is flat."""
+def correlation(one, other, scale: float = SCALE) -> np.ndarray:
+    """Correlation in a Gaussian window, from -1 to 1; 0 where an image is flat.
+
+    Args:
+        one, other: `[*S]`, intensities in [0, 1].
+        scale: standard deviation of the window, voxels.
+    """
 
     def mean(values):
         return ndimage.gaussian_filter(values, scale)
@@ -77,7 +83,15 @@ def _correlation(one, other, scale: float) -> np.ndarray:
     return np.clip(covariance / np.sqrt(np.maximum(variances, _FLAT)), -1, 1)
 
 
-def _map(name: str, model, moving, fixed, values, unit: str = INTENSITY) -> UncertaintyMap:
+def from_one(name: str, model, moving, fixed, values, unit: str = INTENSITY) -> UncertaintyMap:
+    """The map that a function of the prediction and the fixed image makes of one registration.
+
+    Args:
+        name: of the map.
+        model, moving, fixed: as for `variance_uncertainty`.
+        values: the function; it returns `[*S]`.
+        unit: of its values.
+    """
     start = time.perf_counter()
     std = values(wrap(model)(moving, fixed), np.asarray(fixed, np.float32)).astype(np.float32)
     if not np.isfinite(std).all():

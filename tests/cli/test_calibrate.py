@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -152,6 +153,31 @@ def test_register_judges_a_stack_slice_by_slice_and_tells_the_sidecar(hetmorph, 
     assert "verdicts by" not in quiet.output and "No calibration was given" in quiet.output, (
         "without a page, nothing is registered for a verdict that nobody asked for"
     )
+
+
+def test_uncertainty_is_the_expected_error_where_a_calibration_tells_it(hetmorph, stack, run_folder, model, tmp_path):
+    images = ["--moving", stack / "m.nii.gz", "--fixed", stack / "f.nii.gz", "--model", model]
+    said = hetmorph("uncertainty", *images, "--out", tmp_path / "e.nii.gz")
+    assert "uncertainty: length of the error expected from " in said.output
+    assert json.loads((tmp_path / "e.json").read_text())["estimate"] == "expected error"
+    hetmorph("register", *images, "--uncertainty", tmp_path / "again.nii.gz")
+    written = [nib.load(tmp_path / name).get_fdata() for name in ("e.nii.gz", "again.nii.gz")]
+    np.testing.assert_array_equal(*written)
+    assert written[0].max() <= max(Calibration.load(run_folder / "calibration.json").combination.errors) * 2
+    said = hetmorph("uncertainty", *images, "--out", tmp_path / "q.nii.gz", "--method", "equivariance", "--draws", "2")
+    assert "error expected" not in said.output
+    assert json.loads((tmp_path / "q.json").read_text())["estimate"] == "equivariance"
+
+
+def test_a_calibration_of_an_earlier_version_is_told_and_not_used(hetmorph, stack, run_folder, tmp_path):
+    other = shutil.copytree(run_folder, tmp_path / "other")
+    content = json.loads((other / "calibration.json").read_text())
+    del content["combination"]["products"]
+    (other / "calibration.json").write_text(json.dumps(content))
+    images = ["--moving", stack / "m.nii.gz", "--fixed", stack / "f.nii.gz", "--model", other / "model.keras"]
+    said = hetmorph("uncertainty", *images, "--out", tmp_path / "u.nii.gz", "--draws", "2")
+    assert "calibration.json is of an earlier version" in said.output
+    assert json.loads((tmp_path / "u.json").read_text())["estimate"] == "equivariance"
 
 
 def test_report_has_the_verdict_of_the_calibration_beside_the_model(hetmorph, stack, model, tmp_path):

@@ -1,10 +1,12 @@
 """Known truth is what it says, and scores come out as they must for a map that knows the error."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from hetmorph.data import Pair
-from hetmorph.evaluation import KINDS, Case, evaluate, known_pair, measure, wrap
+from hetmorph.evaluation import KINDS, MOTION, Case, evaluate, known_pair, measure, wrap
 from hetmorph.evaluation.known_truth import mean_curve, over_patients, score
 from hetmorph.metrics import aurc, naurc, pearson, spearman
 from hetmorph.uncertainty import UncertaintyMap
@@ -104,6 +106,26 @@ def test_the_region_of_the_labels(case):
     known, _, _ = case
     measured = measure(wrap(lambda a, b: np.zeros((*a.shape, 2))), known, {}, region="labels")
     assert measured.region.any() and not measured.region[known.fixed_labels == 0].any()
+
+
+def test_of_real_motion_the_distance_of_moved_contours_is_the_error(tmp_path):
+    """A square that should move by 3 and does by 1: its sides along the motion are 2 off, the others on the contour."""
+    moving, fixed = np.zeros((2, 24, 24), np.uint8)
+    moving[8:16, 8:16], fixed[11:19, 8:16] = 1, 1
+    pair = Pair("a", "p", None, None, *np.float32([moving, fixed]), moving, fixed, (1.0, 1.0))
+    shift = wrap(lambda a, b: np.broadcast_to((-1.0, 0.0), (24, 24, 2)))
+    motion = known_pair(pair, MOTION)
+    assert motion.displacement is None and motion.case_id == "a_motion"
+    measured = measure(shift, motion, {"noise": lambda pair: map_of(pair.fixed)}, MOTION)
+    assert measured.region.sum() == 28 and measured.kind == MOTION, "the surface of the moved square"
+    np.testing.assert_array_equal(measured.error[9, 8:16], 2)
+    np.testing.assert_array_equal(measured.error[16, 10:14], 2)
+    assert measured.error[12, 8] == 0 and not measured.region[12, 12]
+    np.testing.assert_array_equal(measured.judged, (moving > 0) | (fixed > 0), "as a case without labels would be")
+    measured.save(tmp_path / "case.npz")
+    np.testing.assert_array_equal(Case.load(tmp_path / "case.npz").judged, measured.judged)
+    with pytest.raises(ValueError, match="a_motion: the error of real motion is known where both images have labels"):
+        measure(shift, dataclasses.replace(motion, fixed_labels=None), {}, MOTION)
 
 
 def test_a_case_survives_its_file(case, tmp_path):

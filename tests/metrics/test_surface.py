@@ -3,8 +3,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import ndimage
 
-from hetmorph.metrics import asd, assd, hausdorff, hausdorff95, surface_distances
+from hetmorph.metrics import asd, assd, hausdorff, hausdorff95, surface, surface_distances
 from tests.reference_metrics import directed_distances, sitk_hausdorff
 
 METRICS = [hausdorff, hausdorff95, assd, asd]
@@ -29,6 +30,19 @@ def test_agrees_with_the_full_table_of_distances(rng, shape, spacing):
     assert hausdorff95(a, b, spacing) == pytest.approx(max(percentiles))
     assert assd(a, b, spacing) == pytest.approx(np.concatenate([to_b, to_a]).mean())
     assert asd(a, b, spacing) == pytest.approx(to_b.mean())
+
+
+@pytest.mark.parametrize(("shape", "spacing"), CASES)
+def test_the_map_has_the_distances_where_they_are(rng, shape, spacing):
+    a, b = two_blobs(rng, shape)
+    distances = surface.surface_distance_map(a, b, spacing)
+    known = np.isfinite(distances)
+    np.testing.assert_array_equal(known, a & ~ndimage.binary_erosion(a))
+    np.testing.assert_allclose(np.sort(distances[known]), np.sort(surface_distances(a, b, spacing)[0]))
+    np.testing.assert_allclose(
+        distances[known], ndimage.distance_transform_edt(ndimage.binary_erosion(b) | ~b, spacing)[known]
+    )
+    assert np.isnan(surface.surface_distance_map(a, np.zeros(shape, bool))).all()
 
 
 @pytest.mark.parametrize(("shape", "spacing"), CASES)

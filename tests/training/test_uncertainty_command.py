@@ -14,7 +14,7 @@ import pytest
 from hetmorph import data, evaluation
 from hetmorph.cli import evaluate
 from hetmorph.networks import HetVxmDense
-from hetmorph.uncertainty import Calibration
+from hetmorph.uncertainty import Calibration, calibrate
 from training import uncertainty
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ def run_folder(tmp_path_factory):
 
 def flags(run_folder, out, *more):
     own = ["--model", str(run_folder / "model.keras"), "--out", str(out), "--every", "8", "--draws", "4"]
-    return [*PHANTOM, *own, "--coverage", "0.8", "--kinds", "translation", "bspline", *more]
+    return [*PHANTOM, *own, "--coverage", "0.8", "--kinds", "translation", "bspline", "motion", *more]
 
 
 @pytest.fixture(scope="module")
@@ -60,33 +60,41 @@ def rows_of(path):
 
 def test_writes_its_files_prints_the_table_and_shows_progress(result):
     done, out = result
-    tables = ["cases.csv", "coverage.csv", "flags.csv", "tried.csv"]
+    tables = ["cases.csv", "coverage.csv", "flags.csv"]
     files = [*tables, "calibration.json", "settings.json", "uncertainty.md", "uncertainty.png", "cases"]
     assert sorted(path.name for path in out.iterdir()) == sorted(files)
     assert (out / "uncertainty.md").read_text().strip() in done.stdout
-    assert "measuring: 100%" in done.stderr and "combinations: 100%" in done.stderr
-    for name in ("| equivariance-translation | 4 |", "| variance | 1 |", "| residual | 1 |", "| best | "):
+    assert "measuring: 100%" in done.stderr
+    for name in ("| equivariance-translation | 4 |", "| variance | 1 |", "| residual | 1 |", "| combination | "):
         assert name in done.stdout
 
 
-def test_reports_test_patients_only_and_finds_the_best_on_validation(result, run_folder):
+def test_reports_test_patients_only_and_calibrates_on_the_others(result, run_folder):
     _, out = result
     splits = json.loads((run_folder / "splits.json").read_text())
     rows = rows_of(out / "cases.csv")
     assert {row["patient"] for row in rows} <= set(splits["test"])
     maps = {row["map"] for row in rows}
     cases = {row["case_id"] for row in rows}
-    assert len(rows) == len(maps) * len(cases) and {row["kind"] for row in rows} == {"translation", "bspline"}
-    tried = rows_of(out / "tried.csv")
-    assert Calibration.load(out / "calibration.json").combination.name == tried[0]["map"]
-    assert {path.parent.name for path in (out / "cases").rglob("*.npz")} == {"val", "test"}
+    assert len(rows) == len(maps) * len(cases) and {row["kind"] for row in rows} == {"translation", "bspline", "motion"}
+    files = {split: sorted((out / "cases" / split).glob("*.npz")) for split in ("train", "val", "test")}
+    cases = [evaluation.Case.load(path) for path in (*files["train"], *files["val"])]
+    assert not {case.patient for case in cases} & set(splits["test"]) and "motion" not in {case.kind for case in cases}
+    names = [name for name in maps if name != "combination"]
+    again = calibrate(sorted(cases, key=lambda case: case.case_id), names, 0.8)[0]
+    kept = Calibration.load(out / "calibration.json")
+    assert again.combination.weights == pytest.approx(kept.combination.weights)
+    assert again.bound.scale == pytest.approx(kept.bound.scale)
 
 
 def test_coverage_and_flags_are_those_of_the_kept_calibration(result):
     _, out = result
     calibration = Calibration.load(out / "calibration.json")
     cases = [evaluation.Case.load(path) for path in sorted((out / "cases" / "test").glob("*.npz"))]
-    coverage = {row["patient"]: row for row in rows_of(out / "coverage.csv")}
+    cases = [case for case in cases if case.kind != "motion"]
+    rows = rows_of(out / "coverage.csv")
+    coverage = {row["patient"]: row for row in rows if row["kind"] == "known warps"}
+    assert {row["kind"] for row in rows} == {"known warps", "real motion, distances of surfaces"}
     flagged = {row["case_id"]: row for row in rows_of(out / "flags.csv")}
     assert set(coverage) == {case.patient for case in cases} and set(flagged) == {case.case_id for case in cases}
     for case in cases:
@@ -124,7 +132,7 @@ def test_parts_and_workers_end_as_one_process_does(result, run_folder, tmp_path)
     for words, said in ((["--shard", "1/2"], "cases are of other parts"), (["--workers", "2"], "wrote uncertainty.md")):
         done = subprocess.run([*script, *words], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0 and said in done.stdout, done.stderr
-    for name in ("coverage.csv", "flags.csv", "tried.csv"):
+    for name in ("coverage.csv", "flags.csv"):
         assert (tmp_path / "u" / name).read_text() == (whole / name).read_text()
 
 
@@ -139,7 +147,7 @@ def test_other_settings_need_another_folder(result, run_folder, capsys):
     [
         (["--estimates", "wobble"], "expected estimates among"),
         (["--estimates", "ensemble"], "needs further models"),
-        (["--coverage", "0.99"], "at least 99 patients"),
+        (["--coverage", "0.99"], "at least 100 patients"),
     ],
 )
 def test_bad_input_is_one_clear_line(run_folder, tmp_path, capsys, more, message):

@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 from hetmorph.evaluation import Case, wrap
-from hetmorph.uncertainty import Bound, Calibration, Combination, Triage, calibrate, calibrated_estimates, divide
-from hetmorph.uncertainty.calibrate import by_patient
+from hetmorph.uncertainty import (
+    Bound,
+    Calibration,
+    Combination,
+    ExpectedError,
+    Triage,
+    calibrate,
+    calibrated_estimates,
+    divide,
+)
+from hetmorph.uncertainty.calibrate import by_patient, scored
 from tests.evaluation.fakes import constant, volume
 
 PATIENTS = [f"p{k}" for k in range(15)]
@@ -44,23 +53,33 @@ def test_too_few_patients_are_told_what_they_are_enough_for():
 
 
 def test_the_map_is_chosen_on_some_and_the_bound_on_the_others(cases):
-    calibration, coverages, flags = calibrate(cases, ["good", "bad"], tolerance=1.0, progress=False)
+    calibration, coverages, flags = calibrate(cases, ["good", "bad"], tolerance=1.0)
     choosing, bounding = divide(PATIENTS, 0.9)
     assert set(calibration.combination.weights) == {"good"}
     own = by_patient([one for one in cases if one.patient in bounding], calibration.combination)
     assert calibration.bound == Bound.fit(own, 0.9) and calibration.about["ndims"] == 2
     assert {row["patient"] for row in coverages} == set(bounding) == {row["patient"] for row in flags}
     spoilt = [dataclasses.replace(one, error=1 / one.error) if one.patient in bounding else one for one in cases]
-    assert calibrate(spoilt, ["good", "bad"], progress=False)[0].combination == calibration.combination
+    assert calibrate(spoilt, ["good", "bad"])[0].combination == calibration.combination
 
 
 def test_the_coverage_that_is_told_is_of_patients_that_took_no_part(cases):
-    calibration, coverages, _ = calibrate(cases, ["good"], progress=False)
+    calibration, coverages, _ = calibrate(cases, ["good"])
     patients = by_patient(cases, calibration.combination)
     assert len(patients) == len(coverages) == 15, "a single map leaves all of them to the bound"
     row = coverages[3]
     others = {name: own for name, own in patients.items() if name != row["patient"]}
     assert row["coverage"] == Bound.fit(others, 0.9).covered(*patients[row["patient"]])
+
+
+def test_a_case_scores_where_it_would_be_judged(rng):
+    one = case(rng, "p")
+    corner = np.zeros((8, 8), bool)
+    corner[:2, :2] = True
+    measured = dataclasses.replace(one, region=corner, judged=np.ones((8, 8), bool))
+    (row,) = scored([measured], Combination({"good": 1.0}), Bound(2.0, 0.9, 12))
+    assert row["score"] == pytest.approx(2 * one.maps["good"].mean())
+    assert row["epe"] == pytest.approx(one.error[:2, :2].mean())
 
 
 def calibration_of(names, smoothing=0.0, **about):
@@ -81,6 +100,21 @@ def test_a_calibration_of_slices_takes_a_volume_slice_by_slice(rng):
     bound, _ = smooth.judge({"residual": std})
     for z in range(std.shape[-1]):
         np.testing.assert_allclose(bound[..., z], smooth.judge({"residual": std[..., z]})[0])
+
+
+def test_the_expected_error_is_the_combination_in_voxels_and_millimetres():
+    """Of one map whose curve is 3 times the map."""
+    calibration = dataclasses.replace(
+        calibration_of(["residual"], ndims=2), combination=Combination({"residual": 1.0}, 0.0, (0.0, 2.0), (0.0, 6.0))
+    )
+    predictor, pair = wrap(constant((-1, 0))), volume(2)
+    error = ExpectedError(calibration)
+    parts = [error(predictor, part.moving, part.fixed) for part in pair.slices()]
+    residual = calibrated_estimates(calibration, predictor)["residual"](pair).std
+    np.testing.assert_allclose(np.stack([part.std for part in parts], -1), 3 * residual, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(error.maps(stacked=True)["residual"].std, residual)
+    assert (parts[0].name, parts[0].unit, parts[0].passes) == ("expected error", "voxels", 1)
+    np.testing.assert_allclose(parts[0].std_mm((2.0, 2.0)), 2 * parts[0].std, rtol=1e-5)
 
 
 def test_draws_and_seed_are_those_of_the_calibration():

@@ -158,11 +158,16 @@ def test_a_new_case_is_bounded_and_flagged():
 
 @pytest.mark.parametrize("limits", [(1.5, 4.0), (-math.inf, math.inf)])
 def test_a_calibration_survives_its_file(limits, tmp_path):
-    parts = Combination({"a": 0.5, "b": 0.25}, 2.0), Bound(3.5, 0.9, 12), Triage(*limits, 2.0)
+    parts = Combination({"a": 0.5, "b": 0.25}, 2.0, (1.0, 2.0), (0.5, 0.7)), Bound(3.5, 0.9, 12), Triage(*limits, 2.0)
     stored = Calibration(*parts, {"model": "x"})
     stored.save(tmp_path / "calibration.json")
     assert Calibration.load(tmp_path / "calibration.json") == stored
     json.loads((tmp_path / "calibration.json").read_text(), parse_constant=pytest.fail)
+    content = json.loads((tmp_path / "calibration.json").read_text())
+    content["combination"] = {name: content["combination"][name] for name in ("weights", "smoothing")}
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="old.json is of an earlier version, .* calibrate again"):
+        Calibration.load(tmp_path / "old.json")
     (tmp_path / "other.json").write_text('{"bound": {}}')
     with pytest.raises(ValueError, match="other.json is no calibration"):
         Calibration.load(tmp_path / "other.json")

@@ -3,7 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from scipy import ndimage
 
+from hetmorph import ops
 from hetmorph.data import Pair
 from hetmorph.evaluation import wrap
 from hetmorph.networks import HetVxmDense, TransMorph, VxmDense
@@ -166,7 +168,7 @@ def test_bad_images_are_refused_by_every_estimate(name, het, images):
     for bad in (np.full(SHAPE, np.nan), np.zeros((32, 20)), np.zeros((1, *SHAPE, 1))):
         with pytest.raises(ValueError, match="NaN|shape"):
             estimate(name, model, bad, images[1])
-    if name not in (*AT_ONCE, "ensemble"):
+    if name not in (*AT_ONCE, "ensemble", "inverse"):
         with pytest.raises(ValueError, match="at least 2"):
             estimate(name, model, *images, n=1)
 
@@ -184,7 +186,7 @@ def test_bad_answers_are_refused(images):
 
 def test_what_a_model_can_give(plain, het, probabilistic, transmorph, images):
     pair = Pair("a", "p", None, None, *images, None, None, (1.0, 1.0))
-    common = {"equivariance-translation", "noise", "residual", "dissimilarity"}
+    common = {"equivariance-translation", "noise", "residual", "dissimilarity", "incoherence", "inverse"}
     expected = {plain: set(), het: {"variance"}, probabilistic: {"posterior"}, transmorph: {"dropout"}}
     for model, own in expected.items():
         names = estimates_for(wrap(model), pair)
@@ -197,3 +199,45 @@ def test_what_a_model_can_give(plain, het, probabilistic, transmorph, images):
     for names, others in ((["ensemble"], []), (["noise"], [wrap(plain)])):
         with pytest.raises(ValueError, match="ensemble needs further models"):
             pair_estimates(names, wrap(het), others)
+
+
+def test_inverse_is_how_far_the_two_ways_are_from_undoing_each_other():
+    """Constant shifts of a and b, told apart by their images: φ_BA(φ_AB(x)) − x = a + b."""
+    moving, fixed = np.zeros((2, *SHAPE), np.float32)
+    moving[0, 0] = 1
+    shifts = {True: (2.0, 1.0), False: (-1.5, 1.0)}
+
+    def shift(a, b):
+        return np.broadcast_to(shifts[bool(a[0, 0])], (*SHAPE, 2))
+
+    result = estimate("inverse", shift, moving, fixed)
+    np.testing.assert_allclose(result.std, np.hypot(0.5, 2.0), rtol=1e-6)
+    np.testing.assert_allclose(result.std_mm((2.0, 1.0)), np.hypot(1.0, 2.0), rtol=1e-6)
+    sheared = np.array([[1.0, 1.0, 0], [0, 1.0, 0], [0, 0, 1]])
+    np.testing.assert_allclose(result.std_mm(sheared), np.hypot(2.5, 2.0), rtol=1e-6)
+    assert (result.unit, result.passes) == ("voxels", 2)
+
+
+def test_a_model_with_an_inverse_of_its_own_is_asked_both_ways(images):
+    bidirectional = randomised(VxmDense(SHAPE, FEATURES, int_steps=5, bidir=True))
+    predictor = wrap(bidirectional)
+    there, back = predictor(*images).displacement, predictor(*images[::-1]).displacement
+    inside = (slice(12, 20),) * 2  # where a displacement does not reach the border
+    points = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"), -1) + there
+    again = np.stack([ndimage.map_coordinates(back[..., d], np.moveaxis(points, -1, 0), order=1) for d in (0, 1)], -1)
+    expected = np.linalg.norm(there + again, axis=-1)
+    np.testing.assert_allclose(estimate("inverse", predictor, *images).std[inside], expected[inside], atol=1e-4)
+
+
+def test_incoherence_is_nothing_for_an_affine_motion_and_large_where_a_part_stays_behind(rng):
+    moving = rng.random(SHAPE, np.float32)
+    points = np.stack(np.meshgrid(*[np.arange(n, dtype=float) for n in SHAPE], indexing="ij"), -1)
+    affine = points @ np.array([[0.05, 0.02], [-0.03, 0.1]]) + (3.0, -2.0)
+    behind = affine.copy()
+    behind[4:12, 4:12] = 0.1
+    together, apart = (
+        estimate("incoherence", lambda a, b, u=u: u, moving, ops.warp(moving[None, ..., None], u[None])[0, ..., 0])
+        for u in (affine.astype("float32"), behind.astype("float32"))
+    )
+    assert together.std.max() < 1e-4 and (together.unit, together.passes) == ("no unit", 1)
+    assert apart.std[5:11, 5:11].min() > 5 and apart.std[16:].max() < 0.5
