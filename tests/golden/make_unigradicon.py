@@ -82,12 +82,12 @@ def displacement(phi, fixed):
 def optimised(net, images, similarity, dice_weight=0.0):
     """Loss before and after some updates, and the displacement after them, `[X, Y, Z, 3]` voxels.
 
-    Without noise in the points of the inverse consistency, of which the other program draws others.
+    At points of the inverse consistency that are the recipe's, since another program draws others.
     """
     net.similarity, net.dice_loss_weight = unigradicon.make_sim(similarity), dice_weight
     labels = [torch.Tensor(recipes.labels(role).T)[None, None] for role in ("moving", "fixed")]
-    known = dict(zip(("segmentation_A", "segmentation_B"), labels)) if dice_weight else {}
-    draw, torch.randn = torch.randn, lambda *shape: torch.zeros(shape)
+    known = {"segmentation_A": labels[0], "segmentation_B": labels[1]} if dice_weight else {}
+    draw, torch.randn = torch.randn, lambda *shape: torch.Tensor(recipes.noise().T.copy())[None]
     try:
         with torch.enable_grad():
             before = net(*images, **known)[0]
@@ -131,7 +131,7 @@ def main():
         found["network"] = u.T[::2, ::2, ::2, ::-1] * (np.array(recipes.SIZE) - 1)
         found["parameters"] = sum(p.numel() for p in net.parameters())
         images = resized(seen["moving", "quantiles"]), resized(seen["fixed", "window"])
-        for name, weight in (*((name, 0.0) for name in recipes.SIMILARITIES), ("lncc dice", recipes.DICE_WEIGHT)):
+        for name, weight in (*((name, 0.0) for name in recipes.SIMILARITIES), ("mind dice", recipes.DICE_WEIGHT)):
             found[f"losses {name}"], u = optimised(net, images, name.split()[0], weight)
             found[f"optimised {name}"] = u[::4, ::4, ::4].astype("float32")
     np.savez_compressed(HERE / "unigradicon.npz", **found)
