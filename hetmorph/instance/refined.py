@@ -129,10 +129,10 @@ class Refined(Predictor):
         self._network, self._recompute = OfCodes if of == "codes" else Trained if own else Network, recompute
         if of != "field":
             self._network.check(self.predictor)
-        if similarity is not None:
-            compiled_by(self.predictor.model, self._criterion)  # says what cannot be
         elif recompute:
             raise ValueError("recompute goes with of='network'")
+        if similarity is not None:
+            compiled_by(self.predictor.model, self._criterion)  # says what cannot be
         self._problems: dict[tuple, Problem] = {}
 
     def refine(self, moving, fixed, guide: Guide | None = None) -> Refinement:
