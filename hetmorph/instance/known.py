@@ -11,9 +11,12 @@ from hetmorph.objectives.terms import apart, structure_maps
 from hetmorph.ops import separable
 from hetmorph.ops.interpolation import interpolate
 from hetmorph.ops.masks import Counted, counted_where, sampled_within
+from hetmorph.ops.smoothing import gaussian
 from hetmorph.ops.warp import warp
 
 Known = dict[str, tf.Tensor]
+
+_SOFT = 1.0  # voxels
 
 
 def known(guide: Guide | None) -> Known:
@@ -43,6 +46,17 @@ def known(guide: Guide | None) -> Known:
 def masks(said: Known) -> Known:
     """What a model's own losses are told: where the images count."""
     return {name: said[name] for name in ("mask_moving", "mask_fixed") if name in said}
+
+
+def softened(pair: tuple) -> tuple:
+    """A pair whose maps of structures have smooth edges.
+
+    At rest every voxel lies on a kink of a sharp map's interpolation, and the slope on one side of it says nothing of
+    the other: a line search finds no way down.
+    """
+    *images, said = pair
+    soft = {name: gaussian(said[name], _SOFT) for name in ("labels_moving", "labels_fixed") if name in said}
+    return *images, said | soft
 
 
 def shrunk(pair: tuple, factor: Sequence[int]) -> tuple:

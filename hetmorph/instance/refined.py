@@ -200,7 +200,7 @@ class Refined(Predictor):
         A model has found the large motion already: from its answer the coarse resolutions, which know less than it did,
         lead away: on hearts they lost Dice that the finest alone gained.
         """
-        resting = not np.any(pair[3])
+        pair, resting = known.softened(pair), not np.any(pair[3])
         *coarser, whole = resolutions(pair[0].shape[1:-1]) if resting else resolutions(pair[0].shape[1:-1])[-1:]
         finest = Search(self._field(tuple(pair[0].shape[1:-1]), resting), pair)
         finest.problem.restart(pair)
