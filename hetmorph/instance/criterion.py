@@ -73,7 +73,9 @@ class Criterion:
         moved, counted = known.moved(said, moving, displacement)
         dissimilarity = tf.reduce_mean(self._dissimilarity(fixed, moved, weight, counted))
         roughness = Grad("l2", loss_mult=_HALF_RESOLUTION).loss(None, displacement)
-        return dissimilarity + self.smoothness * tf.reduce_mean(roughness) + known.pull(said, displacement)
+        return (
+            dissimilarity + self.smoothness * tf.reduce_mean(roughness) + known.pull(said, displacement, squared=True)
+        )
 
     def _dissimilarity(self, fixed, moved, weight, counted: Counted | None):
         """One number, or one of each sample."""

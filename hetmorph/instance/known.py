@@ -95,16 +95,17 @@ def pulls(said: Known) -> bool:
     return "points_fixed" in said or "labels_fixed" in said
 
 
-def pull(said: Known, displacement, back=None) -> tf.Tensor:
+def pull(said: Known, displacement, back=None, squared: bool = False) -> tf.Tensor:
     """Weights times the mean squared distance of points from where they belong, and 1 − Dice of warped structures.
 
     Args:
         said: what is known.
         displacement: `[1, *S, N]`.
         back: the same of the other direction, of which the mean is taken; None where there is none.
+        squared: as of `apart`.
     """
     ways = [("fixed", "moving", displacement)] + ([] if back is None else [("moving", "fixed", back)])
-    return tf.add_n([_missed(said, *way) + _apart(said, *way) for way in ways]) / len(ways)
+    return tf.add_n([_missed(said, *way) + _apart(said, *way, squared) for way in ways]) / len(ways)
 
 
 def _missed(said: Known, start: str, end: str, displacement) -> tf.Tensor:
@@ -116,7 +117,8 @@ def _missed(said: Known, start: str, end: str, displacement) -> tf.Tensor:
     return said["points_weight"] * tf.reduce_mean(tf.reduce_sum(missed**2, -1))
 
 
-def _apart(said: Known, start: str, end: str, displacement) -> tf.Tensor:
+def _apart(said: Known, start: str, end: str, displacement, squared: bool) -> tf.Tensor:
     if "labels_fixed" not in said:
         return tf.zeros([])
-    return said["labels_weight"] * tf.reduce_mean(apart(said[f"labels_{end}"], said[f"labels_{start}"], displacement))
+    maps = said[f"labels_{end}"], said[f"labels_{start}"]
+    return said["labels_weight"] * tf.reduce_mean(apart(*maps, displacement, squared))

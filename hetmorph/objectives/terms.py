@@ -248,17 +248,21 @@ def structure_maps(labels, structures: Sequence[int]) -> tf.Tensor:
     return tf.cast(tf.equal(tf.cast(labels, tf.int32), tf.constant(structures, tf.int32)), tf.float32)
 
 
-def apart(moving: tf.Tensor, fixed: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
+def apart(moving: tf.Tensor, fixed: tf.Tensor, displacement: tf.Tensor, squared: bool = False) -> tf.Tensor:
     """1 − soft Dice of the structures that are in both, their mean, `[B]`.
 
     Args:
         moving, fixed: maps `[B, *S, structures]`.
         displacement: `[B, *S, N]` voxels, which warps the moving ones.
+        squared: divide by squares, so that maps with smooth edges are nearest where they are equal.
     """
     axes = range(1, moving.shape.rank - 1)
     there = tf.cast(tf.reduce_any(moving > 0, axes) & tf.reduce_any(fixed > 0, axes), tf.float32)
     moved = warp(moving, displacement)
-    common, sizes = tf.reduce_sum(moved * fixed, axes), tf.reduce_sum(moved + fixed, axes)
+    common, sizes = (
+        tf.reduce_sum(moved * fixed, axes),
+        tf.reduce_sum(moved**2 + fixed**2 if squared else moved + fixed, axes),
+    )
     dice = tf.math.divide_no_nan(2 * common, sizes)
     return tf.math.divide_no_nan(tf.reduce_sum(there * (1 - dice), -1), tf.reduce_sum(there, -1))
 

