@@ -466,6 +466,7 @@ def test_a_guide_that_does_not_fit(guide, message):
 def test_the_command_lets_a_models_own_image_loss_be_another(trained):
     refined = Optimisation(2, of="network", similarity="ncc", window=5).after(wrap(trained("gradicon")))
     assert refined._criterion.image_loss.__self__.side == 5
+    Refined(trained("gradicon"), 2, of="network", loss="own", recompute=True)
     for how, message in (
         ({"window": 5}, "--instance-window has no effect with --instance-of network without --instance-similarity ncc"),
         ({"smoothness": 1.0}, "--instance-lambda has no effect with --instance-of network"),
