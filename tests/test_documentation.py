@@ -236,6 +236,7 @@ def many_anatomies(page):
     for name in "fm":
         image = read_image(f"{name}.nii.gz")
         write_image(f"{name}_mask.nii.gz", image.array > 0, image, np.uint8)
+        shutil.copy("l.nii.gz", f"{name}_labels.nii.gz")
     shutil.copy(GOLDEN / "unigradicon.trch", "Step_2_final.trch")
     page.run(("--to models/unigradicon", "--size 16x18x20 --to models/unigradicon"))
     page.run()

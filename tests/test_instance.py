@@ -1,6 +1,7 @@
 """Laws of refining one pair: a known motion is found, nothing gets worse, the model stays as it was."""
 
 import contextlib
+import functools
 
 import numpy as np
 import pytest
@@ -10,13 +11,14 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from hetmorph import config
 from hetmorph.cli import options
 from hetmorph.cli.models import INSTANCE_LAMBDA, Optimisation
-from hetmorph.evaluation import POINTS_WEIGHT, Guide
+from hetmorph.evaluation import POINTS_WEIGHT, Guide, wrap
 from hetmorph.evaluation.predictor import Predictor
-from hetmorph.instance import SIMILARITIES, Refined, RefinementWarning, window_of
-from hetmorph.losses import MSE, NCC, MutualInformation
+from hetmorph.instance import SIMILARITIES, LocalCorrelation, Refined, RefinementWarning, window_of
+from hetmorph.losses import LNCC, MSE, NCC, Grad, MutualInformation
 from hetmorph.metrics import endpoint_error, folds_percent
 from hetmorph.networks import HetVxmDense, VxmDense
 from hetmorph.networks.build import build
+from hetmorph.objectives import Smoothness
 from hetmorph.ops import fields
 from hetmorph.ops.warp import warp
 from tests.graphs import eagerly
@@ -202,6 +204,95 @@ def test_a_network_goes_on_with_what_it_was_trained_by(rng, objective):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.fixture(scope="module")
+def trained():
+    """A small network of each method, with what it was trained by."""
+
+    @functools.cache
+    def of(objective):
+        network = {"features": FEATURES, "int_steps": 2}
+        settings = {"network": network, "objective": {"name": objective}, "optimizer": {"decay": "none"}}
+        with eagerly():
+            model, rng = build(config.from_dict(settings), (24, 24)), np.random.default_rng(3)
+        model.set_weights([w + 0.03 * rng.standard_normal(w.shape) for w in model.get_weights()])
+        return model
+
+    return of
+
+
+def own(model, pair, guide=None, **how):
+    """The first loss of what a model was trained by."""
+    with eagerly():
+        return Refined(model, 1, of="network", loss="own", **how).refine(*pair, guide).losses[0]
+
+
+@pytest.mark.quick("gradicon-lncc2", "mse-mind")
+@pytest.mark.parametrize("similarity", ["lncc2", "mind", LocalCorrelation(5).loss])
+@pytest.mark.parametrize("objective", ["mse", "gradicon"])
+def test_another_image_loss_takes_the_place_of_the_models_own(rng, trained, objective, similarity):
+    """Alone: what else the model was trained by stays, with its weight."""
+    pair, model = (smooth(rng, (24, 24)), smooth(rng, (24, 24))), trained(objective)
+    moving, fixed = images = [tf.constant(image[None, ..., None]) for image in pair]
+    moved = model(images, training=False)[:-1]
+    views = list(zip((fixed, moving), moved, strict=False))
+    before = MSE().loss if objective == "mse" else LNCC().loss
+    after = SIMILARITIES[similarity][0] if isinstance(similarity, str) else similarity
+    expected = sum(np.mean(after(*view)) - np.mean(before(*view)) for view in views)
+    assert own(model, pair, similarity=similarity) - own(model, pair) == pytest.approx(expected, rel=1e-3)
+    assert len(views) == (2 if objective == "gradicon" else 1) and abs(expected) > 0.01
+
+
+def test_what_a_model_was_trained_by_knows_masks_points_and_labels(rng, trained):
+    """Of both directions the mean, as the terms of a training have it; what no mask holds adds nothing."""
+    pair, model = (smooth(rng, (24, 24)), smooth(rng, (24, 24))), trained("gradicon")
+    there, back = (wrap(model)(*images).displacement for images in (pair, pair[::-1]))
+    spacing, points = np.array([2.0, 0.5]), rng.uniform(5, 18, (2, 3, 2))
+    missed = [
+        (a + np.stack([map_coordinates(axis, a.T, order=1) for axis in np.moveaxis(u, -1, 0)], -1) - b) * spacing
+        for u, a, b in ((there, *points), (back, *points[::-1]))
+    ]
+    labels = [np.kron(np.eye(2, dtype=int), np.full((8, 8), 3)).repeat(3, 0)[at : at + 24, :16] for at in (6, 12)]
+    labels = [np.pad(one, ((0, 0), (4, 4))) for one in labels]
+    dice = [
+        2 * np.sum(moved * target) / np.sum(moved + target)
+        for moved, target in (
+            (warped(np.float32(labels[1] == 3), there), labels[0] == 3),
+            (warped(np.float32(labels[0] == 3), back), labels[1] == 3),
+        )
+    ]
+    guide = Guide(
+        points_fixed=points[0],
+        points_moving=points[1],
+        weight=0.3,
+        spacing=spacing,
+        labels_fixed=labels[0],
+        labels_moving=labels[1],
+        dice_weight=0.7,
+    )
+    expected = 0.3 * np.mean(np.sum(np.square(missed), -1)) + 0.7 * np.mean(1 - np.array(dice))
+    assert own(model, pair, guide) - own(model, pair) == pytest.approx(expected, rel=1e-3)
+    model, mask = trained("mse"), np.zeros((24, 24))
+    mask[3:15, 4:20] = 1
+    moved = wrap(model)(*pair).moved
+    expected = np.mean((mask - 1) * (moved - pair[1]) ** 2)
+    assert own(model, pair, Guide(mask)) - own(model, pair) == pytest.approx(expected, rel=1e-3)
+
+
+def test_labels_are_brought_together(rng):
+    """Structures with smooth edges on flat images; slices know those of the whole, and others pull nothing."""
+    labels = np.zeros((2, 28, 26), np.uint8)
+    labels[0, 9:19, 8:18], labels[1, 12:22, 8:18], labels[1, :3, :3] = 2, 2, 7
+    guide, flat = Guide(labels_fixed=labels[0], labels_moving=labels[1], dice_weight=1.0), np.zeros((28, 26))
+    assert guide.structures == [2] and not guide.idle
+    result = Refined(Rest(), 25, loss="mse").refine(flat, flat, guide)
+    moved = warped(np.float32(labels[1] == 2), result.displacement) > 0.5
+    a, b = (gaussian_filter(np.float64(one == 2), 1.0, truncate=3.0, mode="constant") for one in labels)
+    assert result.losses[0] == pytest.approx(1 - 2 * np.sum(a * b) / np.sum(a**2 + b**2), abs=1e-4)
+    assert 2 * np.sum(moved & (labels[0] == 2)) / np.sum(moved + np.float32(labels[0] == 2)) > 0.95
+    stack = Guide(labels_fixed=labels[0][..., None], labels_moving=labels[1][..., None], dice_weight=2.0).slices(1)[0]
+    assert stack.structures == [2] and stack.dice_weight == 2 and np.array_equal(stack.labels_moving, labels[1])
+
+
 @pytest.mark.slow
 def test_weighted_refinement_sees_what_counts(rng):
     """Only the upper half counts, so what differs in the lower one moves nothing there."""
@@ -242,6 +333,13 @@ def test_mistakes_are_named(rng):
         Refined(Rest(), loss="own")
     with pytest.raises(ValueError, match="needs a model that is compiled"):
         Refined(VxmDense((16, 16), FEATURES), of="network", loss="own")
+    with pytest.raises(ValueError, match="similarity goes with loss='own'"):
+        Refined(Rest(), similarity="mind")
+    with pytest.raises(ValueError, match="similarity to be one of .*lncc2.*received 'pet'"):
+        Refined(Rest(), loss="own", similarity="pet")
+    (terms_alone := VxmDense((16, 16), FEATURES)).compile("adam", terms=[Smoothness(Grad("l2"))])
+    with pytest.raises(ValueError, match="vxm_dense.* was not trained by an image loss of its own"):
+        Refined(terms_alone, of="network", loss="own", similarity="mind")
     with pytest.raises(ValueError, match="needs a live model"):
         Refined(Rest(), of="network")
     with pytest.raises(ValueError, match="iterations >= 1"):
@@ -338,6 +436,10 @@ def test_the_points_of_a_stack_go_to_their_slices():
         Guide(points_fixed=fixed, points_moving=moving).slices(2)
 
 
+def labelled(fixed, moving):
+    return Guide(labels_fixed=fixed, labels_moving=moving, dice_weight=1.0)
+
+
 @pytest.mark.parametrize(
     ("guide", "message"),
     [
@@ -345,6 +447,10 @@ def test_the_points_of_a_stack_go_to_their_slices():
         (lambda: Guide(points_fixed=np.ones((2, 2))), r"points \[P, N\] of either image, received \(2, 2\) and None"),
         (lambda: Guide(points_fixed=np.ones((0, 2)), points_moving=np.ones((0, 2))), r"received \(0, 2\) and \(0, 2\)"),
         (lambda: Guide(weight=-1.0), "0 or more, received -1"),
+        (lambda: Guide(labels_fixed=np.ones((4, 4))), "labels of both images, received those of one"),
+        (lambda: labelled(np.ones((4, 4)), np.ones((4, 5))), r"labels of one shape, received \(4, 4\) and \(4, 5\)"),
+        (lambda: labelled(np.ones((8, 8)), np.full((8, 8), 2)), "labels with a structure in common"),
+        (lambda: labelled(*np.ones((2, 4, 5))), r"labels of the images' shape \(8, 8\), received \(4, 5\)"),
         (lambda: Guide(np.ones((4, 5))), r"mask of the images' shape \(8, 8\), received \(4, 5\)"),
         (
             lambda: Guide(points_fixed=np.ones((2, 3)), points_moving=np.ones((2, 3))),
@@ -355,6 +461,19 @@ def test_the_points_of_a_stack_go_to_their_slices():
 def test_a_guide_that_does_not_fit(guide, message):
     with pytest.raises(ValueError, match=message):
         Refined(Rest(), 1).refine(np.zeros((8, 8)), np.zeros((8, 8)), guide())
+
+
+def test_the_command_lets_a_models_own_image_loss_be_another(trained):
+    refined = Optimisation(2, of="network", similarity="ncc", window=5).after(wrap(trained("gradicon")))
+    assert refined._criterion.image_loss.__self__.side == 5
+    Refined(trained("gradicon"), 2, of="network", loss="own", recompute=True)
+    for how, message in (
+        ({"window": 5}, "--instance-window has no effect with --instance-of network without --instance-similarity ncc"),
+        ({"smoothness": 1.0}, "--instance-lambda has no effect with --instance-of network"),
+        ({"similarity": "lncc", "window": 5}, "--instance-window 5 has no effect with --instance-similarity lncc"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Optimisation(2, of="network", **how).check()
 
 
 def test_what_the_command_says_of_the_optimisation_is_so():

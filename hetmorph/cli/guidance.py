@@ -1,4 +1,4 @@
-"""Intensities, masks and landmarks of `hetmorph register`: what goes together, is read, and did."""
+"""Intensities, masks, landmarks and labels of `hetmorph register`: what goes together, is read, and did."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from hetmorph.cli.files import option, refuse
-from hetmorph.cli.models import OF_MODEL
 from hetmorph.cli.options import POINTS_WEIGHT
 from hetmorph.data.scale import CT, MRI
 from hetmorph.io import Image, matched_grid, read_landmarks
@@ -14,6 +13,7 @@ from hetmorph.registration import Guidance, Intensities, Registration, Scale
 
 MASKS = ("mask_fixed", "mask_moving")
 POINTS = ("points_fixed", "points_moving")
+LABELS = {"labels_fixed": "labels of the fixed image", "labels_moving": "labels"}  # by what they are read as
 
 
 def scales(settings) -> tuple[Scale | None, Scale | None]:
@@ -62,28 +62,28 @@ def check_guidance(given: Mapping[str, Path | None], settings, uncertain: bool) 
     """Raise ValueError for what does not go together.
 
     Args:
-        given: paths by a name of `MASKS` and `POINTS`.
+        given: paths by a name of `MASKS`, `POINTS` and `LABELS`.
         settings: `settings.Settings`.
         uncertain: whether a map of uncertainty is asked for.
     """
-    there = [name for name, path in given.items() if path is not None]
-    points, masks = [[name for name in there if name in kind] for kind in (POINTS, MASKS)]
-    steer = steering(given, settings)
+    points, masks, labels = [[name for name in kind if given[name] is not None] for kind in (POINTS, MASKS, LABELS)]
+    steer, there = steering(given, settings), [*masks, *points]
     any_given, first = (option(names[0]) if names else "" for names in (there, steer))
+    first = "--dice-weight" if first and steer[0] in LABELS else first
     of_points = bool(steer) and steer[0] in POINTS
     only = "; --points-weight 0 only measures how far points are off" if of_points else ""
-    needs = "--instance-optimise" if of_points else "--affine or --instance-optimise"
+    needs = "--affine or --instance-optimise" if steer and steer[0] in MASKS else "--instance-optimise"
     refuse(
         {
             "--points-fixed and --points-moving belong together: the same points in either image": len(points) == 1,
             "--points-weight has no effect without --points-fixed and --points-moving": not points
             and settings.points_weight is not None,
+            "--dice-weight needs --labels-fixed and --labels-moving: it is of the structures of both": len(labels) < 2
+            and settings.dice_weight is not None,
             f"{any_given} is of a pair, not of a sequence": there and settings.of_sequence,
             "--mask-input has no effect without --mask-fixed or --mask-moving": settings.mask_input and not masks,
             f"{first} steers the optimisation of a pair, and needs {needs}{only}": steer
             and not settings.instance_optimise,
-            f"{first} has no effect on what the model was trained by: leave out --instance-of "
-            f"{settings.instance_of}": steer and settings.instance_of in OF_MODEL,
             f"--uncertainty registers again without {first}, and would be of another registration": steer and uncertain,
         }
     )
@@ -93,12 +93,13 @@ def steering(given: Mapping[str, Path | None], settings) -> list[str]:
     """Names of the files that a registration depends on, beyond its affine stage.
 
     Args:
-        given: paths by a name of `MASKS` and `POINTS`.
+        given: paths by a name of `MASKS`, `POINTS` and `LABELS`.
         settings: `settings.Settings`.
     """
     # Without an optimisation, masks may be of the affine stage or of what the model sees alone.
     elsewhere = (settings.aligns or settings.mask_input) and not settings.instance_optimise
     names = (*(() if elsewhere else MASKS), *(() if settings.points_weight == 0 else POINTS))
+    names += tuple(LABELS) if settings.dice_weight else ()
     return [name for name in names if given[name] is not None]
 
 
@@ -106,23 +107,37 @@ def read_guidance(given: Mapping[str, Path | None], read: Mapping[str, Image | N
     """What the files say; None where none is given.
 
     Args:
-        given: paths by a name of `MASKS` and `POINTS`.
+        given: paths by a name of `MASKS`, `POINTS` and `LABELS`.
         read: images by their role.
         settings: `settings.Settings`.
 
     Raises:
         DataError: points that are not as many, or not called alike.
     """
-    masks = {name: read[name] for name in MASKS if name in steering(given, settings)}
-    if not masks and given["points_fixed"] is None:
+    steer = steering(given, settings)
+    images = {name: read[name] for name in MASKS if name in steer}
+    images |= {name: read[role] for name, role in LABELS.items() if name in steer}
+    if not images and given["points_fixed"] is None:
         return None
-    weight = POINTS_WEIGHT if settings.points_weight is None else settings.points_weight
+    dice_weight, weight = settings.dice_weight or 0.0, settings.points_weight
+    weight = POINTS_WEIGHT if weight is None else weight
     if given["points_fixed"] is None:
-        return Guidance(**masks)
+        return Guidance(**images, dice_weight=dice_weight)
     moving, fixed = read["moving"].trimmed(), read["fixed"].trimmed()
     grids = fixed.grid, matched_grid(moving, fixed)
     places = read_landmarks([given[name] for name in POINTS], grids, settings.points_frame)
-    return Guidance(**masks, **dict(zip(POINTS, places, strict=True)), points_weight=weight)
+    points = dict(zip(POINTS, places, strict=True))
+    return Guidance(**images, **points, points_weight=weight, dice_weight=dice_weight)
+
+
+def told_of_labels(guidance: Guidance | None) -> list[str]:
+    """A line on what the Dice that is printed is of, where the optimisation knew the labels.
+
+    Args:
+        guidance: with labels or without.
+    """
+    used = guidance is not None and guidance.labels_fixed is not None
+    return ["Dice is of labels that the optimisation was given"] if used else []
 
 
 def landmarks(guidance: Guidance | None, result: Registration, unit: str) -> tuple[dict, list[str], list[str]]:

@@ -10,7 +10,8 @@ from hetmorph.cli.files import refuse
 SHIPPED = "universal_2d"
 INSTANCE_OF = ("field", "network", "codes")
 OF_MODEL = INSTANCE_OF[1:]  # what the model was trained by goes on
-INSTANCE_LAMBDA = {"ncc": 0.3, "mse": 0.01, "mind": 0.1, "mi": 0.3, "ngf": 0.1}  # of `instance.SIMILARITIES`
+# of `instance.SIMILARITIES`
+INSTANCE_LAMBDA = {"ncc": 0.3, "mse": 0.01, "mind": 0.1, "mi": 0.3, "ngf": 0.1, "lncc": 0.3, "lncc2": 0.3}
 CALIBRATION, NO_CALIBRATION = "calibration.json", "none"
 
 
@@ -77,7 +78,8 @@ class Optimisation:
         iterations: at each resolution; None or 0 leaves the model's answer as it is.
         of: "field", as None, or what the model was trained by goes on: "network", its weights, or "codes", those that
             a model of coordinates predicts.
-        similarity: the image loss, of `instance.SIMILARITIES`; None takes local correlation.
+        similarity: the image loss, of `instance.SIMILARITIES`; None takes local correlation, and of a model's own
+            losses leaves the image loss.
         window: side of the windows of local correlation, voxels; None suits the image, 0 takes mean squares instead.
         smoothness: λ; None takes that of the image loss.
     """
@@ -95,8 +97,9 @@ class Optimisation:
         return cls(*(getattr(options, f"instance_{name}") for name in names))
 
     def check(self) -> None:
-        """Refuse options that nothing asks for, and the image loss where the model has its own; ValueError."""
+        """Refuse options that nothing asks for, and the weights of what the model has its own; ValueError."""
         iterations, window, similarity = self.iterations, self.window, self.similarity
+        of_model = self.of in OF_MODEL
         of_loss = any(option is not None for option in (similarity, window, self.smoothness))
         fitting = {"ncc": window != 0, "mse": window == 0}.get(similarity, similarity is None) or window is None
         refuse(
@@ -107,9 +110,11 @@ class Optimisation:
                 f"--instance-window must be 0 or more voxels, received {window}": (window or 0) < 0,
                 f"--instance-window {window} has no effect with --instance-similarity {similarity}: windows are of "
                 "ncc, and 0 is mse": not fitting,
-                "--instance-similarity, --instance-window and --instance-lambda have no effect with --instance-of "
-                f"{self.of}, which goes on with the losses that the model was trained by": self.of in OF_MODEL
-                and of_loss,
+                f"--instance-window has no effect with --instance-of {self.of} without --instance-similarity ncc": (
+                    of_model and window is not None and similarity != "ncc"
+                ),
+                f"--instance-lambda has no effect with --instance-of {self.of}, which goes on with the terms and "
+                "weights that the model was trained by": of_model and self.smoothness is not None,
             }
         )
 
@@ -126,7 +131,8 @@ class Optimisation:
             return predictor
         if self.of in OF_MODEL:
             how = getattr(getattr(predictor, "model", None), "refining", {})
-            return Refined(predictor, self.iterations, of=self.of, loss="own", **how)
+            other = LocalCorrelation(self.window).loss if self.similarity == "ncc" else self.similarity
+            return Refined(predictor, self.iterations, of=self.of, loss="own", similarity=other, **how)
         name = self.similarity or ("mse" if self.window == 0 else "ncc")
         loss = LocalCorrelation(self.window).loss if name == "ncc" else name
         return Refined(predictor, self.iterations, loss=loss, smoothness=self.smoothness)

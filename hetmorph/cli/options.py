@@ -112,8 +112,9 @@ INSTANCE = {
     ),
     "--instance-similarity": (
         None,
-        "... on another image loss: mse, mean squares; or of different modalities mind, self-similarities, mi, mutual "
-        "information, ngf, directions of edges (default: ncc, squared local correlation).",
+        "... on another image loss: mse, mean squares; of different modalities mind, self-similarities, mi, mutual "
+        "information, ngf, directions of edges; lncc, local correlation in Gaussian windows, lncc2, the same squared "
+        "(default: ncc, squared local correlation; of network and codes the model's own).",
     ),
     "--instance-window": (
         "W",
@@ -280,6 +281,13 @@ guidance = combined(
         f"{POINTS_WEIGHT:g}).",
     ),
     points_frame,
+    click.option(
+        "--dice-weight",
+        type=click.FloatRange(0),
+        metavar="W",
+        help="Of --instance-optimise: add W times 1 − Dice of the structures of --labels-moving and --labels-fixed to "
+        "the loss. Without it, labels are for scores alone.",
+    ),
 )
 
 estimate_options = combined(

@@ -35,7 +35,7 @@ class Job:
         outputs: paths by a name of `results.RESULTS`.
         curve: table of a sequence.
         report: page on a pair.
-        labels_fixed: label image of the fixed image, for scores.
+        labels_fixed: label image of the fixed image, for scores, and with a `Settings.dice_weight` for the loss.
         initial: transform that the moving image of a pair goes through first, as `io.read_chain` takes it.
         field_convention: what the vectors of `initial` are, where it is an image of vectors that does not say.
         result_option: what the verb calls its one result, where it has one only.
@@ -64,15 +64,15 @@ class Job:
     @property
     def inputs(self) -> dict[str, Path]:
         """Files by their option."""
-        names = ("moving", "fixed", "labels_moving", "mask", "labels_fixed", *self.guiding)
+        names = ("moving", "fixed", "mask", *self.guiding)
         named = {option(name): getattr(self, name) for name in names}
         named["--initial"] = None if self.initial is None else path_of(self.initial)[0]
         return {flag: path for flag, path in named.items() if path is not None}
 
     @property
     def guiding(self) -> dict[str, Path | None]:
-        """Masks of the loss and points."""
-        return {name: getattr(self, name) for name in (*guidance.MASKS, *guidance.POINTS)}
+        """Masks of the loss, points and labels."""
+        return {name: getattr(self, name) for name in (*guidance.MASKS, *guidance.POINTS, *guidance.LABELS)}
 
     def named(self) -> dict[str, str]:
         """The inputs as sidecars name them."""

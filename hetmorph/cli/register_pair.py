@@ -14,9 +14,10 @@ from hetmorph.cli.results import LINEAR, SAYS, TRANSFORMS, image_of, transform_o
 from hetmorph.cli.settings import Settings
 from hetmorph.data import Pair
 from hetmorph.evaluation import Predictor
-from hetmorph.io import Chain, Grid, Image, Transform, check_mask, matched_grid, read_chain, resample
+from hetmorph.io import Chain, Transform, check_mask, matched_grid, read_chain
 from hetmorph.io.atomic import stem_of
 from hetmorph.registration import Alignment, Registration
+from hetmorph.registration.guidance import labels_on
 from hetmorph.uncertainty import ExpectedError, calibrated_estimates, estimate
 
 
@@ -44,7 +45,7 @@ def register_pair(job, settings: Settings, predictor: Predictor, read: Mapping, 
     result = registration.register(read["moving"], read["fixed"], predictor, **options)
     entries, notes, doubts = guidance.landmarks(guiding, result, "mm" if read["fixed"].in_mm else "voxels")
     about |= entries
-    done.notes += notes
+    done.notes += [*notes, *guidance.told_of_labels(guiding)]
     done.doubts += doubts
     ways = {name: transform_of(name, result, settings) for name in TRANSFORMS if name in job.outputs}
     missed = ways["inverse"].worst if "inverse" in ways else None
@@ -130,16 +131,10 @@ def _case(job, result: Registration, read: Mapping) -> Pair:
     labels = {"moving_labels": None, "fixed_labels": None}
     if job.labels_fixed:
         seen = (("labels", result.initial), ("labels of the fixed image", None))
-        on_grid = (_labels_on(result.grid, read[role], read["fixed"], through) for role, through in seen)
+        on_grid = (labels_on(result.grid, read[role], read["fixed"], through) for role, through in seen)
         labels = dict(zip(labels, on_grid, strict=True))
     known = {"spacing": result.grid.spacing, "in_mm": read["fixed"].in_mm}
     return Pair(stem_of(job.report or job.fixed), "", None, None, *result.seen, **labels, **known)
-
-
-def _labels_on(grid: Grid, labels: Image, fixed: Image, through: Transform | Chain | None) -> np.ndarray:
-    """Labels where the model saw them."""
-    values = resample(labels.array, matched_grid(labels, fixed), grid, "nearest", through=through)
-    return values.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16)
 
 
 @phase("writing")

@@ -41,6 +41,7 @@ class Settings:
     affine_metric: str | None = None
     points_weight: float | None = None
     points_frame: str = "LPS"
+    dice_weight: float | None = None
     modality_moving: str | None = None
     modality_fixed: str | None = None
     ct_window: list[float] | None = None

@@ -1,4 +1,4 @@
-"""What is known of one pair beside its images, on the voxels of the images: where they count, and points that match."""
+"""What is known of a pair beside its images, on their voxels: where they count, points and structures that match."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ POINTS_WEIGHT = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Guide:
-    """Masks of the image loss and corresponding points, for a predictor that optimises a pair.
+    """Masks of the image loss, corresponding points and labels, for a predictor that optimises a pair.
 
     Attributes:
         mask_fixed: `[*S]`, not 0 where the fixed image counts; None counts everywhere.
@@ -21,9 +21,14 @@ class Guide:
         points_moving: `[P, N]` voxels, where each of them lies in the moving image.
         weight: of the mean squared distance between φ(points_fixed) and points_moving in the loss.
         spacing: length of a voxel along each axis, in the unit of the distance; None measures in voxels.
+        labels_fixed: `[*S]` whole numbers, structures of the fixed image; None for none.
+        labels_moving: the same of the moving image.
+        dice_weight: of 1 − Dice of the structures in the loss.
+        structures: values of the structures; None takes those that both images have.
 
     Raises:
-        ValueError: masks of two shapes, or points that do not belong together.
+        ValueError: masks or labels of two shapes, labels of one image alone or without a structure in common, or points
+            that do not belong together.
     """
 
     mask_fixed: np.ndarray | None = None
@@ -32,16 +37,27 @@ class Guide:
     points_moving: np.ndarray | None = None
     weight: float = POINTS_WEIGHT
     spacing: Sequence[float] | None = None
+    labels_fixed: np.ndarray | None = None
+    labels_moving: np.ndarray | None = None
+    dice_weight: float = 0.0
+    structures: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        shapes = {np.shape(mask) for mask in self.masks}
-        if len(shapes) > 1:
-            raise ValueError(f"expected masks of one shape, received {' and '.join(map(str, sorted(shapes)))}")
+        for what, arrays in (("masks", self.masks), ("labels", self.labels)):
+            shapes = {np.shape(array) for array in arrays}
+            if len(shapes) > 1:
+                raise ValueError(f"expected {what} of one shape, received {' and '.join(map(str, sorted(shapes)))}")
+        if len(self.labels) == 1:
+            raise ValueError("expected labels of both images, received those of one")
         points = [None if p is None else np.shape(p) for p in (self.points_fixed, self.points_moving)]
         if points != [None, None] and (points[0] != points[1] or len(points[0]) != 2 or not points[0][0]):
             raise ValueError(f"expected as many points [P, N] of either image, received {points[0]} and {points[1]}")
         if not self.weight >= 0:
             raise ValueError(f"the weight of points must be 0 or more, received {self.weight}")
+        if not self.dice_weight >= 0:
+            raise ValueError(f"the weight of labels must be 0 or more, received {self.dice_weight}")
+        if self.labels and self.structures is None:
+            object.__setattr__(self, "structures", self._shared())
 
     @property
     def masks(self) -> list[np.ndarray]:
@@ -49,9 +65,21 @@ class Guide:
         return [mask for mask in (self.mask_fixed, self.mask_moving) if mask is not None]
 
     @property
+    def labels(self) -> list[np.ndarray]:
+        """The labels that there are, of the fixed and the moving image."""
+        return [labels for labels in (self.labels_fixed, self.labels_moving) if labels is not None]
+
+    def _shared(self) -> list[int]:
+        shared = [int(value) for value in np.intersect1d(*self.labels) if value != 0]
+        if not shared:
+            raise ValueError("expected labels with a structure in common, received two without any")
+        return shared
+
+    @property
     def idle(self) -> bool:
-        """Whether nothing of the images counts, and no point pulls."""
-        return self.points_fixed is None and bool(self.masks) and not np.all(self.masks, axis=0).any()
+        """Whether nothing of the images counts, and neither a point nor a structure pulls."""
+        pulled = self.points_fixed is not None or bool(self.labels)
+        return not pulled and bool(self.masks) and not np.all(self.masks, axis=0).any()
 
     def slices(self, count: int) -> list[Guide]:
         """The guides of slices along the last axis; a point belongs to the nearest of them.
@@ -69,7 +97,9 @@ class Guide:
             here = [None, None]
             if at is not None and (at == z).any():
                 here = [points[at == z, :-1] for points in (self.points_fixed, self.points_moving)]
-            return Guide(*masks, *here, self.weight, None if self.spacing is None else self.spacing[:-1])
+            spacing = None if self.spacing is None else self.spacing[:-1]
+            labels = [None if labels is None else labels[..., z] for labels in (self.labels_fixed, self.labels_moving)]
+            return Guide(*masks, *here, self.weight, spacing, *labels, self.dice_weight, self.structures)
 
         return [one(z) for z in range(count)]
 

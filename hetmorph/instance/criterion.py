@@ -5,7 +5,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from hetmorph.instance import known
-from hetmorph.losses import MIND, MSE, NGF, Grad, MutualInformation
+from hetmorph.losses import LNCC, MIND, MSE, NGF, Grad, MutualInformation, SquaredLNCC
 from hetmorph.losses.within import loss_within, voxelwise_within
 from hetmorph.ops import fields
 from hetmorph.ops.masks import Counted, counted_mean
@@ -47,11 +47,13 @@ SIMILARITIES: dict[str, tuple[Callable, float]] = {
     "mind": (MIND().loss, 0.1),
     "mi": (MutualInformation(nb_bins=32).loss, 0.3),
     "ngf": (NGF().loss, 0.1),
+    "lncc": (LNCC().loss, 0.3),
+    "lncc2": (SquaredLNCC().loss, 0.3),
 }
 
 
 class Criterion:
-    """Image loss, smoothness of a displacement and distance of points, and a penalty on a displacement that folds.
+    """Image loss, smoothness of a displacement, points and structures, and a penalty on a displacement that folds.
 
     Of masks the image loss is that of the voxels that count, see `ops.masks.Counted`.
 
@@ -71,7 +73,9 @@ class Criterion:
         moved, counted = known.moved(said, moving, displacement)
         dissimilarity = tf.reduce_mean(self._dissimilarity(fixed, moved, weight, counted))
         roughness = Grad("l2", loss_mult=_HALF_RESOLUTION).loss(None, displacement)
-        return dissimilarity + self.smoothness * tf.reduce_mean(roughness) + known.pull(said, displacement)
+        return (
+            dissimilarity + self.smoothness * tf.reduce_mean(roughness) + known.pull(said, displacement, squared=True)
+        )
 
     def _dissimilarity(self, fixed, moved, weight, counted: Counted | None):
         """One number, or one of each sample."""

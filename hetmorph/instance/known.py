@@ -7,16 +7,22 @@ import numpy as np
 import tensorflow as tf
 
 from hetmorph.evaluation.guide import Guide
+from hetmorph.objectives.terms import apart, structure_maps
 from hetmorph.ops import separable
 from hetmorph.ops.interpolation import interpolate
 from hetmorph.ops.masks import Counted, counted_where, sampled_within
+from hetmorph.ops.smoothing import gaussian
 from hetmorph.ops.warp import warp
 
 Known = dict[str, tf.Tensor]
 
+_SOFT = 1.0  # voxels
+
 
 def known(guide: Guide | None) -> Known:
-    """The tensors: masks `[1, *S, 1]` and the part of the image that they leave, points `[1, P, N]`, their weight."""
+    """The tensors: masks `[1, *S, 1]` and the part of the image that they leave; points `[1, P, N]`, maps of structures
+    `[1, *S, labels]`, and their weights.
+    """
     if guide is None:
         return {}
     result = {}
@@ -30,7 +36,27 @@ def known(guide: Guide | None) -> Known:
         numbers = {"fixed": guide.points_fixed[None], "moving": guide.points_moving[None], "spacing": spacing}
         result |= {f"points_{name}": tf.constant(np.float32(values)) for name, values in numbers.items()}
         result["points_weight"] = tf.constant(np.float32(guide.weight))
+    if guide.labels:
+        for name, labels in (("fixed", guide.labels_fixed), ("moving", guide.labels_moving)):
+            result[f"labels_{name}"] = structure_maps(np.asarray(labels)[None, ..., None], guide.structures)
+        result["labels_weight"] = tf.constant(np.float32(guide.dice_weight))
     return result
+
+
+def masks(said: Known) -> Known:
+    """What a model's own losses are told: where the images count."""
+    return {name: said[name] for name in ("mask_moving", "mask_fixed") if name in said}
+
+
+def softened(pair: tuple) -> tuple:
+    """A pair whose maps of structures have smooth edges.
+
+    At rest every voxel lies on a kink of a sharp map's interpolation, and the slope on one side of it says nothing of
+    the other: a line search finds no way down.
+    """
+    *images, said = pair
+    soft = {name: gaussian(said[name], _SOFT) for name in ("labels_moving", "labels_fixed") if name in said}
+    return *images, said | soft
 
 
 def shrunk(pair: tuple, factor: Sequence[int]) -> tuple:
@@ -45,6 +71,8 @@ def shrunk(pair: tuple, factor: Sequence[int]) -> tuple:
     if "points_fixed" in said:
         result |= {name: said[name] / factors for name in ("points_fixed", "points_moving")}
         result["points_spacing"] = said["points_spacing"] * factors
+    if "labels_fixed" in said:
+        result |= {name: shrink(said[name]) for name in ("labels_fixed", "labels_moving")}
     return moving, fixed, shrink(weight), shrink(start) / factors, result
 
 
@@ -62,11 +90,35 @@ def _sampled(image, mask, sample: Callable) -> tuple[tf.Tensor, tf.Tensor | None
     return sampled_within(plain, inside, part), part
 
 
-def pull(said: Known, displacement) -> tf.Tensor:
-    """Weight times the mean squared distance of points from where the displacement takes their partners."""
+def pulls(said: Known) -> bool:
+    """Whether there is something that `pull` brings together."""
+    return "points_fixed" in said or "labels_fixed" in said
+
+
+def pull(said: Known, displacement, back=None, squared: bool = False) -> tf.Tensor:
+    """Weights times the mean squared distance of points from where they belong, and 1 − Dice of warped structures.
+
+    Args:
+        said: what is known.
+        displacement: `[1, *S, N]`.
+        back: the same of the other direction, of which the mean is taken; None where there is none.
+        squared: as of `apart`.
+    """
+    ways = [("fixed", "moving", displacement)] + ([] if back is None else [("moving", "fixed", back)])
+    return tf.add_n([_missed(said, *way) + _apart(said, *way, squared) for way in ways]) / len(ways)
+
+
+def _missed(said: Known, start: str, end: str, displacement) -> tf.Tensor:
     if "points_fixed" not in said:
         return tf.zeros([])
-    fixed = said["points_fixed"]
-    there = fixed + interpolate(displacement, fixed, relative=False)
-    missed = (there - said["points_moving"]) * said["points_spacing"]
+    points = said[f"points_{start}"]
+    there = points + interpolate(displacement, points, relative=False)
+    missed = (there - said[f"points_{end}"]) * said["points_spacing"]
     return said["points_weight"] * tf.reduce_mean(tf.reduce_sum(missed**2, -1))
+
+
+def _apart(said: Known, start: str, end: str, displacement, squared: bool) -> tf.Tensor:
+    if "labels_fixed" not in said:
+        return tf.zeros([])
+    maps = said[f"labels_{end}"], said[f"labels_{start}"]
+    return said["labels_weight"] * tf.reduce_mean(apart(*maps, displacement, squared))

@@ -7,8 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from hetmorph.evaluation.predictor import ModelPredictor, Predictor
+from hetmorph.instance import known
 from hetmorph.instance.criterion import Criterion
+from hetmorph.losses.within import of_images
 from hetmorph.networks import Registration, code_table
+from hetmorph.objectives import Similarity
 from hetmorph.ops import fields, separable, xla
 from hetmorph.steps import ImplicitStep, NetworkStep
 
@@ -157,11 +160,17 @@ class Trained(Network):
     """The same, by what the model was trained by: its losses, its terms, both directions where it registers both.
 
     The points that a term draws stay the same from one evaluation to the next.
+
+    Args:
+        criterion: whose image loss takes the place of the model's own; None leaves that.
+        shape, predictor, recompute: as of `Network`.
     """
 
-    def __init__(self, criterion: Criterion, shape: Sequence[int], predictor: ModelPredictor, recompute: bool = False):
+    def __init__(
+        self, criterion: Criterion | None, shape: Sequence[int], predictor: ModelPredictor, recompute: bool = False
+    ):
         super().__init__(criterion, shape, predictor, recompute)
-        self._copy.compile_from_config(predictor.model.get_compile_config())
+        self._copy.compile(**compiled_by(predictor.model, criterion))
         self._player = self._copy.players()[0]  # of the displacement; a variance stays as it was learnt
         self.variables = list(self._player.variables)
         self._stored = [v.numpy() for v in self.variables]
@@ -179,15 +188,19 @@ class Trained(Network):
 
     def _value_and_gradient(self, moving, fixed, weight, start, said):
         with tf.GradientTape() as tape:
-            play = self._copy.play([moving, fixed], None, None, training=False)
-            value = self._player.loss(play)
-        return value, tape.gradient(value, [v.value for v in self.variables]), play.registered.displacement
+            play = self._copy.play([moving, fixed, known.masks(said)], None, None, training=False)
+            value, pair = self._player.loss(play), play.registered
+            if known.pulls(said):
+                value += known.pull(said, pair.displacement, pair.backward_displacement)
+        return value, tape.gradient(value, [v.value for v in self.variables]), pair.displacement
 
 
 class OfCodes(Trained):
     """The codes of a pair, by what the model was trained by; its networks stay as they were learnt."""
 
-    def __init__(self, criterion: Criterion, shape: Sequence[int], predictor: ModelPredictor, recompute: bool = False):
+    def __init__(
+        self, criterion: Criterion | None, shape: Sequence[int], predictor: ModelPredictor, recompute: bool = False
+    ):
         super().__init__(criterion, shape, predictor, recompute)
         step, channels = self._copy.step, self._copy.inputs[0].shape[-1]
         self._encoder = step.network
@@ -196,7 +209,7 @@ class OfCodes(Trained):
         step = ImplicitStep(table, step.forward, step.backward)
         arguments = {name: value for name, value in self._copy.config.params.items() if name != "metadata"}
         self._copy = Registration(**{**arguments, "step": step})
-        self._copy.compile_from_config(predictor.model.get_compile_config())
+        self._copy.compile(**compiled_by(predictor.model, criterion))
         self._player, self.variables = self._copy.players()[0], table.trainable_variables
 
     @staticmethod
@@ -209,6 +222,38 @@ class OfCodes(Trained):
     def restart(self, pair):
         for variable, code in zip(self.variables, self._encoder(list(pair[:2]), training=False), strict=True):
             variable.assign(code)
+
+
+def compiled_by(model, criterion: Criterion | None) -> dict:
+    """Arguments by which `compile` makes another model minimise what this one does.
+
+    Args:
+        model: a compiled model.
+        criterion: whose image loss takes the place of the model's own, by the same weight; None leaves that.
+
+    Raises:
+        ValueError: the model was not trained by an image loss.
+    """
+    arguments = keras.saving.deserialize_keras_object(model.get_compile_config())
+    if criterion is None:
+        return arguments
+    image_loss, replaced = criterion.image_loss, []
+
+    def of_view(loss, view: int):
+        replaced.append(loss)
+        return loss and image_loss
+
+    def of_term(term):
+        if type(term) is not Similarity:  # others that derive from it are not of the images
+            return term
+        replaced.append(term)
+        return Similarity(getattr(image_loss, "__self__", image_loss), term.weight, term.name)
+
+    arguments["loss"] = of_images(arguments.get("loss"), model.output_names, of_view)
+    arguments["terms"] = [of_term(term) for term in arguments["terms"]]
+    if not any(replaced):
+        raise ValueError(f"{model.name} was not trained by an image loss of its own that another could replace")
+    return arguments
 
 
 def resolutions(shape: Sequence[int]) -> list[tuple[int, ...]]:

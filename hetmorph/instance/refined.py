@@ -12,7 +12,7 @@ from hetmorph.evaluation.guide import Guide
 from hetmorph.evaluation.predictor import Prediction, Predictor
 from hetmorph.instance import known
 from hetmorph.instance.criterion import SIMILARITIES, Criterion
-from hetmorph.instance.problems import Field, Network, OfCodes, Problem, Trained, resolutions
+from hetmorph.instance.problems import Field, Network, OfCodes, Problem, Trained, compiled_by, resolutions
 from hetmorph.instance.search import Search
 from hetmorph.ops import fields
 from hetmorph.ops.warp import warp
@@ -66,6 +66,8 @@ class Refined(Predictor):
         loss: image loss `(fixed, moved) → loss`, or a name: "ncc", as None, is `LocalCorrelation`, "mse", and of images
             of different modalities "mind", "mi" or "ngf"; "own", of a network or its codes, takes all that the model
             was trained by, its terms and λ too, as ICON and GradICON go on from their answers.
+        similarity: of loss "own", the image loss that takes the place of the model's, by the same weight: a name as of
+            `loss`, or one of `hetmorph.losses`, the object or its `.loss`; None leaves the model's.
         smoothness: λ; None takes the one that suits a named loss (`SIMILARITIES`), 0.3 of others. Not for "own".
         optimizer: "lbfgs", or "adam" with `learning_rate`.
         learning_rate: step of Adam: voxels for a field (about 0.1), weights for a network (about 1e-4).
@@ -94,9 +96,11 @@ class Refined(Predictor):
         learning_rate: float = 0.1,
         weighted: bool = False,
         recompute: bool = False,
+        similarity: Callable | str | None = None,
     ):
         own, named = loss == "own", "ncc" if loss in (None, "own") else loss
         names = {} if callable(named) else {"loss": (named, (*SIMILARITIES, "own"))}
+        names |= {"similarity": (similarity, tuple(SIMILARITIES))} if isinstance(similarity, str) else {}
         names |= {"of": (of, _KINDS), "optimizer": (optimizer, _OPTIMIZERS)}
         for name, (value, choices) in names.items():
             if value not in choices:
@@ -117,12 +121,18 @@ class Refined(Predictor):
             raise ValueError("loss='own' goes with of='network' or of='codes', and knows its own weights")
         if of == "codes" and not own:
             raise ValueError("of='codes' goes with loss='own'")
-        self._criterion = Criterion(image_loss, smoothness, weighted)
+        if similarity is not None and not own:
+            raise ValueError("similarity goes with loss='own'; of others, loss is the image loss")
+        if own:
+            image_loss = SIMILARITIES[similarity][0] if isinstance(similarity, str) else similarity
+        self._criterion = None if image_loss is None else Criterion(image_loss, smoothness, weighted)
         self._network, self._recompute = OfCodes if of == "codes" else Trained if own else Network, recompute
         if of != "field":
             self._network.check(self.predictor)
         elif recompute:
             raise ValueError("recompute goes with of='network'")
+        if similarity is not None:
+            compiled_by(self.predictor.model, self._criterion)  # says what cannot be
         self._problems: dict[tuple, Problem] = {}
 
     def refine(self, moving, fixed, guide: Guide | None = None) -> Refinement:
@@ -130,10 +140,10 @@ class Refined(Predictor):
 
         Args:
             moving, fixed: the images.
-            guide: masks of the image loss, and points that are to meet.
+            guide: masks of the image loss, and points and structures that are to meet.
 
         Raises:
-            ValueError: masks of another shape than the images, or points of another number of axes.
+            ValueError: masks or labels of another shape than the images, or points of another number of axes.
         """
         return self._refine(self.predictor(moving, fixed), moving, fixed, guide)
 
@@ -167,12 +177,11 @@ class Refined(Predictor):
         return Refinement(displacement, moved, search.losses, loss, folds, start)
 
     def _check(self, guide: Guide, shape: tuple[int, ...]) -> None:
-        """Raise ValueError for a guide that does not fit the images, or that this cannot follow."""
-        if issubclass(self._network, Trained):
-            raise ValueError("loss='own' knows neither masks nor points: give another loss, or of='field'")
-        for mask in guide.masks:
-            if np.shape(mask) != shape:
-                raise ValueError(f"expected a mask of the images' shape {shape}, received {np.shape(mask)}")
+        """Raise ValueError for a guide that does not fit the images."""
+        for what, arrays in (("a mask", guide.masks), ("labels", guide.labels)):
+            for array in arrays:
+                if np.shape(array) != shape:
+                    raise ValueError(f"expected {what} of the images' shape {shape}, received {np.shape(array)}")
         if guide.points_fixed is not None and guide.points_fixed.shape[1] != len(shape):
             raise ValueError(f"expected points [P, {len(shape)}], received {guide.points_fixed.shape}")
 
@@ -191,7 +200,7 @@ class Refined(Predictor):
         A model has found the large motion already: from its answer the coarse resolutions, which know less than it did,
         lead away: on hearts they lost Dice that the finest alone gained.
         """
-        resting = not np.any(pair[3])
+        pair, resting = known.softened(pair), not np.any(pair[3])
         *coarser, whole = resolutions(pair[0].shape[1:-1]) if resting else resolutions(pair[0].shape[1:-1])[-1:]
         finest = Search(self._field(tuple(pair[0].shape[1:-1]), resting), pair)
         finest.problem.restart(pair)

@@ -54,6 +54,7 @@ class SpatialTransformer(keras.layers.Layer):
         single_transform: use the first transform of the batch for every image.
         fill_value: value outside the image; None repeats the edge.
         shift_center: whether an affine acts about the image centre.
+        fade: go over to `fill_value` within the voxel beyond the edge, see `ops.warp`.
 
     Example:
         >>> moved = SpatialTransformer()([image, displacement])
@@ -69,11 +70,13 @@ class SpatialTransformer(keras.layers.Layer):
         single_transform=False,
         fill_value=None,
         shift_center=True,
+        fade=False,
         **kwargs,
     ):
         keras.layers.Layer.__init__(self, **kwargs)
         self.interp_method, self.indexing = _check_method(interp_method), _check_indexing(indexing)
         self.single_transform, self.fill_value, self.shift_center = single_transform, fill_value, shift_center
+        self.fade = fade
 
     def build(self, input_shape):
         image, transform = input_shape
@@ -93,7 +96,7 @@ class SpatialTransformer(keras.layers.Layer):
         else:
             displacement = transform
         displacement = _array_order(displacement, self.indexing)
-        return warp(image, displacement, self.interp_method, self.fill_value)
+        return warp(image, displacement, self.interp_method, self.fill_value, self.fade)
 
     def compute_output_shape(self, input_shape):
         image, transform = input_shape
@@ -101,7 +104,7 @@ class SpatialTransformer(keras.layers.Layer):
         return (image[0], *grid, image[-1])
 
     def get_config(self):
-        return _config(self, "interp_method", "indexing", "single_transform", "fill_value", "shift_center")
+        return _config(self, "interp_method", "indexing", "single_transform", "fill_value", "shift_center", "fade")
 
 
 @keras.saving.register_keras_serializable("hetmorph")

@@ -88,6 +88,22 @@ def counted_now(view: int) -> Counted | None:
     return None if views is None else views[view]
 
 
+def of_images(losses, names: Sequence[str], replaced: Callable):
+    """Losses as `compile` takes them, those of the images replaced; one for all outputs stays.
+
+    Args:
+        losses: one for all outputs, a list, or a dictionary by the names of the outputs.
+        names: of the outputs; the last is no image.
+        replaced: function `(loss, view) → loss`, `view` the number of the direction.
+    """
+    images = names[:-1]
+    if isinstance(losses, dict):
+        return {name: replaced(one, images.index(name)) if name in images else one for name, one in losses.items()}
+    if not isinstance(losses, (list, tuple)) or len(losses) != len(names):
+        return losses
+    return type(losses)([*(replaced(one, view) for view, one in enumerate(losses[:-1])), losses[-1]])
+
+
 class InMask:
     """An image loss in `compile`, of the voxels that count where a batch says which.
 
@@ -111,13 +127,7 @@ class InMask:
             losses: one for all outputs, a list, or a dictionary by the names of the outputs.
             names: of the outputs; the last is no image.
         """
-        images = names[:-1]
-        if isinstance(losses, dict):
-            return {name: cls._of(one, images.index(name)) if name in images else one for name, one in losses.items()}
-        if not isinstance(losses, (list, tuple)) or len(losses) != len(names):
-            return losses
-        replaced = [cls._of(one, view) for view, one in enumerate(losses[:-1])]
-        return type(losses)([*replaced, losses[-1]])
+        return of_images(losses, names, cls._of)
 
     @classmethod
     def _of(cls, loss, view: int):

@@ -69,8 +69,8 @@ def integrated(velocity, int_steps: int, name: str):
     return float32(layers.VecInt, name, int_steps=int_steps)(velocity) if int_steps > 0 else velocity
 
 
-def warped(image, displacement, fill_value, name: str):
-    return float32(layers.SpatialTransformer, name, fill_value=fill_value)([image, displacement])
+def warped(image, displacement, fill_value, name: str, fade: bool = False):
+    return float32(layers.SpatialTransformer, name, fill_value=fill_value, fade=fade)([image, displacement])
 
 
 class Flows(NamedTuple):

@@ -21,7 +21,7 @@ class Registration(RegistrationModel):
             steps that are consistent by construction know without asking their networks again; "inverse", by the
             inverse of its transform, of steps that have one; None registers one way.
         src_feats, trg_feats: image channels.
-        fill_value: value outside the image; None repeats the edge.
+        fill_value: value outside the image, which it reaches within the voxel beyond the edge; None repeats the edge.
         name: name of the model, and prefix of its layers' names.
 
     Inputs `[source, target]`, each `[B, *S, C]` in [0, 1]. Outputs `[moved source, (moved target), displacement]`.
@@ -48,8 +48,8 @@ class Registration(RegistrationModel):
         there, back = step(source, target, direction=direction), None
         if direction is not None:
             there, back = there
-        moved = warped(source, there, fill_value, f"{name}_transformer")
-        moved_back = None if back is None else warped(target, back, fill_value, f"{name}_neg_transformer")
+        moved = warped(source, there, fill_value, f"{name}_transformer", fade=True)
+        moved_back = None if back is None else warped(target, back, fill_value, f"{name}_neg_transformer", fade=True)
         # Through a layer of its own, so that the output has a name that losses and metrics can be given by.
         field = float32(keras.layers.Identity, f"{name}_displacement")(there)
         outputs = [moved, field] if back is None else [moved, moved_back, field]

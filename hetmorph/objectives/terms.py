@@ -226,28 +226,43 @@ class Overlap(Term):
             raise ValueError("expected the values of the structures as labels, received none")
 
     def __call__(self, registered: Registered) -> tf.Tensor:
-        moving, fixed = (None if one is None else self._maps(one) for one in registered.labels)
+        moving, fixed = (None if one is None else structure_maps(one, self.labels) for one in registered.labels)
         if fixed is None:
             return tf.zeros(tf.shape(registered.fixed)[:1])
         ways = [(moving, fixed, registered.displacement)]
         if registered.backward is not None:
             ways.append((fixed, moving, registered.backward_displacement))
-        return tf.add_n([_apart(*way) for way in ways]) / len(ways)
-
-    def _maps(self, labels: tf.Tensor) -> tf.Tensor:
-        """1 where an image has a structure, else 0, `[B, *S, labels]`."""
-        return tf.cast(tf.equal(tf.cast(labels, tf.int32), tf.constant(self.labels)), tf.float32)
+        return tf.add_n([apart(*way) for way in ways]) / len(ways)
 
     def get_config(self) -> dict:
         return {**super().get_config(), "labels": self.labels}
 
 
-def _apart(moving: tf.Tensor, fixed: tf.Tensor, displacement: tf.Tensor) -> tf.Tensor:
-    """1 − soft Dice of `[B, *S, labels]`, mean of those that are in both, `[B]`."""
+def structure_maps(labels, structures: Sequence[int]) -> tf.Tensor:
+    """1 where an image has a structure, else 0, `[B, *S, structures]`.
+
+    Args:
+        labels: whole numbers `[B, *S, 1]`.
+        structures: their values.
+    """
+    return tf.cast(tf.equal(tf.cast(labels, tf.int32), tf.constant(structures, tf.int32)), tf.float32)
+
+
+def apart(moving: tf.Tensor, fixed: tf.Tensor, displacement: tf.Tensor, squared: bool = False) -> tf.Tensor:
+    """1 − soft Dice of the structures that are in both, their mean, `[B]`.
+
+    Args:
+        moving, fixed: maps `[B, *S, structures]`.
+        displacement: `[B, *S, N]` voxels, which warps the moving ones.
+        squared: divide by squares, so that maps with smooth edges are nearest where they are equal.
+    """
     axes = range(1, moving.shape.rank - 1)
     there = tf.cast(tf.reduce_any(moving > 0, axes) & tf.reduce_any(fixed > 0, axes), tf.float32)
     moved = warp(moving, displacement)
-    common, sizes = tf.reduce_sum(moved * fixed, axes), tf.reduce_sum(moved + fixed, axes)
+    common, sizes = (
+        tf.reduce_sum(moved * fixed, axes),
+        tf.reduce_sum(moved**2 + fixed**2 if squared else moved + fixed, axes),
+    )
     dice = tf.math.divide_no_nan(2 * common, sizes)
     return tf.math.divide_no_nan(tf.reduce_sum(there * (1 - dice), -1), tf.reduce_sum(there, -1))
 

@@ -8,7 +8,7 @@ from hetmorph.ops.interpolation import interpolate
 METHODS = ("linear", "nearest")
 
 
-def warp(image, displacement, method: str = "linear", fill_value: float | None = None) -> tf.Tensor:
+def warp(image, displacement, method: str = "linear", fill_value: float | None = None, fade: bool = False) -> tf.Tensor:
     """Pull an image through a displacement: `moved(x) = image(x + u(x))`.
 
     Positions are computed in float32 whatever the dtype of the inputs, because half precision cannot address voxels
@@ -19,6 +19,8 @@ def warp(image, displacement, method: str = "linear", fill_value: float | None =
         displacement: `[B, *T, N]` in voxels of the image, on the output grid, axes in array order.
         method: "linear" or "nearest".
         fill_value: value outside the image. None repeats the nearest edge voxel.
+        fade: go over to that value within the voxel beyond the edge, as PyTorch's `grid_sample` does, so that the
+            result is continuous; else it begins at the edge.
 
     Returns:
         `[B, *T, C]`.
@@ -36,8 +38,11 @@ def warp(image, displacement, method: str = "linear", fill_value: float | None =
     moved = _linear(image, displacement) if method == "linear" else _nearest(image, displacement)
     if fill_value is None:
         return moved
-    inside = tf.expand_dims(_inside(displacement, spatial_shape(image)), -1)
-    return tf.where(inside, moved, tf.cast(fill_value, moved.dtype))
+    fill_value = tf.cast(fill_value, moved.dtype)
+    if fade:
+        share = tf.cast(tf.expand_dims(_share_inside(displacement, spatial_shape(image)), -1), moved.dtype)
+        return fill_value + share * (moved - fill_value)
+    return tf.where(tf.expand_dims(_inside(displacement, spatial_shape(image)), -1), moved, fill_value)
 
 
 def _check(image: tf.Tensor, displacement: tf.Tensor, method: str) -> None:
@@ -77,3 +82,12 @@ def _inside(displacement: tf.Tensor, sizes: list) -> tf.Tensor:
         for x, size in zip(displaced_grid(displacement), sizes, strict=True)
     ]
     return tf.reduce_all(inside, axis=0)
+
+
+def _share_inside(displacement: tf.Tensor, sizes: list) -> tf.Tensor:
+    """1 within the image, falling to 0 within the voxel beyond its edge, `[B, *T]`."""
+    shares = [
+        tf.clip_by_value(1.0 + tf.minimum(x, tf.cast(size - 1, x.dtype) - x), 0.0, 1.0)
+        for x, size in zip(displaced_grid(displacement), sizes, strict=True)
+    ]
+    return tf.reduce_prod(tf.stack(shares), axis=0)

@@ -10,7 +10,7 @@ from hetmorph.io import Chain, DataError, Grid, Image, Transform, check_mask, ma
 
 @dataclass(frozen=True, eq=False)
 class Guidance:
-    """Masks of the image loss and corresponding points of a pair, each in the frame of its own image.
+    """Masks of the image loss, corresponding points and labels of a pair, each in the frame of its own image.
 
     Attributes:
         mask_fixed: not 0 where the fixed image counts, on its grid; None counts everywhere.
@@ -18,6 +18,9 @@ class Guidance:
         points_fixed: `[P, 3]` RAS+ mm, points of the fixed image; None for none.
         points_moving: `[P, 3]` RAS+ mm, where each of them lies in the moving image.
         points_weight: of their mean squared distance, mm², in the loss; 0: they are only measured.
+        labels_fixed: structures of the fixed image, on any grid; None for none.
+        labels_moving: the same of the moving image.
+        dice_weight: of 1 − Dice of the structures that both have, in the loss; 0: they steer nothing.
     """
 
     mask_fixed: Image | None = None
@@ -25,11 +28,19 @@ class Guidance:
     points_fixed: np.ndarray | None = None
     points_moving: np.ndarray | None = None
     points_weight: float = POINTS_WEIGHT
+    labels_fixed: Image | None = None
+    labels_moving: Image | None = None
+    dice_weight: float = 0.0
 
     @property
     def steers(self) -> bool:
         """Whether a registration depends on it."""
-        return bool(self.mask_fixed or self.mask_moving or (self.points_fixed is not None and self.points_weight > 0))
+        pulled = self.points_fixed is not None and self.points_weight > 0
+        return bool(self.mask_fixed or self.mask_moving or pulled or self._of_labels)
+
+    @property
+    def _of_labels(self) -> bool:
+        return self.labels_fixed is not None and self.labels_moving is not None and self.dice_weight > 0
 
     def on(
         self, grid: Grid, moving: Image, fixed: Image, initial: Transform | Chain | None = None, slices: bool = False
@@ -43,7 +54,8 @@ class Guidance:
             slices: whether it sees slices along the last axis.
 
         Raises:
-            DataError: a mask on another grid than its image, or in which nothing counts that the model sees.
+            DataError: a mask on another grid than its image, or in which nothing counts that the model sees; labels
+                without a structure in common there.
             ValueError: points that do not belong together, or that no slice can bring together.
         """
         masks = [
@@ -53,7 +65,14 @@ class Guidance:
         points = [None, None]
         if self.points_fixed is not None and self.points_weight > 0:
             points = [grid.index(self.points_fixed), grid.index(_before(self.points_moving, initial, fixed.grid))]
-        guide = Guide(*masks, *points, self.points_weight, grid.spacing)
+        labels = {}
+        if self._of_labels:
+            seen = labels_on(grid, self.labels_fixed, fixed), labels_on(grid, self.labels_moving, fixed, initial)
+            if not np.intersect1d(*seen).any():
+                paths = f"{self.labels_fixed.path} and {self.labels_moving.path}"
+                raise DataError(f"{paths}: the labels have no structure in common where the model sees them.")
+            labels = {"labels_fixed": seen[0], "labels_moving": seen[1], "dice_weight": self.dice_weight}
+        guide = Guide(*masks, *points, self.points_weight, grid.spacing, **labels)
         if len(guide.masks) == 2 and not np.all(guide.masks, axis=0).any():
             paths = f"{self.mask_fixed.path} and {self.mask_moving.path}"
             raise DataError(f"{paths}: the masks have no voxel in common, so there is nothing to compare.")
@@ -69,6 +88,20 @@ class Guidance:
         """
         there = self.points_fixed if transform is None else transform.world(self.points_fixed)
         return np.linalg.norm(there - self.points_moving, axis=-1)
+
+
+def labels_on(grid: Grid, labels: Image, fixed: Image, through: Transform | Chain | None = None) -> np.ndarray:
+    """Labels of an image where the model sees them, `[*G]`; their grid may be another than the image's.
+
+    Args:
+        grid: the voxels that the model sees.
+        labels: of the fixed or the moving image.
+        fixed: the fixed image.
+        through: what those of the moving image go through before the model sees them.
+    """
+    labels = labels.trimmed().with_axes_of(fixed)
+    values = resample(labels.array, matched_grid(labels, fixed), grid, "nearest", through=through)
+    return values.astype(np.uint8 if values.max(initial=0) < 256 else np.uint16)
 
 
 def _mask_on(grid: Grid, mask: Image, image: Image, fixed: Image, through: Transform | Chain | None) -> np.ndarray:

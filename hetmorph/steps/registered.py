@@ -33,7 +33,7 @@ class Registered:
         backward: that of the exchanged images, or None where one direction is registered.
         field: what is kept smooth, `[B, *V, N]`; None takes the displacement.
         added: losses that the model was given by `add_loss`, tensors.
-        fill_value: value outside the images; None repeats the edge.
+        fill_value: value outside the images, which they reach within the voxel beyond the edge; None repeats the edge.
         read_variance: function from a `View` to its log σ², `[B, *S, C]`; None without a variance network.
         step: number of the update, from which the random numbers of a term follow.
         masks: of both images, `[B, *S]` or `[B, *S, 1]`, not 0 where an image counts; None counts everywhere.
@@ -90,14 +90,14 @@ class Registered:
     @cached_property
     def warped(self) -> tf.Tensor:
         """The moving image pulled through φ with all its voxels, `[B, *S, C]`."""
-        return warp(self.moving, self.displacement, fill_value=self.fill_value)
+        return warp(self.moving, self.displacement, fill_value=self.fill_value, fade=True)
 
     @cached_property
     def warped_back(self) -> tf.Tensor | None:
         """The fixed image pulled through the backward transform."""
         if self.backward is None:
             return None
-        return warp(self.fixed, self.backward_displacement, fill_value=self.fill_value)
+        return warp(self.fixed, self.backward_displacement, fill_value=self.fill_value, fade=True)
 
     @property
     def moved(self) -> tf.Tensor:

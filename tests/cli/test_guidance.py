@@ -10,8 +10,10 @@ from scipy.ndimage import binary_dilation
 
 from hetmorph.io import Grid, Image, Transform, read_image, read_transform, write_image
 from hetmorph.registration import Guidance
+from tests import anatomy
 
 OPTIMISED = ("--instance-optimise", 12)
+LABELS = ("--labels-moving", "{}/l.nii.gz", "--labels-fixed", "{}/other.nii.gz")
 
 
 def run(hetmorph, folder, model, *more, **status):
@@ -90,6 +92,18 @@ def test_what_lies_outside_the_masks_changes_nothing(hetmorph, stack):
     np.testing.assert_allclose(*found, atol=2e-3)
 
 
+def test_labels_steer_by_a_weight_and_it_is_told(hetmorph, stack):
+    """On any grid of their own; the images alone bring their Dice to 0.74."""
+    fixed = read_image(stack / "f.nii.gz")
+    finer = Grid((40, 36, 5), fixed.grid.affine @ np.diag([0.5, 0.5, 1, 1]))
+    write_image(stack / "lf.nii.gz", anatomy.labels(finer).array, finer)
+    labels = ("--labels-moving", stack / "l.nii.gz", "--labels-fixed", stack / "lf.nii.gz", "--instance-optimise", 3)
+    said = run(hetmorph, stack, "undeformed", *labels, "--dice-weight", 5).stdout
+    before, after = map(float, re.search(r"Dice, mean: (\S+) undeformed, (\S+) registered", said).groups())
+    assert "Dice is of labels that the optimisation was given" in said and before < 0.6 and after > 0.85
+    assert json.loads((stack / "t.json").read_text())["settings"]["dice_weight"] == 5
+
+
 def test_guidance_goes_through_an_initial_transform_and_spacing():
     """On the voxels that a model sees: as they lie in the fixed image, and before the initial transform."""
     grid = Grid((14, 12), np.diag([-2.0, 3.0, 1.0, 1.0]))
@@ -124,7 +138,16 @@ def test_guidance_goes_through_an_initial_transform_and_spacing():
         (("POINTS", "{}/pm.csv"), "--points-weight 0 only measures"),
         (("POINTS", "{}/pm.csv", *OPTIMISED, "--uncertainty", "{}/u.nii.gz"), "--uncertainty registers again without"),
         (("POINTS", "{}/far.csv", *OPTIMISED), "nothing moves across the slices of a 2-D model"),
-        (("POINTS", "{}/pm.csv", *OPTIMISED, "--instance-of", "network"), "leave out --instance-of network"),
+        (("--dice-weight", "1", *OPTIMISED), "--dice-weight needs --labels-fixed and --labels-moving"),
+        ((*LABELS, "--dice-weight", "1"), "--dice-weight steers the optimisation of a pair, and needs --instance-opt"),
+        (
+            (*LABELS, "--dice-weight", "1", *OPTIMISED),
+            "{}/l.nii.gz: the labels have no structure in common",
+        ),
+        (
+            (*LABELS, "--dice-weight", "1", *OPTIMISED, "--uncertainty", "{}/u.nii.gz"),
+            "--uncertainty registers again without --dice-weight",
+        ),
         (
             (*OPTIMISED, "--instance-similarity", "ngf", "--instance-window", "5"),
             "--instance-window 5 has no effect with",
@@ -136,6 +159,7 @@ def test_a_mistake_is_named_in_one_line(hetmorph, stack, models, landmarks, word
     fixed = read_image(stack / "f.nii.gz")
     write_image(stack / "empty.nii.gz", np.zeros(fixed.grid.shape), fixed, np.uint8)
     write_image(stack / "mask.nii.gz", np.ones((6, 5, 4)), Grid((6, 5, 4), fixed.affine), np.uint8)
+    write_image(stack / "other.nii.gz", np.full(fixed.grid.shape, 77), fixed, np.uint8)
     places = fixed.grid.world(np.array([[9.0, 9, 2], [12, 7, 1]]))
     write_points(stack / "one.csv", places[:1])
     write_points(stack / "renamed.csv", places, ["apex", "p1"])

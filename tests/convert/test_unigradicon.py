@@ -6,11 +6,17 @@ import keras
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tensorflow as tf
 
 from hetmorph import io
 from hetmorph.cli.models import Optimisation
 from hetmorph.convert import convert_unigradicon, read_checkpoint
-from hetmorph.evaluation import wrap
+from hetmorph.evaluation import Guide, wrap
+from hetmorph.instance import SIMILARITIES, known
+from hetmorph.instance.criterion import Criterion
+from hetmorph.instance.problems import Trained
+from hetmorph.instance.search import Search
+from hetmorph.losses import consistency
 from hetmorph.networks import UniGradICON
 from hetmorph.registration import Intensities, Scale, model_pair, register
 from tests.golden import unigradicon_recipes as recipes
@@ -156,6 +162,27 @@ def test_a_pair_goes_on_with_what_it_was_published_with(model, pair):
     assert found.losses[0] == pytest.approx(np.ravel(expected)[0], abs=2e-3), "up to the points that are drawn"
     for one, other in zip(small.get_weights(), before, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.quick("mind dice")
+@pytest.mark.parametrize("name", [*recipes.SIMILARITIES, "mind dice"])
+def test_an_optimisation_is_the_originals(name, model, results, original, monkeypatch):
+    """Losses before and after some updates of all weights, and the displacement then."""
+    size = np.array(recipes.SIZE)
+    points = np.stack(np.indices(size), -1) + 2 * recipes.noise()[..., ::-1] / size[0] * (size - 1)
+    monkeypatch.setattr(consistency, "_points", lambda *_: tf.constant(points[EVERY][None], tf.float32))
+    moving, fixed = results["mri to ct"].seen
+    labels = [recipes.labels(role) for role in ("fixed", "moving")] if "dice" in name else []
+    # the original sums the directions, of which the mean is taken here
+    guide = Guide(None, None, None, None, 0.0, None, *labels, dice_weight=2 * recipes.DICE_WEIGHT) if labels else None
+    Trained.check(predictor := wrap(model))
+    problem = Trained(Criterion(SIMILARITIES[name.split()[0]][0], 0.0, False), recipes.SIZE, predictor)
+    images = [tf.constant(image[None, ..., None], tf.float32) for image in (moving, fixed)]
+    search = Search(problem, (*images, None, None, known.known(guide)))
+    search.run("adam", recipes.UPDATES, recipes.RATE)
+    np.testing.assert_allclose([search.losses[0], search.losses[-1]], original[f"losses {name}"], rtol=1e-4)
+    np.testing.assert_allclose(search.best[::4, ::4, ::4], original[f"optimised {name}"], atol=1e-3)
+    assert np.abs(search.best - results["mri to ct"].prediction.displacement).max() > 0.02
 
 
 def test_sizes_left_open_take_images_as_they_are():

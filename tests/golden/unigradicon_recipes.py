@@ -2,12 +2,15 @@
 
 import numpy as np
 
-from tests.golden.icon_recipes import images
+from tests.golden.icon_recipes import images, jitter
 
 SIZE = (22, 18, 20)  # of the network, (X, Y, Z)
 FEATURES = [[2, 3], [3, 2]]
 WINDOW = (-700.0, 900.0)
 QUANTILES = (0.05, 0.9)
+SIMILARITIES = ("lncc", "lncc2", "mind")
+UPDATES, RATE = 3, 2e-5  # of an optimisation; at a larger rate the original itself goes elsewhere in float64
+DICE_WEIGHT = 0.7
 
 
 def _affine(angle, spacing, origin):
@@ -27,6 +30,20 @@ def volume(role):
     """An image of Hounsfield units, `[X, Y, Z]` int16."""
     smooth = images(SHAPES[role], seed={"moving": 71, "fixed": 72}[role], count=1)[0]
     return np.round(2400 * smooth - 1200).astype("int16")
+
+
+def noise():
+    """Of the points of the inverse consistency, `[X, Y, Z, 3]`, components in the order (Z, Y, X)."""
+    return jitter(SIZE[::-1], seed=73).T
+
+
+def labels(role):
+    """Three structures, of which the images share two, on the grid of the network, `[X, Y, Z]` uint8."""
+    result, shift = np.zeros(SIZE, "uint8"), {"moving": 0, "fixed": 2}[role]
+    result[3 + shift : 11 + shift, 4:12, 5:15] = 1
+    result[12 + shift : 18 + shift, 6:14, 4:12] = 3
+    result[:3, :4, :5] = {"moving": 4, "fixed": 5}[role]
+    return result
 
 
 def mask(role):

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import map_coordinates
 
 from hetmorph.ops import warp
 from tests import reference
@@ -17,6 +18,15 @@ def test_linear_equals_scipy(rng, shape, fill):
     u = rng.uniform(-3, 3, size=(2, *shape, len(shape))).astype("float32")
     expected = [reference.warp(i, d, 1, fill) for i, d in zip(image, u, strict=True)]
     np.testing.assert_allclose(warp(image, u, "linear", fill), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_faded_edge_is_that_of_an_image_among_voxels_of_the_fill_value(rng, shape):
+    image = rng.normal(size=(1, *shape, 1)).astype("float32")
+    u = rng.uniform(-3, 3, size=(1, *shape, len(shape))).astype("float32")
+    where = reference.positions(u[0])
+    expected = map_coordinates(image[0, ..., 0].astype(float), where, order=1, mode="grid-constant", cval=-0.5)
+    np.testing.assert_allclose(warp(image, u, fill_value=-0.5, fade=True)[0, ..., 0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
