@@ -206,11 +206,10 @@ def test_a_pair_is_optimised_by_its_codes_or_all(of, trained):
 
 def test_codes_alone_leave_the_networks(trained):
     from hetmorph.evaluation.adapter import wrap
-    from hetmorph.instance.criterion import Criterion
     from hetmorph.instance.problems import OfCodes
 
     model, (moving, fixed), _ = trained
-    problem = OfCodes(Criterion(lambda *images: 0.0, 0.0, False), SIZE, wrap(model))
+    problem = OfCodes(None, SIZE, wrap(model))
     assert [tuple(v.shape) for v in problem.variables] == [(1, 32), (1, 8, 10, 32)]
     problem.restart((tf.constant(moving[:1]), tf.constant(fixed[:1])))
     np.testing.assert_allclose(problem._copy.register(moving[:1], fixed[:1]), model.register(moving[:1], fixed[:1]),
@@ -252,6 +251,10 @@ def test_in_a_graph_a_table_refuses_other_pairs_too():
         (lambda: model_class(settings(window=5)), "objective.window has no effect on objective nephi"),
         (lambda: Refined(model_of_a_field(), of="codes", loss="own"), "needs a model of an ImplicitStep, received"),
         (lambda: Refined(model_of_a_field(), of="codes"), "of='codes' goes with loss='own'"),
+        (
+            lambda: Refined(model_of_a_field(), of="network", loss="own", similarity="mse"),
+            "registration was not trained by an image loss of its own",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(make, message):
