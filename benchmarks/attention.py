@@ -18,9 +18,9 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone without `pip install -e .`
 
 from common.report import table  # noqa: E402
+from common.rounds import settings  # noqa: E402
 
 PADDING, FEATURES, LENGTH = 9, 128, 4.0  # of CARL
-ONE_THREAD = {name: "1" for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")}
 
 
 def arguments(argv=None) -> argparse.Namespace:
@@ -59,7 +59,7 @@ def measure(side: int, block_size: int, gradient: bool) -> None:
 def measured(side: int, block_size: int, what: str) -> list[str]:
     """Seconds and GiB of a process of its own."""
     command = [sys.executable, __file__, "--sides", str(side), "--block-size", str(block_size), "--one", what]
-    done = subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=os.environ | settings(1), capture_output=True, text=True, check=True)
     return done.stdout.splitlines()[-1].split()
 
 

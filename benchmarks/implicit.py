@@ -20,9 +20,9 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone without `pip install -e .`
 
 from common.report import table  # noqa: E402
+from common.rounds import settings  # noqa: E402
 
 ROWS = ["vxm mse", "gradicon gradicon", "nephi nephi"]
-ONE_THREAD = {name: "1" for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")}
 
 
 def arguments(argv=None) -> argparse.Namespace:
@@ -43,8 +43,8 @@ def measure(row: str, side: int, points: int | None) -> None:
 
     arch, objective = row.split()
     options = {"similarity": "mse"} if objective == "gradicon" else {"points": points} if objective == "nephi" else {}
-    settings = {"network": {"arch": arch}, "objective": {"name": objective, **options}}
-    model = build(config.from_dict(settings), (side,) * 3)
+    asked = {"network": {"arch": arch}, "objective": {"name": objective, **options}}
+    model = build(config.from_dict(asked), (side,) * 3)
     pair = tuple(np.random.default_rng(0).random((2, 1, side, side, side, 1), np.float32))
     targets = [pair[1], np.zeros((1, 1, 1, 1, 3), np.float32)] if arch == "vxm" else None
     seconds = []
@@ -59,7 +59,7 @@ def measured(row: str, side: int, points: int | None) -> tuple[float, float] | N
     """GiB and seconds of a process of its own; None where it ended for want of memory."""
     words = ["--rows", row, "--sides", str(side), *(["--points", str(points)] if points else [])]
     done = subprocess.run(
-        [sys.executable, __file__, "--one", *words], env=os.environ | ONE_THREAD, capture_output=True, text=True
+        [sys.executable, __file__, "--one", *words], env=os.environ | settings(1), capture_output=True, text=True
     )
     if done.returncode < 0 or "ResourceExhausted" in done.stderr:
         return None

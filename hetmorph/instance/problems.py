@@ -122,13 +122,17 @@ class Network(Problem):
 
     def __init__(self, criterion: Criterion, shape: Sequence[int], predictor: ModelPredictor, recompute: bool = False):
         super().__init__(criterion, shape)
-        self._copy = predictor.model.with_shape(tuple(shape))
+        self._copy = self._copied(predictor)
         for layer in self._copy._flatten_layers():
             if isinstance(layer, NetworkStep):
                 layer.recomputed = recompute
         self._register = self._copy.get_registration_model()
         self.variables = self._register.trainable_variables
         self._stored = [v.numpy() for v in self.variables]
+
+    def _copied(self, predictor: ModelPredictor):
+        """The copy whose variables are varied."""
+        return predictor.model.with_shape(self.shape)
 
     @staticmethod
     def check(predictor: Predictor) -> None:
@@ -202,15 +206,17 @@ class OfCodes(Trained):
         self, criterion: Criterion | None, shape: Sequence[int], predictor: ModelPredictor, recompute: bool = False
     ):
         super().__init__(criterion, shape, predictor, recompute)
-        step, channels = self._copy.step, self._copy.inputs[0].shape[-1]
+        self.variables = self._copy.step.network.trainable_variables
+
+    def _copied(self, predictor):
+        """That with a table of codes in the place of the encoder, which is asked once for each pair."""
+        copy = super()._copied(predictor)
+        step, channels = copy.step, copy.inputs[0].shape[-1]
         self._encoder = step.network
-        of_pair, of_places = self._encoder([tf.zeros([1, *shape, channels])] * 2, training=False)
+        of_pair, of_places = self._encoder([tf.zeros([1, *self.shape, channels])] * 2, training=False)
         table = code_table(of_places.shape[1:-1], 1, of_pair.shape[-1], of_places.shape[-1], channels)
-        step = ImplicitStep(table, step.forward, step.backward)
-        arguments = {name: value for name, value in self._copy.config.params.items() if name != "metadata"}
-        self._copy = Registration(**{**arguments, "step": step})
-        self._copy.compile(**compiled_by(predictor.model, criterion))
-        self._player, self.variables = self._copy.players()[0], table.trainable_variables
+        arguments = {name: value for name, value in copy.config.params.items() if name != "metadata"}
+        return Registration(**{**arguments, "step": ImplicitStep(table, step.forward, step.backward)})
 
     @staticmethod
     def check(predictor: Predictor) -> None:

@@ -13,6 +13,7 @@ from hetmorph.losses.serializable import per_sample, positive
 from hetmorph.losses.smoothness import differences, sample_mean
 from hetmorph.ops.grid import spatial_shape
 from hetmorph.transforms import Composition, Displacement, Transform, Velocity, voxels
+from hetmorph.transforms.composition import parts
 from hetmorph.transforms.implicit import differentiated
 
 
@@ -157,8 +158,7 @@ def _diffusion(velocity) -> tf.Tensor:
 
 
 def _velocities(transform: Transform) -> Iterator[tf.Tensor]:
-    parts = transform.transforms if isinstance(transform, Composition) else [transform]
-    for part in {id(part): part for part in parts}.values():
+    for part in {id(part): part for part in parts(transform)}.values():
         if isinstance(part, Velocity):
             yield part.velocity
 

@@ -9,6 +9,7 @@ from hetmorph.layers import CoordinateAttention
 from hetmorph.networks.encoders import FEATURES as FEATURES_OF_ENCODER
 from hetmorph.networks.encoders import feature_encoder
 from hetmorph.networks.implicit import UNITS, code_encoder, coordinate_network
+from hetmorph.networks.parts import widened
 from hetmorph.networks.registration_model import RegistrationModel
 from hetmorph.networks.tall_unet import FEATURES, MATRIX_FEATURES, affine_network, tall_unet
 from hetmorph.steps import (
@@ -179,16 +180,6 @@ ARCHITECTURES = {
 def _tall_unet(ndims: int, width: float, channels: int, name: str, features=None) -> keras.Model:
     features = [widened(part, width) for part in FEATURES] if features is None else features
     return tall_unet((None,) * ndims, features, channels, channels, name)
-
-
-def widened(features, width: float) -> list[int]:
-    """Features as a multiple of others, at least one.
-
-    Args:
-        features: channels.
-        width: the multiple.
-    """
-    return [max(1, round(width * count)) for count in features]
 
 
 def as_step(model: RegistrationModel) -> Step:

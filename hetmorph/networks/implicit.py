@@ -7,7 +7,7 @@ import keras
 from keras import layers as KL
 
 from hetmorph import layers
-from hetmorph.networks.parts import check_inshape, image_inputs
+from hetmorph.networks.parts import check_inshape, image_inputs, widened
 
 SHARED = LOCAL = 32  # numbers of the codes
 UNITS = 128
@@ -93,16 +93,16 @@ def code_encoder(
     if min(size, shared, local) < 1 or not width > 0:
         raise ValueError(f"expected size, width and codes above 0, received {size}, {width}, {shared} and {local}")
     octaves = max(round(math.log2(size)), 2)
-    levels = [max(1, round(width * count)) for count in (*FEATURES, *[FEATURES[-1]] * octaves)[: octaves - 1]]
+    levels = widened((*FEATURES, *[FEATURES[-1]] * octaves)[: octaves - 1], width)
     read_at = max(octaves - round(math.log2(_CELLS)) - 1, 0)
     images = image_inputs(check_inshape((None,) * ndims), channels, channels, name)
     x = KL.Concatenate(name=f"{name}_images")(images.outputs)
     for level, features in enumerate(levels):
-        x = _halved(x, features, 2, f"{name}_{level}")
+        x = _convolved(x, features, 2, f"{name}_{level}")
         if level == read_at:
-            of_places = _halved(x, local, 1, f"{name}_local")
+            of_places = _convolved(x, local, 1, f"{name}_local")
     x = layers.Cells(_SMALLEST, name=f"{name}_cells")(x)
-    x = KL.Dense(max(1, round(width * FEATURES[-1])), name=f"{name}_dense")(KL.Flatten(name=f"{name}_flat")(x))
+    x = KL.Dense(*widened(FEATURES[-1:], width), name=f"{name}_dense")(KL.Flatten(name=f"{name}_flat")(x))
     of_pair = KL.Dense(shared, name=f"{name}_shared")(KL.LeakyReLU(0.2, name=f"{name}_leaky")(x))
     return keras.Model(images.inputs, [of_pair, of_places], name=name)
 
@@ -132,7 +132,7 @@ def code_table(
     return keras.Model(images.inputs, table(images.inputs[0]), name=name)
 
 
-def _halved(x, features: int, stride: int, name: str):
+def _convolved(x, features: int, stride: int, name: str):
     x = layers.Margin(1, name=f"{name}_margin")(x)
     convolution = getattr(layers, f"Conv{len(x.shape) - 2}D")
     x = convolution(features, 3, strides=stride, padding="valid", name=f"{name}_conv")(x)

@@ -25,6 +25,16 @@ def check_reg_field(reg_field: str) -> str:
     return reg_field.lower()
 
 
+def widened(features, width: float) -> list[int]:
+    """Features as a multiple of others, at least one.
+
+    Args:
+        features: channels.
+        width: the multiple.
+    """
+    return [max(1, round(width * count)) for count in features]
+
+
 def image_inputs(inshape, src_feats, trg_feats, name: str) -> Ends:
     source = keras.Input(shape=(*inshape, src_feats), name=f"{name}_source_input")
     target = keras.Input(shape=(*inshape, trg_feats), name=f"{name}_target_input")

@@ -10,8 +10,10 @@ import tensorflow as tf
 from hetmorph.losses.consistency import jacobian_inverse_consistency
 from hetmorph.objectives.terms import Term, seed
 from hetmorph.ops.grid import spatial_shape
-from hetmorph.transforms import Composition, Transform
+from hetmorph.transforms import Transform
 from hetmorph.transforms.arrays import sample
+from hetmorph.transforms.composition import parts
+from hetmorph.transforms.implicit import Implicit
 
 _SMALL = 1e-6
 
@@ -125,8 +127,7 @@ class SmallCodes(Term):
 
 
 def _codes(transform: Transform) -> list:
-    parts = transform.transforms if isinstance(transform, Composition) else [transform]
-    return [part.codes for part in parts if hasattr(part, "codes")]
+    return [part.codes for part in parts(transform) if isinstance(part, Implicit)]
 
 
 def _length(codes: tf.Tensor) -> tf.Tensor:

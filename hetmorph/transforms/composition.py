@@ -28,7 +28,7 @@ class Composition(Transform):
         self.ndims = dimensions.pop()
         self.transforms: list[Transform] = []
         for transform in transforms:
-            for part in transform.transforms if isinstance(transform, Composition) else [transform]:
+            for part in parts(transform):
                 if self.transforms and isinstance(part, Affine) and isinstance(self.transforms[-1], Affine):
                     part = self.transforms.pop().after(part)
                 self.transforms.append(part)
@@ -69,3 +69,12 @@ class Composition(Transform):
     def inverse(self) -> Composition:
         """The inverses in reverse order."""
         return Composition(*(transform.inverse() for transform in reversed(self.transforms)))
+
+
+def parts(transform: Transform) -> list[Transform]:
+    """What a composition is made of, φ₁, φ₂, …; of any other transform itself.
+
+    Args:
+        transform: any.
+    """
+    return transform.transforms if isinstance(transform, Composition) else [transform]
