@@ -62,7 +62,7 @@ def warped(image, displacement):
     return warp(image[None, ..., None], displacement[None]).numpy()[0, ..., 0]
 
 
-@pytest.mark.quick("shape1-adam")
+@pytest.mark.quick("shape0-lbfgs")
 @pytest.mark.parametrize(("shape", "optimizer"), [((32, 27), "lbfgs"), ((32, 27), "adam"), ((16, 18, 15), "lbfgs")])
 def test_a_translation_is_found(rng, shape, optimizer):
     moving = smooth(rng, shape)
@@ -77,7 +77,7 @@ def test_a_translation_is_found(rng, shape, optimizer):
         np.testing.assert_allclose(result.moved[inner], shifted(moving, 2)[inner], atol=0.05)
 
 
-@pytest.mark.quick("shape0")
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(56, 48), (28, 30, 26)])
 def test_a_smooth_warp_of_several_voxels_is_undone_by_the_defaults(rng, shape):
     """Farther than the window of a voxel sees at full resolution, and without folds."""
@@ -126,6 +126,7 @@ def test_any_image_loss(rng, loss):
     assert min(losses) < losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learning_rate", [50.0, 1e-3])
 def test_never_worse_than_the_start(rng, learning_rate):
     """Steps far too long raise the loss at every turn: the answer is then the model's own."""
@@ -226,7 +227,7 @@ def own(model, pair, guide=None, **how):
         return Refined(model, 1, of="network", loss="own", **how).refine(*pair, guide).losses[0]
 
 
-@pytest.mark.quick("gradicon-lncc2", "mse-mind")
+@pytest.mark.slow
 @pytest.mark.parametrize("similarity", ["lncc2", "mind", LocalCorrelation(5).loss])
 @pytest.mark.parametrize("objective", ["mse", "gradicon"])
 def test_another_image_loss_takes_the_place_of_the_models_own(rng, trained, objective, similarity):
@@ -278,6 +279,7 @@ def test_what_a_model_was_trained_by_knows_masks_points_and_labels(rng, trained)
     assert own(model, pair, Guide(mask)) - own(model, pair) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_labels_are_brought_together(rng):
     """Structures with smooth edges on flat images; slices know those of the whole, and others pull nothing."""
     labels = np.zeros((2, 28, 26), np.uint8)
@@ -360,7 +362,7 @@ def test_no_iterations_are_the_models_own_answer():
         Optimisation(-1).after(predictor)
 
 
-@pytest.mark.quick("mind")
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::hetmorph.instance.RefinementWarning")  # mean squares fold
 @pytest.mark.parametrize("loss", ["mind", "ngf", "mi", "mse"])
 def test_images_of_another_modality(rng, loss):

@@ -34,6 +34,7 @@ def apart(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_all_results_are_of_both_stages(hetmorph, apart, models):
     sitk = pytest.importorskip("SimpleITK")
     results = ("moved", "transform", "inverse", "jacobian", "labels-out")

@@ -106,6 +106,7 @@ def test_too_few_patients_are_one_line_before_anything_is_measured(model, tmp_pa
     assert line.startswith("hetmorph calibrate: error: a coverage of 0.99 needs at least 100 patients")
 
 
+@pytest.mark.slow
 @pytest.mark.graph  # hundreds of evaluations of one function
 def test_evaluate_judges_every_case_by_the_calibration_beside_the_model(run_folder, model, tmp_path, capsys):
     words = [*PHANTOM, "--model", model, "--out", str(tmp_path / "e"), "--report", "1"]

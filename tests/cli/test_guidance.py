@@ -92,6 +92,7 @@ def test_what_lies_outside_the_masks_changes_nothing(hetmorph, stack):
     np.testing.assert_allclose(*found, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_labels_steer_by_a_weight_and_it_is_told(hetmorph, stack):
     """On any grid of their own; the images alone bring their Dice to 0.74."""
     fixed = read_image(stack / "f.nii.gz")

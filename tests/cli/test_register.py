@@ -110,6 +110,7 @@ def test_a_2d_model_on_a_stack(hetmorph, stack, models):
     assert variance.shape == transform.grid.shape and variance.min() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.graph  # hundreds of evaluations of one function
 def test_png(hetmorph, tmp_path, models):
     from PIL import Image as Picture
@@ -318,6 +319,7 @@ def test_the_shipped_model_by_its_name(hetmorph, stack):
     assert arrays(stack / "variance.nii.gz")[0].min() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.graph  # hundreds of evaluations of one function
 def test_a_cine(hetmorph, tmp_path, models):
     """The reference frame comes out as each frame; labels of it give a curve."""

@@ -399,6 +399,7 @@ def test_real_undeformed_overlap_is_the_one_known_for_acdc(real):
     assert np.mean([both / total for both, total in overlap.values()]) == pytest.approx(0.52, abs=0.02)
 
 
+@pytest.mark.slow
 def test_real_myocardium_stays_inside_both_crops(real, acdc_dir):
     whole = load("acdc", acdc_dir, split="all", crop="none").pairs
     for loaded in (real[0], load("acdc", acdc_dir, split="all", crop="center")):

@@ -84,6 +84,7 @@ def test_an_impossible_amplitude_is_refused(rng, amplitude):
         warp_known(pair(rng), amplitude=amplitude)
 
 
+@pytest.mark.slow
 def test_real_hearts_move_by_a_cardiac_amount(acdc_dir):
     real = load("acdc", acdc_dir, split="val")
     known = load("acdc", acdc_dir, split="val", known_warp=6.0)

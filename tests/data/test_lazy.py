@@ -77,7 +77,7 @@ def test_the_budget_says_how_many_stay(watched, atlas_table):
     assert Counter(watched.made.values()) == {1: 10, 4: 30}
 
 
-@pytest.mark.quick("write_acdc-acdc-size0-options0", "write_hippocampus-hippocampus-size1-options0")
+@pytest.mark.quick("write_acdc-acdc-size0-options0")
 @pytest.mark.parametrize("options", [{}, {"noise": 0.1, "known_warp": 1.5}])
 @pytest.mark.parametrize(("write", "name", "size"), [
     (write_acdc, "acdc", (16, 16)), (write_hippocampus, "hippocampus", (16, 16, 16)),

@@ -143,6 +143,7 @@ def test_sets_take_turns_whatever_their_sizes(batch_size):
             assert sorted(own[first : first + size]) == list(range(size))
 
 
+@pytest.mark.slow
 def test_batches_of_several_sets_are_resumed_and_divided_as_of_one():
     pairs = of_sets(a=3, b=8)
     whole = batches(pairs, 6, 7, seed=3)

@@ -1,6 +1,8 @@
 """`python training/evaluate.py`, once from the outside and then its `main`."""
 
+import contextlib
 import csv
+import io
 import json
 import os
 import re
@@ -55,18 +57,27 @@ def run_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def result(run_folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp("out")
-    done = command(*PHANTOM, "--model", run_folder / "best.keras", "--out", out, cwd=out)
-    assert done.returncode == 0, done.stderr
-    return done, out
+    """What `main` printed, and where it wrote."""
+    out, printed = tmp_path_factory.mktemp("out"), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert evaluate.main([*PHANTOM, "--model", str(run_folder / "best.keras"), "--out", str(out)]) == 0
+    return printed.getvalue(), out
 
 
 FILES = ["calibration.png", "cases.csv", "curves.csv", "sparsification.png", "summary.json", "summary.png"]
 
 
 def test_writes_its_files_and_prints_the_table(result):
-    done, out = result
+    printed, out = result
     assert sorted(p.name for p in out.iterdir()) == FILES
+    assert "| Dice MYO" in printed and "undeformed" in printed
+
+
+@pytest.mark.slow
+def test_from_the_outside_it_shows_progress_and_nothing_of_tensorflow(run_folder, tmp_path):
+    done = command(*PHANTOM, "--model", run_folder / "best.keras", "--out", tmp_path / "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == FILES
     assert "| Dice MYO" in done.stdout and "undeformed" in done.stdout
     assert "evaluating: 100%" in done.stderr, "a progress bar"
     others = [line for line in re.split(r"[\r\n]+", done.stderr) if line and not line.startswith("evaluating:")]
@@ -90,12 +101,14 @@ def test_each_pair_can_be_optimised_further(run_folder, tmp_path):
     assert results["mse"] < results["ncc"] < results["plain"]
 
 
+@pytest.mark.slow
 def test_a_shipped_model_goes_by_name_and_brings_the_patients_it_has_not_seen(tmp_path, acdc_dir, capsys):
     common = ["--data", "acdc", "--data-dir", str(acdc_dir), "--out", str(tmp_path), "--dry-run"]
     evaluate.main([*common, "--model", "acdc_vxm_het"])
     assert str(REPOSITORY / "saved_models" / "acdc_vxm_het" / "splits.json") in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_writes_the_report_of_the_worst_cases_with_a_verdict(run_folder, tmp_path, capsys):
     bound, triage = uncertainty.Bound(1.0, 0.9, 9), uncertainty.Triage(0.0, 1e-9, 1.0)
     about = {"draws": 2, "seed": 3}
@@ -114,8 +127,8 @@ def test_writes_the_report_of_the_worst_cases_with_a_verdict(run_folder, tmp_pat
 
 
 def test_takes_the_patients_that_the_run_kept_apart_and_says_so(result, run_folder):
-    done, out = result
-    assert f"test split as in {run_folder / 'splits.json'}" in done.stdout
+    printed, out = result
+    assert f"test split as in {run_folder / 'splits.json'}" in printed
     kept = json.loads((run_folder / "splits.json").read_text())["test"]
     with open(out / "cases.csv", newline="") as file:
         assert {row["patient"] for row in csv.DictReader(file)} == set(kept)
@@ -198,6 +211,7 @@ def small_run(run_folder, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_what_the_command_line_leaves_open_comes_from_the_run_and_is_told(small_run, tmp_path, capsys):
     flags = ["--data", "phantom", "--model", str(small_run / "best.keras"), "--out", str(tmp_path / "out")]
     assert evaluate.main(flags) == 0
@@ -271,6 +285,7 @@ def test_one_of_the_sets_of_a_run_is_loaded_as_in_it(joint_run, capsys):
     assert f"on {len(own['train'] + own['val'])} of the" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_several_sets_are_scored_each_in_a_folder_of_its_own(joint_run, tmp_path, capsys):
     out = tmp_path / "out"
     flags = [
@@ -324,6 +339,7 @@ def test_a_broken_configuration_is_named(small_run, tmp_path, capsys):
     assert "config.yaml" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_program_needs_no_model_and_the_undeformed_row_repeats_itself(tmp_path, capsys):
     """Without a model there is no calibration: its verdicts are those of the plain checks, on all pages."""
     of_another = [tmp_path / name for name in ("curves.csv", "sparsification.png", "calibration.png", "notes.txt")]

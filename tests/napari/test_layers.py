@@ -100,6 +100,7 @@ def test_a_file_is_read_to_its_place(tmp_path, rng):
         np.testing.assert_allclose(place[n - 3 : n][::-1], grid.world([3, 2, 1]) * [-1, -1, 1], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_sample_is_a_pair_of_one_size():
     """Of another process, whose answer is what this one would give."""
     moving, fixed = files.phantom()

@@ -63,6 +63,7 @@ def test_it_is_the_registration_of_the_command(model, grid, request):
     assert {tuple(one["units"]) for _, one, _ in layers} == {("mm",) * grid.ndim}
 
 
+@pytest.mark.slow
 def test_an_affine_stage_and_an_optimisation_need_no_model():
     pytest.importorskip("SimpleITK")
     found, said = done(*images(PLANE), model="undeformed", affine="rigid", instance_optimise=3)

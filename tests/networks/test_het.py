@@ -34,6 +34,7 @@ def test_published_numbers_of_parameters():
     assert sum(int(np.prod(v.shape)) for v in model.displacement_variables) == 109_170
 
 
+@pytest.mark.slow
 def test_is_a_drop_in_for_vxm_dense(images):
     moving, fixed = images
     zeros = np.zeros((4, 16, 16, 2), "float32")
@@ -173,6 +174,7 @@ def test_every_form_trains(images, objective):
     assert np.isfinite(history["loss"]).all() and np.isfinite(history["variance_loss"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.graph
 def test_variance_finds_the_noise(rng):
     """Registered images with noise of two levels: σ² is the mean squared residual in each half, at the optimum."""

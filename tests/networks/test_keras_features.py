@@ -79,7 +79,7 @@ def test_compiled_metrics_are_shown(batch):
     assert mae[0] == pytest.approx(np.abs(moved - batch[1][0]).mean(), rel=1e-4)
 
 
-@pytest.mark.quick("HetVxmDense")
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [VxmDense, HetVxmDense])
 def test_a_weight_of_zero_takes_a_pair_out(cls, batch):
     """Nothing of the pair matters any more: another image in its place changes no weight of the networks."""
@@ -360,6 +360,7 @@ def test_a_checkpoint_of_tensorflow_restores_both_networks(batch, tmp_path):
     assert_close(other.get_weights(), model.get_weights(), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.graph
 def test_keras_own_export_gives_the_outputs(batch, tmp_path):
     model = model_of()

@@ -233,6 +233,7 @@ def test_nothing_is_gained_by_pushing_voxels_out_of_a_mask(images, masks, rng, f
         np.testing.assert_allclose(tape.gradient(value, u), 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_translation_is_learnt_from_landmarks_alone(rng):
     """The images say nothing: both are the same noise. A few steps of a tiny network."""
     image = rng.uniform(size=(2, *SIZE, 1)).astype("float32")
@@ -275,6 +276,7 @@ def test_a_graph_trains_on_a_stream_with_masks_and_landmarks(images, masks, poin
     np.testing.assert_array_equal(model(x)[0], model(images)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.graph
 def test_two_replicas_train_as_one(two_replicas, images, masks, points):
     # As numbers: Keras adds up a first batch over replicas, which truth values are not made for.

@@ -48,7 +48,7 @@ def test_each_pass_registers_what_the_last_has_moved(cls, options, pair, rng):
     np.testing.assert_allclose(MultiPass(model, 1).register(*pair), first, atol=1e-6)
 
 
-@pytest.mark.quick("VxmDense-options0")
+@pytest.mark.slow
 @pytest.mark.parametrize("cls,options", MODELS[:2])  # with and without variance; the backbone is what is wrapped
 def test_files_shapes_and_exports(cls, options, pair, rng, tmp_path):
     twice = MultiPass(moving(cls, options, rng), 2)

@@ -168,7 +168,7 @@ def trained():
     pair = [np.roll(fixed, 1, axis=1), fixed]
     keras.utils.set_random_seed(0)
     with eagerly():
-        model = build(settings(points=300, points_regular=8), SIZE)
+        model = build(settings(points=100, points_regular=4), SIZE)
         history = model.fit(pair, batch_size=2, epochs=6, verbose=0).history
     return model, pair, history
 
@@ -193,6 +193,7 @@ def test_its_file_goes_on(trained, tmp_path):
     assert larger.register(*np.zeros((2, 1, 24, 17, 1))).shape == (1, 24, 17, 2)
 
 
+@pytest.mark.quick("codes")
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("of", ["codes", "network"])
 def test_a_pair_is_optimised_by_its_codes_or_all(of, trained):
@@ -204,6 +205,7 @@ def test_a_pair_is_optimised_by_its_codes_or_all(of, trained):
     np.testing.assert_array_equal(model.register(moving[:1], fixed[:1]), before)
 
 
+@pytest.mark.slow
 def test_codes_alone_leave_the_networks(trained):
     from hetmorph.evaluation.adapter import wrap
     from hetmorph.instance.problems import OfCodes
@@ -216,6 +218,7 @@ def test_codes_alone_leave_the_networks(trained):
                                atol=1e-5)  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_a_table_of_codes_is_trained_for_its_pairs(rng):
     keras.utils.set_random_seed(1)

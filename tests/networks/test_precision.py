@@ -51,7 +51,7 @@ def test_the_global_policy_is_left_as_it_was():
     assert keras.mixed_precision.dtype_policy().name == "mixed_float16"
 
 
-@pytest.mark.quick("HetVxmDense")
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [VxmDense, HetVxmDense])
 def test_it_trains_and_survives_saving(cls, pair, tmp_path):
     model = cls((16, 16), **SMALL, precision="bfloat16")

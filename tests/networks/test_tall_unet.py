@@ -85,6 +85,7 @@ def test_affine_network_starts_from_the_identity(ndims):
     assert np.abs(AffineStep(network)(*images(shape))).max() > 0.1
 
 
+@pytest.mark.slow
 def test_as_a_step_it_trains_and_is_stored_and_exported(tmp_path):
     from hetmorph import evaluation
     from hetmorph.serving import export_savedmodel

@@ -41,6 +41,7 @@ def data(model, batch, shape=(16, 16)):
 
 
 @pytest.mark.quick("HetVxmDense")
+@pytest.mark.quick("VxmDense")
 @CLASSES
 def test_each_shape_is_traced_once_and_nothing_is_compiled_after_the_training(cls, tmp_path):
     """Two epochs with a remainder trace at most two shapes; no exported graph demands to be compiled."""
@@ -104,6 +105,7 @@ def test_a_compiled_kernel_would_be_seen_in_an_exported_model(tmp_path):
     assert must_compile(saved.meta_graphs[0].graph_def)
 
 
+@pytest.mark.slow
 def test_eager_steps_use_compiled_kernels_as_well():
     compiled, plain = model_of(HetVxmDense), model_of(HetVxmDense)
     compiled.run_eagerly = True

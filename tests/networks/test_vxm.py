@@ -72,7 +72,7 @@ def test_sizes_voxelmorph_accepts_are_not_padded():
     assert plan_grids((32, 64), 4, 0, 1, 3).multiple == 48  # 64 · 11/32 is 22, not 21
 
 
-@pytest.mark.quick("options1")
+@pytest.mark.slow
 @pytest.mark.graph
 @pytest.mark.parametrize("options", [{}, {"bidir": True}])
 def test_vxm_training_code_learns_a_translation(rng, options):

@@ -209,7 +209,7 @@ def test_training_lowers_the_loss_and_moves_every_weight(name, pair):
             assert np.abs(variable.numpy() - old).max() > 0, variable.path
 
 
-@pytest.mark.quick("mse", "het", "icon")
+@pytest.mark.quick("het")
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("name", NAMES)
 def test_bidir_and_saving(name, pair, tmp_path):

@@ -137,6 +137,7 @@ def test_terms_see_the_directions_of_a_vxm_dense(images):
     assert np.all(error > 0) and model.train_on_batch(images, return_dict=True)["inverse_consistency"] > 0
 
 
+@pytest.mark.slow
 def test_a_model_trained_by_terms_alone_comes_back_compiled(images, tmp_path):
     model = Registration(step(FieldStep), (None, None), direction="exchange")
     model.compile(keras.optimizers.Adam(3e-2), terms=[Similarity(MSE()), GradientInverseConsistency(0.001)])

@@ -123,6 +123,7 @@ def test_metrics(metric):
     assert error(align(moving, fixed_of(VOLUME), "rigid", metric=metric), matrix, VOLUME) < 0.4
 
 
+@pytest.mark.slow
 def test_any_grids():
     """Oblique, flipped, permuted, another field of view; a sheared header, too, which ITK does not know."""
     grid = Grid(VOLUME.shape, OBLIQUE @ VOLUME.affine @ np.diag([1, -1, 1, 1]))

@@ -80,6 +80,7 @@ def test_state_and_signatures(heart, server, protocol):
     assert set(signatures["variance"].outputs) == set(NAMES)
 
 
+@pytest.mark.slow
 def test_a_served_model_can_be_evaluated(heart, server, protocol):
     from hetmorph import data
 
@@ -91,6 +92,7 @@ def test_a_served_model_can_be_evaluated(heart, server, protocol):
         assert rows[0][name] == pytest.approx(expected[0][name], abs=1e-4), name
 
 
+@pytest.mark.slow
 def test_evaluate_takes_an_endpoint(server, tmp_path, capsys):
     from hetmorph.cli import evaluate
 

@@ -146,6 +146,7 @@ def test_input_model_keeps_its_names_and_size(tmp_path):
     np.testing.assert_allclose(result["displacement"], run_eagerly(model, moving, fixed)[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_several_image_channels(tmp_path):
     model = random_weights(VxmDense((16, 16), **SMALL, src_feats=2, trg_feats=3))
     served = tf.saved_model.load(export_savedmodel(model, tmp_path))

@@ -92,6 +92,7 @@ def test_the_client_on_kserve(kserve):
         assert client.predict({"moving": moving, "fixed": fixed}, "register")["moved"].shape == moving.shape
 
 
+@pytest.mark.slow
 def test_openvino_runs_the_folder(heart):
     openvino = pytest.importorskip("openvino", reason="no openvino here: pip install openvino")
     moving, fixed = pair((32, 32))

@@ -63,6 +63,7 @@ def wait_until(condition, seconds=60):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_request_above_the_servers_limit(changing):
     with Client(changing[0].address("grpc")) as client:
         with pytest.raises(ServingError, match="larger than max") as refused:

@@ -19,6 +19,7 @@ SHIPPED = ROOT / "saved_models"
 SMALL = {"nb_unet_features": [[4, 4], [4, 4, 4]], "int_steps": 1}
 
 
+@pytest.mark.slow
 def test_a_shipped_model_is_rebuilt_from_its_export():
     """The config of its training and the variables of the SavedModel are the whole model."""
     settings = config.load(ROOT / "training" / "configs" / "acdc_het_ncc.yaml")
@@ -100,6 +101,7 @@ def first_stage(tmp_path):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_the_second_stage_begins_with_what_the_first_one_does(first_stage, tmp_path):
     model, later = of_stage(2)

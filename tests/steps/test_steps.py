@@ -179,6 +179,7 @@ def model_of(step, shape=(None, None)):
     return model
 
 
+@pytest.mark.slow
 def test_a_repeated_step_is_trained_through_all_passes(images, monkeypatch):
     """One set of weights, whose gradient is not that of a single pass."""
     monkeypatch.setenv("HETMORPH_XLA", "0")  # compiled kernels are those of networks/test_training_step.py

@@ -104,6 +104,7 @@ def test_pairs_that_are_read_already_are_aligned_as_they_are(table):
 TINY = ("--objective", "het", "--steps", "2", "--steps-per-epoch", "2", "--batch-size", "2", "--warm-start", "0")
 
 
+@pytest.mark.slow
 def test_a_training_with_all_of_it(table, tmp_path, counted):
     """It is written down, shown, and what applies the model does the same without being asked."""
     stored = tmp_path / "tiny.yaml"
@@ -161,6 +162,7 @@ def test_mistakes_end_in_one_line(table, tmp_path, capsys, flags, message):
     assert len(said) == 1 and re.search(message, said[0]), said
 
 
+@pytest.mark.slow
 def test_landmarks_without_a_weight_are_told_of(table, tmp_path, capsys):
     assert train.main(["--data", str(table), "--out", str(tmp_path / "run"), "--dry-run"]) == 0
     assert "landmarks of the table have no effect without --landmark-weight" in capsys.readouterr().err

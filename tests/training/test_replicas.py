@@ -102,7 +102,7 @@ def plain_descent(monkeypatch):
     monkeypatch.setattr("hetmorph.networks.build.adam", lambda *_: keras.optimizers.SGD(0.05))
 
 
-@pytest.mark.quick("mse-both-ways", "het-both-ways", "mse-registered-before")
+@pytest.mark.quick("mse-registered-before", "het-both-ways")
 @pytest.mark.parametrize("name", CASES)
 def test_two_replicas_make_the_step_of_one(name, plain_descent, two_replicas):
     """The mean is that over all samples: a mask with few voxels on one replica, full ones on the other."""
@@ -121,6 +121,7 @@ def fitted(strategy, objective=HET, count=BATCH, optimizer=None):
     return {name: values[-1] for name, values in history.items()}, model.get_weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["eager", pytest.param("graph", marks=[pytest.mark.graph, pytest.mark.slow])])
 def test_replicas_of_different_numbers_of_samples(how, plain_descent, two_replicas):
     """The last batch of three: each sample is a third of the mean, also on the replica that has two of them."""
@@ -143,6 +144,7 @@ def test_gradients_are_clipped_together(kind, two_replicas):
     assert_same(*(fitted(strategy, {"name": "mse"}, optimizer=optimizer) for strategy in (two_replicas, None)))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_clipped_together_is_refused(two_replicas):
     optimizer = lambda: keras.optimizers.SGD(clipnorm=1.0, gradient_accumulation_steps=2)  # noqa: E731
     with pytest.raises(ValueError, match="gradient_accumulation_steps on several replicas, received SGD with both"):

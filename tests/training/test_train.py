@@ -78,6 +78,7 @@ def test_one_command_leaves_everything(finished):
     assert len(rows) == 1 + 4 and {"val_dice", "variance_loss", "folds_percent"} <= set(rows[0].split(","))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_keep_says_which_weights_are_scored_and_exported(tiny, finished, tmp_path):
     def kept(folder):
@@ -119,6 +120,7 @@ def test_a_stopped_run_resumes_exactly(tiny, finished, tmp_path, monkeypatch):
         np.testing.assert_allclose(logs[0][name], logs[1][name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_several_sets_are_validated_and_scored_each_by_itself(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(triangles, "SHAPES", 14)

@@ -115,6 +115,7 @@ def test_its_inverse_is_found_and_says_how_well(transform):
     assert inverse.inverse() is transform
 
 
+@pytest.mark.slow
 def test_where_it_folds_the_residual_says_so():
     folded = Implicit(lively(scale=0.1), codes(), SHAPE)
     inverse, points = folded.inverse(), voxels(SHAPE)[:, ::3, ::3]

@@ -186,6 +186,7 @@ def model():
     return hetmorph.networks.VxmDense((8, 8), nb_unet_features=[[2], [2, 2]])
 
 
+@pytest.mark.slow
 def test_saving_to_a_folder_is_refused_and_export_takes_its_place(model, tmp_path):
     with pytest.raises(ValueError, match=r"\.keras"):
         model.save(tmp_path / "folder")
