@@ -163,7 +163,7 @@ class Network(Problem):
 class Trained(Network):
     """The same, by what the model was trained by: its losses, its terms, both directions where it registers both.
 
-    The points that a term draws stay the same from one evaluation to the next.
+    The points that a term draws stay the same from one evaluation to the next, and are more than in training.
 
     Args:
         criterion: whose image loss takes the place of the model's own; None leaves that.
@@ -174,7 +174,9 @@ class Trained(Network):
         self, criterion: Criterion | None, shape: Sequence[int], predictor: ModelPredictor, recompute: bool = False
     ):
         super().__init__(criterion, shape, predictor, recompute)
-        self._copy.compile(**compiled_by(predictor.model, criterion))
+        arguments = compiled_by(predictor.model, criterion)
+        arguments["terms"] = [term.of_one_pair(self.shape) for term in arguments["terms"]]
+        self._copy.compile(**arguments)
         self._player = self._copy.players()[0]  # of the displacement; a variance stays as it was learnt
         self.variables = list(self._player.variables)
         self._stored = [v.numpy() for v in self.variables]

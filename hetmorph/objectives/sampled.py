@@ -27,11 +27,14 @@ class _AtPoints(Term):
 
     Attributes:
         stream: of the random numbers, so that the points of no two terms are the same.
+        of_pair: how many at least where a single pair is optimised, or one for each voxel: the points stay the same
+            there, and what is wrong between few of them would be found.
     """
 
     stream: int
     share: float
     limits: tuple[int, int]
+    of_pair: int
 
     def __init__(self, weight: float = 1.0, points: int | None = None, name: str | None = None):
         super().__init__(weight, name)
@@ -54,6 +57,10 @@ class _AtPoints(Term):
             tf.cast(self.share * tf.cast(tf.reduce_prod(sizes), tf.float32), tf.int32), *self.limits
         )
 
+    def of_one_pair(self, shape):
+        count = self._count(list(shape)) if self.points is None else self.points
+        return type(self)(**{**self.get_config(), "points": max(count, min(self.of_pair, math.prod(shape)))})
+
     def get_config(self) -> dict:
         return {**super().get_config(), "points": self.points}
 
@@ -74,7 +81,7 @@ class SampledCorrelation(_AtPoints):
     """
 
     default_name = "similarity"
-    stream, share, limits = 1, 0.02, (1024, 100_000)
+    stream, share, limits, of_pair = 1, 0.02, (1024, 100_000), 8192
 
     def __call__(self, registered) -> tf.Tensor:
         points, (of_moving, of_fixed) = self.drawn(registered), registered.masks
@@ -99,7 +106,7 @@ class JacobianInverseConsistency(_AtPoints):
     """
 
     default_name = "inverse_consistency"
-    stream, share, limits = 2, 1e-4, (64, 500)
+    stream, share, limits, of_pair = 2, 1e-4, (64, 500), 2048
 
     def __call__(self, registered) -> tf.Tensor:
         points = tf.repeat(self.drawn(registered), tf.shape(registered.fixed)[0], axis=0)

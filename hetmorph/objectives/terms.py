@@ -42,6 +42,14 @@ class Term:
         """One number per sample, `[B]`, without the weight."""
         raise NotImplementedError
 
+    def of_one_pair(self, shape: Sequence[int]) -> Term:
+        """What stands for this term where a single pair is optimised, its random numbers the same all the time.
+
+        Args:
+            shape: voxels of the images along each axis.
+        """
+        return self
+
     def get_config(self) -> dict:
         return {"weight": self.weight, "name": self.name}
 

@@ -16,6 +16,7 @@ from hetmorph.ops.grid import displaced_grid, flat_voxels, spatial_shape
 
 LARGE = 2**20  # positions, from which on they are interpolated slab by slab
 SLAB = 2**15  # positions of a slab, or more
+MANY = 16  # channels, from which on their gradients are summed together
 
 
 def interpolate(image: tf.Tensor, position: tf.Tensor, relative: bool) -> tf.Tensor:
@@ -97,9 +98,10 @@ def push(upstream: tf.Tensor, position: tf.Tensor, sizes: tuple, relative: bool)
         weights = [w * side for w in weights for side in (1.0 - f, f)]
     rows = [tf.reshape(cells.row + offset, [-1]) for offset in cells.offsets]
     channels, batch = upstream.shape[-1], tf.shape(upstream)[0]
-    # Numbers, not rows: TensorFlow has a faster sum for them.
-    parts = [upstream] if channels is None else tf.split(upstream, channels, axis=-1)
-    shape = [-1, tf.shape(upstream)[-1]] if channels is None else [-1]
+    # Numbers, not rows: TensorFlow has a faster sum for them; of many channels the operations themselves take longer.
+    as_rows = channels is None or channels >= MANY
+    parts = [upstream] if as_rows else tf.split(upstream, channels, axis=-1)
+    shape = [-1, tf.shape(upstream)[-1]] if as_rows else [-1]
     images = []
     for part in parts:
         spread = [tf.reshape(part * w[..., None], shape) for w in weights]

@@ -113,6 +113,22 @@ def test_points_are_others_at_each_update_and_the_same_for_the_same(rng):
     assert JacobianInverseConsistency().drawn(Registered(*images, Identity(2))).shape[1] == 64
 
 
+@pytest.mark.parametrize(
+    ("term", "shape", "count"),
+    [
+        (SampledCorrelation(), (64, 64), 64 * 64),
+        (SampledCorrelation(points=20), (128, 128), 8192),
+        (SampledCorrelation(), (128, 128, 128), 41_943),
+        (JacobianInverseConsistency(weight=0.5), (128, 128), 2048),
+        (JacobianInverseConsistency(points=3000), (64, 64), 3000),
+    ],
+)
+def test_a_single_pair_is_looked_at_more_closely(term, shape, count):
+    """Where the points stay the same, few of them would leave folds between them unseen."""
+    alone = term.of_one_pair(shape)
+    assert alone.points == count and alone.get_config() == {**term.get_config(), "points": count}
+
+
 def test_jacobian_inverse_consistency_of_what_is_known(rng):
     matrix, points = np.array([[1.1, 0.2], [-0.1, 0.9]]), rng.uniform(0, 9, (2, 7, 2))
     there = Affine(np.stack([matrix, np.eye(2)]), np.zeros((2, 2)))
@@ -199,8 +215,11 @@ def test_its_file_goes_on(trained, tmp_path):
 def test_a_pair_is_optimised_by_its_codes_or_all(of, trained):
     model, (moving, fixed), _ = trained
     before = model.register(moving[:1], fixed[:1])
-    result = Refined(model, 3, of=of, loss="own").refine(moving[0, ..., 0], fixed[0, ..., 0])
+    refined = Refined(model, 3, of=of, loss="own")
+    result = refined.refine(moving[0, ..., 0], fixed[0, ..., 0])
     assert result.losses[-1] < result.losses[0] and result.loss == min(result.losses)
+    (problem,) = refined._problems.values()
+    assert [getattr(term, "points", None) for term in problem._copy.terms] == [320, 320, None]
     np.testing.assert_allclose(result.start.displacement, before[0], atol=1e-5)
     np.testing.assert_array_equal(model.register(moving[:1], fixed[:1]), before)
 

@@ -69,11 +69,11 @@ def assert_equal(results, references, tolerance=1e-5):
 
 
 @pytest.mark.quick(
-    *("shape0-3-plain", "shape1-1-plain", "shape2-3-plain"),
+    *("shape0-3-plain", "shape1-1-plain", "shape2-3-plain", "shape1-16-plain"),
     *("shape0-1-compiled", "shape1-3-compiled", "shape2-1-compiled"),
 )
 @MODES
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 16])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_value_and_gradients_equal_automatic_differentiation(rng, shape, channels, compiled):
     image = rng.normal(size=(3, *shape, channels)).astype("float32")
