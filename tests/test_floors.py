@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import fresh
-
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = {
@@ -102,31 +100,6 @@ def test_only_voxelmorphs_room_imports_voxelmorph():
         if name.split(".")[0] in ("voxelmorph", "neurite") and part_of(module) != "voxelmorph"
     ]
     assert others == [], "what exists for VoxelMorph's sake belongs into hetmorph/voxelmorph"
-
-
-WITHOUT = """
-import sys
-import hetmorph.transforms, hetmorph.steps, hetmorph.training, hetmorph.objectives, hetmorph.losses, hetmorph.data
-import hetmorph.io, hetmorph.layers, hetmorph.networks, hetmorph.evaluation, hetmorph.uncertainty, hetmorph.serving
-import keras, numpy as np
-from hetmorph.networks import HetVxmDense, MultiPass, Registration, TransMorph, VxmDense, velocity_network
-
-shape, small, pair = (16, 16), [[4, 4], [4, 4, 4]], np.random.default_rng(0).uniform(size=(2, 1, 16, 16, 1))
-step = hetmorph.steps.VelocityStep(velocity_network(shape, nb_unet_features=small))
-transmorph = TransMorph(shape, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=(2, 2))
-vxm = VxmDense(shape, small, bidir=True, use_probs=True)
-for model in (vxm, MultiPass(HetVxmDense(shape, small), 2), transmorph, Registration(step, shape)):
-    model.save(sys.argv[1] + "/model.keras")
-    keras.saving.load_model(sys.argv[1] + "/model.keras").register(*pair)
-vxm.save(sys.argv[1] + "/model.h5")
-VxmDense.load(sys.argv[1] + "/model.h5")
-print(sorted({name.split(".")[0] for name in sys.modules} & {"voxelmorph", "neurite"}))
-"""
-
-
-def test_the_core_never_imports_voxelmorph(tmp_path):
-    """Parts are imported, models built, saved, loaded and applied in a fresh process."""
-    assert fresh.output_of(WITHOUT, tmp_path).splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
