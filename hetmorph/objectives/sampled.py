@@ -81,7 +81,7 @@ class SampledCorrelation(_AtPoints):
     """
 
     default_name = "similarity"
-    stream, share, limits, of_pair = 1, 0.02, (1024, 100_000), 8192
+    stream, share, limits, of_pair = 1, 0.02, (1024, 100_000), 2048
 
     def __call__(self, registered) -> tf.Tensor:
         points, (of_moving, of_fixed) = self.drawn(registered), registered.masks
@@ -106,7 +106,7 @@ class JacobianInverseConsistency(_AtPoints):
     """
 
     default_name = "inverse_consistency"
-    stream, share, limits, of_pair = 2, 1e-4, (64, 500), 2048
+    stream, share, limits, of_pair = 2, 1e-4, (64, 500), 512
 
     def __call__(self, registered) -> tf.Tensor:
         points = tf.repeat(self.drawn(registered), tf.shape(registered.fixed)[0], axis=0)
