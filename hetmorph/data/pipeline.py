@@ -254,7 +254,7 @@ def _turns_of(first: tf.Tensor, length: int, count: int, seed: int, number: int)
     """Turns first … first + length - 1 of the sequence permutation 0, permutation 1, … of `count` pairs of a set."""
     epoch, purpose = first // count, number + 1 if number else 0  # 1 is the purpose of augmentation
     orders = [
-        tf.argsort(tf.random.stateless_uniform((count,), _key(seed, epoch + ahead, purpose), alg="philox"), stable=True)
+        tf.argsort(tf.random.stateless_uniform((count,), _key(seed, epoch + ahead, purpose)), stable=True)
         for ahead in range((count + length - 2) // count + 1)
     ]
     return tf.gather(tf.concat(orders, 0), first - epoch * count + tf.range(length, dtype=tf.int64))
@@ -294,12 +294,12 @@ class _Draws:
     def affine(self, number: int) -> tuple[tf.Tensor, tf.Tensor]:
         """What `random_maps` takes."""
         key = tf.random.experimental.stateless_fold_in(self.key, number + 1)
-        noise = tf.random.stateless_normal((self.batch_size, 2, self.rank, self.rank + 1), key, alg="philox")
+        noise = tf.random.stateless_normal((self.batch_size, 2, self.rank, self.rank + 1), key)
         return self._drawn(number, (self.rank,), 0.0, 1.0, tf.float32), self._own(noise)
 
     def _drawn(self, number: int, shape: tuple[int, ...], low, high, dtype: tf.DType) -> tf.Tensor:
         key = tf.random.experimental.stateless_fold_in(self.key, number)
-        return self._own(tf.random.stateless_uniform((self.batch_size, *shape), key, low, high, dtype, alg="philox"))
+        return self._own(tf.random.stateless_uniform((self.batch_size, *shape), key, low, high, dtype))
 
     def _own(self, drawn: tf.Tensor) -> tf.Tensor:
         return drawn[self.rows.start : self.rows.stop]
