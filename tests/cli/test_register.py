@@ -408,7 +408,6 @@ def scores(said, name):
     return [float(number) for number in re.findall(r"(\d+\.\d+) (?:undeformed|registered)", line)]
 
 
-@pytest.mark.graph  # hundreds of evaluations of one function
 @pytest.mark.graph  # dozens of evaluations of one function
 def test_it_says_what_it_did(hetmorph, stack):
     """Similarity rises, Dice too, nothing folds; the numbers are those of the files."""
@@ -416,7 +415,7 @@ def test_it_says_what_it_did(hetmorph, stack):
     write_image(stack / "lf.nii.gz", anatomy.labels(fixed.grid).array, fixed, np.uint8)
     labels = ("--labels-moving", stack / "l.nii.gz", "--labels-fixed", stack / "lf.nii.gz")
     outputs = ("--labels-out", stack / "labels-out.nii.gz", "--jacobian", stack / "j.nii.gz")
-    done = register(hetmorph, stack, "undeformed", *labels, *outputs, "--instance-optimise", 20)
+    done = register(hetmorph, stack, "undeformed", *labels, *outputs, "--instance-optimise", 10)
     said = done.stdout
     assert "model: undeformed, a program for images of any kind" in said and not done.stderr
     assert re.search(r"optimised on this pair.*loss (\S+) to (\S+),", said) and "took " in said

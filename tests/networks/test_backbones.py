@@ -86,7 +86,7 @@ def test_a_step_in_a_graph_is_that_of_eager_execution(arch, kind, pair):
 
 
 # Which signatures there are is the kind's; that TransMorph is exported right is tested in test_transmorph.py.
-@pytest.mark.quick("vxm-heteroscedastic")  # a plain one's are those of serving/test_export.py
+@pytest.mark.slow
 @pytest.mark.parametrize("arch,kind", [*[("vxm", kind) for kind in MODELS["vxm"]], ("transmorph", "heteroscedastic")])
 def test_exports_have_the_signatures_of_their_kind(arch, kind, pair, tmp_path):
     model = tiny(arch, kind)

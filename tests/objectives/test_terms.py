@@ -161,7 +161,7 @@ def test_steps_know_their_noise(images):
     assert answers["log_variance"].shape == (2, *SIZE, 1) and answers["displacement"].shape == (2, *SIZE, 2)
 
 
-@pytest.mark.quick("Registration")
+@pytest.mark.slow
 @pytest.mark.graph
 @pytest.mark.parametrize("cls", [Registration, HetRegistration])
 def test_two_replicas_train_as_one(cls, images, two_replicas):

@@ -54,7 +54,7 @@ def assert_as_one(several, name):
 
 
 # Each kind of player and each loss once; that of GradICON is in objectives/test_terms.py.
-@pytest.mark.quick("het")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_two_devices_end_where_one_ends(name, two_replicas, monkeypatch):
     """Gradients add up to those of the whole batch, metrics are those of all samples."""
