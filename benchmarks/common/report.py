@@ -3,6 +3,7 @@
 import json
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +26,7 @@ def save(
         results: of the file.
         text: of the section.
         command: that gave them.
-        page: what holds the section; None leaves all pages.
+        page: what holds the section, if it has one; None leaves all pages.
         device: what computed, if it was not the processor.
     """
     folder = ROOT / "benchmarks" / "results"
@@ -37,6 +38,9 @@ def save(
         return
     start, end = f"<!-- {name}: written by the command below -->", f"<!-- end of {name} -->"
     content = page.read_text()
+    if start not in content:
+        print(f"{page.name} has no section of {name}: left as it is", file=sys.stderr)
+        return
     before, rest = content.split(start)
     after = rest.split(end)[1]
     page.write_text(f"{before}{start}\n`{command}`, {device or processor()}\n\n{text}\n{end}{after}")

@@ -132,6 +132,17 @@ def test_the_table_of_a_gpu_has_its_memory_and_the_first_update(monkeypatch):
     assert train_step._table(measured, command.size("8x8:4"), 2, args).endswith("| 2 | 2000.00 | 1.00 | 900 |")
 
 
+def test_a_page_without_the_section_is_left_as_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    page = tmp_path / "page.md"
+    for text in ("a\n", "a\n<!-- x: written by the command below -->\nold\n<!-- end of x -->\nb\n"):
+        page.write_text(text)
+        report.save("x", [], "new", "python x.py", page)
+        assert page.read_text() == text if "old" not in text else "new" in page.read_text()
+        assert (capsys.readouterr().err == "page.md has no section of x: left as it is\n") == ("old" not in text)
+
+
 def test_a_partial_run_leaves_the_page(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "save", lambda *told: pytest.fail("wrote the page"))
     args = train_step.arguments().parse_args(["--cases", "8x8:1"])
