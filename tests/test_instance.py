@@ -348,6 +348,9 @@ def test_mistakes_are_named(rng):
         Refined(Rest(), 0)
     with pytest.raises(ValueError, match="predicts a weight"):
         Refined(Rest(), weighted=True).refine(image, image)
+    with pytest.raises(ValueError, match="count all voxels alike, received weighted=True"):
+        volume = np.zeros((4, 4, 4))
+        Refined(Rest(weighted=True), weighted=True).refine(volume, volume, Guide(volume=volume + 1))
     with pytest.raises(ValueError, match="mean over voxels"):
         Refined(Rest(), weighted=True, loss=MutualInformation().loss)
     with pytest.raises(ValueError, match="NaN"):
@@ -438,6 +441,21 @@ def test_the_points_of_a_stack_go_to_their_slices():
         Guide(points_fixed=fixed, points_moving=moving).slices(2)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::hetmorph.instance.RefinementWarning")  # mean squares fold
+def test_a_breath_is_found_by_its_mass(rng):
+    """What is compressed becomes denser, which mean squares take for another place unless mass is conserved."""
+    shape = (20, 22, 18)
+    moving, truth = 0.3 + 0.7 * smooth(rng, shape, 1.5), known_warp(rng, shape, 2)
+    fixed = warped(moving, truth) * fields.jacobian_determinant(truth[None]).numpy()[0]
+    refined, inner = Refined(Rest(), 30, loss="mse"), np.pad(np.ones(np.subtract(shape, 8), bool), 4)
+    plain, conserved = (
+        endpoint_error(refined.refine(moving, fixed, guide).displacement, truth, inner)
+        for guide in (None, Guide(volume=np.ones(shape)))
+    )
+    assert conserved < 0.7 * min(plain, endpoint_error(np.zeros_like(truth), truth, inner))
+
+
 def labelled(fixed, moving):
     return Guide(labels_fixed=fixed, labels_moving=moving, dice_weight=1.0)
 
@@ -453,6 +471,10 @@ def labelled(fixed, moving):
         (lambda: labelled(np.ones((4, 4)), np.ones((4, 5))), r"labels of one shape, received \(4, 4\) and \(4, 5\)"),
         (lambda: labelled(np.ones((8, 8)), np.full((8, 8), 2)), "labels with a structure in common"),
         (lambda: labelled(*np.ones((2, 4, 5))), r"labels of the images' shape \(8, 8\), received \(4, 5\)"),
+        (lambda: Guide(volume=np.ones((8, 8))), r"volumes of two slices or more, received \(8, 8\)"),
+        (lambda: Guide(volume=np.ones((8, 8, 1))), "volumes of two slices or more"),
+        (lambda: Guide(volume=np.ones((8, 8, 8))), r"volumes of the images' shape \(8, 8\), received \(8, 8, 8\)"),
+        (lambda: Guide(volume=np.ones((8, 8, 8))).slices(8), "mass is conserved by models of volumes; this one"),
         (lambda: Guide(np.ones((4, 5))), r"mask of the images' shape \(8, 8\), received \(4, 5\)"),
         (
             lambda: Guide(points_fixed=np.ones((2, 3)), points_moving=np.ones((2, 3))),

@@ -23,9 +23,10 @@ from hetmorph.evaluation import write_cases
 from hetmorph.io.atomic import clear_parts, write_text
 from hetmorph.io.sidecar import sha256_of
 
-COLUMNS = ("moving", "fixed", "moving_labels", "mask", "case")
+COLUMNS = ("moving", "fixed", "moving_labels", "fixed_labels", "mask", "case")
 DEFAULT = {"moved": Path("moved.nii.gz"), "transform": Path("transform.nii.gz")}
 _LABELS = Path("labels.nii.gz")
+_OF_BOTH = ("moving_labels", "fixed_labels")
 _DONE = "registration.json"
 
 
@@ -63,6 +64,8 @@ def run(
     if wrong := [str(path) for path in outputs.values() if path.name != str(path)]:
         raise ValueError(f"with --pairs, results are file names inside the folder of the case, received {wrong[0]}")
     rows, broken = pairs_of(table)
+    if settings.dice_weight and not any(row.keys() >= set(_OF_BOTH) for row in rows.values()):
+        raise ValueError(f"--dice-weight needs {' and '.join(_OF_BOTH)}, of which no row of {table} has both")
     jobs = Jobs({case: rows[case] for case in shard.cases(rows)}, table.parent, out, outputs)
     cohort = Cohort(jobs, out / shard.table, {case: broken[case] for case in shard.cases(broken)})
     if not resume and out.exists() and (there := cohort.begun()):
@@ -96,7 +99,10 @@ class Jobs(Mapping):
         if labels is not None:
             wanted["labels_out"] = moved_labels
         paths = {name: self._out / case / path for name, path in wanted.items()}
-        return Job(row["moving"], row["fixed"], labels, row.get("mask"), paths), self._out / case / _DONE
+        # Of the fixed image alone there is nothing to score, and nothing else asks for them.
+        target = None if labels is None else row.get("fixed_labels")
+        job = Job(row["moving"], row["fixed"], labels, row.get("mask"), paths, labels_fixed=target)
+        return job, self._out / case / _DONE
 
 
 class Registering(Work):
@@ -294,14 +300,12 @@ def _registered(case: str, job: Job, settings: Settings, predictor, command: Seq
     result = job.run(settings, predictor, command)
     if result.affine is not None:
         tqdm.write(f"{case}: {result.affine}")
-    tqdm.write(f"{case}: {result.outcomes[0].line}; {result.verdict.flag}; {result.seconds:.1f} s")
+    outcome = result.outcomes[0]
+    said = [outcome.line, *outcome.mean_dice(), *result.notes, result.verdict.flag, f"{result.seconds:.1f} s"]
+    tqdm.write(f"{case}: {'; '.join(said)}")
     for doubt in result.doubts:
         click.echo(f"warning: {case}: {doubt}", err=True)
-    return {
-        "verdict": result.verdict.flag,
-        "reason": result.verdict.reason,
-        **result.outcomes[0].checks.scores(),
-    }
+    return {"verdict": result.verdict.flag, "reason": result.verdict.reason, **outcome.scores()}
 
 
 def _size(task: tuple[str, tuple[Job, Path]]) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 
 from hetmorph.cli.files import option, refuse
 from hetmorph.cli.options import POINTS_WEIGHT
-from hetmorph.data.scale import CT, MRI
+from hetmorph.data.scale import AIR, CT, MRI
 from hetmorph.io import Image, matched_grid, read_landmarks
 from hetmorph.registration import Guidance, Intensities, Registration, Scale
 
@@ -58,6 +58,31 @@ def intensities(read: Mapping[str, Image | None], settings) -> Intensities | Non
     return Intensities(moving, fixed, **masks) if moving or fixed or masks else None
 
 
+def check_mass(settings) -> None:
+    """Raise ValueError where mass is to be conserved that the images do not tell, or that nothing looks at.
+
+    Args:
+        settings: `register_job.Settings`.
+    """
+    if not settings.conserve_mass:
+        return
+    windows = [scale.window for scale in scales(settings) if scale is not None and scale.modality == CT]
+    refuse(
+        {
+            "--conserve-mass is of a pair, not of a sequence": settings.of_sequence,
+            "--conserve-mass steers the optimisation of a pair, and needs --instance-optimise": (
+                not settings.instance_optimise
+            ),
+            "--conserve-mass needs --modality-moving ct and --modality-fixed ct: others tell no density": (
+                len(windows) < 2
+            ),
+            f"--conserve-mass needs a --ct-window that begins at {AIR:g} Hounsfield units, air, which has no mass": any(
+                low != AIR for low, _ in windows
+            ),
+        }
+    )
+
+
 def check_guidance(given: Mapping[str, Path | None], settings, uncertain: bool) -> None:
     """Raise ValueError for what does not go together.
 
@@ -70,6 +95,7 @@ def check_guidance(given: Mapping[str, Path | None], settings, uncertain: bool) 
     steer, there = steering(given, settings), [*masks, *points]
     any_given, first = (option(names[0]) if names else "" for names in (there, steer))
     first = "--dice-weight" if first and steer[0] in LABELS else first
+    unrepeated = first or ("--conserve-mass" if settings.conserve_mass else "")
     of_points = bool(steer) and steer[0] in POINTS
     only = "; --points-weight 0 only measures how far points are off" if of_points else ""
     needs = "--affine or --instance-optimise" if steer and steer[0] in MASKS else "--instance-optimise"
@@ -84,7 +110,9 @@ def check_guidance(given: Mapping[str, Path | None], settings, uncertain: bool) 
             "--mask-input has no effect without --mask-fixed or --mask-moving": settings.mask_input and not masks,
             f"{first} steers the optimisation of a pair, and needs {needs}{only}": steer
             and not settings.instance_optimise,
-            f"--uncertainty registers again without {first}, and would be of another registration": steer and uncertain,
+            f"--uncertainty registers again without {unrepeated}, and would be of another registration": (
+                unrepeated and uncertain
+            ),
         }
     )
 
@@ -104,7 +132,7 @@ def steering(given: Mapping[str, Path | None], settings) -> list[str]:
 
 
 def read_guidance(given: Mapping[str, Path | None], read: Mapping[str, Image | None], settings) -> Guidance | None:
-    """What the files say; None where none is given.
+    """What files and settings say of the pair; None for nothing.
 
     Args:
         given: paths by a name of `MASKS`, `POINTS` and `LABELS`.
@@ -117,17 +145,17 @@ def read_guidance(given: Mapping[str, Path | None], read: Mapping[str, Image | N
     steer = steering(given, settings)
     images = {name: read[name] for name in MASKS if name in steer}
     images |= {name: read[role] for name, role in LABELS.items() if name in steer}
-    if not images and given["points_fixed"] is None:
+    if not images and given["points_fixed"] is None and not settings.conserve_mass:
         return None
-    dice_weight, weight = settings.dice_weight or 0.0, settings.points_weight
-    weight = POINTS_WEIGHT if weight is None else weight
+    weight = POINTS_WEIGHT if settings.points_weight is None else settings.points_weight
+    others = {"dice_weight": settings.dice_weight or 0.0, "conserve_mass": settings.conserve_mass}
     if given["points_fixed"] is None:
-        return Guidance(**images, dice_weight=dice_weight)
+        return Guidance(**images, **others)
     moving, fixed = read["moving"].trimmed(), read["fixed"].trimmed()
     grids = fixed.grid, matched_grid(moving, fixed)
     places = read_landmarks([given[name] for name in POINTS], grids, settings.points_frame)
     points = dict(zip(POINTS, places, strict=True))
-    return Guidance(**images, **points, points_weight=weight, dice_weight=dice_weight)
+    return Guidance(**images, **points, points_weight=weight, **others)
 
 
 def told_of_labels(guidance: Guidance | None) -> list[str]:

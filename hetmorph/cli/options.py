@@ -288,6 +288,13 @@ guidance = combined(
         help="Of --instance-optimise: add W times 1 − Dice of the structures of --labels-moving and --labels-fixed to "
         "the loss. Without it, labels are for scores alone.",
     ),
+    click.option(
+        "--conserve-mass",
+        is_flag=True,
+        help="Of --instance-optimise, of CT volumes of one body, such as lungs at two breaths: multiply the moved "
+        "image by the Jacobian determinant before it is compared, since tissue that is compressed becomes denser. "
+        "Needs --modality-moving ct and --modality-fixed ct, in a window from -1000 Hounsfield units, air.",
+    ),
 )
 
 estimate_options = combined(

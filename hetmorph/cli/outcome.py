@@ -80,7 +80,21 @@ class Outcome:
         for label in self.dice:
             yield self._dice_line(f" of label {label}", [label])
         if len(self.dice) > 1:
+            yield from self.mean_dice()
+
+    def mean_dice(self) -> Iterator[str]:
+        """A line on the mean Dice of the labels, where there are any."""
+        if self.dice:
             yield self._dice_line(", mean", list(self.dice))
+
+    def scores(self) -> dict[str, float]:
+        """Numbers by the names of columns."""
+        if not self.dice:
+            return self.checks.scores()
+        before, after = zip(*self.dice.values(), strict=True)
+        undeformed = [*self.dice_placed.values()] or before
+        means = {"undeformed_dice_mean": float(np.mean(undeformed)), "registered_dice_mean": float(np.mean(after))}
+        return self.checks.scores() | means
 
     def _dice_line(self, of: str, labels: list[int]) -> str:
         before, after = np.mean([self.dice[label] for label in labels], 0)

@@ -92,7 +92,8 @@ from hetmorph.cohort.shards import WHOLE
 @click.option(
     "--pairs",
     type=FILE,
-    help="Table of pairs (.csv): moving, fixed, perhaps moving_labels, mask, case; paths relative to the table.",
+    help="Table of pairs (.csv): moving, fixed, perhaps moving_labels, fixed_labels, mask, case; paths relative to the "
+    "table.",
 )
 @click.option(
     "--out", type=FILE, help="Of --pairs: a folder for each case goes here; results are file names inside it."

@@ -47,6 +47,7 @@ class Settings:
     ct_window: list[float] | None = None
     mri_quantiles: list[float] | None = None
     mask_input: bool = False
+    conserve_mass: bool = False
 
     @phase("model")
     def predictor(self, few: bool = False) -> Predictor:
@@ -78,6 +79,7 @@ class Settings:
             }
         )
         guidance.scales(self)
+        guidance.check_mass(self)
         if self.aligns:
             itk.package(linear_search.NEEDS)
         if self.calibration:

@@ -9,7 +9,8 @@ import numpy as np
 from hetmorph.io import DataError, Image
 
 CT, MRI = MODALITIES = ("ct", "mri")
-_WINDOW = (-1000.0, 1000.0)
+AIR = -1000.0  # Hounsfield units
+_WINDOW = (AIR, 1000.0)
 _TOP = 0.99
 
 

@@ -1,4 +1,4 @@
-"""What is known of a pair beside its images, on their voxels: where they count, points and structures that match."""
+"""What is known of a pair beside its images, on their voxels: where they count, what matches, what mass they show."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ POINTS_WEIGHT = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Guide:
-    """Masks of the image loss, corresponding points and labels, for a predictor that optimises a pair.
+    """Masks of the image loss, corresponding points, labels and volumes, for a predictor that optimises a pair.
 
     Attributes:
         mask_fixed: `[*S]`, not 0 where the fixed image counts; None counts everywhere.
@@ -25,10 +25,13 @@ class Guide:
         labels_moving: the same of the moving image.
         dice_weight: of 1 − Dice of the structures in the loss.
         structures: values of the structures; None takes those that both images have.
+        volume: `[*S]` of three axes, volume of the moving image that each voxel shows, relative to that of the fixed
+            one. Given, intensities are densities, and the image that is moved conserves its mass while it is compared;
+            None compares it as it is.
 
     Raises:
-        ValueError: masks or labels of two shapes, labels of one image alone or without a structure in common, or points
-            that do not belong together.
+        ValueError: masks or labels of two shapes, labels of one image alone or without a structure in common, points
+            that do not belong together, or volumes of a slice.
     """
 
     mask_fixed: np.ndarray | None = None
@@ -41,6 +44,7 @@ class Guide:
     labels_moving: np.ndarray | None = None
     dice_weight: float = 0.0
     structures: Sequence[int] | None = None
+    volume: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for what, arrays in (("masks", self.masks), ("labels", self.labels)):
@@ -56,6 +60,8 @@ class Guide:
             raise ValueError(f"the weight of points must be 0 or more, received {self.weight}")
         if not self.dice_weight >= 0:
             raise ValueError(f"the weight of labels must be 0 or more, received {self.dice_weight}")
+        if self.volume is not None and (np.ndim(self.volume) != 3 or min(np.shape(self.volume)) < 2):
+            raise ValueError(f"mass is conserved in volumes of two slices or more, received {np.shape(self.volume)}")
         if self.labels and self.structures is None:
             object.__setattr__(self, "structures", self._shared())
 
@@ -88,8 +94,11 @@ class Guide:
             count: slices that there are.
 
         Raises:
-            ValueError: a point lies in none of the slices, or moves to another one.
+            ValueError: a point lies in none of the slices, or moves to another one; or mass is to be
+                conserved, which leaves them.
         """
+        if self.volume is not None:
+            raise ValueError("mass is conserved by models of volumes; this one takes them slice by slice")
         at = None if self.points_fixed is None else self._slice_of_points(count)
 
         def one(z: int) -> Guide:

@@ -8,8 +8,9 @@ from hetmorph.instance import known
 from hetmorph.losses import LNCC, MIND, MSE, NGF, Grad, MutualInformation, SquaredLNCC
 from hetmorph.losses.within import loss_within, voxelwise_within
 from hetmorph.ops import fields
-from hetmorph.ops.masks import Counted, counted_mean
+from hetmorph.ops.masks import counted_mean
 from hetmorph.ops.windows import local_correlation, window_of
+from hetmorph.steps import View
 
 _HALF_RESOLUTION = 2  # the factor on ‖∇u‖² of training at half resolution
 _LEAST_VOLUME = 0.1
@@ -70,15 +71,15 @@ class Criterion:
 
     def __call__(self, fixed, moving, weight, displacement, said: known.Known) -> tf.Tensor:
         """The loss proper of images `[1, *S, 1]`, which may not rise; `said` as `known.known` gives it."""
-        moved, counted = known.moved(said, moving, displacement)
-        dissimilarity = tf.reduce_mean(self._dissimilarity(fixed, moved, weight, counted))
+        dissimilarity = tf.reduce_mean(self._dissimilarity(known.view(said, fixed, moving, displacement), weight))
         roughness = Grad("l2", loss_mult=_HALF_RESOLUTION).loss(None, displacement)
         return (
             dissimilarity + self.smoothness * tf.reduce_mean(roughness) + known.pull(said, displacement, squared=True)
         )
 
-    def _dissimilarity(self, fixed, moved, weight, counted: Counted | None):
+    def _dissimilarity(self, view: View, weight):
         """One number, or one of each sample."""
+        fixed, moved, counted = view.fixed, view.moved, view.counted
         if self.weighted:
             where = None if counted is None else counted.weight
             return counted_mean(weight * self._voxelwise(fixed, moved, where), counted)

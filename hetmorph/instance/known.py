@@ -10,9 +10,11 @@ from hetmorph.evaluation.guide import Guide
 from hetmorph.objectives.terms import apart, structure_maps
 from hetmorph.ops import separable
 from hetmorph.ops.interpolation import interpolate
-from hetmorph.ops.masks import Counted, counted_where, sampled_within
+from hetmorph.ops.masks import counted_where, sampled_within
 from hetmorph.ops.smoothing import gaussian
 from hetmorph.ops.warp import warp
+from hetmorph.steps import Ends, View
+from hetmorph.steps.known import conserved
 
 Known = dict[str, tf.Tensor]
 
@@ -20,8 +22,8 @@ _SOFT = 1.0  # voxels
 
 
 def known(guide: Guide | None) -> Known:
-    """The tensors: masks `[1, *S, 1]` and the part of the image that they leave; points `[1, P, N]`, maps of structures
-    `[1, *S, labels]`, and their weights.
+    """The tensors: masks `[1, *S, 1]` and the part of the image that they leave; volumes `[1, *S, 1]`; points
+    `[1, P, N]`, maps of structures `[1, *S, labels]`, and their weights.
     """
     if guide is None:
         return {}
@@ -31,6 +33,8 @@ def known(guide: Guide | None) -> Known:
             there = np.float32(np.asarray(mask) != 0)
             result[name] = tf.constant(there[None, ..., None])
             result.setdefault("part", tf.constant([there.mean()]))
+    if guide.volume is not None:
+        result["volume_moving"] = tf.constant(np.float32(guide.volume)[None, ..., None])
     if guide.points_fixed is not None:
         spacing = np.ones(guide.points_fixed.shape[1]) if guide.spacing is None else guide.spacing
         numbers = {"fixed": guide.points_fixed[None], "moving": guide.points_moving[None], "spacing": spacing}
@@ -43,9 +47,9 @@ def known(guide: Guide | None) -> Known:
     return result
 
 
-def masks(said: Known) -> Known:
-    """What a model's own losses are told: where the images count."""
-    return {name: said[name] for name in ("mask_moving", "mask_fixed") if name in said}
+def of_images(said: Known) -> Known:
+    """What a model's own image losses are told: where the images count, and volumes."""
+    return {name: said[name] for name in ("mask_moving", "mask_fixed", "volume_moving") if name in said}
 
 
 def softened(pair: tuple) -> tuple:
@@ -68,6 +72,8 @@ def shrunk(pair: tuple, factor: Sequence[int]) -> tuple:
     fixed, fixed_part = _sampled(fixed, said.get("mask_fixed"), shrink)
     result |= {} if moving_part is None else {"mask_moving": moving_part}
     result |= {} if fixed_part is None else {"mask_fixed": fixed_part}
+    if "volume_moving" in said:
+        result["volume_moving"] = shrink(said["volume_moving"])
     if "points_fixed" in said:
         result |= {name: said[name] / factors for name in ("points_fixed", "points_moving")}
         result["points_spacing"] = said["points_spacing"] * factors
@@ -76,10 +82,11 @@ def shrunk(pair: tuple, factor: Sequence[int]) -> tuple:
     return moving, fixed, shrink(weight), shrink(start) / factors, result
 
 
-def moved(said: Known, moving, displacement) -> tuple[tf.Tensor, Counted | None]:
-    """The moved image, and how much each voxel counts where both images do; None for all alike."""
+def view(said: Known, fixed, moving, displacement) -> View:
+    """The fixed and the moved image as they are compared."""
     image, part = _sampled(moving, said.get("mask_moving"), functools.partial(warp, displacement=displacement))
-    return image, counted_where(said.get("mask_fixed"), part, said.get("part"))
+    seen = View(fixed, image, moving, counted_where(said.get("mask_fixed"), part, said.get("part")))
+    return conserved(seen, displacement, Ends(said["volume_moving"])) if "volume_moving" in said else seen
 
 
 def _sampled(image, mask, sample: Callable) -> tuple[tf.Tensor, tf.Tensor | None]:

@@ -194,7 +194,7 @@ class Trained(Network):
 
     def _value_and_gradient(self, moving, fixed, weight, start, said):
         with tf.GradientTape() as tape:
-            play = self._copy.play([moving, fixed, known.masks(said)], None, None, training=False)
+            play = self._copy.play([moving, fixed, known.of_images(said)], None, None, training=False)
             value, pair = self._player.loss(play), play.registered
             if known.pulls(said):
                 value += known.pull(said, pair.displacement, pair.backward_displacement)

@@ -140,10 +140,11 @@ class Refined(Predictor):
 
         Args:
             moving, fixed: the images.
-            guide: masks of the image loss, and points and structures that are to meet.
+            guide: masks of the image loss, points and structures that are to meet, and volumes that conserve mass.
 
         Raises:
-            ValueError: masks or labels of another shape than the images, or points of another number of axes.
+            ValueError: masks, labels or volumes of another shape than the images, points of another number of axes, or
+                volumes for a loss that does not know what to do with them.
         """
         return self._refine(self.predictor(moving, fixed), moving, fixed, guide)
 
@@ -178,10 +179,13 @@ class Refined(Predictor):
 
     def _check(self, guide: Guide, shape: tuple[int, ...]) -> None:
         """Raise ValueError for a guide that does not fit the images."""
-        for what, arrays in (("a mask", guide.masks), ("labels", guide.labels)):
+        volumes = [] if guide.volume is None else [guide.volume]
+        for what, arrays in (("a mask", guide.masks), ("labels", guide.labels), ("volumes", volumes)):
             for array in arrays:
                 if np.shape(array) != shape:
                     raise ValueError(f"expected {what} of the images' shape {shape}, received {np.shape(array)}")
+        if volumes and self.weighted:
+            raise ValueError("mass is conserved by losses that count all voxels alike, received weighted=True")
         if guide.points_fixed is not None and guide.points_fixed.shape[1] != len(shape):
             raise ValueError(f"expected points [P, {len(shape)}], received {guide.points_fixed.shape}")
 

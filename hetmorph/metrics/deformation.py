@@ -6,7 +6,7 @@ borders. Central differences overlook folds of the finest, checkerboard kind.
 
 import numpy as np
 
-from hetmorph.ops.fields import jacobian_determinant
+from hetmorph.ops.fields import cell_determinant, jacobian_determinant
 from hetmorph.ops.points import displace
 
 MINIMUM_DETERMINANT = 1e-9
@@ -56,24 +56,15 @@ def fold_mask(displacement) -> np.ndarray:
 
 
 def flips(displacement) -> int:
-    """Number of cells of the grid that the map x + u(x) turns over, by the determinant of the edges at one corner.
+    """Number of cells of the grid that the map x + u(x) turns over, see `ops.fields.cell_determinant`.
 
-    The corner is the first of a cell, in 3-D the last, as in the publications of the ICON family. One-sided differences
-    see the checkerboards that `folds_percent` overlooks. There are ∏(S − 1) cells. Arguments and errors as
-    `folds_percent`.
+    There are ∏(S − 1) cells. Arguments and errors as `folds_percent`.
 
     Reference:
         Greer et al., ICON: learning regular maps through inverse consistency, ICCV 2021, arXiv:2105.04459.
     """
     field = _checked_field(displacement).astype(np.float64)
-    ndims = field.shape[-1]
-    places = field + np.stack(np.indices(field.shape[:-1]), -1)
-    corner = slice(1, None) if ndims == 3 else slice(None, -1)
-    edges = []
-    for axis in range(ndims):
-        beside = [slice(None) if other == axis else corner for other in range(ndims)]
-        edges.append(np.diff(places, axis=axis)[tuple(beside)])
-    return int(np.count_nonzero(np.linalg.det(np.stack(edges, -1)) < 0))
+    return int(np.count_nonzero(cell_determinant(field[None]) < 0))
 
 
 def sdlogj(displacement) -> float:

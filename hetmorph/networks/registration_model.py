@@ -105,12 +105,15 @@ class RegistrationModel(LoadableModel):
             x: `(moving, fixed)`, or `(moving, fixed, known)`, where `known` is a dictionary of some of
                 `mask_moving` and `mask_fixed`, `[B, *S]`, not 0 where an image counts in the image losses; and of
                 `points_moving` and `points_fixed`, `[B, P, N]` voxels, filled up with NaN, for the term `Landmarks`;
-                and of `labels_moving` and `labels_fixed`, whole numbers `[B, *S]`, for the term `Overlap`.
+                and of `labels_moving` and `labels_fixed`, whole numbers `[B, *S]`, for the term `Overlap`; and of
+                `volume_moving` and `volume_fixed`, `[B, *S]`, what each voxel stands for: then intensities are
+                densities, such as Hounsfield units above air, and each moved image conserves its mass, by the
+                determinant of the Jacobian, before it is compared. Not for models that predict a variance.
             args, kwargs: of `keras.Model.fit`.
 
         Raises:
-            ValueError: an empty mask, a mask or labels of another grid, or points that do not belong together or to the
-                images.
+            ValueError: an empty mask, a mask, labels or volumes of another grid, volumes that are not above 0, or
+                points that do not belong together or to the images.
         """
         check_known(x)
         images, known = split_known(x)
@@ -143,6 +146,8 @@ class RegistrationModel(LoadableModel):
         if known:
             registered.know(*(Ends(*(known.get(f"{what}_{role}") for role in Ends._fields)) for what in KINDS))
             outputs = [*(view.moved for view in registered.views), outputs[-1]]
+        if registered.volumes.there() and y is not None:
+            raise ValueError("volumes need batches without targets, which are the images themselves, received some")
         registered.step = tf.convert_to_tensor(self.optimizer.iterations)
         y = self._own_targets(registered) if y is None else y
         return Play(x, y, sample_weight, outputs, training, registered)
@@ -186,11 +191,10 @@ class RegistrationModel(LoadableModel):
 
     def _own_targets(self, registered: Registered) -> list:
         """Targets for who gives none: the images themselves, and what a penalty of the field does not look at."""
-        backward = [] if registered.backward is None else [registered.moving]
         nothing = tf.zeros_like(
             tf.reduce_sum(registered.fixed, axis=range(1, registered.fixed.shape.rank), keepdims=True)
         )
-        return [registered.fixed, *backward, nothing]
+        return [*(view.fixed for view in registered.views), nothing]
 
     @compiled_kernels()
     def train_step(self, data):

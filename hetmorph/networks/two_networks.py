@@ -222,6 +222,8 @@ class TwoNetworks:
         """As every registration model; the record can say the log σ² of each view's residual."""
         play = super().play(x, y, sample_weight, training)
         registered = play.registered
+        if registered.volumes.there():
+            raise ValueError(f"volumes go with models that predict no variance; {self.name} does")
         play.y = play.y if not isinstance(y, dict) else [y.get(name) for name in self.output_names]
         self._check_one_each(play.y, "target")
         registered.views = [

@@ -84,6 +84,8 @@ class SampledCorrelation(_AtPoints):
     stream, share, limits, of_pair = 1, 0.02, (1024, 100_000), 2048
 
     def __call__(self, registered) -> tf.Tensor:
+        if registered.volumes.there():
+            raise ValueError("volumes go with losses of moved images, not with correlation at points")
         points, (of_moving, of_fixed) = self.drawn(registered), registered.masks
         ways = [(registered.moving, registered.fixed, registered.forward, of_moving, of_fixed)]
         if registered.backward is not None:

@@ -10,7 +10,7 @@ from hetmorph.io import Chain, DataError, Grid, Image, Transform, check_mask, ma
 
 @dataclass(frozen=True, eq=False)
 class Guidance:
-    """Masks of the image loss, corresponding points and labels of a pair, each in the frame of its own image.
+    """Masks of the image loss, corresponding points and labels of a pair, each in the frame of its own image; and mass.
 
     Attributes:
         mask_fixed: not 0 where the fixed image counts, on its grid; None counts everywhere.
@@ -21,6 +21,8 @@ class Guidance:
         labels_fixed: structures of the fixed image, on any grid; None for none.
         labels_moving: the same of the moving image.
         dice_weight: of 1 − Dice of the structures that both have, in the loss; 0: they steer nothing.
+        conserve_mass: multiply the moved image by how volumes change before it is compared. Of volumes in intensities
+            that are proportional to density.
     """
 
     mask_fixed: Image | None = None
@@ -31,12 +33,13 @@ class Guidance:
     labels_fixed: Image | None = None
     labels_moving: Image | None = None
     dice_weight: float = 0.0
+    conserve_mass: bool = False
 
     @property
     def steers(self) -> bool:
         """Whether a registration depends on it."""
         pulled = self.points_fixed is not None and self.points_weight > 0
-        return bool(self.mask_fixed or self.mask_moving or pulled or self._of_labels)
+        return bool(self.mask_fixed or self.mask_moving or pulled or self._of_labels or self.conserve_mass)
 
     @property
     def _of_labels(self) -> bool:
@@ -56,7 +59,8 @@ class Guidance:
         Raises:
             DataError: a mask on another grid than its image, or in which nothing counts that the model sees; labels
                 without a structure in common there.
-            ValueError: points that do not belong together, or that no slice can bring together.
+            ValueError: points that do not belong together, or that no slice can bring together; mass that is to be
+                conserved in slices.
         """
         masks = [
             None if mask is None else _mask_on(grid, mask, image, fixed, through)
@@ -72,7 +76,8 @@ class Guidance:
                 paths = f"{self.labels_fixed.path} and {self.labels_moving.path}"
                 raise DataError(f"{paths}: the labels have no structure in common where the model sees them.")
             labels = {"labels_fixed": seen[0], "labels_moving": seen[1], "dice_weight": self.dice_weight}
-        guide = Guide(*masks, *points, self.points_weight, grid.spacing, **labels)
+        volume = _volume(grid, initial) if self.conserve_mass else None
+        guide = Guide(*masks, *points, self.points_weight, grid.spacing, **labels, volume=volume)
         if len(guide.masks) == 2 and not np.all(guide.masks, axis=0).any():
             paths = f"{self.mask_fixed.path} and {self.mask_moving.path}"
             raise DataError(f"{paths}: the masks have no voxel in common, so there is nothing to compare.")
@@ -112,6 +117,11 @@ def _mask_on(grid: Grid, mask: Image, image: Image, fixed: Image, through: Trans
     if not seen.any():
         raise DataError(f"{mask.path}: nothing of the mask lies in what the model sees.")
     return seen
+
+
+def _volume(grid: Grid, initial: Transform | Chain | None) -> np.ndarray:
+    """Volume of the moving image in each voxel that the model sees, relative to that of the fixed one, `[*G]`."""
+    return np.ones(grid.shape, np.float32) if initial is None else np.abs(Chain([initial], grid).transform.jacobian())
 
 
 def _before(places: np.ndarray, initial: Transform | Chain | None, grid: Grid) -> np.ndarray:

@@ -5,9 +5,9 @@ from hetmorph.steps.combined import AtResolution, Consistent, Repeated, Then
 from hetmorph.steps.consistent import TwoStepConsistent
 from hetmorph.steps.features import FeatureStep
 from hetmorph.steps.implicit import ImplicitStep
-from hetmorph.steps.known import Ends, check_known, split_known
+from hetmorph.steps.known import Ends, View, check_known, split_known
 from hetmorph.steps.networks import AffineStep, FieldStep, NetworkStep, VelocityStep
-from hetmorph.steps.registered import Registered, View
+from hetmorph.steps.registered import Registered
 from hetmorph.steps.smoothed import Smoothed
 from hetmorph.steps.turned import Turned
 

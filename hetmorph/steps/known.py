@@ -1,4 +1,4 @@
-"""What is known of a batch of pairs besides the images: where they count, points that correspond, structures."""
+"""What is known of a batch of pairs besides the images: where they count, points that correspond, structures, mass."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from hetmorph.ops.fields import cell_determinant
+from hetmorph.ops.grid import cut
 from hetmorph.ops.masks import Counted, counted_where, sampled_within
 from hetmorph.ops.points import outside
 from hetmorph.ops.warp import warp
@@ -26,7 +28,7 @@ class Ends(NamedTuple):
         return [one for one in self if one is not None]
 
 
-KINDS = ("mask", "points", "labels")
+KINDS = ("mask", "points", "labels", "volume")
 KNOWN = tuple(f"{kind}_{role}" for kind in KINDS for role in Ends._fields)
 
 
@@ -60,12 +62,12 @@ def check_known(inputs) -> None:
         inputs: as of `split_known`.
 
     Raises:
-        ValueError: as `split_known`, an empty mask, another grid, numbers of points that differ, or a point outside its
-            image.
+        ValueError: as `split_known`, an empty mask, another grid, numbers of points that differ, a point outside its
+            image, or a volume that is not above 0.
     """
     images, known = split_known(inputs)
     for number, role in enumerate(Ends._fields if known else ()):
-        image, mask, points, labels = images[number], *(known.get(f"{kind}_{role}") for kind in KINDS)
+        image, mask, points, labels, volume = images[number], *(known.get(f"{kind}_{role}") for kind in KINDS)
         shape = tuple(np.shape(image))
         if mask is not None:
             _check_mask(f"mask_{role}", mask, shape)
@@ -73,6 +75,8 @@ def check_known(inputs) -> None:
             _check_points(f"points_{role}", points, shape)
         if labels is not None:
             _check_grid(f"labels_{role}", labels, shape)
+        if volume is not None:
+            _check_volume(f"volume_{role}", volume, shape)
     if "points_fixed" in known:
         shapes = [tuple(np.shape(known[name])) for name in ("points_moving", "points_fixed")]
         if shapes[0] != shapes[1]:
@@ -84,6 +88,12 @@ def _check_mask(name: str, mask, shape: tuple[int, ...]) -> None:
     _check_grid(name, mask, shape)
     if isinstance(mask, np.ndarray) and not (filled := mask.reshape(len(mask), -1).any(1)).all():
         raise ValueError(f"{name} of sample {int(np.argmin(filled))} is empty, so that no voxel would count")
+
+
+def _check_volume(name: str, volume, shape: tuple[int, ...]) -> None:
+    _check_grid(name, volume, shape)
+    if isinstance(volume, np.ndarray) and not (volume.min() > 0 and np.isfinite(volume).all()):
+        raise ValueError(f"expected {name} above 0, received {volume.min():g} to {volume.max():g}")
 
 
 def _check_grid(name: str, values, shape: tuple[int, ...]) -> None:
@@ -121,17 +131,19 @@ def as_mask(mask, image) -> tf.Tensor | None:
     return tf.cast(tf.not_equal(mask, tf.zeros([], mask.dtype)) if mask.dtype != tf.bool else mask, tf.float32)
 
 
-def as_labels(labels, image) -> tf.Tensor | None:
-    """Labels as numbers `[B, *S, 1]`.
+def as_map(values, image, dtype: tf.DType | None = None) -> tf.Tensor | None:
+    """Numbers of the voxels, such as labels or volumes, `[B, *S, 1]`.
 
     Args:
-        labels: `[B, *S]` or `[B, *S, 1]`; None stays None.
+        values: `[B, *S]` or `[B, *S, 1]`; None stays None.
         image: one of the pair's, `[B, *S, C]`.
+        dtype: of the result; None keeps that of the values.
     """
-    if labels is None:
+    if values is None:
         return None
-    labels = tf.convert_to_tensor(labels)
-    return labels if labels.shape.rank == image.shape.rank else labels[..., None]
+    values = tf.convert_to_tensor(values)
+    values = values if values.shape.rank == image.shape.rank else values[..., None]
+    return values if dtype is None else tf.cast(values, dtype)
 
 
 class Moved(NamedTuple):
@@ -162,3 +174,44 @@ def moved_within(plain, moving, displacement, masks: Ends) -> Moved:
         image = sampled_within(plain, inside, part)
     at_rest = masks.moving if masks.fixed is None else masks.fixed
     return Moved(image, counted_where(masks.fixed, part, tf.reduce_mean(at_rest, range(1, at_rest.shape.rank))))
+
+
+class View(NamedTuple):
+    """One direction of a registration: the moved image is compared with the fixed one, where they count."""
+
+    fixed: tf.Tensor
+    moved: tf.Tensor
+    moving: tf.Tensor
+    counted: Counted | None = None
+
+
+def conserved(view: View, displacement, volumes: Ends) -> View:
+    """Images of a density whose mass does not change as they are deformed: what is compressed becomes denser.
+
+    m(φ(x))·V_m(φ(x))·det(I + ∇u) is compared with f(x)·V_f(x), where V is the volume that a voxel stands for. The
+    determinants are those of the cells of the grid, so that the last voxel along each axis is left out.
+
+    Args:
+        view: images `[B, *S, C]`, in intensities that are proportional to density.
+        displacement: `[B, *S, N]`, by which the moved image was moved.
+        volumes: of the moving and the fixed image, `[B, *S, 1]`; None is 1.
+
+    Returns:
+        The view with fixed and moved image, and what counts, on `[B, *(S − 1), C]`.
+
+    Reference:
+        Tian et al., uniGradICON, MICCAI 2024, arXiv:2403.05780, as its package 1.0.6 has it for CT, without volumes.
+    """
+    fixed, moved, counted = view.fixed, view.moved, view.counted
+    moved = moved if volumes.moving is None else moved * warp(volumes.moving, displacement)
+    fixed = fixed if volumes.fixed is None else fixed * volumes.fixed
+    moved = cell_determinant(displacement)[..., None] * _in_cells(moved)
+    counted = None if counted is None else counted._replace(weight=_in_cells(counted.weight))
+    return view._replace(fixed=_in_cells(fixed), moved=moved, counted=counted)
+
+
+def _in_cells(values: tf.Tensor) -> tf.Tensor:
+    """Without the last voxel along each axis."""
+    for axis in range(1, values.shape.rank - 1):
+        values = cut(values, axis, 0, -1)
+    return values

@@ -2,26 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import tensorflow as tf
 
-from hetmorph.ops.masks import Counted
 from hetmorph.ops.warp import warp
 from hetmorph.steps.base import displacement_on
-from hetmorph.steps.known import Ends, as_labels, as_mask, moved_within
+from hetmorph.steps.known import Ends, View, as_map, as_mask, conserved, moved_within
 from hetmorph.transforms import Transform
 
 _NONE = Ends()
-
-
-class View(NamedTuple):
-    """One direction of a registration: the moved image is compared with the fixed one, where they count."""
-
-    fixed: tf.Tensor
-    moved: tf.Tensor
-    moving: tf.Tensor
-    counted: Counted | None = None
 
 
 class Registered:
@@ -39,6 +28,8 @@ class Registered:
         masks: of both images, `[B, *S]` or `[B, *S, 1]`, not 0 where an image counts; None counts everywhere.
         points: `[B, P, N]` voxels in the moving and the same in the fixed image; NaN fills up where a sample has fewer.
         labels: structures of both images, whole numbers `[B, *S]` or `[B, *S, 1]`.
+        volumes: what a voxel of either image stands for, `[B, *S]` or `[B, *S, 1]`, None for 1. Where there are any,
+            intensities are densities, and moved images conserve their mass, see `known.conserved`.
     """
 
     def __init__(
@@ -55,22 +46,24 @@ class Registered:
         masks: Ends = _NONE,
         points: Ends = _NONE,
         labels: Ends = _NONE,
+        volumes: Ends = _NONE,
     ):
         self.moving, self.fixed, self.forward, self.backward = moving, fixed, forward, backward
         self.added, self.fill_value, self.read_variance, self.step = added, fill_value, read_variance, step
-        self.know(masks, points, labels)
+        self.know(masks, points, labels, volumes)
         if field is not None:
             self.field = field
 
-    def know(self, masks: Ends, points: Ends, labels: Ends = _NONE) -> None:
+    def know(self, masks: Ends, points: Ends, labels: Ends = _NONE, volumes: Ends = _NONE) -> None:
         """Take what is known besides, before anything is asked for.
 
         Args:
-            masks, points, labels: as of the record.
+            masks, points, labels, volumes: as of the record.
         """
         self.masks = Ends(as_mask(masks.moving, self.moving), as_mask(masks.fixed, self.fixed))
         self.points = Ends(*(one if one is None else tf.cast(one, tf.float32) for one in points))
-        self.labels = Ends(*(as_labels(one, self.fixed) for one in labels))
+        self.labels = Ends(*(as_map(one, self.fixed) for one in labels))
+        self.volumes = Ends(*(as_map(one, self.fixed, tf.float32) for one in volumes))
 
     @cached_property
     def displacement(self) -> tf.Tensor:
@@ -112,12 +105,17 @@ class Registered:
     @cached_property
     def views(self) -> list[View]:
         """One for each direction that is registered."""
-        there = moved_within(self.warped, self.moving, self.displacement, self.masks)
-        views = [View(self.fixed, there.image, self.moving, there.counted)]
+        there = self._view(self.warped, self.moving, self.fixed, self.displacement, self.masks, self.volumes)
         if self.backward is None:
-            return views
-        back = moved_within(self.warped_back, self.fixed, self.backward_displacement, self.masks.exchanged())
-        return [*views, View(self.moving, back.image, self.fixed, back.counted)]
+            return [there]
+        known = self.masks.exchanged(), self.volumes.exchanged()
+        return [there, self._view(self.warped_back, self.fixed, self.moving, self.backward_displacement, *known)]
+
+    @staticmethod
+    def _view(plain, moving, fixed, displacement, masks: Ends, volumes: Ends) -> View:
+        there = moved_within(plain, moving, displacement, masks)
+        view = View(fixed, there.image, moving, there.counted)
+        return conserved(view, displacement, volumes) if volumes.there() else view
 
     @cached_property
     def log_variances(self) -> list[tf.Tensor]:

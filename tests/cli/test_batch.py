@@ -7,12 +7,14 @@ import os
 import re
 import shutil
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from hetmorph.cli.main import cli
 from hetmorph.cohort import Shard
-from hetmorph.io import read_image
+from hetmorph.io import read_image, read_transform, write_image
+from tests import anatomy
 
 
 @pytest.fixture
@@ -110,6 +112,11 @@ def test_rows_that_are_broken_are_failures_and_the_others_are_done(hetmorph, tab
     [
         (("--moved", "/tmp/x.nii.gz"), "results are file names inside the folder"),
         (("--moving", "m.nii.gz"), "--pairs names the inputs"),
+        (
+            ("--instance-optimise", 1, "--dice-weight", 1),
+            "--dice-weight needs moving_labels and fixed_labels, of which no row",
+        ),
+        (("--instance-optimise", 1, "--conserve-mass"), "--conserve-mass needs --modality-moving ct"),
     ],
 )
 def test_options_that_do_not_go_with_a_table(hetmorph, table, models, words, message):
@@ -134,6 +141,43 @@ def test_the_table_of_verdicts_and_the_list_of_the_bad(hetmorph, table, models):
     assert "3 were done before" in result.stdout and "review: three: " in result.stderr
     (table.parent / "gone.nii.gz").unlink()
     hetmorph(*words, "--resume", "--fail-on", "review", status=1)  # what is missing is worse than what is bad
+
+
+def test_labels_steer_the_rows_that_have_them_as_they_steer_a_pair(hetmorph, stack):
+    """The same transform as of the pair by itself; a row without labels fails alone."""
+    folder, table = stack, stack / "pairs.csv"
+    how = "--model", "undeformed", "--spacing", 5, "--instance-optimise", 1, "--instance-similarity", "mse"
+    how += "--dice-weight", 5
+    fixed = read_image(folder / "f.nii.gz")
+    write_image(folder / "lf.nii.gz", anatomy.labels(fixed.grid).array, fixed)
+    table.write_text(
+        "case,moving,fixed,moving_labels,fixed_labels\none,m.nii.gz,f.nii.gz,l.nii.gz,lf.nii.gz\n"
+        "two,m.nii.gz,f.nii.gz,,lf.nii.gz\n"
+    )
+    result = hetmorph("register", "--pairs", table, "--out", folder / "out", *how, status=1)
+    pair = [f"--{name}={folder / path}.nii.gz" for name, path in (("moving", "m"), ("fixed", "f"), ("transform", "t"))]
+    labels = "--labels-moving", folder / "l.nii.gz", "--labels-fixed", folder / "lf.nii.gz"
+    said = hetmorph("register", *pair, *labels, *how).stdout
+    found, expected = (read_transform(folder / name) for name in ("out/one/transform.nii.gz", "t.nii.gz"))
+    np.testing.assert_array_equal(found.displacement, expected.displacement)
+    assert np.abs(found.displacement).max() > 0.1
+    dice = re.search(r"Dice, mean: (\S+) undeformed, (\S+) registered", said)
+    told = rows(folder / "out" / "cases.csv")
+    assert f"{dice.group()}; Dice is of labels that the optimisation was given" in result.output
+    for name, value in zip(("undeformed", "registered"), dice.groups(), strict=True):
+        assert float(told["one"][f"{name}_dice_mean"]) == pytest.approx(float(value), abs=6e-4)
+    assert "--dice-weight needs --labels-fixed and --labels-moving" in told["two"]["failed"]
+
+
+def test_labels_of_a_table_are_scored(hetmorph, table, models):
+    """Of the fixed image alone they say nothing, and stop nothing."""
+    table.write_text(
+        "case,moving,fixed,moving_labels,fixed_labels\none,m.nii.gz,f.nii.gz,l.nii.gz,l.nii.gz\n"
+        "two,m.nii.gz,f.nii.gz,,l.nii.gz\n"
+    )
+    _, out = batch(hetmorph, table, models)
+    told = rows(out / "cases.csv")
+    assert 0 < float(told["one"]["registered_dice_mean"]) < 1 and not told["two"]["registered_dice_mean"]
 
 
 def rows(path):

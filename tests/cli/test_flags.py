@@ -25,7 +25,7 @@ GROUP = {"--help", "--debug"}
 # Messages on combinations of options that `register` alone has, in what the other verbs share with it.
 OF_REGISTER = {("register_job", "Job"), ("settings", "Settings"), ("results", "image_of"), ("results", "transform_of")}
 OF_REGISTER |= {("models", "calibration_of"), ("options", "calibration")}
-OF_REGISTER |= {("guidance", name) for name in ("check_guidance", "read_guidance")}
+OF_REGISTER |= {("guidance", name) for name in ("check_guidance", "check_mass", "read_guidance")}
 OTHERS = {"serving/deploy.py", "io/foreign.py"}  # flags of tensorflow_model_server and docker; of who wrote a file
 
 

@@ -118,9 +118,46 @@ def test_guidance_goes_through_an_initial_transform_and_spacing():
     assert guide.weight == 0.5 and guide.spacing == (1, 1.5)
 
 
+def test_volumes_are_those_of_the_moving_image():
+    """What an initial transform did to them counts, of a reflection, too."""
+    grid = Grid((8, 7, 6), np.diag([2.0, 3.0, 1.0, 1.0]))
+    fixed, initial = Image(np.ones(grid.shape), grid.spacing, grid.affine, True, Path("f")), np.zeros((*grid.shape, 3))
+    initial[..., 0], initial[..., 2] = 0.5 * np.arange(8)[:, None, None], -2 * np.arange(6)
+    for transform, volume in ((None, 1.0), (Transform(initial, grid), 1.5)):
+        guide = Guidance(conserve_mass=True).on(grid, fixed, fixed, transform)
+        np.testing.assert_allclose(guide.volume, np.full(grid.shape, volume), rtol=1e-5)
+
+
+CT = ("--modality-moving", "ct", "--modality-fixed", "ct")
+MASS = ("--conserve-mass", *OPTIMISED, *CT)
+
+
+@pytest.mark.slow
+@pytest.mark.graph
+def test_mass_is_conserved_and_it_is_told(hetmorph, volumes):
+    """Another answer than without; the intensities of the moved image stay those of the moving one."""
+    for name in "mf":
+        image = read_image(volumes / f"{name}.nii.gz")
+        units = 1600 * (image.array - image.array.min()) / np.ptp(image.array) - 1000
+        write_image(volumes / f"{name}.nii.gz", units, image, np.float32)
+    found, moved = [], ("--moved", volumes / "moved.nii.gz", "--instance-similarity", "mse", "--instance-window", 0)
+    for words in ((*CT, *OPTIMISED), MASS):
+        run(hetmorph, volumes, "undeformed", *words, *moved)
+        found.append(read_transform(volumes / "t.nii.gz").displacement)
+    assert np.abs(found[0] - found[1]).max() > 0.1
+    assert read_image(volumes / "moved.nii.gz").array.max() <= 600
+    assert json.loads((volumes / "t.json").read_text())["settings"]["conserve_mass"] is True
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (MASS, "mass is conserved by models of volumes; this one takes them slice by slice"),
+        (("--conserve-mass", *OPTIMISED), "--conserve-mass needs --modality-moving ct and --modality-fixed ct"),
+        ((*MASS[:-1], "mri"), "--conserve-mass needs --modality-moving ct and --modality-fixed ct"),
+        ((*MASS, "--ct-window", "-200", "300"), "--ct-window that begins at -1000 Hounsfield units, air"),
+        (("--conserve-mass", *CT), "--conserve-mass steers the optimisation of a pair, and needs --instance-optimise"),
+        ((*MASS, "--uncertainty", "{}/u.nii.gz"), "--uncertainty registers again without --conserve-mass"),
         (("--mask-fixed", "{}/mask.nii.gz"), "--mask-fixed steers the optimisation of a pair, and needs --affine or"),
         (("--points-fixed", "{}/pf.csv", *OPTIMISED), "--points-fixed and --points-moving belong together"),
         (("--points-weight", "1", *OPTIMISED), "--points-weight has no effect without --points-fixed"),

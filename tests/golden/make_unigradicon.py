@@ -79,21 +79,24 @@ def displacement(phi, fixed):
     return (np.array(there) - np.array(places(fixed))).reshape(*recipes.SHAPES["fixed"], 3)
 
 
-def optimised(net, images, similarity, dice_weight=0.0):
+def optimised(net, images, name):
     """Loss before and after some updates, and the displacement after them, `[X, Y, Z, 3]` voxels.
 
     At points of the inverse consistency that are the recipe's, since another program draws others.
     """
-    net.similarity, net.dice_loss_weight = unigradicon.make_sim(similarity), dice_weight
-    labels = [torch.Tensor(recipes.labels(role).T)[None, None] for role in ("moving", "fixed")]
-    known = {"segmentation_A": labels[0], "segmentation_B": labels[1]} if dice_weight else {}
+    net.similarity, net.dice_loss_weight = unigradicon.make_sim(name.split()[0]), 0.0
+    net.apply_intensity_conservation_loss, known = "mass" in name, {}
+    if "dice" in name:
+        sides = {"segmentation_A": "moving", "segmentation_B": "fixed"}
+        known = {side: torch.Tensor(recipes.labels(role).T)[None, None] for side, role in sides.items()}
+        net.dice_loss_weight = recipes.DICE_WEIGHT
     draw, torch.randn = torch.randn, lambda *shape: torch.Tensor(recipes.noise().T.copy())[None]
     try:
         with torch.enable_grad():
             before = net(*images, **known)[0]
             after = itk_wrapper.finetune_execute(net, *images, recipes.UPDATES, recipes.RATE, **known)[0]
     finally:
-        torch.randn, net.dice_loss_weight = draw, 0.0
+        torch.randn = draw
     u = (net.phi_AB(net.identity_map) - net.identity_map)[0].detach().numpy()
     return np.array([before.item(), after.item()]), u.T[..., ::-1] * (np.array(recipes.SIZE) - 1)
 
@@ -131,8 +134,8 @@ def main():
         found["network"] = u.T[::2, ::2, ::2, ::-1] * (np.array(recipes.SIZE) - 1)
         found["parameters"] = sum(p.numel() for p in net.parameters())
         images = resized(seen["moving", "quantiles"]), resized(seen["fixed", "window"])
-        for name, weight in (*((name, 0.0) for name in recipes.SIMILARITIES), ("mind dice", recipes.DICE_WEIGHT)):
-            found[f"losses {name}"], u = optimised(net, images, name.split()[0], weight)
+        for name in recipes.OPTIMISED:
+            found[f"losses {name}"], u = optimised(net, images, name)
             found[f"optimised {name}"] = u[::4, ::4, ::4].astype("float32")
     np.savez_compressed(HERE / "unigradicon.npz", **found)
     for name, value in found.items():

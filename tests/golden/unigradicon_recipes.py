@@ -11,6 +11,7 @@ QUANTILES = (0.05, 0.9)
 SIMILARITIES = ("lncc", "lncc2", "mind")
 UPDATES, RATE = 3, 2e-5  # of an optimisation; at a larger rate the original itself goes elsewhere in float64
 DICE_WEIGHT = 0.7
+OPTIMISED = (*SIMILARITIES, "mind dice", "lncc mass")  # with labels, and with mass that is kept
 
 
 def _affine(angle, spacing, origin):

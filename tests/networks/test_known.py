@@ -1,4 +1,4 @@
-"""Training with masks and landmarks: every kind of model minds them, in both directions, and Keras does not notice."""
+"""Training with masks, landmarks, mass: every kind of model minds them, both ways, and Keras does not notice."""
 
 import keras
 import numpy as np
@@ -7,10 +7,11 @@ import tensorflow as tf
 from scipy.ndimage import gaussian_filter
 
 from hetmorph.instance.criterion import Criterion, LocalCorrelation
-from hetmorph.losses import MSE, NCC, Grad
+from hetmorph.losses import LNCC, MSE, NCC, Grad
 from hetmorph.networks import HetRegistration, HetVxmDense, NllVxmDense, Registration, VxmDense, velocity_network
 from hetmorph.networks.adareg import AdaRegVxmDense
 from hetmorph.objectives import Landmarks, Overlap, Similarity
+from hetmorph.objectives.sampled import SampledCorrelation
 from hetmorph.ops.fields import integrate
 from hetmorph.steps import Ends, Registered, VelocityStep, check_known, split_known
 from hetmorph.transforms import Displacement
@@ -233,6 +234,69 @@ def test_nothing_is_gained_by_pushing_voxels_out_of_a_mask(images, masks, rng, f
         np.testing.assert_allclose(tape.gradient(value, u), 0, atol=1e-6)
 
 
+# --- mass -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(14, 17), (9, 8, 10)])
+def test_what_keeps_its_mass_is_compared_as_published(rng, shape):
+    """In both directions, by the formula written out; so does the optimisation of a pair compare them."""
+    u, v = (reference.smooth_field(rng, shape, 1.5, 2.0) for _ in range(2))
+    images = [rng.uniform(size=(*shape, 1)).astype("float32") for _ in range(2)]
+    moving, fixed = (tf.constant(image[None]) for image in images)
+    ones, inner = np.ones((1, *shape)), (slice(-1),) * len(shape)
+    there = reference.conserved(reference.warp(images[0], u)[..., 0], u), images[1][..., 0][inner]
+    back = reference.conserved(reference.warp(images[1], v)[..., 0], v), images[0][..., 0][inner]
+    record = Registered(moving, fixed, *(Displacement(tf.constant(w[None])) for w in (u, v)), volumes=Ends(ones))
+    for loss in (MSE(), LNCC(2.0)):
+        expected = [loss.loss(*(one[None, ..., None] for one in pair)).numpy().item() for pair in (there, back)]
+        assert Similarity(loss)(record).numpy() == pytest.approx(sum(expected), rel=1e-4)
+        said = {"volume_moving": tf.ones((1, *shape, 1))}
+        optimised = Criterion(loss.loss, 0.0, weighted=False)(fixed, moving, None, tf.constant(u[None]), said)
+        assert optimised.numpy() == pytest.approx(expected[0], rel=1e-4)
+
+
+def test_the_mass_of_a_body_stays_however_it_is_deformed(rng):
+    """As an integral; the voxels of one image stand for a third more than those of the other."""
+    shape, image = (40, 36, 38), np.zeros((1, 40, 36, 38, 1), "float32")
+    image[:, 12:28, 12:26, 10:26] = 1
+    image = gaussian_filter(image, (0, 2, 2, 2, 0))
+    forth = integrate(reference.smooth_field(rng, shape, 4.0, 5.0)[None])
+    volumes = Ends(np.full((1, *shape), 4.0), np.full((1, *shape), 3.0))
+    record = Registered(tf.constant(image), tf.constant(image), Displacement(forth), volumes=volumes)
+    mass = [tf.reduce_sum(record.views[0].moved).numpy(), 4 * image.sum()]
+    assert mass[0] == pytest.approx(mass[1], rel=0.01)
+    assert abs(4 * tf.reduce_sum(record.warped).numpy() / mass[1] - 1) > 0.03
+    np.testing.assert_allclose(record.views[0].fixed, 3 * image[:, :-1, :-1, :-1])
+
+
+def test_a_mask_says_where_mass_counts(rng, images, masks):
+    """Alone: whatever stands elsewhere."""
+    u = tf.constant(np.stack([reference.smooth_field(rng, SIZE, 2.0, 3.0) for _ in range(COUNT)]), tf.float32)
+    mask, values = masks["mask_fixed"][..., None], []
+    known = {"masks": Ends(fixed=mask), "volumes": Ends(np.ones((COUNT, *SIZE)))}
+    for fixed in (images[1], np.where(mask, images[1], 7)):
+        record = Registered(*(tf.constant(one, tf.float32) for one in (images[0], fixed)), Displacement(u), **known)
+        values.append(Similarity(MSE())(record))
+    np.testing.assert_allclose(*values, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["vxm both ways", "steps"])
+def test_a_step_keeps_mass(kind, images):
+    """By the displacements that the model had before it; what else is minimised stays."""
+    model, ones = model_of(kind), {"volume_moving": np.ones((COUNT, *SIZE), "float32")}
+    images = 5 * images[0], images[1]
+    record = model.play(tuple(map(tf.constant, images)), None, None, training=False).registered
+    plain = model_of(kind).train_on_batch(images, return_dict=True)["loss"]
+    conserved = model.train_on_batch((*images, ones), return_dict=True)["loss"]
+    ways = record.displacement.numpy(), record.backward_displacement.numpy()
+    expected = 0.0
+    for view, displacement in zip(record.views, ways, strict=True):
+        moved, fixed = view.moved.numpy(), view.fixed.numpy()
+        mass = [reference.conserved(one[..., 0], u) for one, u in zip(moved, displacement, strict=True)]
+        expected += np.mean((np.stack(mass) - fixed[:, :-1, :-1, 0]) ** 2) - np.mean((moved - fixed) ** 2)
+    assert conserved - plain == pytest.approx(expected, rel=1e-3) and abs(expected) > 1e-3
+
+
 @pytest.mark.slow
 def test_a_translation_is_learnt_from_landmarks_alone(rng):
     """The images say nothing: both are the same noise. A few steps of a tiny network."""
@@ -310,6 +374,8 @@ def _outside(known):
             lambda k: k | {"mask_moving": 0 * k["mask_moving"][..., None].astype(int)},
             "mask_moving of sample 0 is empty",
         ),
+        (lambda k: k | {"volume_moving": np.zeros((COUNT, *SIZE))}, "volume_moving above 0, received 0 to 0"),
+        (lambda k: {"volume_fixed": np.ones((COUNT, 4, 4))}, r"volume_fixed on the grid of .*received \(3, 4, 4\)"),
         (_outside, r"points_fixed: point 3 of sample 1, \[9.0, 19.6.*\], lies outside the image of \(16, 20\)"),
     ],
 )
@@ -324,6 +390,14 @@ def test_what_does_not_go_together_is_said(images, masks):
     model = model_of("vxm filled", image_loss=keras.losses.MeanAbsoluteError())
     with pytest.raises(ValueError, match="received MeanAbsoluteError of Keras"):
         model.train_on_batch((*images, masks))
+    ones = {"volume_moving": np.ones((COUNT, *SIZE))}
+    with pytest.raises(ValueError, match="volumes go with models that predict no variance; vxm_dense does"):
+        model_of("het both ways").train_on_batch((*images, ones))
+    with pytest.raises(ValueError, match="volumes need batches without targets"):
+        model_of("vxm filled").train_on_batch((*images, ones), [images[1], np.zeros((COUNT, *SIZE, 2))])
+    record = Registered(*map(tf.constant, images), Displacement(tf.zeros((COUNT, *SIZE, 2))), volumes=Ends(np.ones(1)))
+    with pytest.raises(ValueError, match="volumes go with losses of moved images, not with correlation at points"):
+        SampledCorrelation()(record)
     model = model_of("vxm filled")
     model.pre_registered = 0.5
     with pytest.raises(ValueError, match="pre_registered 0 with masks, points or labels"):

@@ -100,6 +100,17 @@ def test_jacobian_determinant_equals_numpy_gradient(rng):
     np.testing.assert_allclose(fields.jacobian_determinant(u[None])[0], np.linalg.det(jacobian), atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(9, 10), (7, 8, 9)])
+def test_determinants_of_cells_are_those_of_the_publications(rng, shape):
+    """And of a linear map those of its matrix, in every cell."""
+    u = rng.normal(size=(2, *shape, len(shape)))
+    expected = [reference.conserved(np.ones(shape), one) for one in u]
+    np.testing.assert_allclose(fields.cell_determinant(u), expected, rtol=1e-10)
+    matrix = rng.normal(size=(len(shape),) * 2)
+    linear = (np.stack(np.indices(shape), -1) @ (matrix - np.eye(len(shape))).T)[None]
+    np.testing.assert_allclose(fields.cell_determinant(linear), np.linalg.det(matrix), rtol=1e-10)
+
+
 def test_a_reflection_folds_everywhere():
     rows = np.arange(8, dtype="float32")[:, None] + np.zeros((8, 8), "float32")
     mirrored = np.stack([-2 * rows, np.zeros_like(rows)], -1)[None]
