@@ -1,0 +1,388 @@
+"""Does the learned weight pay where a pair has an artefact that no training saw? Pairs optimised one by one, compared.
+
+Slices of ACDC, twice: with a known warp in place of the fixed image, so that the error of the displacement is known,
+and as they are, ED to ES, for the Dice. Either image gets an artefact of its own (`hetmorph.data.artefacts`). A model
+registers the pair, then a displacement is optimised from its answer by each image loss, as it is and weighted as the
+model predicts. "true mask" is mean squares without the artefact: the most that a weight of this kind could know.
+
+Of three λ, and for either truth, each method takes the best on the validation patients, of whose slices each has one
+artefact of strength 0.5; the test patients are then seen once, with every kind and strength. What is done stays in
+--out, and the same command goes on where it was stopped.
+
+Examples:
+    python benchmarks/artefacts.py --data-dir ACDC/training --out runs/artefacts
+    python benchmarks/artefacts.py --picture artefacts.png
+"""
+
+import argparse
+import json
+import math
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common import report
+from common.report import table
+from common.rounds import progress, settings
+
+WARP, MOTION = "known warp", "ED to ES"
+AMPLITUDE = 6.0  # of known warps, voxels
+MEDIUM = 0.5
+WINDOW = 15  # of local correlation, voxels
+OUTLIER = 0.2  # c of Tukey, a fifth of the intensity range
+EDGE = 0.01  # ε of Charbonnier
+SUITING = {"mse": 0.01, "ncc": 0.3, "tukey": 0.01, "adaframe": 0.01, "charbonnier": 0.1}  # λ
+FACTORS = (0.25, 1.0, 4.0)
+WEIGHTED, MASKED = ", weighted", ", true mask"
+METHODS = (*(f"{name}{form}" for name in SUITING for form in ("", WEIGHTED)), f"mse{MASKED}")
+START = "start"
+# What is shown: metric, truth, heading, decimals. The first of a truth chooses λ there.
+COLUMNS = (
+    ("dice_myo", MOTION, "Dice, ED to ES", 3),
+    ("epe_artefact", WARP, "EPE in the artefact px", 2),
+    ("epe_around", WARP, "EPE around it px", 2),
+    ("epe_labels", WARP, "EPE in the heart px", 2),
+    ("dice_myo", WARP, "Dice, known warp", 3),
+)
+CHOOSING = {MOTION: "dice_myo", WARP: "epe_artefact"}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What is done to a pair: the truth, kind and level of the artefact; none at level 0."""
+
+    truth: str
+    kind: str = ""
+    level: float = 0.0
+
+    def of(self, pair):
+        """The pair under this condition."""
+        from hetmorph import data
+
+        pair = data.warp_known(pair, amplitude=AMPLITUDE) if self.truth == WARP else pair
+        pair = data.add_artefact(pair, self.kind, self.level) if self.level else pair
+        return replace(pair, case_id=f"{pair.case_id} {self.truth} {self.kind} {self.level:g}")
+
+
+class Study:
+    """Scores of pairs, each computed once and kept in a file of lines.
+
+    Args:
+        args: the command line.
+    """
+
+    def __init__(self, args: argparse.Namespace):
+        from hetmorph import data, evaluation
+        from hetmorph.cli.models import find_model
+
+        class Start(evaluation.Predictor):
+            """Gives the answer that it has been given."""
+
+            def predict_batch(self, moving, fixed):
+                return [self.answer]
+
+        folder, other = find_model(args.model), args.weight and find_model(args.weight)
+        self.model, self.weigher = evaluation.load(folder), other and evaluation.load(other)
+        self.iterations, self.start, self._refined = args.iterations, Start(2), {}
+        self.pairs = {}
+        for split in ("val", "test"):
+            found = data.load("acdc", args.data_dir, split=split, splits=Path(folder) / "splits.json")
+            self.labels, self.main = found.labels, found.main
+            self.pairs[split] = slices(found.pairs, args.slices)
+        args.out.mkdir(parents=True, exist_ok=True)
+        name = f"{args.model}-{args.weight or 'own'}-{args.slices}-{args.iterations}.jsonl"
+        self._path, self._rows = args.out / name, {}
+        if self._path.exists():
+            rows = [json.loads(line) for line in self._path.read_text().splitlines()]
+            self._rows = {(row["case_id"], row["method"], row["smoothness"]): row for row in rows}
+
+    def rows(self, pair, condition: Condition, methods: Sequence[tuple[str, float]]) -> list[dict]:
+        """Scores of the model's own answer, and of those that methods with their λ go on to."""
+        name = f"{pair.case_id} {condition.truth} {condition.kind} {condition.level:g}"
+        wanted = [(name, *method) for method in ((START, 0.0), *methods)]
+        if lacking := [key for key in wanted if key not in self._rows]:
+            spoilt = condition.of(pair)
+            answer = self._answer(spoilt)
+            with self._path.open("a", encoding="utf-8") as file:
+                for key in lacking:
+                    row = self._scored(spoilt, answer, *key[1:])
+                    row = {"condition": [condition.truth, condition.kind, condition.level], **row}
+                    file.write(json.dumps(row) + "\n")
+                    self._rows[key] = row
+        return [self._rows[key] for key in wanted]
+
+    def _answer(self, pair):
+        answer = self.model(pair.moving, pair.fixed)
+        if self.weigher is None:
+            return answer
+        other = self.weigher(pair.moving, pair.fixed)
+        return replace(answer, weight=other.weight, log_variance=other.log_variance)
+
+    def _scored(self, pair, answer, method: str, smoothness: float) -> dict:
+        from hetmorph import evaluation
+
+        if method != START:
+            self.start.answer = masked(pair, answer) if method.endswith(MASKED) else answer
+            answer = self._optimised(method, smoothness)(pair.moving, pair.fixed)
+            answer = replace(answer, log_variance=None)
+        row = evaluation.evaluate_pair(lambda moving, fixed: answer, pair, labels=self.labels, main=self.main)
+        metrics = (*dict.fromkeys(metric for metric, *_ in COLUMNS), "sigma_auroc_foreground", "folds_percent")
+        scores = {f"registered_{name}": row.get(f"registered_{name}", math.nan) for name in metrics}
+        about = {"case_id": pair.case_id, "patient": pair.patient, "method": method, "smoothness": smoothness}
+        return about | {name: None if math.isnan(score) else score for name, score in scores.items()}
+
+    def _optimised(self, method: str, smoothness: float):
+        """The optimisation; each is traced once, whatever λ."""
+        import tensorflow as tf
+
+        from hetmorph.instance import Refined
+
+        if method not in self._refined:
+            how = {"loss": image_loss(method.split(",")[0]), "weighted": "," in method}
+            self._refined[method] = Refined(self.start, self.iterations, **how, smoothness=tf.Variable(smoothness))
+        self._refined[method].smoothness.assign(smoothness)
+        return self._refined[method]
+
+
+def image_loss(name: str):
+    """The image loss of a method."""
+    import tensorflow as tf
+
+    from hetmorph import losses
+    from hetmorph.instance import LocalCorrelation
+
+    class Charbonnier(losses.MSE):
+        """√(difference² + ε²)."""
+
+        def voxelwise(self, y_true, y_pred):
+            return tf.sqrt(super().voxelwise(y_true, y_pred) + EDGE**2)
+
+    known = {"mse": losses.MSE, "tukey": lambda: losses.TukeyBiweight(OUTLIER), "adaframe": losses.AdaFrame}
+    return (known | {"ncc": lambda: LocalCorrelation(WINDOW), "charbonnier": Charbonnier})[name]().loss
+
+
+def masked(pair, answer):
+    """The answer with the weight that knows where the artefact is; 1 on average."""
+    from hetmorph.evaluation import artefact
+
+    inside = artefact.inside(pair, answer.displacement)
+    if inside is None:
+        return replace(answer, weight=answer.moved * 0 + 1)
+    return replace(answer, weight=(~inside / (~inside).mean()).astype("float32"))
+
+
+def slices(pairs, count: int) -> list:
+    """So many of each patient that show the main structure in both images, evenly from its stack."""
+    stacks = {}
+    for pair in pairs:
+        if (pair.moving_labels == 2).any() and (pair.fixed_labels == 2).any():
+            stacks.setdefault(pair.patient, []).append(pair)
+    places = [(part + 1) / (count + 1) for part in range(count)]
+    return [stack[round(place * (len(stack) - 1))] for stack in stacks.values() for place in places]
+
+
+def tune(study: Study) -> tuple[dict[str, dict[str, float]], list[dict]]:
+    """The best λ of each method, for either truth, and the rows that say so."""
+    from hetmorph.data.artefacts import ARTEFACT_KINDS
+
+    kinds, rows = list(ARTEFACT_KINDS), []
+    tried = [(name, SUITING[name.split(",")[0]] * factor) for name in METHODS for factor in FACTORS]
+    for number, pair in enumerate(study.pairs["val"]):
+        for turn, truth in enumerate(CHOOSING):
+            kind = kinds[(number + turn) % len(kinds)]
+            rows += study.rows(pair, Condition(truth, kind, MEDIUM), tried)
+        progress(f"validation {number + 1} of {len(study.pairs['val'])}")
+    best = {}
+    for truth, metric in CHOOSING.items():
+        sign = -1 if metric.startswith("dice") else 1
+        best[truth] = {
+            name: min(
+                (smoothness for method, smoothness in tried if method == name),
+                key=lambda x, name=name, truth=truth, sign=sign, metric=metric: (
+                    sign * mean(of(rows, truth, name, smoothness=x), metric)
+                ),
+            )
+            for name in METHODS
+        }
+    return best, rows
+
+
+def examine(study: Study, best: dict[str, dict[str, float]], levels: Sequence[float]) -> list[dict]:
+    """Rows of the test patients: clean, and with every kind at these levels."""
+    from hetmorph.data.artefacts import ARTEFACT_KINDS
+
+    rows = []
+    artefacts = [("", 0.0), *((kind, level) for level in levels for kind in ARTEFACT_KINDS)]
+    for kind, level in artefacts:
+        for truth, own in best.items():
+            for pair in study.pairs["test"]:
+                rows += study.rows(pair, Condition(truth, kind, level), list(own.items()))
+        progress(f"test {kind or 'clean'} {level:g}")
+    return rows
+
+
+def of(rows, truth: str, method: str, kind: str | None = None, level: float | None = None, smoothness=None) -> list:
+    """Those of a method under a truth; of a kind and a level, of all that are not clean without."""
+    return [
+        row
+        for row in rows
+        if row["method"] == method
+        and row["condition"][0] == truth
+        and (row["condition"][2] > 0 if kind is None else row["condition"][1] == kind)
+        and level in (None, row["condition"][2])
+        and smoothness in (None, row["smoothness"])
+    ]
+
+
+def mean(rows: Sequence[dict], metric: str) -> float:
+    """Over patients; NaN where no row has it."""
+    from hetmorph import evaluation
+
+    try:
+        return evaluation.over_seeds([rows], metric, per="patient").mean
+    except ValueError:
+        return math.nan
+
+
+def chosen(rows: list[dict], best: dict[str, dict[str, float]], truth: str, names: Sequence[str]) -> str:
+    """Of methods at their λ the best on the validation patients."""
+    metric = CHOOSING[truth]
+    sign = -1 if metric.startswith("dice") else 1
+    return min(names, key=lambda name: sign * mean(of(rows, truth, name, smoothness=best[truth][name]), metric))
+
+
+def lambdas(rows: list[dict], best: dict[str, dict[str, float]]) -> str:
+    """What the λ of each method scored on the validation patients; the best in bold."""
+    lines = []
+    for name in METHODS:
+        suiting, cells = SUITING[name.split(",")[0]], []
+        for truth, metric in CHOOSING.items():
+            for value in (suiting * factor for factor in FACTORS):
+                score = f"{mean(of(rows, truth, name, smoothness=value), metric):.3f}"
+                cells.append(f"**{score}**" if value == best[truth][name] else score)
+        lines.append((name, f"{suiting:g}", *cells))
+    heads = [f"{'Dice' if truth == MOTION else 'EPE'}, λ × {factor:g}" for truth in CHOOSING for factor in FACTORS]
+    return table(("method", "λ", *heads), lines)
+
+
+def pooled(rows: list[dict]) -> str:
+    """Each method over all kinds and strengths, and on clean images."""
+    lines = []
+    for name in (START, *METHODS):
+        cells = [f"{mean(of(rows, truth, name), metric):.{n}f}" for metric, truth, _, n in COLUMNS]
+        clean = mean(of(rows, MOTION, name, "", 0.0), "dice_myo"), mean(of(rows, WARP, name, "", 0.0), "epe_labels")
+        lines.append((name, *cells, f"{clean[0]:.3f}", f"{clean[1]:.2f}"))
+    heads = (*(heading for *_, heading, _ in COLUMNS), "clean: Dice, ED to ES", "clean: EPE in the heart px")
+    return table(("method", *heads), lines)
+
+
+def difference(first: list[dict], second: list[dict], metric: str) -> str:
+    """Second − first over patients, its interval, p of Wilcoxon's test; of errors the share, too."""
+    from hetmorph import evaluation
+
+    result = evaluation.compare(first, second, metric)
+    if metric.startswith("dice"):
+        text = "{difference:+.4f} ({low:+.4f} … {high:+.4f})".format(**result)
+    else:
+        text = "{difference:+.2f} ({low:+.2f} … {high:+.2f})".format(**result)
+        text += f", {100 * result['difference'] / result['first']:+.0f} %"
+    return f"{text}, p = {result['p']:.2g}"
+
+
+def weights(rows: list[dict]) -> str:
+    """What the weight changes in each loss, over all kinds and strengths and on clean images."""
+    lines = []
+    for name in SUITING:
+        cells = []
+        for metric, truth in (("dice_myo", MOTION), ("epe_artefact", WARP), ("epe_around", WARP)):
+            cells.append(difference(of(rows, truth, name), of(rows, truth, name + WEIGHTED), metric))
+        clean = (of(rows, MOTION, form, "", 0.0) for form in (name, name + WEIGHTED))
+        lines.append((name, *cells, difference(*clean, "dice_myo")))
+    heads = ("Δ Dice, ED to ES", "Δ EPE in the artefact px", "Δ EPE around it px", "Δ Dice, clean")
+    return table(("weighted against plain", *heads), lines)
+
+
+def by_condition(rows: list[dict], own: dict[str, tuple[str, str]], levels: Sequence[float]) -> str:
+    """The best weighted method against the best plain one, for each kind and strength; the oracle; σ."""
+    from hetmorph.data.artefacts import ARTEFACT_KINDS
+
+    lines = []
+    for kind in ARTEFACT_KINDS:
+        for level in levels:
+            cells = []
+            for truth, metric in CHOOSING.items():
+                first, second = (of(rows, truth, name, kind, level) for name in own[truth])
+                oracle = mean(of(rows, truth, f"mse{MASKED}", kind, level), metric)
+                cells += [f"{mean(first, metric):.3f}", difference(first, second, metric), f"{oracle:.3f}"]
+            auroc = mean(of(rows, MOTION, START, kind, level), "sigma_auroc_foreground")
+            lines.append((kind, f"{level:g}", *cells, f"{auroc:.2f}"))
+    heads = []
+    for truth, metric in CHOOSING.items():
+        plain, weighted = own[truth]
+        what = "Dice" if metric.startswith("dice") else "EPE in the artefact px"
+        heads += [f"{what}, {plain}", f"Δ of {weighted}", f"{what}, mse{MASKED}"]
+    return table(("kind", "strength", *heads, "AUROC σ"), lines)
+
+
+def picture(path: Path) -> None:
+    """Each kind at each strength on the fixed image of a phantom, and where it is."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from hetmorph import data
+    from hetmorph.data.artefacts import ARTEFACT_KINDS, STRENGTHS
+    from hetmorph.viz.figures import save
+
+    pair = data.phantom.generate(3)
+    figure = Figure(figsize=(2 * len(ARTEFACT_KINDS), 8.2), layout="constrained")
+    axes = figure.subplots(len(STRENGTHS) + 1, len(ARTEFACT_KINDS))
+    for column, kind in zip(axes.T, ARTEFACT_KINDS, strict=True):
+        for ax, level in zip(column, STRENGTHS, strict=False):
+            spoilt = data.add_artefact(pair, kind, level, into="fixed")
+            ax.imshow(np.rot90(spoilt.fixed), cmap="gray", vmin=0, vmax=1)
+            ax.set_title(f"{kind} {level:g}", fontsize=10)
+        column[-1].imshow(np.rot90(spoilt.artefact_fixed), cmap="gray", vmin=0, vmax=1)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+    save(figure, path)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, help="folder of the patients, as ACDC is distributed")
+    parser.add_argument("--out", type=Path, help="folder of what is done")
+    parser.add_argument("--model", default="acdc_vxm_blocks", help="shipped model that is gone on from")
+    parser.add_argument("--weight", help="model that predicts the weight, where --model predicts none")
+    parser.add_argument("--levels", type=float, nargs="+", default=[1.0, 0.5, 0.25], help="strengths on test patients")
+    parser.add_argument("--iterations", type=int, default=30, help="of each optimisation, at most (default: 30)")
+    parser.add_argument("--slices", type=int, default=1, help="of each patient, evenly from its stack (default: 1)")
+    parser.add_argument("--picture", type=Path, help="draw each kind at each strength on a phantom, and end")
+    args = parser.parse_args()
+    if not args.picture and not (args.data_dir and args.out):
+        parser.error("--data-dir and --out are needed, or --picture alone")
+    return args
+
+
+def main() -> None:
+    args = arguments()
+    os.environ.update(settings(1))
+    sys.path.insert(0, str(report.ROOT))
+    if args.picture:
+        return picture(args.picture)
+    warnings.simplefilter("ignore")  # an optimisation that finds nothing better keeps the model's answer, and says so
+    study = Study(args)
+    best, validation = tune(study)
+    print(f"validation, {len(study.pairs['val'])} pairs\n\n{lambdas(validation, best)}\n", flush=True)
+    plain = [name for name in METHODS if "," not in name]
+    weighted = [name for name in METHODS if name.endswith(WEIGHTED)]
+    own = {truth: tuple(chosen(validation, best, truth, names) for names in (plain, weighted)) for truth in CHOOSING}
+    rows = examine(study, best, args.levels)
+    print(f"test, {len(study.pairs['test'])} pairs\n\n{pooled(rows)}\n\n{weights(rows)}\n")
+    print(by_condition(rows, own, args.levels))
+
+
+if __name__ == "__main__":
+    main()
