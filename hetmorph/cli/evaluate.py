@@ -79,7 +79,13 @@ def data_options(args: argparse.Namespace) -> dict:
 
 
 def noise_of(options: dict) -> dict:
-    """The noise among options of `data.load`, which `evaluation.known_pair` takes by the same names."""
+    """The noise among options of `data.load`, which `evaluation.known_pair` takes by the same names.
+
+    Raises:
+        ValueError: a kind without a level, which would have no effect.
+    """
+    if "noise_kind" in options and not options.get("noise"):
+        raise ValueError("--noise-kind has no effect without --noise")
     return {name: options[name] for name in NOISE if name in options}
 
 

@@ -156,15 +156,23 @@ def add_artefact(
 def add_noise(
     pairs: Pair | Sequence[Pair], level: float, seed: int = 0, kind: str = RICIAN, into: str = "both"
 ) -> Pair | list[Pair]:
-    """Adds noise of a kind by its name: `add_rician`, or `add_artefact`. Arguments, results and errors are theirs.
+    """Adds noise of a kind by its name.
+
+    Args:
+        pairs: one pair or several.
+        level: as of `add_rician` or of `add_artefact`; 0 returns the pairs as they are.
+        seed: noise follows from it and the case.
+        kind: "rician", or that of an artefact.
+        into: "moving", "fixed" or "both", of an artefact; Rician noise belongs to the scanner of both.
+
+    Returns:
+        What `add_rician` or `add_artefact` does.
 
     Raises:
-        ValueError: Rician noise in one image alone: it belongs to the scanner of both.
+        ValueError: as they do, or an unknown kind, or Rician noise in one image alone.
     """
-    if kind != RICIAN:
-        return add_artefact(pairs, kind, level, seed, into)
     check_noise(kind, into)
-    return add_rician(pairs, level, seed)
+    return add_rician(pairs, level, seed) if kind == RICIAN else add_artefact(pairs, kind, level, seed, into)
 
 
 def check_noise(kind: str, into: str) -> None:

@@ -300,6 +300,8 @@ def test_noise_is_that_of_the_run_as_far_as_it_goes_with_what_is_asked_for(small
     config.save(config.TrainConfig(data=settings), small_run / "config.yaml")
     args = ["--data", "phantom", "--model", str(small_run / "best.keras"), "--out", "o", *flags]
     assert evaluate.noise_of(evaluate.data_options(evaluate.arguments(args))) == noise
+    with pytest.raises(ValueError, match="--noise-kind has no effect without --noise"):
+        evaluate.noise_of({"noise_kind": "void", "noise": 0.0})
 
 
 @pytest.mark.slow
