@@ -116,18 +116,21 @@ class Noise:
     into: str = NOISE_IN[0]
 
     @property
+    def word(self) -> str:
+        """What it is called."""
+        return "noise" if self.kind == NOISE_KINDS[0] else self.kind
+
+    @property
     def label(self) -> str:
         """How it follows the name of a row."""
-        kind = "noise" if self.kind == NOISE_KINDS[0] else self.kind
         where = "" if self.into == NOISE_IN[0] else f" in the {self.into} image"
-        return f", {kind} {self.level}{where}" if self.level else ""
+        return f", {self.word} {self.level}{where}" if self.level else ""
 
     @property
     def folder(self) -> str:
         """How it follows the name of a file."""
-        kind = "noise" if self.kind == NOISE_KINDS[0] else self.kind
         where = "" if self.into == NOISE_IN[0] else f"-{self.into}"
-        return f"-{kind}{self.level}{where}" if self.level else ""
+        return f"-{self.word}{self.level}{where}" if self.level else ""
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -659,7 +662,7 @@ def _check(args: argparse.Namespace, table: Table) -> None:
 def _write(args: argparse.Namespace, argv: list[str], table: Table, heading: list[str], rows: list[list[str]]) -> None:
     noise = noise_of(args).folder
     if args.table == "noise" and args.noise_kind != NOISE_KINDS[0]:
-        noise = f"-{args.noise_kind}-{args.noise_in}"
+        noise = f"-{args.noise_kind}-{args.noise_in}"  # of all its levels
     values = re.sub(r"[, ]+", "-", re.sub(r" *= *", "", "-".join(args.smoothness or ())))
     values = f"-lambda{values}" if values else ""
     seeds = "".join(map(str, args.seeds))
