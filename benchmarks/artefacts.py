@@ -5,7 +5,7 @@ and as they are, ED to ES, for the Dice. Either image gets an artefact of its ow
 registers the pair, then a displacement is optimised from its answer by each image loss, as it is and weighted as the
 model predicts. "true mask" is mean squares without the artefact: the most that a weight of this kind could know.
 
-Of three λ, and for either truth, each method takes the best on the validation patients, of whose slices each has one
+Of five λ, and for either truth, each method takes the best on the validation patients, of whose slices each has one
 artefact of strength 0.5; the test patients are then seen once, with every kind and strength. What is done stays in
 --out, and the same command goes on where it was stopped.
 
@@ -35,19 +35,18 @@ WINDOW = 15  # of local correlation, voxels
 OUTLIER = 0.2  # c of Tukey, a fifth of the intensity range
 EDGE = 0.01  # ε of Charbonnier
 SUITING = {"mse": 0.01, "ncc": 0.3, "tukey": 0.01, "adaframe": 0.01, "charbonnier": 0.1}  # λ
-FACTORS = (1.0, 4.0, 16.0)
+FACTORS = (0.25, 1.0, 4.0, 16.0, 64.0)
 WEIGHTED, MASKED = ", weighted", ", true mask"
 METHODS = (*(f"{name}{form}" for name in SUITING for form in ("", WEIGHTED)), f"mse{MASKED}")
 START = "start"
-# What is shown: metric, truth, heading, decimals. The first of a truth chooses λ there.
-COLUMNS = (
-    ("dice_myo", MOTION, "Dice, ED to ES", 3),
-    ("epe_artefact", WARP, "EPE in the artefact px", 2),
-    ("epe_around", WARP, "EPE around it px", 2),
-    ("epe_labels", WARP, "EPE in the heart px", 2),
-    ("dice_myo", WARP, "Dice, known warp", 3),
-)
-CHOOSING = {MOTION: "dice_myo", WARP: "epe_artefact"}
+CHOOSING = {MOTION: "dice_myo", WARP: "epe_artefact"}  # the metric that λ and methods are chosen by
+SHOWN = {MOTION: ("dice_myo",), WARP: ("epe_artefact", "epe_around", "epe_labels", "dice_myo")}
+HEADINGS = {
+    "dice_myo": "Dice",
+    "epe_artefact": "EPE in the artefact px",
+    "epe_around": "EPE around it px",
+    "epe_labels": "EPE in the heart px",
+}
 
 
 @dataclass(frozen=True)
@@ -235,16 +234,21 @@ def badness(rows: list[dict], truth: str, name: str, smoothness: float) -> float
     return -score if CHOOSING[truth].startswith("dice") else score
 
 
-def examine(study: Study, best: dict[str, dict[str, float]], levels: Sequence[float]) -> list[dict]:
-    """Rows of the test patients: clean, and with every kind at these levels."""
+def examine(
+    study: Study, best: dict[str, dict[str, float]], own: dict[str, tuple[str, str]], levels: Sequence[float]
+) -> list[dict]:
+    """Rows of the test patients, clean and with every kind at these levels.
+
+    They are of the methods chosen, of mean squares and of the true mask.
+    """
     from hetmorph.data.artefacts import ARTEFACT_KINDS
 
     rows = []
-    artefacts = [("", 0.0), *((kind, level) for level in levels for kind in ARTEFACT_KINDS)]
-    for kind, level in artefacts:
-        for truth, own in best.items():
+    for kind, level in [("", 0.0), *((kind, level) for level in levels for kind in ARTEFACT_KINDS)]:
+        for truth, names in own.items():
+            methods = [(name, best[truth][name]) for name in dict.fromkeys(("mse", *names, f"mse{MASKED}"))]
             for pair in study.pairs["test"]:
-                rows += study.rows(pair, Condition(truth, kind, level), list(own.items()))
+                rows += study.rows(pair, Condition(truth, kind, level), methods)
         progress(f"test {kind or 'clean'} {level:g}")
     return rows
 
@@ -291,65 +295,38 @@ def lambdas(rows: list[dict], best: dict[str, dict[str, float]]) -> str:
     return table(("method", "λ", *heads), lines)
 
 
-def pooled(rows: list[dict]) -> str:
-    """Each method over all kinds and strengths, and on clean images."""
-    lines = []
-    for name in (START, *METHODS):
-        cells = [f"{mean(of(rows, truth, name), metric):.{n}f}" for metric, truth, _, n in COLUMNS]
-        clean = mean(of(rows, MOTION, name, "", 0.0), "dice_myo"), mean(of(rows, WARP, name, "", 0.0), "epe_labels")
-        lines.append((name, *cells, f"{clean[0]:.3f}", f"{clean[1]:.2f}"))
-    heads = (*(heading for *_, heading, _ in COLUMNS), "clean: Dice, ED to ES", "clean: EPE in the heart px")
-    return table(("method", *heads), lines)
-
-
 def difference(first: list[dict], second: list[dict], metric: str) -> str:
-    """Second − first over patients, its interval, p of Wilcoxon's test; of errors the share, too."""
+    """Second − first over patients, its interval, of errors the share, p of Wilcoxon's test; "" of what is unknown."""
     from hetmorph import evaluation
 
+    if math.isnan(mean(first, metric)):
+        return ""
     result = evaluation.compare(first, second, metric)
-    if metric.startswith("dice"):
-        text = "{difference:+.4f} ({low:+.4f} … {high:+.4f})".format(**result)
-    else:
-        text = "{difference:+.2f} ({low:+.2f} … {high:+.2f})".format(**result)
-        text += f", {100 * result['difference'] / result['first']:+.0f} %"
-    return f"{text}, p = {result['p']:.2g}"
+    form = "{0:+.4f} ({1:+.4f} … {2:+.4f})" if metric.startswith("dice") else "{0:+.2f} ({1:+.2f} … {2:+.2f})"
+    share = "" if metric.startswith("dice") else f", {100 * result['difference'] / result['first']:+.0f} %"
+    return form.format(result["difference"], result["low"], result["high"]) + f"{share}, p = {result['p']:.2g}"
 
 
-def weights(rows: list[dict], own: dict[str, tuple[str, str]]) -> str:
-    """What the weight changes, over all kinds and strengths and on clean images: in each loss, of the best ones."""
-    lines = []
-    for name in (*SUITING, "best"):
-        pairs = {truth: own[truth] if name == "best" else (name, name + WEIGHTED) for truth in CHOOSING}
-        cells = [
-            difference(*(of(rows, truth, one) for one in pairs[truth]), metric) for metric, truth, *_ in COLUMNS[:3]
-        ]
-        clean = difference(*(of(rows, MOTION, one, "", 0.0) for one in pairs[MOTION]), "dice_myo")
-        lines.append((name, *cells, clean))
-    heads = (*(f"Δ {heading}" for *_, heading, _ in COLUMNS[:3]), "Δ Dice, clean")
-    text = "; ".join(f"{truth}: {weighted} against {plain}" for truth, (plain, weighted) in own.items())
-    return table(("weighted against plain", *heads), lines) + f"\n\nbest on the validation patients, {text}"
-
-
-def by_condition(rows: list[dict], own: dict[str, tuple[str, str]], levels: Sequence[float]) -> str:
-    """The best weighted method against the best plain one, for each kind and strength; the oracle; σ."""
+def examined(rows: list[dict], own: tuple[str, str], truth: str, levels: Sequence[float]) -> str:
+    """Of test patients each kind and strength, all of them, and none: means; the weighted method against the plain."""
     from hetmorph.data.artefacts import ARTEFACT_KINDS
 
-    lines = []
-    for kind in ARTEFACT_KINDS:
-        for level in levels:
-            cells = []
-            for truth, metric in CHOOSING.items():
-                first, second = (of(rows, truth, name, kind, level) for name in own[truth])
-                oracle = mean(of(rows, truth, f"mse{MASKED}", kind, level), metric)
-                cells += [f"{mean(first, metric):.3f}", difference(first, second, metric), f"{oracle:.3f}"]
-            auroc = mean(of(rows, MOTION, START, kind, level), "sigma_auroc_foreground")
-            lines.append((kind, f"{level:g}", *cells, f"{auroc:.2f}"))
-    heads = []
-    for truth, metric in CHOOSING.items():
-        plain, weighted = own[truth]
-        what = "Dice" if metric.startswith("dice") else "EPE in the artefact px"
-        heads += [f"{what}, {plain}", f"Δ of {weighted}", f"{what}, mse{MASKED}"]
-    return table(("kind", "strength", *heads, "AUROC σ"), lines)
+    names, lines = dict.fromkeys((START, "mse", *own, f"mse{MASKED}")), []
+    cases = [(f"{kind} {level:g}", kind, level) for kind in ARTEFACT_KINDS for level in sorted(levels)]
+    for label, kind, level in [*cases, ("all of them", None, None), ("none", "", 0.0)]:
+        some = {name: of(rows, truth, name, kind, level) for name in names}
+        cells = [number(mean(one, CHOOSING[truth])) for one in some.values()]
+        cells += [difference(*(some[name] for name in own), metric) for metric in SHOWN[truth]]
+        cells.append(number(mean(some[START], "sigma_auroc_foreground")))
+        lines.append((label, *cells))
+    heads = [f"{HEADINGS[CHOOSING[truth]]}, {name}" for name in names]
+    heads += [*(f"Δ {HEADINGS[metric]}" for metric in SHOWN[truth]), "AUROC σ"]
+    return table((truth, *heads), lines)
+
+
+def number(value: float) -> str:
+    """As a cell."""
+    return "" if math.isnan(value) else f"{value:.3f}"
 
 
 def picture(path: Path) -> None:
@@ -404,9 +381,10 @@ def main() -> None:
     plain = [name for name in METHODS if "," not in name]
     weighted = [name for name in METHODS if name.endswith(WEIGHTED)]
     own = {truth: tuple(chosen(validation, best, truth, names) for names in (plain, weighted)) for truth in CHOOSING}
-    rows = examine(study, best, args.levels)
-    print(f"test, {len(study.pairs['test'])} pairs\n\n{pooled(rows)}\n\n{weights(rows, own)}\n")
-    print(by_condition(rows, own, args.levels))
+    rows = examine(study, best, own, args.levels)
+    print(f"test, {len(study.pairs['test'])} pairs\n")
+    for truth, names in own.items():
+        print("{0}, {2} against {1}\n\n{3}\n".format(truth, *names, examined(rows, names, truth, args.levels)))
 
 
 if __name__ == "__main__":
