@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from common import report
 from common.report import table
-from scipy import ndimage, stats
+from scipy import ndimage
 
 SHIFT = 0.3  # of the size
 GOOD = "ED to ES"
@@ -97,9 +97,10 @@ def judged(pair, predictor, estimates: dict, calibration) -> tuple[dict, dict]:
 
 def auroc(scores: dict, name: str, kind: str) -> float:
     """Of bad cases against good ones, by ranks."""
+    from hetmorph import metrics
+
     good, bad = ([one[name] for one in scores[which]] for which in (GOOD, kind))
-    ranks = stats.rankdata([*good, *bad])[len(good) :]
-    return float((ranks.sum() - len(bad) * (len(bad) + 1) / 2) / (len(good) * len(bad)))
+    return metrics.ranking.auroc([*good, *bad], [False] * len(good) + [True] * len(bad))
 
 
 def told(flags: collections.Counter) -> str:

@@ -26,7 +26,9 @@ class DataConfig:
         augment: flips, quarter turns, shifts and intensity changes of the training pairs.
         augment_affine: strength of random affine maps besides, see `hetmorph.data.random_affine`; 0 leaves them out.
         skip_bad: leave out unreadable cases instead of stopping.
-        noise: mean σ of added heteroscedastic Rician noise, of the intensity range.
+        noise: mean σ of added heteroscedastic Rician noise, 1 is the intensity range; of an artefact its strength.
+        noise_kind: "rician", or an artefact, see `hetmorph.data.add_artefact`.
+        noise_in: the image that an artefact goes into: "moving", "fixed" or "both".
         known_warp: replace each fixed image by the moving one, warped by up to so many voxels.
         rounds: sets of pairs between subjects: pairs a subject, as fixed image; in validation one.
         memory: GiB of images of a split that stay in memory; others are read when needed. It decides no number.
@@ -42,6 +44,8 @@ class DataConfig:
     augment_affine: float = 0.0
     skip_bad: bool = False
     noise: float = 0.0
+    noise_kind: str = "rician"
+    noise_in: str = "both"
     known_warp: float = 0.0
     rounds: int = 1
     memory: float = 4.0

@@ -29,7 +29,7 @@ from hetmorph.evaluation import compare_runs, read_cases  # noqa: E402
 # Compared where all runs have them: images without labels have no distances, a model without variance no AUSE.
 METRICS = (
     *("hd_px", "hd95_px", "assd_px", "mse", "folds_percent", "sdlogj"),
-    *("ause", "ause_foreground", "epe", "epe_labels"),
+    *("ause", "ause_foreground", "epe", "epe_labels", "epe_artefact", "epe_around"),
 )
 FEW = 5
 HEADINGS = ("metric", "first", "second", "difference (95 %)", "p", "p (t)", "p (t, slices)", "d", "n")

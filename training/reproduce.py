@@ -5,7 +5,7 @@ Tables:
     main     classical programs and every objective, on the test patients
     gamma    exponent and form of the signal-to-noise ratio of het, on the validation patients
     sigma_z  uncertainty of the displacement: vxm-diff, het and het-z of several α, on the validation patients
-    noise    training and testing with added heteroscedastic Rician noise, on the test patients
+    noise    training and testing with added heteroscedastic Rician noise, or artefacts, on the test patients
     inverse  what keeps a map regular: diffusion, ICON, GradICON, networks of several steps, consistency by construction
     inverse-lambda  weights of those regularisers with equal effort, on the validation patients
     implicit networks of coordinates (NePhi) beside GradICON's, each pair optimised too, on the test patients
@@ -39,7 +39,9 @@ from hetmorph.cli.messages import import_tensorflow  # noqa: E402, I001
 import_tensorflow()
 
 from hetmorph import data, evaluation  # noqa: E402
+from hetmorph.cli.options import NOISE_IN, NOISE_KINDS  # noqa: E402
 from hetmorph.config import ScheduleConfig  # noqa: E402
+from hetmorph.data.artefacts import STRENGTHS  # noqa: E402
 from hetmorph.io.atomic import write_text  # noqa: E402
 from hetmorph.networks.build import MODELS  # noqa: E402
 from hetmorph.objectives import RECIPES  # noqa: E402
@@ -97,9 +99,46 @@ INVERSE = (
 )
 TRUTH = (
     ("epe_labels", "EPE px", 1, 2),
+    ("epe_artefact", "EPE in artefact px", 1, 2),
+    ("epe_around", "EPE around it px", 1, 2),
     ("sigma_correlation_foreground", "r(σ)", 1, 2),
+    ("sigma_auroc_foreground", "AUROC σ", 1, 2),
     ("ause_displacement", "AUSE of EPE² px²", 1, 2),
 )
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise that is added, as `--noise`, `--noise-kind` and `--noise-in` take it; none without a level."""
+
+    level: str = ""
+    kind: str = NOISE_KINDS[0]
+    into: str = NOISE_IN[0]
+
+    @property
+    def word(self) -> str:
+        """What it is called."""
+        return "noise" if self.kind == NOISE_KINDS[0] else self.kind
+
+    @property
+    def label(self) -> str:
+        """How it follows the name of a row."""
+        where = "" if self.into == NOISE_IN[0] else f" in the {self.into} image"
+        return f", {self.word} {self.level}{where}" if self.level else ""
+
+    @property
+    def folder(self) -> str:
+        """How it follows the name of a file."""
+        where = "" if self.into == NOISE_IN[0] else f"-{self.into}"
+        return f"-{self.word}{self.level}{where}" if self.level else ""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What a command is told."""
+        if not self.level:
+            return ()
+        kind = () if self.kind == NOISE_KINDS[0] else ("--noise-kind", self.kind, "--noise-in", self.into)
+        return ("--noise", self.level, *kind)
 
 
 @dataclass(frozen=True)
@@ -113,7 +152,7 @@ class Method:
         further: flags of `evaluate.py` for what comes after the answer.
         smoothness: λ where it is not the table's, as text.
         every_seed: whether it is trained with each seed, or with the first alone.
-        noise: level of added noise, as `--noise` takes it.
+        noise: that is added.
     """
 
     name: str
@@ -123,14 +162,13 @@ class Method:
     further: tuple[str, ...] = ()
     smoothness: str = ""
     every_seed: bool = False
-    noise: str = ""
+    noise: Noise = Noise()
 
     @property
     def label(self) -> str:
         """What the row is called."""
         smoothness = f", λ = {self.smoothness}" if self.smoothness else ""
-        noise = f", noise {self.noise}" if self.noise else ""
-        return f"{self.name}{smoothness}{EACH_PAIR if self.further else ''}{noise}"
+        return f"{self.name}{smoothness}{EACH_PAIR if self.further else ''}{self.noise.label}"
 
 
 @dataclass(frozen=True)
@@ -150,11 +188,11 @@ class Table:
     inverse: bool = False
 
 
-def tables(arch: str = "vxm", noise: str = "") -> dict[str, Table]:
+def tables(arch: str = "vxm", noise: Noise = Noise()) -> dict[str, Table]:
     """Every table by name; without the methods that a backbone cannot be trained by.
 
     Args:
-        noise: level at which λ is tuned.
+        noise: at which λ is tuned; of the table `noise`, the kind alone.
     """
     every = _tables(noise)
     return {name: dataclasses.replace(table, methods=_possible(table.methods, arch)) for name, table in every.items()}
@@ -167,7 +205,7 @@ def _possible(methods: tuple[Method, ...], arch: str) -> tuple[Method, ...]:
     return tuple(m for m in methods if m.program or not RECIPES[m.objective].samples)
 
 
-def _tables(noise: str) -> dict[str, Table]:
+def _tables(noise: Noise) -> dict[str, Table]:
     mse, het = (Method(name, objective=name, every_seed=True) for name in ("mse", "het"))
     others = ("ncc", "mi", "nll", "beta-nll", "adaframe", "adareg", "vxm-diff")
     # the likelihoods on every seed: their uncertainty is compared with that of het
@@ -203,7 +241,7 @@ def _tables(noise: str) -> dict[str, Table]:
         ),
         "gamma": Table((mse, dataclasses.replace(het, name="het, γ = 0.5"), blocks, *forms), "val"),
         "sigma_z": Table((mse, singles[-1], het, het_z, *alphas), "val"),
-        "noise": Table(_noise_rows(), "test", (*COLUMNS, *TRUTH), known_warp=True),
+        "noise": Table(_noise_rows(noise), "test", (*COLUMNS, *TRUTH), known_warp=True),
         "inverse": Table(_consistent_rows(), "test", INVERSE, reference="diffusion", inverse=True),
         "implicit": Table(_implicit_rows(), "test", INVERSE, reference="gradicon, its network", inverse=True),
         "inverse-lambda": Table(_consistent_lambdas(), "val", INVERSE, "diffusion, λ = 1", inverse=True),
@@ -244,13 +282,13 @@ def _consistent_lambdas() -> tuple[Method, ...]:
     )
 
 
-def _noise_rows() -> tuple[Method, ...]:
-    rows = []
-    for level in NOISE_LEVELS:
-        mse, het = (Method(name, objective=name, noise=level, every_seed=True) for name in ("mse", "het"))
+def _noise_rows(kind: Noise) -> tuple[Method, ...]:
+    rows, levels = [], NOISE_LEVELS if kind.kind == NOISE_KINDS[0] else map(str, STRENGTHS)
+    for noise in (dataclasses.replace(kind, level=level) for level in levels):
+        mse, het = (Method(name, objective=name, noise=noise, every_seed=True) for name in ("mse", "het"))
         blocks = dataclasses.replace(het, name="het, blocks", flags=BLOCKS)
-        rows += [Method(name, program=name, noise=level) for name in ("demons", "ants-syn-tuned")]
-        ncc = Method("ncc", objective="ncc", noise=level)
+        rows += [Method(name, program=name, noise=noise) for name in ("demons", "ants-syn-tuned")]
+        ncc = Method("ncc", objective="ncc", noise=noise)
         rows += [mse, ncc, het, blocks, *map(smoothed, (mse, het, blocks))]
     return tuple(rows)
 
@@ -307,13 +345,12 @@ class Plan:
 
     def _folders(self, method: Method) -> list[Path]:
         root = self.args.out / set_folder(self.args.data, self.args.size)
-        noise = f"-noise{method.noise}" if method.noise else ""
         if method.program:
-            return [root / f"{method.program}{noise}"]
+            return [root / f"{method.program}{method.noise.folder}"]
         flags = (*self._similarity(method), *method.flags)
         options = "".join(flag.removeprefix("--") if flag.startswith("--") else f"{flag}-" for flag in flags)
         name = "-".join(filter(None, [self.args.arch, method.objective, options.rstrip("-")]))
-        name = f"{name}-lambda{self._smoothness(method):g}{noise}-{budget(self.args)}"
+        name = f"{name}-lambda{self._smoothness(method):g}{method.noise.folder}-{budget(self.args)}"
         return [root / f"{name}-s{seed}" for seed in self._seeds(method)]
 
     def _smoothness(self, method: Method) -> float:
@@ -362,9 +399,8 @@ class Plan:
 
     def _data(self, method: Method) -> tuple[str, ...]:
         folder = ("--data-dir", str(self.args.data_dir)) if self.args.data_dir else ()
-        noise = ("--noise", method.noise) if method.noise else ()
         size = ("--size", *map(str, self.args.size)) if self.args.size else ()
-        return ("--data", self.args.data, *folder, *size, *noise)
+        return ("--data", self.args.data, *folder, *size, *method.noise.flags)
 
 
 def budget(args: argparse.Namespace) -> str:
@@ -420,8 +456,8 @@ def render(plan: Plan, main: str) -> tuple[list[str], list[list[str]]]:
     for method in done:
         if method.noise not in shown:
             shown.add(method.noise)
-            label = f"undeformed, noise {method.noise}" if method.noise else "undeformed"
-            rows.append([label, "", *_cells(plan, method, columns, "undeformed", first=True), "", "", ""])
+            cells = _cells(plan, method, columns, "undeformed", first=True)
+            rows.append([f"undeformed{method.noise.label}", "", *cells, "", "", ""])
         seeds = "" if method.program else str(len(plan.runs(method)))
         rows.append(
             [method.label, seeds, *_cells(plan, method, columns, "registered"), *_difference(plan, method, main)]
@@ -454,7 +490,7 @@ def _cell(plan: Plan, method: Method, column, block: str, seeds: slice) -> str:
 
 def _difference(plan: Plan, method: Method, main: str) -> list[str]:
     """Difference of Dice to the reference row of the same noise, with its interval, and two p-values."""
-    name = plan.table.reference + (f", noise {method.noise}" if method.noise else "")
+    name = plan.table.reference + method.noise.label
     reference = next(m for m in plan.table.methods if m.label == name)
     runs = plan.runs(reference)
     if method == reference or plan.finished(reference) != runs:
@@ -532,7 +568,16 @@ def parser() -> argparse.ArgumentParser:
         "--similarity", default=SIMILARITY, help=f"inverse: mse, ncc, lncc, lncc2 or mind (default: {SIMILARITY})"
     )
     result.add_argument("--window", type=int, help="inverse: side of the window of ncc, voxels (default: 9)")
-    result.add_argument("--noise", default="", help="lambda: mean σ of added noise to tune at (default: none)")
+    result.add_argument("--noise", default="", help="lambda: level of added noise to tune at (default: none)")
+    result.add_argument(
+        "--noise-kind",
+        default=NOISE_KINDS[0],
+        choices=NOISE_KINDS,
+        help="noise, lambda: what is added (default: rician)",
+    )
+    result.add_argument(
+        "--noise-in", default=NOISE_IN[0], choices=NOISE_IN, help="the image that an artefact goes into (default: both)"
+    )
     result.add_argument("--passes", type=int, default=1, help="how often a trained network is applied (default: 1)")
     result.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="first: of all rows (default: 0 1 2)")
     result.add_argument(
@@ -557,7 +602,7 @@ def main(argv=None) -> int:
 
 
 def _run(args: argparse.Namespace, argv: list[str]) -> int:
-    table = tables(args.arch, args.noise)[args.table]
+    table = tables(args.arch, noise_of(args))[args.table]
     _check(args, table)
     plan = Plan(args, table)
     known = [method.label for method in plan.table.methods]
@@ -585,10 +630,18 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
     return 1 if failed else 0
 
 
+def noise_of(args: argparse.Namespace) -> Noise:
+    """What the command line says of noise."""
+    return Noise(args.noise, args.noise_kind, args.noise_in)
+
+
 def _check(args: argparse.Namespace, table: Table) -> None:
     """Refuse options that this table does not have, and numbers that a training would refuse an hour later."""
     if args.noise and args.table != "lambda":
         raise ValueError("--noise is for --table lambda; --table noise has its own levels")
+    if noise_of(args) != Noise(args.noise) and args.table != "noise" and not args.noise:
+        raise ValueError("--noise-kind and --noise-in are for --table noise, and for --table lambda with --noise")
+    data.artefacts.check_noise(args.noise_kind, args.noise_in)
     if args.smoothness and args.table in ("lambda", "inverse-lambda"):
         raise ValueError(f"--lambda has no effect on --table {args.table}, which has its own values")
     if table.inverse and smoothness(args.smoothness or ())[0] != smoothness(())[0]:
@@ -607,7 +660,9 @@ def _check(args: argparse.Namespace, table: Table) -> None:
 
 
 def _write(args: argparse.Namespace, argv: list[str], table: Table, heading: list[str], rows: list[list[str]]) -> None:
-    noise = f"-noise{args.noise}" if args.noise else ""
+    noise = noise_of(args).folder
+    if args.table == "noise" and args.noise_kind != NOISE_KINDS[0]:
+        noise = f"-{args.noise_kind}-{args.noise_in}"  # of all its levels
     values = re.sub(r"[, ]+", "-", re.sub(r" *= *", "", "-".join(args.smoothness or ())))
     values = f"-lambda{values}" if values else ""
     seeds = "".join(map(str, args.seeds))

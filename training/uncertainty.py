@@ -54,7 +54,8 @@ def arguments(argv=None) -> argparse.Namespace:
 def load_pairs(args: argparse.Namespace) -> tuple[dict[str, list], dict]:
     """The real pairs of each split, and the options of `data.load` that decide them; noise is added later."""
     taken = evaluate.data_options(args) | {"known_warp": 0.0}
-    options = taken | {"noise": 0.0, "data_dir": args.data_dir, "seed": args.seed, "skip_bad": args.skip_bad}
+    clean = {name: value for name, value in taken.items() if name not in evaluate.NOISE}
+    options = clean | {"data_dir": args.data_dir, "seed": args.seed, "skip_bad": args.skip_bad}
     options["splits"] = evaluate.split_file(args)
     pairs = {split: evaluate.load_set(args.data, split=split, **options).pairs for split in SPLITS}
     return {split: own[:: args.every] for split, own in pairs.items()}, taken
@@ -182,8 +183,8 @@ def run(args: argparse.Namespace) -> str:
     settings = taken | {name: getattr(args, name) for name in ("data", "region", "passes", "draws", "seed")}
     settings |= {"estimates": names, "files": [evaluation.fingerprint(path) for path in (args.model, *args.ensemble)]}
     check_settings(args.out / "settings.json", settings)
-    noise = taken.get("noise") or 0.0
-    work = Measuring([args.model, *args.ensemble], args.passes, names, args.draws, args.seed, args.region, noise)
+    models, noise = [args.model, *args.ensemble], evaluate.noise_of(taken)
+    work = Measuring(models, args.passes, names, args.draws, args.seed, args.region, noise)
     files = measure(args.out / "cases", pairs, work, args)
     if missing := sum(not path.exists() for own in files.values() for path in own):
         return f"{missing} cases are of other parts; when all are done, the same command without --shard ends the work"

@@ -26,7 +26,8 @@ def arguments(argv=None, prog: str = "hetmorph calibrate") -> argparse.Namespace
 def load_pairs(args: argparse.Namespace) -> tuple[list[Sequence[data.Pair]], dict]:
     """The pairs of each split, without noise, and the options of `data.load` that decide them."""
     taken = evaluate.data_options(args) | {"known_warp": 0.0}
-    options = taken | {"noise": 0.0, "data_dir": args.data_dir, "seed": args.seed, "skip_bad": args.skip_bad}
+    clean = {name: value for name, value in taken.items() if name not in evaluate.NOISE}
+    options = clean | {"data_dir": args.data_dir, "seed": args.seed, "skip_bad": args.skip_bad}
     found = args.split_file or evaluate.division_of_run(args)
     options["splits"] = None if "all" in args.split else found
     splits = ["all"] if "all" in args.split else args.split
@@ -113,8 +114,7 @@ def run(args: argparse.Namespace) -> str:
         "seed": args.seed,
         **{name: taken[name] for name in ("crop", "size") if name in taken},
     }
-    noise = taken.get("noise") or 0.0
-    work = Measuring([args.model], args.passes, names, args.draws, args.seed, args.region, noise)
+    work = Measuring([args.model], args.passes, names, args.draws, args.seed, args.region, evaluate.noise_of(taken))
     work.known = predictor, maps  # as they are loaded here; workers load their own
     cases = measured(pairs, work, args, about | taken | {"estimates": names})
     calibration, *told = uncertainty.calibrate(cases, names, args.coverage, args.tolerance, args.seed, about)

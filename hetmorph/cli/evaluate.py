@@ -24,7 +24,8 @@ from hetmorph.cli.scoring import Scoring
 from hetmorph.cohort import engine
 
 # Options of data.load that a training's configuration holds under the same name.
-FROM_RUN = ("crop", "size", "noise", "known_warp", "rounds")
+NOISE = ("noise", "noise_kind", "noise_in")
+FROM_RUN = ("crop", "size", *NOISE, "known_warp", "rounds")
 
 
 def arguments(argv=None, prog: str = "evaluate.py") -> argparse.Namespace:
@@ -67,10 +68,25 @@ def data_options(args: argparse.Namespace) -> dict:
         settings["rounds"] = settings["rounds"] if own.between else 1
     if (args.crop or settings["crop"]) == "none":
         settings["size"] = None  # the full field of view has its own
+    if not options.get("noise", settings["noise"]) or settings["noise_kind"] == data.NOISE_KINDS[0]:
+        settings["noise_kind"] = None  # nothing is added, or what is by default
+    if options.get("noise_kind", settings["noise_kind"]) in (None, data.NOISE_KINDS[0]):
+        settings["noise_in"] = None
     taken = {name: value for name in FROM_RUN if name not in options and (value := settings.get(name)) is not None}
     if taken:
         print(f"as in {stored}: {', '.join(f'{name} {value}' for name, value in taken.items())}")
     return options | taken
+
+
+def noise_of(options: dict) -> dict:
+    """The noise among options of `data.load`, which `evaluation.known_pair` takes by the same names.
+
+    Raises:
+        ValueError: a kind without a level, which would have no effect.
+    """
+    if "noise_kind" in options and not options.get("noise"):
+        raise ValueError("--noise-kind has no effect without --noise")
+    return {name: options[name] for name in NOISE if name in options}
 
 
 def affine_option(args: argparse.Namespace) -> dict:

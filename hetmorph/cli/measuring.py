@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hetmorph import evaluation, uncertainty
@@ -21,7 +21,7 @@ class Measuring(Work):
         estimates: names of the maps.
         draws, seed: of those that draw; the seed is that of transforms and noise, too.
         region: voxels that count.
-        noise: that is added.
+        noise: that is added, arguments of `evaluation.known_pair`.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Measuring(Work):
         draws: int,
         seed: int,
         region: str,
-        noise: float,
+        noise: Mapping[str, float | str],
     ):
         self.models, self.passes, self.estimates, self.draws = models, passes, estimates, draws
         self.seed, self.region, self.noise = seed, region, noise
@@ -47,7 +47,7 @@ class Measuring(Work):
         pairs, kind, path = row
         if not path.exists():
             predictor, maps = self.known
-            pair = evaluation.known_pair(pairs[0], kind, self.seed, self.noise)
+            pair = evaluation.known_pair(pairs[0], kind, self.seed, **self.noise)
             evaluation.measure(predictor, pair, maps, kind, self.region).save(path)
         return {}
 

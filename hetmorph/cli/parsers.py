@@ -35,7 +35,13 @@ FLAGS = {
     ),
     "--crop": ("data.crop", str, f"how the images are cut: {', '.join(options.CROPS)}; each set has its own"),
     "--size": ("data.size", list, "of the samples, voxels per axis (default: the set's own)"),
-    "--noise": ("data.noise", float, "mean σ of added heteroscedastic Rician noise; 1 is the intensity range"),
+    "--noise": (
+        "data.noise",
+        float,
+        "mean σ of added Rician noise, or strength of an artefact; 1 is the intensity range",
+    ),
+    "--noise-kind": ("data.noise_kind", str, f"what --noise adds: {', '.join(options.NOISE_KINDS)}"),
+    "--noise-in": ("data.noise_in", str, f"the image that an artefact goes into: {', '.join(options.NOISE_IN)}"),
     "--known-warp": ("data.known_warp", float, "fixed image: the moving one, warped by up to so many voxels"),
     "--rounds": ("data.rounds", int, "pairs a subject, for sets of pairs between subjects"),
     "--memory": ("data.memory", float, "GiB of images of a split that stay in memory; others are read when needed"),
@@ -160,7 +166,15 @@ SHARED = {
         "run, or the set's own)"
     },
     "--size": {"type": int, "nargs": "+", "metavar": "N", "help": "voxels along each axis (default: likewise)"},
-    "--noise": {"type": float, "help": "mean level of Rician noise to add (default: likewise, or none)"},
+    "--noise": {
+        "type": float,
+        "help": "mean level of Rician noise to add, or strength of an artefact (default: likewise, or none)",
+    },
+    "--noise-kind": {"choices": options.NOISE_KINDS, "help": "what --noise adds (default: likewise, or rician)"},
+    "--noise-in": {
+        "choices": options.NOISE_IN,
+        "help": "the image that an artefact goes into (default: likewise, or both)",
+    },
     "--affine": {
         "choices": options.AFFINE,
         "help": "bring each moving image near by such a transform first (default: as the model's run, or none)",
@@ -207,9 +221,10 @@ SHARED = {
         "the work",
     },
 }
+NOISE = ("--noise", "--noise-kind", "--noise-in")
 COHORT = ("--workers", "--scheduler", "--shard")
 KNOWN_TRUTH = ("--draws", "--every", "--kinds", "--region", "--coverage", "--tolerance")
-AS_THE_RUN = ("--crop", "--size", "--noise", "--affine", "--rounds", "--passes")
+AS_THE_RUN = ("--crop", "--size", *NOISE, "--affine", "--rounds", "--passes")
 
 
 def describe(prog: str | None, description: str) -> tuple[argparse.ArgumentParser, Callable]:

@@ -306,6 +306,8 @@ def _load(settings: TrainConfig, out: Path, split: str) -> data.LoadedSet:
         size=settings.data.size,
         skip_bad=settings.data.skip_bad,
         noise=settings.data.noise,
+        noise_kind=settings.data.noise_kind,
+        noise_in=settings.data.noise_in,
         known_warp=settings.data.known_warp,
         rounds=1 if split == "val" else settings.data.rounds,  # after every epoch, one pair a subject tells enough
         memory=settings.data.memory,

@@ -1,5 +1,6 @@
 """Data sets as pairs of images, splits of patients, and the stream of training batches."""
 
+from hetmorph.data.artefacts import NOISE_KINDS, add_artefact, add_noise
 from hetmorph.data.dataset import Dataset
 from hetmorph.data.known_warp import warp_by, warp_known
 from hetmorph.data.lazy import LazyPairs, subset
@@ -12,12 +13,15 @@ from hetmorph.io import DataError
 
 __all__ = [
     "CROPS",
+    "NOISE_KINDS",
     "Case",
     "DataError",
     "Dataset",
     "LazyPairs",
     "LoadedSet",
     "Pair",
+    "add_artefact",
+    "add_noise",
     "add_rician",
     "common_shape",
     "dataset",

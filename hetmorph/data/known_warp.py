@@ -24,7 +24,7 @@ def warp_known(pairs: Pair | Sequence[Pair], seed: int = 0, amplitude: float = 6
     varies over about a twelfth of the image, is largest in its middle third and vanishes at its border.
     Interpolation is linear, hence `ops.warp` of the moving image by `displacement` gives the fixed one.
     Labels take the nearest value. Noise that the moving image has is carried along: what differs between
-    the two is the motion alone, until `add_rician` adds noise. Names stay: of a pair between subjects, `patient` is
+    the two is the motion alone, until `add_noise` adds some. Names stay: of a pair between subjects, `patient` is
     still the one whose image is replaced.
 
     Args:
@@ -35,7 +35,7 @@ def warp_known(pairs: Pair | Sequence[Pair], seed: int = 0, amplitude: float = 6
 
     Returns:
         The same with another `fixed`, `fixed_labels`, `mask_fixed` and `displacement`, and without `sigma`,
-        `foreground` and landmarks.
+        `foreground`, landmarks and masks of artefacts.
 
     Raises:
         ValueError: the amplitude is not positive, or so large for the image that u might fold.
@@ -62,7 +62,7 @@ def warp_by(pair: Pair, displacement: np.ndarray) -> Pair:
 
     Returns:
         The same with another `fixed`, `fixed_labels`, `mask_fixed` and `displacement`, and without `sigma`,
-        `foreground` and landmarks.
+        `foreground`, landmarks and masks of artefacts.
     """
     fixed = ops.warp(pair.moving[None, ..., None], displacement[None]).numpy()[0, ..., 0]
     return dataclasses.replace(
@@ -75,6 +75,8 @@ def warp_by(pair: Pair, displacement: np.ndarray) -> Pair:
         mask_fixed=None if pair.mask_moving is None else _warped_labels(pair.mask_moving, displacement),
         points_moving=None,
         points_fixed=None,
+        artefact_moving=None,
+        artefact_fixed=None,
     )
 
 

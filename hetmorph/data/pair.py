@@ -12,6 +12,7 @@ from hetmorph.ops.points import outside
 
 MASKS = ("mask_moving", "mask_fixed")
 POINTS = ("points_moving", "points_fixed")
+ARTEFACTS = ("artefact_moving", "artefact_fixed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,8 @@ class Pair:
         mask_fixed: the same of the fixed image.
         points_moving: landmarks in the moving image, float32 `[P, N]` voxels; or None.
         points_fixed: the same in the fixed image.
+        artefact_moving: where an artefact of known place has changed the moving image, bool `[*S]`; or None.
+        artefact_fixed: the same of the fixed image.
         dataset: which of several joined sets it is of; None where there is one.
     """
 
@@ -60,11 +63,14 @@ class Pair:
     mask_fixed: np.ndarray | None = None
     points_moving: np.ndarray | None = None
     points_fixed: np.ndarray | None = None
+    artefact_moving: np.ndarray | None = None
+    artefact_fixed: np.ndarray | None = None
     dataset: str | None = None
 
     def __post_init__(self) -> None:
         shape = self.moving.shape
-        expected = dict.fromkeys(("fixed", "moving_labels", "fixed_labels", "sigma", "foreground", *MASKS), shape)
+        arrays = ("fixed", "moving_labels", "fixed_labels", "sigma", "foreground", *MASKS, *ARTEFACTS)
+        expected = dict.fromkeys(arrays, shape)
         expected["displacement"] = (*shape, len(shape))
         for name, wanted in expected.items():
             value = getattr(self, name)
@@ -100,7 +106,7 @@ class Pair:
 
         Masks and points, which nothing asks for slice by slice, are left out.
         """
-        arrays = ("moving", "fixed", "moving_labels", "fixed_labels", "sigma", "foreground")
+        arrays = ("moving", "fixed", "moving_labels", "fixed_labels", "sigma", "foreground", *ARTEFACTS)
         given = {name: getattr(self, name) for name in arrays if getattr(self, name) is not None}
         within = None if self.displacement is None else self.displacement[..., :-1]
         return [

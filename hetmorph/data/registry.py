@@ -9,11 +9,11 @@ from pathlib import Path
 
 from hetmorph.data import acdc, camus, csv_pairs, echo, hippocampus, oasis2d, phantom, sunnybrook, triangles
 from hetmorph.data.aligned import aligned
+from hetmorph.data.artefacts import RICIAN, add_noise, check_noise
 from hetmorph.data.dataset import Dataset, Found, Options
 from hetmorph.data.join import check_owners, folders, join
 from hetmorph.data.known_warp import warp_known
 from hetmorph.data.lazy import GIB, LazyPairs
-from hetmorph.data.noise import add_rician
 from hetmorph.data.pair import LoadedSet, Pair
 from hetmorph.data.splits import JOINT, NAMES, check_splits, load_splits, make_splits, splits_of
 from hetmorph.data.survey import survey
@@ -115,6 +115,8 @@ def load(
     rounds: int = 1,
     memory: float = 4.0,
     align: Callable[[Image, Image], Linear] | None = None,
+    noise_kind: str = RICIAN,
+    noise_in: str = "both",
 ) -> LoadedSet:
     """Loads one part of a data set: every file is read and checked, and images stay in memory as far as they fit.
 
@@ -134,13 +136,15 @@ def load(
         skip_bad: leave out cases whose files are bad, and list them, instead of raising.
         splits: a division to use instead of drawing one: a mapping or a file written by `save_splits`, of this set or
             of several of which it is one. Patients that are not in it are in no part except "all".
-        noise: mean level of Rician noise to add, see `add_rician`; the phantom's own is then left out.
+        noise: level of the noise to add, see `add_rician` and `add_artefact`; the phantom's own is then left out.
         known_warp: where above 0, `warp_known` with this amplitude (voxels) replaces the fixed images.
         rounds: sets of subjects: how often each is moving and fixed, see `hetmorph.data.subjects.ring`.
         memory: GiB of images that may stay in memory; pairs beyond are read anew each time they are asked for. The
             numbers do not depend on it.
         align: `(moving, fixed) → transform`, fixed to moving: each moving image, its labels, mask and landmarks are
             seen through it, as `registration.aligner("rigid")` finds one.
+        noise_kind: "rician", or an artefact: "void", "flow", "ghost", "band", "speckle".
+        noise_in: the image that an artefact goes into: "moving", "fixed" or "both".
 
     Returns:
         A `LoadedSet`: the samples, the skipped cases, the whole division, and what the labels mean.
@@ -156,11 +160,31 @@ def load(
     """
     if split not in SPLITS:
         raise ValueError(f"expected split to be one of {SPLITS}, received {split!r}.")
-    wanted = _Wanted(split, crop, size, seed, skip_bad, noise, known_warp, rounds, memory * GIB, align)
+    check_noise(noise_kind, noise_in)
+    if noise_kind != RICIAN and not noise:
+        raise ValueError(f"expected a level of noise above 0 (--noise) for kind {noise_kind!r}, received {noise}.")
+    added = _Noise(noise, seed, noise_kind, noise_in)
+    wanted = _Wanted(split, crop, size, seed, skip_bad, added, known_warp, rounds, memory * GIB, align)
     division = None if splits is None else _given_splits(splits, name)
     if several := _members(name):
         return _load_several(several, data_dir, wanted, division)
     return _load_one(dataset(name), data_dir, wanted, division)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Noise:
+    """Arguments of `add_noise`."""
+
+    level: float
+    seed: int
+    kind: str
+    into: str
+
+    def __bool__(self) -> bool:
+        return self.level != 0
+
+    def __call__(self, pair: Pair) -> Pair:
+        return add_noise(pair, self.level, self.seed, self.kind, self.into)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +196,7 @@ class _Wanted:
     size: tuple[int, ...] | None
     seed: int
     skip_bad: bool
-    noise: float
+    noise: _Noise
     known_warp: float
     rounds: int
     memory: float
@@ -185,7 +209,7 @@ def _load_one(
     """One set alone; `division` None is its own, or drawn."""
     asked = wanted.align if chosen.aligns else None
     size, crop = _checked_size(chosen, wanted.size), _checked_crop(chosen, wanted.crop)
-    options = Options(size, crop, clean=wanted.noise > 0, align=asked)
+    options = Options(size, crop, clean=wanted.noise.level > 0, align=asked)
     _check_effect(chosen, data_dir, wanted.rounds)
     if size is None and crop == csv_pairs.RESIZE:
         raise ValueError(f"expected a size (--size) with crop {crop!r}, to which each image is resized; received none.")
@@ -267,12 +291,12 @@ def _check_together(several: Mapping[str, Dataset], wanted: _Wanted) -> None:
         raise ValueError(f"expected rounds=1, {JOINT.join(several)} have pairs within patients only.")
 
 
-def _adjustment(align: Callable | None, known_warp: float, noise: float, seed: int) -> Callable[[Pair], Pair]:
+def _adjustment(align: Callable | None, known_warp: float, noise: _Noise, seed: int) -> Callable[[Pair], Pair]:
     """What is done to a pair after reading: it follows from the seed and the pair alone."""
 
     def adjust(pair: Pair) -> Pair:
         pair = pair if align is None else aligned(pair, align)
-        return add_rician(warp_known(pair, seed, known_warp) if known_warp else pair, noise, seed)
+        return noise(warp_known(pair, seed, known_warp) if known_warp else pair)
 
     return adjust
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from hetmorph.evaluation import uncertainty
+from hetmorph.evaluation import artefact, uncertainty
 from hetmorph.evaluation.predictor import Prediction, RegistrationFailed
 from hetmorph.evaluation.uncertainty import Curves, Judgement, map_scores
 from hetmorph.metrics import deformation, overlap, surface
@@ -32,6 +32,7 @@ SURFACE = ("hd_px", "hd95_px", "assd_px", "asd_px", "hd95_mm")
 DEFORMATION = ("folds_percent", "sdlogj")
 TRE = ("tre_px", "tre_mm")  # of landmarks
 EPE = ("epe", "epe_labels")  # over the foreground, and over what is labelled in the fixed image
+EPE_ARTEFACT = ("epe_artefact", "epe_around")  # of the foreground inside an artefact, and around it
 NO_LABELS: Mapping[str, int] = {}
 
 
@@ -345,6 +346,9 @@ def _mean_lengths(vectors, pair) -> tuple[float, float]:
 def _displacement_errors(pair, displacement) -> dict:
     labelled = pair.fixed_labels > 0 if pair.fixed_labels is not None else np.zeros(pair.fixed.shape, bool)
     masks = dict(zip(EPE, (foreground(pair), labelled), strict=True))
+    if (inside := artefact.inside(pair, pair.displacement)) is not None:
+        regions = (inside, artefact.around(inside))
+        masks |= {name: region & foreground(pair) for name, region in zip(EPE_ARTEFACT, regions, strict=True)}
     return {name: deformation.endpoint_error(displacement, pair.displacement, mask) for name, mask in masks.items()}
 
 
@@ -354,10 +358,12 @@ def _target_errors(pair, displacement) -> dict[str, float]:
 
 
 def _truth_columns(pair) -> tuple[str, ...]:
-    return (*(EPE if pair.displacement is not None else ()), *(TRE if pair.points_fixed is not None else ()))
+    known = (*EPE, *(EPE_ARTEFACT if artefact.has_any(pair) else ()))
+    return (*(known if pair.displacement is not None else ()), *(TRE if pair.points_fixed is not None else ()))
 
 
 def _uncertainty_columns(pair) -> tuple[str, ...]:
     """Names of the metrics of uncertainty that can be known for this pair."""
     displacement = uncertainty.DISPLACEMENT if pair.displacement is not None else ()
-    return (*uncertainty.RESIDUAL, *displacement, *(uncertainty.NOISE if pair.sigma is not None else ()))
+    noise = uncertainty.NOISE if pair.sigma is not None else ()
+    return (*uncertainty.RESIDUAL, *displacement, *noise, *(uncertainty.ARTEFACT if artefact.has_any(pair) else ()))

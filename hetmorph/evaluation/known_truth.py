@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hetmorph.data import Pair, warp_by
-from hetmorph.data.noise import add_rician, generator
+from hetmorph.data.artefacts import add_noise
+from hetmorph.data.noise import generator
 from hetmorph.data.transforms import (
     BSpline,
     Composition,
@@ -58,24 +59,27 @@ def true_transforms(kind: str, shape: Sequence[int]) -> Family:
     return kinds[kind]
 
 
-def known_pair(pair: Pair, kind: str, seed: int = 0, noise: float = 0.0) -> Pair:
+def known_pair(
+    pair: Pair, kind: str, seed: int = 0, noise: float = 0.0, noise_kind: str = "rician", noise_in: str = "both"
+) -> Pair:
     """The pair with its fixed image replaced by the moving one under a known transform.
 
     Args:
         pair: the pair.
         kind: one of `KINDS`, or `MOTION`, which leaves the pair as it is.
         seed: the transform follows from seed, kind and case alone.
-        noise: level of Rician noise, see `data.add_rician`; without, the two images differ by the motion alone.
+        noise, noise_kind, noise_in: level, kind and place of noise, see `data.add_noise`; without, the two images
+            differ by the motion alone.
 
     Returns:
         The pair, called `<case>_<kind>`, with the true `displacement`.
     """
     if kind == MOTION:
-        return add_rician(dataclasses.replace(pair, case_id=f"{pair.case_id}_{kind}"), noise, seed)
+        return add_noise(dataclasses.replace(pair, case_id=f"{pair.case_id}_{kind}"), noise, seed, noise_kind, noise_in)
     shape = pair.moving.shape
     transform = true_transforms(kind, shape).draw(generator(f"known {kind}", seed, pair.case_id), shape)
     known = warp_by(pair, displacement_of(transform, grid_points(shape)))
-    return add_rician(dataclasses.replace(known, case_id=f"{pair.case_id}_{kind}"), noise, seed)
+    return add_noise(dataclasses.replace(known, case_id=f"{pair.case_id}_{kind}"), noise, seed, noise_kind, noise_in)
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,9 +27,12 @@ COLUMNS = (
     ("sigma_ece_foreground", "ECE σ fg ·10³", 1e3, 2),
     ("epe", "EPE px", 1, 2),
     ("epe_labels", "EPE labels px", 1, 2),
+    ("epe_artefact", "EPE in artefact px", 1, 2),
+    ("epe_around", "EPE around it px", 1, 2),
     ("ause_displacement_foreground", "AUSE EPE fg px²", 1, 3),
     ("sigma_correlation_foreground", "r(σ) fg", 1, 2),
     ("sigma_rank_correlation_foreground", "rank r(σ) fg", 1, 2),
+    ("sigma_auroc_foreground", "AUROC σ fg", 1, 2),
     ("bound_mean", "bound of the EPE px", 1, 2),
     ("seconds_per_pair", "s/pair", 1, 3),
 )
@@ -46,6 +49,7 @@ WORDS = {
     "ECE": "ECE: mean difference of σ_I and the residual it predicts",
     "EPE": "EPE: length of the displacement's error",
     "r(": "r(σ), rank r(σ): correlation with the true noise, of values and of ranks; of a map, with the true error",
+    "AUROC": "AUROC σ: how often σ_I is higher inside an artefact than outside; 1 always, 0.5 by chance",
     "nAURC": "nAURC: how a map ranks the true error; 0 as the error itself would, 1 by chance",
     "fg": "fg: in the foreground, where an image is not 0",
 }

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hetmorph.data import Pair
-from hetmorph.data.pair import MASKS, POINTS
+from hetmorph.data.pair import ARTEFACTS, MASKS, POINTS
 from hetmorph.evaluation.cases import foreground, warp_labels
 from hetmorph.metrics import dice
 
@@ -41,7 +41,7 @@ def framed(pair: Pair, margin: int) -> Pair:
     moving, fixed = (np.pad(image, margin) for image in (pair.moving, pair.fixed))
     labels = {name: getattr(pair, name) for name in ("moving_labels", "fixed_labels")}
     labels = {name: None if array is None else np.pad(array, margin) for name, array in labels.items()}
-    others = dict.fromkeys(("displacement", "sigma", *MASKS, *POINTS))
+    others = dict.fromkeys(("displacement", "sigma", *MASKS, *POINTS, *ARTEFACTS))
     return dataclasses.replace(pair, moving=moving, fixed=fixed, foreground=seen, **labels, **others)
 
 

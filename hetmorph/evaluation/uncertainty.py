@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from hetmorph.evaluation import artefact
 from hetmorph.evaluation.predictor import Prediction
 from hetmorph.metrics.calibration import (
     calibration_error,
@@ -20,13 +21,14 @@ from hetmorph.metrics.calibration import (
     reliability_curve,
     standardised,
 )
-from hetmorph.metrics.ranking import Sparsification, area, naurc, pearson, sparsification, spearman
+from hetmorph.metrics.ranking import Sparsification, area, auroc, naurc, pearson, sparsification, spearman
 
 REGIONS = ("", "_foreground")  # ending of the column: the whole image, or the voxels of the mask
 CALIBRATION = ("coverage1", "coverage2", "z_mean", "z_sd", "z_normal_distance", "sigma_ece")
 RESIDUAL = tuple(f"{name}{region}" for region in REGIONS for name in ("ause", *CALIBRATION))
 DISPLACEMENT = tuple(f"ause_displacement{region}" for region in REGIONS)
 NOISE = tuple(f"{name}{region}" for region in REGIONS for name in ("sigma_correlation", "sigma_rank_correlation"))
+ARTEFACT = tuple(f"sigma_auroc{region}" for region in REGIONS)
 SIZE = ("mean", "mean_mm", "valid_share", "seconds")  # columns of a map of uncertainty
 TRUTH = ("pearson", "spearman", "naurc")  # those where the true error is known
 
@@ -54,7 +56,7 @@ def judge(pair, prediction: Prediction, foreground: np.ndarray) -> Judgement:
     """Judge the uncertainty of a prediction that has one.
 
     Args:
-        pair: the `hetmorph.data.Pair`; its true `displacement` and `sigma` are used where known.
+        pair: the `hetmorph.data.Pair`; its true `displacement`, `sigma` and artefacts are used where known.
         prediction: finite, with a log variance.
         foreground: `[*S]` booleans.
     """
@@ -63,6 +65,7 @@ def judge(pair, prediction: Prediction, foreground: np.ndarray) -> Judgement:
     errors = {"residual": residual**2}
     if pair.displacement is not None:
         errors["displacement"] = np.square(np.float64(prediction.displacement) - pair.displacement).sum(-1)
+    spoilt = artefact.inside(pair, prediction.displacement)
     scores, curves, sums = {}, {}, {}
     for region, mask in zip(REGIONS, (None, foreground), strict=True):
         for name, error in errors.items():
@@ -77,6 +80,8 @@ def judge(pair, prediction: Prediction, foreground: np.ndarray) -> Judgement:
         if pair.sigma is not None:
             scores[f"sigma_correlation{region}"] = pearson(sigma, pair.sigma, mask)
             scores[f"sigma_rank_correlation{region}"] = spearman(sigma, pair.sigma, mask)
+        if spoilt is not None:
+            scores[f"sigma_auroc{region}"] = auroc(sigma, spoilt, mask)
     return Judgement(scores, curves, sums)
 
 

@@ -8,13 +8,14 @@ from hetmorph.metrics import calibration, deformation, overlap, ranking, surface
 from hetmorph.metrics.calibration import calibration_error, coverage, normal_distance, reliability_curve, standardised
 from hetmorph.metrics.deformation import endpoint_error, flips, folds_percent, sdlogj, target_error
 from hetmorph.metrics.overlap import dice
-from hetmorph.metrics.ranking import aurc, ause, naurc, pearson, sparsification, spearman
+from hetmorph.metrics.ranking import aurc, auroc, ause, naurc, pearson, sparsification, spearman
 from hetmorph.metrics.surface import asd, assd, hausdorff, hausdorff95, surface_distances
 
 __all__ = [
     "asd",
     "assd",
     "aurc",
+    "auroc",
     "ause",
     "calibration",
     "calibration_error",

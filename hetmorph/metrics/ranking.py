@@ -106,6 +106,32 @@ def spearman(a, b, mask=None) -> float:
     return pearson(*(stats.rankdata(one) for one in compared(a, b, mask, "maps")))
 
 
+def auroc(values, positive, mask=None) -> float:
+    """Area under the receiver operating characteristic: how often a positive voxel has the higher of two values.
+
+    1 where every positive voxel lies above all others, 0.5 at random; equal values count half. NaN where all voxels are
+    positive, or none is.
+
+    Args:
+        values: `[*S]`; only their order matters.
+        positive: `[*S]` booleans.
+        mask: `[*S]` booleans, voxels that take part. None takes all.
+
+    Raises:
+        ValueError: shapes differ, or values that are not finite.
+
+    Example:
+        >>> auroc([0.1, 0.3, 0.2], [False, True, False])
+        1.0
+    """
+    values, positive = compared(values, positive, mask, "values and classes")
+    inside = positive > 0
+    count, others = np.count_nonzero(inside), np.count_nonzero(~inside)
+    if not (count and others):
+        return math.nan
+    return float((stats.rankdata(values)[inside].sum() - count * (count + 1) / 2) / (count * others))
+
+
 def aurc(error, uncertainty, mask=None) -> float:
     """Area under the risk–coverage curve: mean error of the k most certain voxels, averaged over all k.
 

@@ -277,6 +277,35 @@ def test_truth_gives_endpoint_errors_and_noise_correlation(rng):
     assert math.isnan(flat["registered_sigma_correlation"])
 
 
+def test_an_artefact_has_its_own_errors_of_a_known_displacement():
+    """The moving image's lies where the truth leads there, whatever the registration says."""
+    truth = np.zeros((32, 32, 2), np.float32)
+    truth[..., 0] = -3
+    there, here = np.zeros((2, 32, 32), bool)
+    there[10:14, 10:14], here[20:22, 10:14] = True, True
+    sample = shifted_pair(3, displacement=truth, artefact_moving=there, artefact_fixed=here, foreground=here | True)
+    seen = np.roll(there, 3, 0) | here
+    displacement = truth.copy()
+    displacement[seen] += (3, 4)
+    sigma = np.where(seen, 0.2, 0.1).astype(np.float32)
+    row = evaluate_pair(lambda moving, fixed: Prediction(displacement, moving, 2 * np.log(sigma)), sample)
+    assert row["registered_epe_artefact"] == 5 and row["registered_epe_around"] == 0
+    assert row["undeformed_epe_artefact"] == row["undeformed_epe_around"] == 3
+    assert row["registered_sigma_auroc"] == row["registered_sigma_auroc_foreground"] == 1
+    without = evaluate_pair(NOTHING, shifted_pair(3, displacement=truth))
+    assert not any("artefact" in name or "auroc" in name for name in without)
+    empty = evaluate_pair(constant((0, 0)), shifted_pair(3, displacement=truth, artefact_fixed=here & False))
+    assert math.isnan(empty["registered_epe_artefact"]) and math.isnan(empty["registered_epe_around"])
+
+
+def test_an_artefact_of_the_moving_image_is_sought_where_the_registration_leads_if_the_truth_is_unknown():
+    there = np.zeros((32, 32), bool)
+    there[10:14, 10:14] = True
+    sigma = np.where(np.roll(there, 3, 0), 0.2, 0.1).astype(np.float32)
+    row = evaluate_pair(constant((-3, 0), 2 * np.log(sigma)), shifted_pair(3, artefact_moving=there))
+    assert row["registered_sigma_auroc"] == 1 and "registered_epe_artefact" not in row
+
+
 def test_evaluate_keeps_the_order_and_leaves_compilation_out_of_the_time():
     calls = []
 

@@ -285,6 +285,25 @@ def test_one_of_the_sets_of_a_run_is_loaded_as_in_it(joint_run, capsys):
     assert f"on {len(own['train'] + own['val'])} of the" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "noise"),
+    [
+        ((), {"noise": 0.5, "noise_kind": "void", "noise_in": "fixed"}),
+        (("--noise", "0.25"), {"noise": 0.25, "noise_kind": "void", "noise_in": "fixed"}),
+        (("--noise-kind", "band"), {"noise": 0.5, "noise_kind": "band", "noise_in": "fixed"}),
+        (("--noise-kind", "rician"), {"noise": 0.5, "noise_kind": "rician"}),
+        (("--noise", "0"), {"noise": 0.0}),
+    ],
+)
+def test_noise_is_that_of_the_run_as_far_as_it_goes_with_what_is_asked_for(small_run, flags, noise):
+    settings = config.DataConfig(name="phantom", noise=0.5, noise_kind="void", noise_in="fixed")
+    config.save(config.TrainConfig(data=settings), small_run / "config.yaml")
+    args = ["--data", "phantom", "--model", str(small_run / "best.keras"), "--out", "o", *flags]
+    assert evaluate.noise_of(evaluate.data_options(evaluate.arguments(args))) == noise
+    with pytest.raises(ValueError, match="--noise-kind has no effect without --noise"):
+        evaluate.noise_of({"noise_kind": "void", "noise": 0.0})
+
+
 @pytest.mark.slow
 def test_several_sets_are_scored_each_in_a_folder_of_its_own(joint_run, tmp_path, capsys):
     out = tmp_path / "out"

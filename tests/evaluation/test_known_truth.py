@@ -55,6 +55,8 @@ def test_truth_follows_from_seed_kind_and_case_alone():
     noisy = known_pair(pair_of((40, 44)), "affine", 3, noise=0.1)
     np.testing.assert_array_equal(noisy.displacement, first)
     assert noisy.sigma is not None
+    spoilt = known_pair(pair_of((40, 44)), "affine", 3, noise=0.5, noise_kind="void", noise_in="moving")
+    assert spoilt.artefact_moving.any() and not spoilt.artefact_fixed.any()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hetmorph.metrics import aurc, naurc, pearson, spearman
+from hetmorph.metrics import aurc, auroc, naurc, pearson, spearman
 
 
 def by_definition(error, uncertainty):
@@ -22,6 +22,20 @@ def test_correlations_agree_with_scipy(rng):
     assert pearson(a, b, mask) == pytest.approx(stats.pearsonr(a[mask], b[mask]).statistic)
     assert spearman(a, b, mask) == pytest.approx(stats.spearmanr(a[mask], b[mask]).statistic), "with ties"
     assert spearman(a, np.exp(a)) == pytest.approx(1) and pearson(a, np.exp(a)) < 0.95
+
+
+def test_auroc_is_the_share_of_pairs_in_the_right_order(rng):
+    values, positive = np.round(rng.normal(size=(8, 9)), 1), rng.random((8, 9)) < 0.3
+    mask = rng.random((8, 9)) < 0.7
+    inside, others = values[mask & positive], values[mask & ~positive]
+    order = np.sign(inside[:, None] - others[None])
+    assert auroc(values, positive, mask) == pytest.approx((1 + order.mean()) / 2), "with ties"
+    statistic = stats.mannwhitneyu(inside, others).statistic / (inside.size * others.size)
+    assert auroc(values, positive, mask) == pytest.approx(statistic)
+    assert auroc(-values, positive, mask) == pytest.approx(1 - statistic)
+    assert math.isnan(auroc(values, positive & False)) and math.isnan(auroc(values, positive | True))
+    with pytest.raises(ValueError, match="values and classes must have the same shape"):
+        auroc(values, positive[:2])
 
 
 def test_aurc_is_its_definition(rng):

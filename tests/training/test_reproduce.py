@@ -180,7 +180,9 @@ def test_optimising_each_pair_shares_the_training(tmp_path):
 def test_lambda_is_tuned_at_a_level_of_noise(tmp_path, capsys):
     out = ["--out", str(tmp_path)]
     args = reproduce.parser().parse_args(["--table", "lambda", "--noise", "0.1", *out])
-    clean, noisy = (reproduce.Plan(args, reproduce.tables(noise=noise)["lambda"]) for noise in ("", "0.1"))
+    clean, noisy = (
+        reproduce.Plan(args, reproduce.tables(noise=reproduce.Noise(level))["lambda"]) for level in ("", "0.1")
+    )
     for method in noisy.table.methods:
         assert all("--noise" in job.command for job in noisy.jobs(method))
         write_run(noisy.runs(method)[0], (0.7, 0.8))
@@ -192,6 +194,21 @@ def test_lambda_is_tuned_at_a_level_of_noise(tmp_path, capsys):
     assert "| het, λ = 0.3, noise 0.1 |" in printed and "+0.0000" in printed
     assert reproduce.main(["--table", "main", "--noise", "0.1", *out]) == 2
     assert "--noise is for --table lambda" in capsys.readouterr().err
+
+
+def test_rows_of_an_artefact_are_trained_and_scored_with_it_in_folders_of_their_own(tmp_path, capsys):
+    flags = ["--table", "noise", "--noise-kind", "void", "--noise-in", "moving"]
+    args = reproduce.parser().parse_args([*flags, "--out", str(tmp_path)])
+    plan = reproduce.Plan(args, reproduce.tables(noise=reproduce.noise_of(args))["noise"])
+    labels = [method.label for method in plan.table.methods]
+    assert "het, void 0.5 in the moving image" in labels and not any("0.05" in label for label in labels)
+    for method in plan.table.methods:
+        for job in plan.jobs(method):
+            command = " ".join(job.command)
+            assert "--noise-kind void --noise-in moving" in command and "-void" in str(job.done)
+    assert reproduce.main([*flags, "--dry-run", "--out", str(tmp_path)]) == 0
+    assert reproduce.main(["--table", "main", "--noise-kind", "void", "--out", str(tmp_path)]) == 2
+    assert "--noise-kind and --noise-in are for --table noise" in capsys.readouterr().err
 
 
 def test_passes_share_the_training_but_not_the_scores(tmp_path):

@@ -204,6 +204,8 @@ EFFECTS = [
     (["--augment-affine", "0.05"], "data.augment_affine", 0.05),
     (["--precision", "bfloat16"], "network.precision", "bfloat16"),
     (["--noise", "0.1"], "data.noise", 0.1),
+    (["--noise", "0.5", "--noise-kind", "void"], "data.noise_kind", "void"),
+    (["--noise", "0.5", "--noise-kind", "void", "--noise-in", "fixed"], "data.noise_in", "fixed"),
     (["--known-warp", "4"], "data.known_warp", 4.0),
     (["--rounds", "2"], "data.rounds", 2),
     (["--memory", "0.5"], "data.memory", 0.5),
