@@ -185,6 +185,7 @@ def data_sets(page):
     for _ in range(7):
         page.read()
     page.run(where)  # known noise and known motion
+    page.rest()  # artefacts
 
 
 def uncertainties(page):
