@@ -1,9 +1,11 @@
-"""Time warping, integrating, composing, resizing and local correlation, forward and with gradients, against peers.
+"""Time warping, integrating, composing, resizing, local correlation, with gradients too, and augmentation, with peers.
 
 2-D: 8 images of 128 × 128, fields for integration of half that size; 3-D: one of 96³. Every contender runs in a process
 and an environment of its own; they take turns. The table has milliseconds of hetmorph and, for every other one, how
 many times as long it takes: above 1 hetmorph is faster. "memory" is the time to move the operation's inputs and outputs
-once, at the bandwidth of a copy in main memory in the same run.
+once, at the bandwidth of a copy in main memory in the same run. "random affine" takes both images of each pair through
+maps of their own, as `hetmorph train --augment-affine 0.05` does, and uniGradICON's training by `affine_grid` and
+`grid_sample` of PyTorch.
 
 With --device gpu a time is the mean of a turn of many, at whose end the device is waited for.
 
@@ -32,7 +34,8 @@ CONTENDERS = [
     Contender("memory", "hetmorph", "memory.py", devices=("cpu",)),
 ]
 REPETITIONS = {"cpu": {2: 20, 3: 8}, "gpu": {2: 200, 3: 50}}  # of a turn, by the number of axes
-OPERATIONS = ("warp", "integrate", "compose", "resize", "local correlation, 9", "local correlation, 15")
+AUGMENTATION = "random affine"
+OPERATIONS = ("warp", "integrate", "compose", "resize", "local correlation, 9", "local correlation, 15", AUGMENTATION)
 
 
 def main() -> None:
@@ -42,9 +45,11 @@ def main() -> None:
     contenders = command.chosen(CONTENDERS, args.only, args.device)
     pythons = command.pythons(contenders, args.python)
     results = []
+    cases = itertools.product((2, 3), args.operations or OPERATIONS, (False, True))
+    cases = [(*of, backward) for *of, backward in cases if not (backward and AUGMENTATION in of)]
     for threads in command.threads(args):
         with workers(contenders, pythons, threads, args.device) as running:
-            for ndims, operation, backward in itertools.product((2, 3), args.operations or OPERATIONS, (False, True)):
+            for ndims, operation, backward in cases:
                 case = {"benchmark": "kernels", "ndims": ndims, "operation": operation, "backward": backward}
                 gradients = "with gradients" if backward else "forward"
                 progress(f"{operation}, {ndims}-D, {gradients}, {command.where(args, threads)}")

@@ -20,7 +20,25 @@ def kernel(case: dict):
     from hetmorph.ops.xla import compiled_kernels
 
     with compiled_kernels(case.get("xla", True)):
+        if problem.augmented(case):
+            return random_affine(case["ndims"])
         return keras_kernels.traced(case, layers, losses)
+
+
+def random_affine(ndims: int):
+    import tensorflow as tf
+
+    from hetmorph.data.random_affine import SIDES, move_arrays, random_maps
+
+    pairs = tf.concat([tf.constant(image) for image in problem.images(ndims)], -1)
+
+    @tf.function(autograph=False)
+    def function(pairs, *draws):
+        return move_arrays(pairs, SIDES, random_maps(*draws, tuple(pairs.shape[1:-1]), 0.05))
+
+    draws = [tf.constant(one) for one in problem.affine_draws(ndims)]
+    function(pairs, *draws)
+    return lambda: function(pairs, *draws)
 
 
 def train_step(case: dict):

@@ -5,7 +5,9 @@ import tensorflow as tf
 
 
 def traced(case: dict, layers, losses):
-    """The case as a tf.function that has run once."""
+    """The case as a tf.function that has run once; None of an operation that there is no layer of."""
+    if problem.augmented(case):
+        return None
     if problem.window_of(case):
         return _local_correlation(case, losses)
     ndims = case["ndims"]

@@ -13,6 +13,8 @@ def bytes_moved(case: dict) -> int:
     """Inputs read once and outputs written once; for the gradients the same again."""
     ndims, operation = case["ndims"], case["operation"]
     scan, fine, half = (a.nbytes for a in (problem.image(ndims), problem.field(ndims), problem.field(ndims, True)))
+    if problem.augmented(case):
+        return 4 * scan  # two images
     if problem.window_of(case):
         return (3 if case["backward"] else 2) * scan  # two images, and the gradient of one
     forward = {"warp": 2 * scan + fine, "integrate": 2 * half, "compose": 3 * half, "resize": half + fine}[operation]

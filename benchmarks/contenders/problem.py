@@ -20,6 +20,18 @@ def images(ndims: int) -> tuple[np.ndarray, np.ndarray]:
     return first, 1.1 * np.roll(first, 2, axis=1)
 
 
+def augmented(case: dict) -> bool:
+    """Whether the operation is that of a stream of training pairs, not of a network."""
+    return case["operation"] == "random affine"
+
+
+def affine_draws(ndims: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random numbers of a batch: `[B, N]` from 0 to 1, by which axes change places, `[B, 2, N, N + 1]` normal ones."""
+    rng, batch = np.random.default_rng(0), _shape(ndims, False)[0]
+    numbers = rng.random((batch, ndims)), rng.normal(size=(batch, 2, ndims, ndims + 1))
+    return tuple(one.astype("float32") for one in numbers)
+
+
 def window_of(case: dict) -> int | None:
     """Side of the window of the operation "local correlation, SIDE"; None of any other."""
     name, _, side = case["operation"].partition(", ")

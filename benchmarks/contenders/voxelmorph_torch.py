@@ -68,6 +68,8 @@ def kernel(case: dict):
     ndims, device = case["ndims"], device_of(case)
     if problem.window_of(case):
         return local_correlation(case, device)
+    if problem.augmented(case):
+        return random_affine(ndims, device) if case.get("bare") else None
     if case.get("monai"):
         return None
     half = channels_first(problem.field(ndims, coarse=True)).to(device)
@@ -96,6 +98,20 @@ def kernel(case: dict):
         run(*leaves).square().sum().backward()
 
     return backward if case["backward"] else forward
+
+
+def random_affine(ndims: int, device: str):
+    """Maps of both images of each pair, whose axes stay: to exchange them costs nothing here."""
+    images = torch.cat([channels_first(image) for image in problem.images(ndims)]).to(device)
+    _, noise = problem.affine_draws(ndims)
+    maps = torch.eye(ndims, ndims + 1) + 0.05 * torch.from_numpy(noise).transpose(0, 1).flatten(0, 1)
+    maps = maps.to(device)
+
+    def run():
+        grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
+        return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+    return run
 
 
 def local_correlation(case: dict, device: str):

@@ -12,6 +12,7 @@ import tensorflow as tf
 from hetmorph.data import random_affine
 from hetmorph.data.lazy import LazyPairs
 from hetmorph.data.pair import MASKS, POINTS, Pair, cases_of
+from hetmorph.ops.xla import compiled_kernels
 
 LABELS = {"labels_moving": "moving_labels", "labels_fixed": "fixed_labels"}  # of a batch, of a pair
 SHIFT_FRACTION = 1 / 16
@@ -93,7 +94,8 @@ def pipeline(
             arrays, points = _augment(arrays, points, square, draws, shape)
             if affine:
                 drawn = random_affine.random_maps(*draws.affine(2 * len(shape) + 3), shape, affine)
-                arrays = random_affine.move_arrays(arrays, form.names, drawn)
+                with compiled_kernels():
+                    arrays = random_affine.move_arrays(arrays, form.names, drawn)
                 points = random_affine.move_points(points, drawn)
         moving, fixed, *maps = tf.split(arrays, form.channels, -1)
         zeros = tf.zeros((len(rows),) + (1,) * (len(shape) + 1))

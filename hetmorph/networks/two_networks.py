@@ -223,7 +223,7 @@ class TwoNetworks:
         play = super().play(x, y, sample_weight, training)
         registered = play.registered
         if registered.volumes.there():
-            raise ValueError(f"volumes go with models that predict no variance; {self.name} does")
+            raise ValueError(f"to conserve mass needs a model without a variance network, received {self.name}")
         play.y = play.y if not isinstance(y, dict) else [y.get(name) for name in self.output_names]
         self._check_one_each(play.y, "target")
         registered.views = [

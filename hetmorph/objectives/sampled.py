@@ -85,7 +85,7 @@ class SampledCorrelation(_AtPoints):
 
     def __call__(self, registered) -> tf.Tensor:
         if registered.volumes.there():
-            raise ValueError("volumes go with losses of moved images, not with correlation at points")
+            raise ValueError("to conserve mass needs a loss of moved images, received correlation at points")
         points, (of_moving, of_fixed) = self.drawn(registered), registered.masks
         ways = [(registered.moving, registered.fixed, registered.forward, of_moving, of_fixed)]
         if registered.backward is not None:

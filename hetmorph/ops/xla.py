@@ -1,4 +1,4 @@
-"""Compile numerical kernels with XLA where that is safe: in training steps, on shapes known beforehand.
+"""Compile numerical kernels with XLA where that is safe: in training, on shapes known beforehand.
 
 XLA fuses the index arithmetic, gathers and weights of an interpolation into one loop. It is not used by default,
 because graphs that must be compiled do not run on a stock TensorFlow Serving, and every new shape is compiled anew.

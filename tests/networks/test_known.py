@@ -391,12 +391,12 @@ def test_what_does_not_go_together_is_said(images, masks):
     with pytest.raises(ValueError, match="received MeanAbsoluteError of Keras"):
         model.train_on_batch((*images, masks))
     ones = {"volume_moving": np.ones((COUNT, *SIZE))}
-    with pytest.raises(ValueError, match="volumes go with models that predict no variance; vxm_dense does"):
+    with pytest.raises(ValueError, match="conserve mass needs a model without a variance network, received vxm_dense"):
         model_of("het both ways").train_on_batch((*images, ones))
     with pytest.raises(ValueError, match="volumes need batches without targets"):
         model_of("vxm filled").train_on_batch((*images, ones), [images[1], np.zeros((COUNT, *SIZE, 2))])
     record = Registered(*map(tf.constant, images), Displacement(tf.zeros((COUNT, *SIZE, 2))), volumes=Ends(np.ones(1)))
-    with pytest.raises(ValueError, match="volumes go with losses of moved images, not with correlation at points"):
+    with pytest.raises(ValueError, match="conserve mass needs a loss of moved images, received correlation at points"):
         SampledCorrelation()(record)
     model = model_of("vxm filled")
     model.pre_registered = 0.5
