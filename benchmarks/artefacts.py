@@ -36,6 +36,7 @@ OUTLIER = 0.2  # c of Tukey, a fifth of the intensity range
 EDGE = 0.01  # ε of Charbonnier
 SUITING = {"mse": 0.01, "ncc": 0.3, "tukey": 0.01, "adaframe": 0.01, "charbonnier": 0.1}  # λ
 FACTORS = (0.25, 1.0, 4.0, 16.0, 64.0)
+ROBUST = ("tukey", "adaframe", "charbonnier")
 WEIGHTED, MASKED = ", weighted", ", true mask"
 METHODS = (*(f"{name}{form}" for name in SUITING for form in ("", WEIGHTED)), f"mse{MASKED}")
 START = "start"
@@ -235,7 +236,7 @@ def badness(rows: list[dict], truth: str, name: str, smoothness: float) -> float
 
 
 def examine(
-    study: Study, best: dict[str, dict[str, float]], own: dict[str, tuple[str, str]], levels: Sequence[float]
+    study: Study, best: dict[str, dict[str, float]], own: dict[str, tuple[str, ...]], levels: Sequence[float]
 ) -> list[dict]:
     """Rows of the test patients, clean and with every kind at these levels.
 
@@ -307,8 +308,8 @@ def difference(first: list[dict], second: list[dict], metric: str) -> str:
     return form.format(result["difference"], result["low"], result["high"]) + f"{share}, p = {result['p']:.2g}"
 
 
-def examined(rows: list[dict], own: tuple[str, str], truth: str, levels: Sequence[float]) -> str:
-    """Of test patients each kind and strength, all of them, and none: means; the weighted method against the plain."""
+def examined(rows: list[dict], own: tuple[str, ...], truth: str, levels: Sequence[float]) -> str:
+    """Of test patients each kind and strength, all of them, and none: means; the last chosen against the others."""
     from hetmorph.data.artefacts import ARTEFACT_KINDS
 
     names, lines = dict.fromkeys((START, "mse", *own, f"mse{MASKED}")), []
@@ -316,11 +317,11 @@ def examined(rows: list[dict], own: tuple[str, str], truth: str, levels: Sequenc
     for label, kind, level in [*cases, ("all of them", None, None), ("none", "", 0.0)]:
         some = {name: of(rows, truth, name, kind, level) for name in names}
         cells = [number(mean(one, CHOOSING[truth])) for one in some.values()]
-        cells += [difference(*(some[name] for name in own), metric) for metric in SHOWN[truth]]
+        cells += [difference(some[other], some[own[-1]], metric) for other in own[:-1] for metric in SHOWN[truth]]
         cells.append(number(mean(some[START], "sigma_auroc_foreground")))
         lines.append((label, *cells))
     heads = [f"{HEADINGS[CHOOSING[truth]]}, {name}" for name in names]
-    heads += [*(f"Δ {HEADINGS[metric]}" for metric in SHOWN[truth]), "AUROC σ"]
+    heads += [f"Δ {HEADINGS[metric]}, to {other}" for other in own[:-1] for metric in SHOWN[truth]] + ["AUROC σ"]
     return table((truth, *heads), lines)
 
 
@@ -378,13 +379,13 @@ def main() -> None:
     study = Study(args)
     best, validation = tune(study)
     print(f"validation, {len(study.pairs['val'])} pairs\n\n{lambdas(validation, best)}\n", flush=True)
-    plain = [name for name in METHODS if "," not in name]
-    weighted = [name for name in METHODS if name.endswith(WEIGHTED)]
-    own = {truth: tuple(chosen(validation, best, truth, names) for names in (plain, weighted)) for truth in CHOOSING}
+    forms = (tuple(SUITING), ROBUST, [name for name in METHODS if name.endswith(WEIGHTED)])
+    own = {truth: tuple(chosen(validation, best, truth, names) for names in forms) for truth in CHOOSING}
     rows = examine(study, best, own, args.levels)
     print(f"test, {len(study.pairs['test'])} pairs\n")
     for truth, names in own.items():
-        print("{0}, {2} against {1}\n\n{3}\n".format(truth, *names, examined(rows, names, truth, args.levels)))
+        print(f"{truth}, {names[-1]} against {' and '.join(names[:-1])}\n")
+        print(examined(rows, names, truth, args.levels) + "\n")
 
 
 if __name__ == "__main__":
