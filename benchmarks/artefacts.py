@@ -6,8 +6,8 @@ registers the pair, then a displacement is optimised from its answer by each ima
 model predicts. "true mask" is mean squares without the artefact: the most that a weight of this kind could know.
 
 Of five λ, and for either truth, each method takes the best on the validation patients, of whose slices each has one
-artefact of strength 0.5; the test patients are then seen once, with every kind and strength. What is done stays in
---out, and the same command goes on where it was stopped.
+artefact of strength 0.5. The best plain loss, the best robust one and the best weighted one are then shown the test
+patients with every kind and strength. What is done stays in --out, and the same command goes on where it was stopped.
 
 Examples:
     python benchmarks/artefacts.py --data-dir ACDC/training --out runs/artefacts
@@ -35,6 +35,7 @@ WINDOW = 15  # of local correlation, voxels
 OUTLIER = 0.2  # c of Tukey, a fifth of the intensity range
 EDGE = 0.01  # ε of Charbonnier
 SUITING = {"mse": 0.01, "ncc": 0.3, "tukey": 0.01, "adaframe": 0.01, "charbonnier": 0.1}  # λ
+# Of λ; the same for all.
 FACTORS = (0.25, 1.0, 4.0, 16.0, 64.0)
 ROBUST = ("tukey", "adaframe", "charbonnier")
 WEIGHTED, MASKED = ", weighted", ", true mask"
