@@ -18,15 +18,14 @@ from hetmorph.cli.models import described, find_model
 from hetmorph.cli.outcome import verdict_status
 from hetmorph.cli.register_job import Job, Settings
 from hetmorph.cohort import WHOLE, Entries, InTurn, Journal, Shard, Work, Workers, stops_all
-from hetmorph.data.csv_pairs import read_table
+from hetmorph.data.csv_pairs import LABEL_COLUMNS, read_table
 from hetmorph.evaluation import write_cases
 from hetmorph.io.atomic import clear_parts, write_text
 from hetmorph.io.sidecar import sha256_of
 
-COLUMNS = ("moving", "fixed", "moving_labels", "fixed_labels", "mask", "case")
+COLUMNS = ("moving", "fixed", *LABEL_COLUMNS, "mask", "case")
 DEFAULT = {"moved": Path("moved.nii.gz"), "transform": Path("transform.nii.gz")}
 _LABELS = Path("labels.nii.gz")
-_OF_BOTH = ("moving_labels", "fixed_labels")
 _DONE = "registration.json"
 
 
@@ -64,8 +63,8 @@ def run(
     if wrong := [str(path) for path in outputs.values() if path.name != str(path)]:
         raise ValueError(f"with --pairs, results are file names inside the folder of the case, received {wrong[0]}")
     rows, broken = pairs_of(table)
-    if settings.dice_weight and not any(row.keys() >= set(_OF_BOTH) for row in rows.values()):
-        raise ValueError(f"--dice-weight needs {' and '.join(_OF_BOTH)}, of which no row of {table} has both")
+    if settings.dice_weight and not any(row.keys() >= set(LABEL_COLUMNS) for row in rows.values()):
+        raise ValueError(f"--dice-weight needs {' and '.join(LABEL_COLUMNS)}, of which no row of {table} has both")
     jobs = Jobs({case: rows[case] for case in shard.cases(rows)}, table.parent, out, outputs)
     cohort = Cohort(jobs, out / shard.table, {case: broken[case] for case in shard.cases(broken)})
     if not resume and out.exists() and (there := cohort.begun()):

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from hetmorph.data import Pair, pipeline
 from hetmorph.data.random_affine import move_arrays, move_points, random_maps
+from hetmorph.ops.xla import compiled_kernels
 
 NAMES = ("moving", "fixed", "mask_moving", "mask_fixed")
 
@@ -21,9 +22,12 @@ def maps_of(rng, shape, batch=2, strength=0.05):
 
 @pytest.mark.parametrize("shape", [(12, 12), (11, 14), (8, 7, 8)])
 def test_images_and_masks_go_where_scipy_takes_them(rng, shape):
+    """Compiled, as in a training, and not."""
     maps, arrays = maps_of(rng, shape), rng.random((2, *shape, 4)).astype(np.float32)
     arrays[..., 2:] = arrays[..., 2:] > 0.5
     found = move_arrays(tf.constant(arrays), NAMES, maps).numpy()
+    with compiled_kernels():
+        np.testing.assert_allclose(move_arrays(tf.constant(arrays), NAMES, maps), found, atol=1e-4)
     for sample in range(2):
         for channel, name in enumerate(NAMES):
             matrix, shift = (one[sample, int("fixed" in name)].numpy() for one in maps)
