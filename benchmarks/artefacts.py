@@ -175,16 +175,12 @@ def masked(pair, answer):
 def scored(pair, displacement, label: int) -> dict[str, float]:
     """Dice of a structure, and errors of the displacement where the truth is known, as `hetmorph evaluate` has them."""
     from hetmorph import metrics
-    from hetmorph.evaluation import artefact, cases
+    from hetmorph.evaluation import cases
 
     moved = cases.warp_labels(pair.moving_labels, displacement, [label])[0]
     scores = {"dice_myo": metrics.dice(moved, pair.fixed_labels == label)}
     if pair.displacement is not None:
-        regions, seen = {"epe_labels": pair.fixed_labels > 0}, cases.foreground(pair)
-        if (inside := artefact.inside(pair, displacement)) is not None:
-            regions |= {"epe_artefact": inside & seen, "epe_around": artefact.around(inside) & seen}
-        for name, region in regions.items():
-            scores[name] = metrics.endpoint_error(displacement, pair.displacement, region)
+        scores |= cases.displacement_errors(pair, displacement)
     return scores
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from hetmorph.data.noise import add_rician, generator, rician
-from hetmorph.data.pair import ARTEFACTS, Pair
+from hetmorph.data.pair import ARTEFACTS, Pair, foreground
 
 STRENGTHS = (0.25, 0.5, 1.0)  # weak, medium, strong
 SIDES = {"both": ("moving", "fixed"), "moving": ("moving",), "fixed": ("fixed",)}
@@ -147,10 +147,7 @@ def add_artefact(
         image, rng = getattr(pairs, side), generator(f"{kind} {side}", seed, pairs.case_id)
         spoilt = ARTEFACT_KINDS[kind](image.astype(np.float64), level, rng).astype(np.float32)
         changed |= {side: spoilt, f"artefact_{side}": spoilt != image}
-    foreground = pairs.foreground
-    if foreground is None:
-        foreground = (pairs.moving != 0) | (pairs.fixed != 0)
-    return dataclasses.replace(pairs, **changed, foreground=foreground)
+    return dataclasses.replace(pairs, **changed, foreground=foreground(pairs))
 
 
 def add_noise(

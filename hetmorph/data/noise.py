@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage, optimize
 
-from hetmorph.data.pair import Pair
+from hetmorph.data.pair import Pair, foreground
 
 LOWEST, HIGHEST = 0.2, 2.5
 _CONTRAST = 1.5
@@ -99,10 +99,7 @@ def add_rician(pairs: Pair | Sequence[Pair], level: float, seed: int = 0) -> Pai
     highest = max(1.0, moving.max(), fixed.max())
     arrays = {"moving": moving, "fixed": fixed, "sigma": sigma}
     arrays = {name: (one / highest).astype(np.float32) for name, one in arrays.items()}
-    foreground = pairs.foreground
-    if foreground is None:
-        foreground = (pairs.moving != 0) | (pairs.fixed != 0)
-    return dataclasses.replace(pairs, **arrays, foreground=foreground)
+    return dataclasses.replace(pairs, **arrays, foreground=foreground(pairs))
 
 
 def generator(purpose: str, seed: int, case_id: str) -> np.random.Generator:

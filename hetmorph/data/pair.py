@@ -122,6 +122,11 @@ class Pair:
         ]
 
 
+def foreground(pair: Pair) -> np.ndarray:
+    """Voxels where the moving or the fixed image is not 0 (before noise), `[*S]`: the mask M of the method."""
+    return (pair.moving != 0) | (pair.fixed != 0) if pair.foreground is None else pair.foreground
+
+
 class Case(NamedTuple):
     """What is known of a pair without its images; fields as in `Pair`, `shape` that of its images.
 

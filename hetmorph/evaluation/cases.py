@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from hetmorph.data.pair import foreground
 from hetmorph.evaluation import artefact, uncertainty
 from hetmorph.evaluation.predictor import Prediction, RegistrationFailed
 from hetmorph.evaluation.uncertainty import Curves, Judgement, map_scores
@@ -171,13 +172,6 @@ def evaluate_pair(
     return _row_of(predictor, pair, convention, labels, main)[0]
 
 
-def foreground(pair) -> np.ndarray:
-    """Voxels where the moving or the fixed image is not 0 (before noise), `[*S]`: the mask M of the method."""
-    if pair.foreground is not None:
-        return pair.foreground
-    return (pair.moving != 0) | (pair.fixed != 0)
-
-
 def warp_labels(labels, displacement, values: Sequence[int], convention: str = "hetmorph") -> np.ndarray:
     """Masks of the given label values after warping, `[len(values), *S]` booleans.
 
@@ -306,7 +300,7 @@ def _scores(pair, prediction: Prediction, convention: str, labels: Mapping[str, 
     scores |= deformation.scores_of_determinant(prediction.determinant.astype(np.float64))
     scores["mse"] = float(np.mean((pair.fixed - prediction.moved) ** 2))
     if pair.displacement is not None:
-        scores |= _displacement_errors(pair, prediction.displacement)
+        scores |= displacement_errors(pair, prediction.displacement)
     if pair.points_fixed is not None:
         scores |= _target_errors(pair, prediction.displacement)
     return scores
@@ -343,7 +337,14 @@ def _mean_lengths(vectors, pair) -> tuple[float, float]:
     return deformation.mean_length(vectors), in_mm
 
 
-def _displacement_errors(pair, displacement) -> dict:
+def displacement_errors(pair, displacement) -> dict[str, float]:
+    """Mean errors of a displacement whose truth is known, voxels: of the foreground, of what is labelled, and inside
+    and around an artefact of known place.
+
+    Args:
+        pair: a `hetmorph.data.Pair` with its true displacement.
+        displacement: `[*S, N]` in voxels.
+    """
     labelled = pair.fixed_labels > 0 if pair.fixed_labels is not None else np.zeros(pair.fixed.shape, bool)
     masks = dict(zip(EPE, (foreground(pair), labelled), strict=True))
     if (inside := artefact.inside(pair, pair.displacement)) is not None:
