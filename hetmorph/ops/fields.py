@@ -31,10 +31,16 @@ def integrate(velocity, steps: int = 7) -> tf.Tensor:
     """
     if steps < 0:
         raise ValueError(f"steps must be 0 or more, got {steps}")
-    displacement = tf.cast(velocity, tf.float32) / 2.0**steps
+    displacement, squared = tf.cast(velocity, tf.float32) / 2.0**steps, _squared
+    if steps > 1 and not tf.executing_eagerly():
+        squared = tf.function(_squared, autograph=False)  # traced once, and not once for each squaring
     for _ in range(steps):
-        displacement = compose(displacement, displacement)
+        displacement = squared(displacement)
     return displacement
+
+
+def _squared(displacement) -> tf.Tensor:
+    return compose(displacement, displacement)
 
 
 def compose(outer, inner, method: str = "linear") -> tf.Tensor:
