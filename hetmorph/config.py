@@ -68,7 +68,10 @@ class NetworkConfig:
         stage: "gradicon", "unigradicon", "carl", "carl-rot": 1 leaves the fourth network out, 2 trains all of them. A
             training of stage 2 that starts (`init`) from one of stage 1 begins with what that does.
         int_steps: squarings of the integration; None takes the backbone's default: 7, and 0 for "transmorph".
-        int_resolution: voxel size of the integration grid, in image voxels.
+        int_resolution: voxel size of the integration grid, in image voxels; where `resolution` is larger, that.
+        resolution: voxel size of the images that the network sees, in image voxels: 2 averages them in blocks of 2 a
+            side, and an update costs a quarter in 2-D and an eighth in 3-D. The losses see the whole images; see
+            `hetmorph.steps.AtResolution`.
         bidir: register in both directions.
         precision: "float32", "bfloat16", also of the variance network, or "exact": float32 whose products a GPU does
             not round to TF32 either, see docs/several-devices.md.
@@ -85,6 +88,7 @@ class NetworkConfig:
     stage: int = 2
     int_steps: int | None = None
     int_resolution: float = 2
+    resolution: int = 1
     bidir: bool = False
     precision: str = "float32"
     slabs: int = 1
@@ -209,7 +213,7 @@ class TrainConfig:
     def __post_init__(self):
         known = ("float32", "bfloat16", "exact")
         _require(self.network.precision in known, "network.precision", f"one of {known}", self.network.precision)
-        for name in ("slabs", "repeats", "passes"):
+        for name in ("resolution", "slabs", "repeats", "passes"):
             _require(getattr(self.network, name) >= 1, f"network.{name}", "at least 1", getattr(self.network, name))
         _require(self.network.stage in (1, 2), "network.stage", "1 or 2", self.network.stage)
         kinds = ("none", "rigid", "similarity", "affine")

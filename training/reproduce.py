@@ -379,6 +379,7 @@ class Plan:
         length = ("--minutes", f"{self.args.minutes:g}") if self.args.minutes else ("--steps", str(updates))
         return (
             *(sys.executable, str(HERE / "train.py"), *self._data(method), "--arch", self.args.arch),
+            *(("--resolution", str(self.args.resolution)) if self.args.resolution > 1 else ()),
             *("--objective", method.objective, *self._similarity(method), "--lr", str(self.args.lr), *flags),
             *("--batch-size", str(self.args.batch_size), *length),
             *("--steps-per-epoch", str(STEPS_PER_EPOCH)),
@@ -406,8 +407,9 @@ class Plan:
 def budget(args: argparse.Namespace) -> str:
     """What every training of a table gets, as part of the names of files."""
     batch = f"-b{args.batch_size}" if args.batch_size != BATCH else ""
+    resolution = f"-resolution{args.resolution}" if args.resolution > 1 else ""
     length = f"{args.minutes:g}min" if args.minutes else args.updates
-    return f"{length}{batch}-lr{args.lr:g}"
+    return f"{length}{batch}{resolution}-lr{args.lr:g}"
 
 
 def smoothness(texts: Sequence[str]) -> tuple[float, dict[str, float]]:
@@ -553,6 +555,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--data-dir", type=Path, help="its folder (default: environment variable HETMORPH_DATA)")
     result.add_argument("--size", type=int, nargs="+", help="of the images, voxels per axis (default: the set's own)")
     result.add_argument("--arch", default="vxm", choices=MODELS, help="backbone (default: vxm)")
+    result.add_argument(
+        "--resolution",
+        type=int,
+        default=1,
+        help="voxel size of the images that networks see, image voxels (default: 1)",
+    )
     result.add_argument("--updates", type=int, default=3000, help="of the displacement network (default: 3000)")
     result.add_argument("--minutes", type=float, help="of each training, in place of --updates")
     result.add_argument("--batch-size", type=int, default=BATCH, help=f"pairs an update (default: {BATCH})")
@@ -650,11 +658,13 @@ def _check(args: argparse.Namespace, table: Table) -> None:
         )
     if not table.inverse and (args.window or args.similarity != SIMILARITY):
         raise ValueError("--similarity and --window are for --table inverse and inverse-lambda")
+    if args.resolution > 1 and not args.table.startswith("inverse"):
+        raise ValueError("--resolution is for --table inverse and inverse-lambda")
     if table.inverse and args.passes > 1:
         raise ValueError(f"--passes is not for --table {args.table}, whose rows register both ways")
     if args.known_warp and args.table != "noise":
         raise ValueError("--known-warp is for --table noise")
-    for name in ("updates", "batch_size", "passes"):
+    for name in ("updates", "batch_size", "passes", "resolution"):
         if getattr(args, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
 

@@ -68,6 +68,7 @@ FLAGS = {
     ),
     "--init": ("network.init", str, "start from the weights of a .keras or .h5 file, a SavedModel, or a shipped model"),
     "--int-steps": ("network.int_steps", int, "squarings of a velocity; default 7, transmorph 0: a displacement"),
+    "--resolution": ("network.resolution", int, "voxel size of the images that the network sees, image voxels"),
     "--bidir": ("network.bidir", True, "both directions, each weighted by half; icon and gradicon register both"),
     "--precision": (
         "network.precision",

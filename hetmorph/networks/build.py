@@ -20,7 +20,7 @@ from hetmorph.networks.unigradicon import UniGradICON
 from hetmorph.networks.variance import check_resolution
 from hetmorph.networks.vxm import VxmDense
 from hetmorph.objectives import Recipe, recipe, warm_start_length
-from hetmorph.steps import Repeated, Step
+from hetmorph.steps import AtResolution, Repeated, Step
 
 MODELS = {
     "vxm": {
@@ -48,8 +48,8 @@ IDLE = {
     "carl": ("features", "slabs", "int_steps", "int_resolution", "precision"),
     "carl-rot": ("features", "slabs", "int_steps", "int_resolution", "precision"),
     "unicarl": ("features", "slabs", "int_steps", "int_resolution", "precision", "stage"),
-    "nephi": ("features", "slabs", "int_steps", "int_resolution", "precision", "stage"),
-    "unigradicon": ("slabs", "int_steps", "int_resolution", "precision", "repeats"),
+    "nephi": ("features", "slabs", "int_steps", "int_resolution", "precision", "stage", "resolution"),
+    "unigradicon": ("slabs", "int_steps", "int_resolution", "precision", "repeats", "resolution"),
 }
 
 
@@ -96,7 +96,9 @@ def model_class(config: TrainConfig) -> type[LoadableModel]:
             raise ValueError(f"network.{name} has no effect on network.arch {network.arch}")
     if not network.width > 0:
         raise ValueError(f"network.width must be positive, got {network.width}")
-    if method.samples and (network.arch != "vxm" or network.repeats > 1):
+    around = [(name, getattr(network, name)) for name in ("repeats", "resolution")]
+    once = all(value == 1 for _, value in around)  # the network is asked once, of the images as they are
+    if method.samples and not (network.arch == "vxm" and once):
         raise ValueError(
             f"objective {config.objective.name} samples velocities, which network.arch {network.arch} has not"
         )
@@ -121,15 +123,15 @@ def model_class(config: TrainConfig) -> type[LoadableModel]:
         check_resolution(method.variance_resolution)
     if "variance_pass" in method.options():
         check_variance_pass(method.variance_pass)
-    one_step = network.arch in MODELS and network.repeats == 1 and not method.transforms
+    one_step = network.arch in MODELS and once and not method.transforms
     models = MODELS[network.arch] if one_step else UNIVERSAL if network.arch == "unigradicon" else OF_STEPS
     for name in () if one_step else ("slabs", "precision"):
         if _of_layers(network, name) != getattr(NetworkConfig(), name):
-            raise ValueError(f"network.{name} has no effect on a network of several steps or directions")
+            raise ValueError(f"network.{name} has no effect on a network of several steps, directions or resolutions")
     if method.model not in models:
         raise ValueError(
             f"objective {config.objective.name} has no form for network.arch {network.arch}"
-            + (f" with network.repeats {network.repeats}" if network.repeats > 1 else "")
+            + "".join(f" with network.{name} {value}" for name, value in around if value > 1)
         )
     return models[method.model]
 
@@ -153,7 +155,10 @@ def _step(config: TrainConfig, inshape) -> Step:
         step = ARCHITECTURES[network.arch](ndims, network.width, **own)
     else:
         arguments = {**_network_arguments(network), "bidir": False}
+        if network.resolution > 1:
+            arguments["int_resolution"] = max(1, network.int_resolution / network.resolution)
         step = as_step(MODELS[network.arch]["plain"]((None,) * ndims, **arguments))
+    step = step if network.resolution == 1 else AtResolution(step, network.resolution)
     return step if network.repeats == 1 else Repeated(step, network.repeats)
 
 

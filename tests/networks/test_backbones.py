@@ -29,7 +29,7 @@ TINY = {
 KINDS = [(arch, kind) for arch in MODELS for kind in MODELS[arch]]
 
 
-@pytest.mark.quick("vxm-plain", "vxm-heteroscedastic", "vxm-joint likelihood", "transmorph-plain")
+@pytest.mark.quick("vxm-plain", "vxm-heteroscedastic", "vxm-joint likelihood")
 @pytest.mark.parametrize("arch,kind", KINDS)
 def test_contract(arch, kind):
     check_model(MODELS[arch][kind], {"int_steps": 2, **TINY[arch]})
@@ -120,6 +120,9 @@ def test_objectives_that_sample_velocities_are_refused_on_transmorph(name):
         ({"width": 2.0}, {}, "network.width has no effect on network.arch vxm"),
         ({"arch": "gradicon"}, {"name": "nll"}, "objective nll has no form for network.arch gradicon"),
         ({"repeats": 2}, {"name": "adareg"}, "objective adareg has no form for .* network.repeats 2"),
+        ({"resolution": 2}, {"name": "nll"}, "objective nll has no form for .* network.resolution 2"),
+        ({"resolution": 2, "arch": "nephi"}, {"name": "nephi"}, "network.resolution has no effect on network.arch"),
+        ({"resolution": 0}, {}, "network.resolution must be at least 1, got 0"),
         ({"repeats": 2}, {"name": "het-z"}, "objective het-z samples velocities"),
         ({"arch": "gradicon"}, {"name": "velocity-diffusion"}, "velocity-diffusion needs velocities"),
         (
@@ -154,6 +157,7 @@ STEPS = [
     ({"arch": "nephi", "width": 0.1}, {"name": "nephi"}),
     ({"arch": "nephi", "width": 0.1}, {"name": "het-gradicon", "warm_start": 0}),
     ({"features": [[4, 4], [4, 4, 4]], "repeats": 2}, {"name": "mse"}),
+    ({"features": [[4, 4], [4, 4, 4]], "resolution": 2}, {"name": "het", "warm_start": 0}),
     ({"features": [[4, 4], [4, 4, 4]]}, {"name": "icon", "similarity": "lncc2", "sigma": 1.0, "smoothness": 1.0}),
 ]
 

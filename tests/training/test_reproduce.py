@@ -108,6 +108,7 @@ def test_mistakes_are_named(tmp_path, capsys):
         (("--known-warp", "3"), "--known-warp is for --table noise"),
         (("--passes", "0"), "--passes must be at least 1, got 0"),
         (("--updates", "0"), "--updates must be at least 1, got 0"),
+        (("--resolution", "2"), "--resolution is for --table inverse and inverse-lambda"),
     ):
         assert reproduce.main(["--table", "main", "--out", str(tmp_path), *flags]) == 2
         assert message in capsys.readouterr().err
@@ -154,6 +155,7 @@ def test_budgets_and_tables_of_the_same_name_have_folders_of_their_own(tmp_path)
     ):
         assert not usual & folders(*flags), flags
     assert not folders("--data", "a/pairs.csv") & folders("--data", "b/pairs.csv")
+    assert not usual & folders("--resolution", "2")
 
 
 def test_lambda_of_a_row_of_its_own(tmp_path, capsys):

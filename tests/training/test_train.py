@@ -180,6 +180,7 @@ EFFECTS = [
     (["--arch", "gradicon", "--width", "0.5"], "network.width", 0.5),
     (["--arch", "unigradicon", "--objective", "gradicon", "--stage", "1"], "network.stage", 1),
     (["--repeats", "3"], "network.repeats", 3),
+    (["--resolution", "2"], "network.resolution", 2),
     (["--objective", "icon", "--similarity", "mind"], "objective.similarity", "mind"),
     (["--objective", "gradicon", "--sigma", "3"], "objective.sigma", 3.0),
     (["--objective", "gradicon", "--delta", "0.01"], "objective.delta", 0.01),
