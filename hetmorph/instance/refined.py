@@ -208,7 +208,8 @@ class Refined(Predictor):
         *coarser, whole = resolutions(pair[0].shape[1:-1]) if resting else resolutions(pair[0].shape[1:-1])[-1:]
         finest = Search(self._field(tuple(pair[0].shape[1:-1]), resting), pair)
         finest.problem.restart(pair)
-        if abs(finest.evaluate()[0]) <= _NOTHING:
+        value, _ = finest.evaluate()
+        if finest.best is None or abs(value) <= _NOTHING:  # not finite, or nothing to gain
             return finest
         velocity, before = None, None
         for factor in (*coarser, whole):
