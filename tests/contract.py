@@ -122,8 +122,9 @@ def check_loss(
 
 
 def _graph_of_loss(loss, *targets):
-    """The loss in a graph that takes any batch."""
-    return tf.function(loss, input_signature=[tf.TensorSpec([None, *y.shape[1:]], y.dtype) for y in targets])
+    """The loss in a graph that takes any batch, made as Keras makes that of a training: no Python is rewritten."""
+    signature = [tf.TensorSpec([None, *y.shape[1:]], y.dtype) for y in targets]
+    return tf.function(loss, input_signature=signature, autograph=False)
 
 
 def _check_replicas(loss, y_true, y_pred, value, what, tolerance):
@@ -210,7 +211,7 @@ def _check_output_shape(layer, inputs, output):
 def _graph(layer, inputs, sizes):
     """The layer in a graph whose inputs have the given batch and spatial sizes, and channels that are known."""
     specs = _map(lambda x: tf.TensorSpec([*sizes(x), x.shape[-1]], x.dtype), inputs)
-    return tf.function(lambda x: layer(x), input_signature=[specs])
+    return tf.function(lambda x: layer(x), input_signature=[specs], autograph=False)  # as in `_graph_of_loss`
 
 
 def _check_float16(cls, kwargs, layer, inputs, output):

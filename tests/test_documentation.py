@@ -271,7 +271,7 @@ PLAYS = {
 # The README trains and the first steps optimise a pair, in graphs; each command of the others would use one once.
 GRAPHS = dict.fromkeys(("README.md", "docs/getting-started.md"), pytest.mark.graph)
 LONG = [f"docs/{name}.md" for name in ("getting-started", "command-line", "deploying", "implicit", "many-anatomies")]
-SLOW = dict.fromkeys([*LONG, "saved_models/README.md"], pytest.mark.slow)
+SLOW = dict.fromkeys([*LONG, "saved_models/README.md", "docs/napari.md"], pytest.mark.slow)
 MARKS = {name: [marks[name] for marks in (GRAPHS, SLOW) if name in marks] for name in TEXTS}
 
 

@@ -60,6 +60,7 @@ def test_a_het_model_gives_everything(het, images):
     np.testing.assert_allclose(prediction.log_variance, expected["log_variance"][0, ..., 0], atol=1e-6)
 
 
+@pytest.mark.quick("False")
 @pytest.mark.parametrize("exported", [False, True])
 def test_images_of_several_channels(exported, rng, tmp_path):
     """A heart between its neighbouring slices: three channels moving, two fixed, of any size the model takes."""

@@ -76,6 +76,7 @@ def test_a_sample_does_not_depend_on_its_batch_and_half_precision_is_computed_in
     np.testing.assert_array_equal(penalty(*halves, seed=1), penalty(*single, seed=1))
 
 
+@pytest.mark.quick("gradient_inverse_consistency")
 @each
 def test_the_shift_off_the_grid(penalty, rng):
     there, back = fields(rng)

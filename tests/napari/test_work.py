@@ -74,6 +74,7 @@ def test_an_affine_stage_and_an_optimisation_need_no_model():
     assert found.about["settings"]["affine"] == "rigid" and found.flag in ("accept", "review", "reject")
 
 
+@pytest.mark.slow
 def test_a_calibration_beside_the_model_bounds_the_error():
     """That of a shipped model, with its own number of draws."""
     pytest.importorskip("SimpleITK")

@@ -77,7 +77,7 @@ def tensors(known):
     return {name: tf.constant(value) for name, value in known.items()}
 
 
-@pytest.mark.quick("vxm filled", "het both ways", "steps")
+@pytest.mark.quick("vxm filled", "steps")
 @kinds
 def test_a_mask_of_ones_is_none(kind, images):
     """In the losses that are shown, and in the weights that come of them."""
@@ -95,7 +95,7 @@ def test_a_mask_of_ones_is_none(kind, images):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
-@pytest.mark.quick("vxm both ways", "het both ways", "adareg", "het steps")
+@pytest.mark.quick("adareg", "het steps")
 @kinds
 def test_a_step_with_masks_and_landmarks(kind, images, masks, points):
     """It moves the weights elsewhere than a step without either, and the loss it shows has both in it."""

@@ -65,6 +65,7 @@ def test_it_trains_and_survives_saving(cls, pair, tmp_path):
     np.testing.assert_array_equal(restored.register(*pair), model.register(*pair))
 
 
+@pytest.mark.slow
 def test_exports_compute_in_float32(pair, tmp_path):
     model = VxmDense((16, 16), **SMALL, precision="bfloat16")
     exported = tf.saved_model.load(str(export_savedmodel(model, tmp_path, version=1))).signatures["register"]

@@ -53,7 +53,7 @@ def assert_same_weights(first, second, atol):
         np.testing.assert_allclose(a, b, rtol=0, atol=atol)
 
 
-@pytest.mark.quick("VxmDense-inshape0-options0", "VxmDense-inshape4-options4")
+@pytest.mark.quick("VxmDense-inshape0-options0")
 @pytest.mark.parametrize("cls,inshape,options", CASES)
 def test_results_and_training_are_those_of_one_slab(cls, inshape, options, rng):
     whole, in_slabs, images = pair_of(cls, inshape, options, rng)
@@ -68,6 +68,7 @@ def test_results_and_training_are_those_of_one_slab(cls, inshape, options, rng):
     assert_same_weights(whole, in_slabs, 2e-4 if options.get("use_probs") else 2e-5)
 
 
+@pytest.mark.quick("VxmDense")
 @pytest.mark.parametrize("cls", [VxmDense, HetVxmDense])
 def test_files_are_exchanged_with_one_slab(cls, rng, tmp_path):
     whole, in_slabs, _ = pair_of(cls, (32, 16), {}, rng)

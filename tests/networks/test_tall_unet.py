@@ -47,7 +47,7 @@ def test_weights_have_the_same_names_in_every_model():
     assert [weight.path for weight in one.weights] == [weight.path for weight in other.weights]
 
 
-@pytest.mark.quick("shape1", "shape2")
+@pytest.mark.quick("shape1")
 @pytest.mark.parametrize("shape", [(17, 24), (9, 5), (7, 10, 9)])
 def test_sizes_are_free_and_the_start_is_the_identity(shape):
     network, pair = tall_unet([None] * len(shape), NARROW), images(shape)

@@ -169,6 +169,7 @@ def test_similarities_take_their_options(name, option, pair, rng):
     assert loss == pytest.approx(image + LAMBDA * gradient_penalty(field), rel=2e-4)
 
 
+@pytest.mark.quick("mse", "het")
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("name", ["mse", "het", "het-z"])
 def test_the_smoothed_difference_is_what_is_weighted(name, pair, rng):
@@ -189,7 +190,7 @@ def proper_loss(name, model, pair, target):
     return np.mean((pair[1] - moved) ** 2 / np.exp(s) + s)
 
 
-@pytest.mark.quick("mse", "het", "gradicon")
+@pytest.mark.quick("het")
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("name", NAMES)
 def test_training_lowers_the_loss_and_moves_every_weight(name, pair):

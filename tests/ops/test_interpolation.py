@@ -13,6 +13,7 @@ from tests.graphs import kernels
 
 SHAPES = [(9,), (6, 7), (4, 5, 6)]
 MODES = pytest.mark.parametrize("compiled", [False, True], ids=["plain", "compiled"])
+COMPILED = pytest.param((6, 7), True, marks=pytest.mark.slow)
 
 
 def reference(image, position):
@@ -84,7 +85,7 @@ def test_value_and_gradients_equal_automatic_differentiation(rng, shape, channel
     assert_equal(results, value_and_gradients(reference_warp, image, u, upstream=upstream))
 
 
-@pytest.mark.quick("shape0-plain", "shape1-plain", "shape2-plain", "shape1-compiled")
+@pytest.mark.quick("shape0-plain", "shape1-plain", "shape2-plain")
 @MODES
 @pytest.mark.parametrize("shape", SHAPES)
 def test_zero_displacement_has_the_derivative_of_the_upper_side(rng, shape, compiled):
@@ -107,7 +108,7 @@ def test_image_and_displacement_of_unequal_sizes(rng, compiled):
     assert_equal(results, value_and_gradients(reference_warp, image, u, upstream=upstream))
 
 
-@pytest.mark.quick("shape0-plain", "shape1-plain", "shape2-plain", "shape1-compiled")
+@pytest.mark.quick("shape0-plain", "shape1-plain", "shape2-plain")
 @MODES
 @pytest.mark.parametrize("shape", [(1,), (6, 1), (4, 1, 5)])
 def test_an_axis_of_one_voxel(rng, shape, compiled):
@@ -119,7 +120,7 @@ def test_an_axis_of_one_voxel(rng, shape, compiled):
     assert_equal(results, value_and_gradients(reference_warp, image, u, upstream=upstream))
 
 
-@pytest.mark.parametrize(("shape", "compiled"), [*zip(SHAPES, [False] * 3, strict=True), ((6, 7), True)])
+@pytest.mark.parametrize(("shape", "compiled"), [*zip(SHAPES, [False] * 3, strict=True), COMPILED])
 def test_points_are_positions_and_not_displacements(rng, shape, compiled):
     image = rng.normal(size=(2, *shape, 2)).astype("float32")
     points = awkward_positions(rng, shape, (11,), 2)
@@ -162,7 +163,7 @@ def test_push_keeps_the_sum(rng, shape):
 
 
 @pytest.mark.quick("shape1-False", "shape3-True")
-@pytest.mark.parametrize(("shape", "compiled"), [*zip(SHAPES, [False] * 3, strict=True), ((9,), True), ((6, 7), True)])
+@pytest.mark.parametrize(("shape", "compiled"), [*zip(SHAPES, [False] * 3, strict=True), ((9,), True), COMPILED])
 def test_gradient_of_the_gradient(rng, shape, compiled):
     image = tf.constant(rng.normal(size=(2, *shape, 1)), tf.float32)
     position = awkward_positions(rng, shape, shape, 2)
@@ -184,7 +185,7 @@ def test_gradient_of_the_gradient(rng, shape, compiled):
     assert_equal([g.numpy() for g in results], [g.numpy() for g in second(reference_warp)])
 
 
-@pytest.mark.quick("shape0-plain", "shape1-plain", "shape2-plain", "shape1-compiled")
+@pytest.mark.quick("shape0-plain", "shape1-plain", "shape2-plain")
 @MODES
 @pytest.mark.parametrize("shape", SHAPES)
 def test_nan_position_gives_nan_there_and_nowhere_else(rng, shape, compiled):
@@ -207,7 +208,7 @@ def test_far_outside_is_the_edge_and_has_no_slope(rng, far, compiled):
     assert pushed[corner] == 20 and pushed.sum() == 20
 
 
-@pytest.mark.quick("float16-plain", "float64-plain", "float32-compiled")
+@pytest.mark.quick("float16-plain", "float64-plain")
 @MODES
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_dtypes_of_values_and_gradients_are_those_of_the_inputs(rng, dtype, compiled):
@@ -221,6 +222,7 @@ def test_dtypes_of_values_and_gradients_are_those_of_the_inputs(rng, dtype, comp
     assert_equal(results, expected, 5e-3 if dtype == "float16" else 1e-5)
 
 
+@pytest.mark.quick("known0", "known2")
 @pytest.mark.parametrize("known", [(None, 5, 6), (2, None, None), (None, None, None)])
 def test_gradients_where_sizes_are_known_at_run_time_only(rng, known):
     image = rng.normal(size=(2, 5, 6, 2)).astype("float32")

@@ -64,6 +64,7 @@ def plane(tmp_path_factory):
 SIZES = {2: [(32, 32), (21, 37), (50, 16)], 3: [(16, 16, 16), (9, 18, 13)]}
 
 
+@pytest.mark.quick("2d")
 def test_register_equals_the_keras_model_at_any_size(exported):
     model, served, _ = exported
     for shape in SIZES[len(model.inshape)]:

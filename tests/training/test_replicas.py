@@ -102,7 +102,7 @@ def plain_descent(monkeypatch):
     monkeypatch.setattr("hetmorph.networks.build.adam", lambda *_: keras.optimizers.SGD(0.05))
 
 
-@pytest.mark.quick("mse-registered-before", "het-both-ways")
+@pytest.mark.quick("het-both-ways")
 @pytest.mark.parametrize("name", CASES)
 def test_two_replicas_make_the_step_of_one(name, plain_descent, two_replicas):
     """The mean is that over all samples: a mask with few voxels on one replica, full ones on the other."""

@@ -238,6 +238,7 @@ print(sorted({name.split(".")[0] for name in sys.modules} & {"voxelmorph", "neur
 """
 
 
+@pytest.mark.slow  # that no line asks for it is tested in test_floors.py
 def test_the_core_never_imports_voxelmorph(tmp_path):
     """Parts are imported, models built, saved, loaded and applied in a fresh process."""
     assert fresh.output_of(WITHOUT, tmp_path).splitlines()[-1] == "[]"
