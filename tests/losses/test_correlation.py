@@ -33,6 +33,7 @@ def test_keeps_the_contract(cls, kwargs):
     check_loss(cls, kwargs, images, differences=cls is not MIND)
 
 
+@pytest.mark.quick("LNCC-kwargs0", "SquaredLNCC-kwargs1", "GlobalNCC-kwargs2")
 @every_loss
 def test_spatial_sizes_may_be_unknown(cls, kwargs, rng):
     loss, pair = cls(**kwargs).loss, images(2, 2, rng)

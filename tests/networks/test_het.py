@@ -165,6 +165,7 @@ def test_bidir_halves_both_directions(images):
     np.testing.assert_allclose(loss, 0.5 * sum(parts) + 0.01 * smoothness, rtol=1e-4)
 
 
+@pytest.mark.quick("objective0")
 @pytest.mark.parametrize(
     "objective", [{"snr": "official", "relative": "official"}, {"snr": "inverse"}, {"foreground": True}]
 )

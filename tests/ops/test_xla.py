@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hetmorph.ops import xla
+from hetmorph.ops import fields, xla
 from hetmorph.ops.xla import active, compiled_kernels, run
 from tests.graphs import must_compile
 
@@ -142,3 +142,32 @@ def test_the_environment_turns_it_off(monkeypatch):
     monkeypatch.setenv("HETMORPH_XLA", "0")
     with xla.compiled_kernels():
         assert not xla.active()
+
+
+def test_in_a_graph_a_kernel_is_traced_once():
+    traced = []
+
+    def kernel(x, factor):
+        traced.append(x.shape)
+        return x * factor
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3])])
+    def graph(x):
+        for _ in range(4):
+            x = run(kernel, x, factor=2.0)
+        return run(kernel, x, factor=tf.reduce_sum(x))  # a tensor: as it is
+
+    np.testing.assert_array_equal(graph(tf.ones([1, 3])), np.full((1, 3), 16 * 48.0))
+    assert len(traced) == 2
+    run(kernel, tf.ones([1, 3]), factor=2.0)
+    assert len(traced) == 3, "no function without a graph"
+
+
+def test_squarings_are_traced_once():
+    """However many there are: a network is exported, and its first update made, the sooner."""
+
+    def operations(steps):
+        graph = tf.function(lambda v: fields.integrate(v, steps), input_signature=[tf.TensorSpec([1, 8, 8, 2])])
+        return len(graph.get_concrete_function().graph.get_operations())
+
+    assert operations(7) - operations(4) <= 3 * 2

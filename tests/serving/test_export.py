@@ -44,7 +44,7 @@ def numpy_of(outputs):
     return {name: value.numpy() for name, value in outputs.items()}
 
 
-@pytest.fixture(scope="module", params=["2d", "3d"])
+@pytest.fixture(scope="module", params=["2d", pytest.param("3d", marks=pytest.mark.slow)])
 def exported(request, tmp_path_factory):
     """(model, loaded SavedModel, folder) of a VxmDense with weights that move voxels."""
     shape = (32, 32) if request.param == "2d" else (16, 16, 16)
@@ -64,7 +64,6 @@ def plane(tmp_path_factory):
 SIZES = {2: [(32, 32), (21, 37), (50, 16)], 3: [(16, 16, 16), (9, 18, 13)]}
 
 
-@pytest.mark.quick("2d")
 def test_register_equals_the_keras_model_at_any_size(exported):
     model, served, _ = exported
     for shape in SIZES[len(model.inshape)]:
