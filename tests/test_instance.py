@@ -118,7 +118,7 @@ def test_what_folds_is_shortened_and_said(rng):
     assert folds_percent(result.displacement) <= 0.1 and result.loss <= result.losses[0]
 
 
-@pytest.mark.quick("ncc_loss")
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [MSE().loss, NCC(win=5).loss, MutualInformation(nb_bins=16).loss])
 def test_any_image_loss(rng, loss):
     moving = smooth(rng, (15, 15))  # no resolution but its own
@@ -396,7 +396,7 @@ def test_what_no_mask_holds_counts_nothing(rng, loss):
     np.testing.assert_allclose(result.displacement, plain.displacement, atol=1e-3)
 
 
-@pytest.mark.quick("mse", "None")
+@pytest.mark.quick("mse")
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("loss", [None, "mse", "mind", "ngf", MutualInformation().loss])
 def test_a_mask_of_everything_is_none(rng, loss):

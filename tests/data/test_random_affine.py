@@ -102,6 +102,7 @@ def equal(one, other):
     return all(np.array_equal(a, b) for a, b in zip(tf.nest.flatten(one), tf.nest.flatten(other), strict=True))
 
 
+@pytest.mark.slow
 def test_a_stream_is_resumed_and_divided_as_without():
     whole = stream(affine=0.05)
     assert not equal(whole, stream(affine=0.0)) and not equal(whole, stream(affine=0.06))

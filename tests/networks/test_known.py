@@ -77,7 +77,7 @@ def tensors(known):
     return {name: tf.constant(value) for name, value in known.items()}
 
 
-@pytest.mark.quick("vxm filled", "steps")
+@pytest.mark.quick("steps")
 @kinds
 def test_a_mask_of_ones_is_none(kind, images):
     """In the losses that are shown, and in the weights that come of them."""

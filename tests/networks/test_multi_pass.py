@@ -34,7 +34,7 @@ def moving(cls, options, rng):
     return model
 
 
-@pytest.mark.quick("VxmDense-options0", "HetVxmDense-options1")
+@pytest.mark.quick("VxmDense-options0")
 @pytest.mark.parametrize("cls,options", MODELS)
 def test_each_pass_registers_what_the_last_has_moved(cls, options, pair, rng):
     model = moving(cls, options, rng)

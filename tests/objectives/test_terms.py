@@ -244,6 +244,7 @@ def test_a_term_without_a_value_is_not_a_term(images, velocity):
         Term()(Registered(*images, Velocity(velocity)))
 
 
+@pytest.mark.quick("VxmDense")
 @pytest.mark.parametrize("cls", [VxmDense, Registration])
 def test_fit_without_targets_compares_with_the_images(cls, images):
     def model():

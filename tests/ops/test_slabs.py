@@ -24,6 +24,7 @@ def test_slabs_keep_every_row_once_and_reach_its_surroundings(size, count, halo,
         assert before.high <= after.low  # rows are shared by neighbours only
 
 
+@pytest.mark.quick("False-1", "False-2", "False-3", "True-2")
 @pytest.mark.parametrize("ndims", [1, 2, 3])
 @pytest.mark.parametrize("graph", [False, True])
 def test_values_and_gradients_are_those_of_the_whole(ndims, graph, rng):

@@ -63,6 +63,7 @@ MOTIONS = {
 }
 
 
+@pytest.mark.quick("rigid-2-D", "similarity-2-D", "affine-2-D", "affine-3-D")
 @pytest.mark.parametrize("grid", [VOLUME, PLANE], ids=["3-D", "2-D"])
 @pytest.mark.parametrize("kind", MOTIONS)
 def test_a_motion_is_found_by_its_own_kind(kind, grid):
@@ -87,6 +88,7 @@ def test_a_shift_of_a_third_of_the_image(start):
     assert error(found, matrix, VOLUME) < 0.3
 
 
+@pytest.mark.quick("25-part0-mi", "-25-part1-correlation", "0-part2-mi", "-25-part3-correlation")
 @pytest.mark.parametrize("metric", ["mi", "correlation"])
 @pytest.mark.parametrize(("degrees", "part"), [(25, (0.3, 0)), (-25, (-0.3, 0)), (0, (0, 0.3)), (-25, (0.2, 0.2))])
 def test_a_slice_far_away_of_which_a_part_is_lost(degrees, part, metric):

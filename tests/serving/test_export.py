@@ -87,6 +87,7 @@ def test_serving_default_keeps_the_names_of_a_keras_2_export(plane):
     np.testing.assert_allclose(result["vxm_dense_flow_resize"], field, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_names_follow_the_models_name(tmp_path):
     model = VxmDense((16, 16), **SMALL, name="heart")
     served = tf.saved_model.load(export_savedmodel(model, tmp_path))
@@ -95,6 +96,7 @@ def test_names_follow_the_models_name(tmp_path):
     assert set(signature.structured_outputs) == {"heart_transformer", "heart_flow_resize"}
 
 
+@pytest.mark.slow
 def test_bidirectional_model_also_serves_the_moved_target(tmp_path):
     model = random_weights(VxmDense((32, 32), **SMALL, bidir=True))
     served = tf.saved_model.load(export_savedmodel(model, tmp_path))

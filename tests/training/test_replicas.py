@@ -137,7 +137,7 @@ def test_a_replica_without_samples_is_told_of(how, plain_descent, two_replicas):
 CLIPPING = {"norm": {"clipnorm": 3e-3}, "all": {"global_clipnorm": 1e-2}, "value": {"clipvalue": 1e-4}}
 
 
-@pytest.mark.quick("all")
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CLIPPING)
 def test_gradients_are_clipped_together(kind, two_replicas):
     optimizer = lambda: keras.optimizers.SGD(1.0, **CLIPPING[kind])  # noqa: E731

@@ -34,6 +34,7 @@ def test_every_public_model_of_the_original_is_there():
 # -- semi-supervised ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick("seg", "points_one_way")
 @pytest.mark.parametrize("name", ["seg", "points", "points_one_way"])
 def test_register_takes_the_two_images(name):
     path, inputs, _, arrays = golden(name)
