@@ -63,7 +63,7 @@ class NetworkConfig:
             their own field of view, see `hetmorph.networks.UniGradICON`.
         features: U-Net features [encoder, decoder] of "vxm" and of each network of "unigradicon"; None takes the
             default.
-        width: of compositions of steps, "nephi" and "unigradicon": features of their networks, as a multiple of the
+        width: features of the networks of compositions of steps, "nephi" and "unigradicon", as a multiple of the
             published ones.
         stage: "gradicon", "unigradicon", "carl", "carl-rot": 1 leaves the fourth network out, 2 trains all of them. A
             training of stage 2 that starts (`init`) from one of stage 1 begins with what that does.
@@ -121,8 +121,8 @@ class ObjectiveConfig:
         variance_resolution: all with a variance network: voxel size of the grid of log σ², in image voxels.
         prior_lambda: "vxm-diff": precision of the prior.
         alpha: "het-z": weight of the velocity's uncertainty.
-        landmark_weight: of the mean squared distance between landmarks, voxels², beside any method.
-        dice_weight: of 1 − Dice of the training pairs' structures, beside any method.
+        landmark_weight: weight of the mean squared distance between landmarks, voxels², beside any method.
+        dice_weight: weight of 1 − Dice of the training pairs' structures, beside any method.
     """
 
     name: str = "het"
@@ -200,7 +200,7 @@ class TrainConfig:
 
     Attributes:
         data, network, objective, optimizer, schedule: the sections.
-        seed: of weights, order of the pairs and augmentation.
+        seed: seed of weights, order of the pairs and augmentation.
     """
 
     data: DataConfig = _section(of=DataConfig)
@@ -256,7 +256,7 @@ def to_dict(config) -> dict:
     """Nested plain dictionary of lists, numbers and strings.
 
     Args:
-        config: of this module, whole or a section.
+        config: settings of this module, whole or a section.
     """
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
@@ -265,7 +265,7 @@ def from_dict(values: dict, cls=TrainConfig, where: str = ""):
     """Build a configuration from a nested dictionary; keys that are left out keep their default.
 
     Args:
-        values: of the sections and keys of `cls`.
+        values: values of the sections and keys of `cls`.
         cls: a configuration, whole or a section.
         where: place of `values` in the whole, for the messages.
 

@@ -30,9 +30,9 @@ class Card:
     """For what a model was made, as its `model.json` says.
 
     Attributes:
-        name: of the model.
+        name: the name of the model.
         purpose: what it does, a clause.
-        anatomy, modality: of the images.
+        anatomy, modality: as words, those of the images.
         ndims: their spatial axes.
         training_data: what it was trained on.
     """
@@ -120,7 +120,7 @@ def card(path: str | os.PathLike) -> Card | None:
     """What `model.json` beside a model, in its folder or above its version, says of it; None without one.
 
     Args:
-        path: of a model, a folder or a file.
+        path: path of a model, a folder or a file.
 
     Raises:
         ValueError: the file cannot be read, or lacks a field.

@@ -9,6 +9,7 @@ import functools
 import inspect
 import re
 import sys
+from pathlib import Path
 
 import hetmorph
 
@@ -104,6 +105,13 @@ def test_docstrings_state_the_arguments():
     named = {name: value for name, value in PUBLIC.items() if not inspect.ismodule(value)}
     assert len(named) > 100
     assert {name: found for name, value in named.items() if (found := mistakes(value))} == {}
+
+
+def test_entries_say_what_the_argument_is():
+    """Not only whose it is, as in `kernel: of the convolution`."""
+    files = sorted((Path(hetmorph.__file__).parent).rglob("*.py"))
+    lines = [(path.name, line) for path in files for line in path.read_text().splitlines()]
+    assert [(name, line) for name, line in lines if re.match(r" +[\w*]+(, [\w*]+)*: of ", line)] == []
 
 
 # -- the rule itself can fail -------------------------------------------------------------------------------------

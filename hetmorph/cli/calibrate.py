@@ -41,9 +41,9 @@ def measured(pairs: list[Sequence[data.Pair]], work: Measuring, args: argparse.N
     """A case of known error for each pair and kind of transform; those of a stopped calibration are kept.
 
     Args:
-        pairs: of each split.
+        pairs: the pairs of each split.
         work: what measures a case.
-        args: of the command line.
+        args: arguments of the command line.
         decides: whatever the cases depend on.
     """
     folder = kept_in(args)

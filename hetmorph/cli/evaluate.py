@@ -37,7 +37,7 @@ def same_set(one: str, other: str) -> bool:
     among the several that a model was trained on.
 
     Args:
-        one: of the model's run.
+        one: name in the settings of the model's run.
         other: as it is asked for.
     """
     if data.is_member(other, one):
@@ -101,9 +101,9 @@ def load_set(name: str, affine: str | None = None, **options) -> data.LoadedSet:
     """As `data.load`, with the affine stage by its name.
 
     Args:
-        name: of the set.
+        name: the name of the set.
         affine: kind of the stage, or None.
-        options: of `data.load`.
+        options: options of `data.load`.
     """
     return data.load(name, align=registration.aligner(affine), **options)
 
@@ -194,7 +194,7 @@ def evaluated(args: argparse.Namespace, whole, by, loaded: data.LoadedSet, optio
     """What was done with the pairs of one set; None for --dry-run and --shard.
 
     Args:
-        args: of `run`, with the name and the folder of this set.
+        args: arguments of `run`, with the name and the folder of this set.
         whole: the model.
         by: what goes through the cases.
         loaded: the pairs.

@@ -174,7 +174,7 @@ def landmarks(guidance: Guidance | None, result: Registration, unit: str) -> tup
     Args:
         guidance: with points or without.
         result: the registration.
-        unit: of the distances.
+        unit: unit of the distances.
     """
     if guidance is None or guidance.points_fixed is None:
         return {}, [], []

@@ -19,7 +19,7 @@ class Measuring(Work):
         models: paths, the model first, then the others of an ensemble.
         passes: how often they are applied.
         estimates: names of the maps.
-        draws, seed: of those that draw; the seed is that of transforms and noise, too.
+        draws, seed: numbers of those that draw; the seed is that of transforms and noise, too.
         region: voxels that count.
         noise: that is added, arguments of `evaluation.known_pair`.
     """

@@ -26,7 +26,7 @@ class Outcome:
     """Scores of one registration; pairs of numbers are those before and after.
 
     Attributes:
-        checks: of what the model saw; folds and unevenness of the voxels of the fixed image.
+        checks: checks of what the model saw; folds and unevenness of the voxels of the fixed image.
         optimised: loss, similarity and percent of folds, before and after, where the answer was optimised on the pair.
         dice: Dice of each label value on the fixed grid, undeformed and registered.
         dice_of_model: Dice of each label value by the model alone; empty if that moves nothing or was not optimised.
@@ -141,7 +141,7 @@ def verdict_status(flags: Iterable[str], fail_on: str) -> int:
     """`FAILED_VERDICT` if a verdict is as bad as `fail_on` or worse, else 0.
 
     Args:
-        flags: of the verdicts.
+        flags: flags of the verdicts.
         fail_on: "review", "reject", or "never".
     """
     bad = () if fail_on == NEVER else FLAGS[FLAGS.index(fail_on) :]

@@ -30,7 +30,7 @@ class Phases:
         """What is done inside belongs to a phase; also as a decorator of a function.
 
         Args:
-            name: of the phase.
+            name: the name of the phase.
         """
         self._add()
         self._running.append(name)

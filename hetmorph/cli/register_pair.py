@@ -29,7 +29,7 @@ def register_pair(job, settings: Settings, predictor: Predictor, read: Mapping, 
         settings: what decides the result.
         predictor: the model.
         read: images by their role.
-        about: of the sidecars; gets what is found.
+        about: the contents of the sidecars; gets what is found.
         done: gets what is done.
     """
     calibration = _calibration(job, settings, done)

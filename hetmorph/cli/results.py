@@ -35,7 +35,7 @@ def image_of(
     """An array on the fixed grid, and the type to store it with.
 
     Args:
-        name: of `SAYS`.
+        name: a name of `SAYS`.
         result: the registration.
         moving, fixed: the images.
         labels: label image of the moving one.

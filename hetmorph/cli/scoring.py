@@ -18,7 +18,7 @@ class Scoring(Work):
     Models are loaded at their first use, in every process by itself.
 
     Args:
-        args: of `parsers.evaluate`, models as `find_model` gives them.
+        args: arguments of `parsers.evaluate`, models as `find_model` gives them.
     """
 
     def __init__(self, args: argparse.Namespace):

@@ -42,7 +42,7 @@ class Workers:
     """Dask's workers, as the options --workers and --scheduler ask for them.
 
     Attributes:
-        count: of processes to start here, or of jobs of SLURM; None with a scheduler whose workers are there.
+        count: number of processes to start here, or of jobs of SLURM; None with a scheduler whose workers are there.
         scheduler: None for this machine, "slurm", or the address of one that runs, "tcp://host:8786".
 
     Raises:
@@ -206,7 +206,7 @@ class _Flight:
     everything else is done, and go case by case, each alone.
 
     Args:
-        client: of the scheduler.
+        client: client of the scheduler.
         work: what is done.
         patience: seconds that there may be no worker; None waits as long as it takes.
     """

@@ -39,7 +39,7 @@ class Shard:
         """Those of the cases that are its own: by a hash of the name, so that no other row of the table matters.
 
         Args:
-            names: of all cases.
+            names: the names of all cases.
         """
         return [name for name in names if _hash(name) % self.count == self.number - 1]
 

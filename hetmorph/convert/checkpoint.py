@@ -34,7 +34,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     tensors are known here; anything else is refused by its name before it is called.
 
     Args:
-        path: of a file of PyTorch 1.6 or newer, in the format of a zip archive.
+        path: path of a file of PyTorch 1.6 or newer, in the format of a zip archive.
 
     Returns:
         The dictionary of the file, as a rule names to arrays.

@@ -19,7 +19,7 @@ def aligned(pair: Pair, align: Callable[[Image, Image], Linear]) -> Pair:
 
     Args:
         pair: the pair.
-        align: of the moving and the fixed image, in the world that their spacing makes.
+        align: the function of the moving and the fixed image, in the world that their spacing makes.
 
     Returns:
         The same with another moving image, labels, mask and landmarks; of a true displacement, what is left of it.
@@ -50,7 +50,7 @@ def before(points: np.ndarray, linear: Linear, grid: Grid) -> np.ndarray:
     Args:
         points: `[P, N]` voxels of the moving image's place on `grid`.
         linear: fixed to moving.
-        grid: of the fixed image.
+        grid: the grid of the fixed image.
     """
     return grid.index(linear.inverse().world(grid.world(points))).astype(np.float32)
 

@@ -66,8 +66,8 @@ def origin(shape: tuple[int, ...], size: tuple[int, ...] | None) -> np.ndarray:
     """Where `fit` puts the first voxel of an array, voxels of the window; what points move by.
 
     Args:
-        shape: of the array.
-        size: of the window; None keeps the whole array.
+        shape: the shape of the array.
+        size: sides of the window; None keeps the whole array.
     """
     if size is None:
         return np.zeros(len(shape))

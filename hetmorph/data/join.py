@@ -53,7 +53,7 @@ def check_owners(splits: Mapping[str, list[str]], names: Sequence[str]) -> None:
 
     Args:
         splits: the division.
-        names: of the sets.
+        names: the names of the sets.
 
     Raises:
         ValueError: a patient is of no set.
@@ -70,7 +70,7 @@ def folders(names: Sequence[str], given: Path | str | None) -> dict[str, Path | 
     """Where each of several sets lies.
 
     Args:
-        names: of the sets that lie on disk.
+        names: the names of the sets that lie on disk.
         given: one folder, that holds them all; or "acdc=DIR,oasis2d=DIR"; or None.
 
     Raises:

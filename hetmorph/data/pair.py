@@ -176,7 +176,7 @@ class LoadedSet:
         labels: {structure: label value}, e.g. {"rv": 1, "myo": 2, "lv": 3}; empty where nothing is labelled.
         main: structure that surface distances, failures and validation refer to; None with empty `labels`, and of
             several sets.
-        parts: of several sets each by its name, as it is alone; empty where there is one.
+        parts: the parts of several sets each by its name, as it is alone; empty where there is one.
     """
 
     pairs: Sequence[Pair]

@@ -198,7 +198,7 @@ def common_shape(pairs: Sequence[Pair]) -> tuple[int, ...]:
     """The shape that all pairs have, without which they make no batches.
 
     Args:
-        pairs: of a training.
+        pairs: the pairs of a training.
 
     Raises:
         ValueError: no pairs, or several shapes.
@@ -239,7 +239,7 @@ def _indices(step: tf.Tensor, batch_size: int, kinds: Sequence[np.ndarray], seed
         step: number of the batch.
         batch_size: B.
         kinds: positions of the pairs of each of the n sets.
-        seed: of their order.
+        seed: seed of their order.
     """
     places = step * batch_size + tf.range(batch_size, dtype=tf.int64)
     kind, turn = places % len(kinds), places // len(kinds)
@@ -275,7 +275,7 @@ class _Draws:
         batch_size: samples of the whole batch.
         rows: positions in it of the samples that are here.
         rank: spatial axes.
-        key: of the batch; each draw has a number of its own.
+        key: key of the batch; each draw has a number of its own.
     """
 
     def __init__(self, batch_size: int, rows: range, rank: int, key: tf.Tensor):
@@ -345,7 +345,7 @@ def _taken(arrays: tf.Tensor, sources: list[tf.Tensor], inside: list[tf.Tensor],
 
     Args:
         arrays: `[B, *S, C]`.
-        sources: of each axis, `[B, L]`: where a voxel comes from along it.
+        sources: for each axis where a voxel comes from along it, `[B, L]`.
         inside: the same: whether that is in the image.
         turned: `[B, 1, …, 1]`: whose first two axes change places before.
     """

@@ -48,8 +48,8 @@ def move_arrays(arrays: tf.Tensor, names: Sequence[str], maps: tuple) -> tf.Tens
 
     Args:
         arrays: `[B, *S, C]`.
-        names: of the channels, the two images first; each says whose it is, as in "mask_moving".
-        maps: of `random_maps`.
+        names: the names of the channels, the two images first; each says whose it is, as in "mask_moving".
+        maps: the result of `random_maps`.
     """
     moved = {}
     for side, name in enumerate(SIDES):
@@ -76,7 +76,7 @@ def move_points(points: tf.Tensor, maps: tuple) -> tf.Tensor:
 
     Args:
         points: `[B, P, 2N]` voxels, of the moving and of the fixed image; NaN stays.
-        maps: of `random_maps`.
+        maps: the result of `random_maps`.
     """
     if not points.shape[1]:
         return points

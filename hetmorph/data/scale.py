@@ -24,8 +24,8 @@ class Scale:
     Args:
         modality: "ct" or "mri".
         window: lowest and highest Hounsfield unit of CT.
-        quantiles: of MR; None takes the smallest intensity and the quantile 0.99. The quantile q of n voxels is the one
-            at place ⌊q·n⌋ of their order, counted from 1.
+        quantiles: those of MR that become 0 and 1; None takes the smallest intensity and the quantile 0.99. The
+            quantile q of n voxels is the one at place ⌊q·n⌋ of their order, counted from 1.
 
     Raises:
         ValueError: another modality, or bounds that hold nothing.

@@ -74,7 +74,8 @@ def load_splits(path: Path | str, name: str | None = None) -> dict[str, list[str
 
     Args:
         path: a JSON file.
-        name: of the data set that is to be divided; where the file divides several sets, its part of them is taken.
+        name: the name of the data set that is to be divided; where the file divides several sets, its part of them is
+            taken.
 
     Raises:
         DataError: the file is missing, is not such a division, or puts a patient into two parts.
@@ -96,7 +97,7 @@ def is_member(name: Path | str | None, several: str | None) -> bool:
     """Whether a data set is one of several.
 
     Args:
-        name: of the one.
+        name: the name of the one.
         several: names joined by "+".
     """
     return JOINT in (several or "") and str(name) in several.split(JOINT)
@@ -106,8 +107,8 @@ def splits_of(splits: Mapping[str, list[str]], name: str) -> dict[str, list[str]
     """The division of one of the sets in that of several, its patients by their own names.
 
     Args:
-        splits: of a set that `data.join` returned.
-        name: of the one.
+        splits: splits of a set that `data.join` returned.
+        name: the name of the one.
     """
     begin = f"{name}{OWNER}"
     return {part: [who[len(begin) :] for who in splits[part] if who.startswith(begin)] for part in NAMES}

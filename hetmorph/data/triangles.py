@@ -33,7 +33,7 @@ def draw(
 
     Args:
         center: in the unit square, along the two axes of the image.
-        radius: of the circle, or of the one through the corners of the triangle, as a share of the unit square.
+        radius: radius of the circle, or of the one through the corners of the triangle, as a share of the unit square.
         angle: by which the triangle is turned, radians.
         triangle: an equilateral one instead of a circle.
         size: voxels; the unit square spans the shorter side, and lies in the middle of the longer.

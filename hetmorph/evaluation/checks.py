@@ -178,7 +178,7 @@ def worst(flags) -> str:
     """The worst of several flags, "accept" of none.
 
     Args:
-        flags: of `FLAGS`.
+        flags: some of `FLAGS`.
     """
     return max(flags, key=FLAGS.index, default="accept")
 

@@ -19,11 +19,11 @@ class Guide:
         mask_moving: the same of the moving image, whose mask is moved with it.
         points_fixed: `[P, N]` voxels, of the fixed image; None for none.
         points_moving: `[P, N]` voxels, where each of them lies in the moving image.
-        weight: of the mean squared distance between φ(points_fixed) and points_moving in the loss.
+        weight: weight of the mean squared distance between φ(points_fixed) and points_moving in the loss.
         spacing: length of a voxel along each axis, in the unit of the distance; None measures in voxels.
         labels_fixed: `[*S]` whole numbers, structures of the fixed image; None for none.
         labels_moving: the same of the moving image.
-        dice_weight: of 1 − Dice of the structures in the loss.
+        dice_weight: weight of 1 − Dice of the structures in the loss.
         structures: values of the structures; None takes those that both images have.
         volume: `[*S]` of three axes, volume of the moving image that each voxel shows, relative to that of the fixed
             one. Given, intensities are densities, and the image that is moved conserves its mass while it is compared;

@@ -32,7 +32,7 @@ def pairs_together(shape, voxels: int = VOXELS_TOGETHER) -> int:
 
     Args:
         shape: voxels of an image along each axis.
-        voxels: of all images that go at once, in place of those of eight slices.
+        voxels: number of voxels of all images that go at once, in place of those of eight slices.
     """
     return max(1, voxels // math.prod(shape))
 

@@ -116,7 +116,7 @@ class Network(Problem):
     Args:
         criterion: what is minimised.
         shape: voxels of the images along each axis.
-        predictor: of the model.
+        predictor: predictor of the model.
         recompute: run the networks of the model's steps once more for their gradient, see `steps.NetworkStep`.
     """
 

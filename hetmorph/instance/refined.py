@@ -66,14 +66,14 @@ class Refined(Predictor):
         loss: image loss `(fixed, moved) → loss`, or a name: "ncc", as None, is `LocalCorrelation`, "mse", and of images
             of different modalities "mind", "mi" or "ngf"; "own", of a network or its codes, takes all that the model
             was trained by, its terms and λ too, as ICON and GradICON go on from their answers.
-        similarity: of loss "own", the image loss that takes the place of the model's, by the same weight: a name as of
+        similarity: the image loss that takes the place of the model's in loss "own", by the same weight: a name as for
             `loss`, or one of `hetmorph.losses`, the object or its `.loss`; None leaves the model's.
         smoothness: λ; None takes the one that suits a named loss (`SIMILARITIES`), 0.3 of others. Not for "own".
         optimizer: "lbfgs", or "adam" with `learning_rate`.
         learning_rate: step of Adam: voxels for a field (about 0.1), weights for a network (about 1e-4).
         weighted: weight the voxels of the loss as the heteroscedastic model does.
-        recompute: of a network of steps, run it once more for its gradient instead of keeping all that it computes on
-            the way: of a large volume half the memory, for a fifth more time.
+        recompute: run each step of a network of steps once more for its gradient instead of keeping all that it
+            computes on the way: half the memory of a large volume, for a fifth more time.
 
     Raises:
         ValueError: an argument out of range, or one that the model does not allow.

@@ -12,7 +12,7 @@ def fitted_grid(grid: Grid, shape: tuple[int, ...]) -> Grid:
     """The grid of so many voxels that covers the same box, edge to edge.
 
     Args:
-        grid: of the image.
+        grid: the grid of the image.
         shape: voxels along each axis.
     """
     spacing = np.array(grid.spacing) * grid.shape / np.array(shape)
@@ -25,7 +25,7 @@ def onto(moving: Grid, fixed: Grid, shape: tuple[int, ...]) -> Linear | None:
     The point at a voxel of the fixed image, resized, goes to the point at the same voxel of the moving image, resized.
 
     Args:
-        moving, fixed: of the images, axes in the same order.
+        moving, fixed: the grids of the images, axes in the same order.
         shape: voxels that both are resized to.
     """
     there, here = (fitted_grid(grid, shape) for grid in (moving, fixed))
@@ -41,7 +41,7 @@ def resized(array: np.ndarray, grid: Grid, target: Grid, through: SupportsWorld 
 
     Args:
         array: `[*S]` on `grid`, 0 outside.
-        grid: of the array.
+        grid: the grid of the array.
         target: grid of the result.
         through: from places of the target to those of the array; None: they are the same.
 

@@ -37,8 +37,8 @@ def read_landmarks(files: Sequence[Path], grids: Sequence[Grid], frame: str = "L
 
     Args:
         files: tables of points, `.csv` or `.vtk`, of either image.
-        grids: of the two images, for points in voxels and of 2-D images.
-        frame: of the points: "LPS", "RAS" or "voxel".
+        grids: the grids of the two images, for points in voxels and of 2-D images.
+        frame: frame of the points: "LPS", "RAS" or "voxel".
 
     Raises:
         DataError: a file that cannot be read, points that are not as many, not called alike, or not in this frame.

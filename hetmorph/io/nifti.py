@@ -28,7 +28,7 @@ class Place(NamedTuple):
         spacing: voxel size of each array axis, mm for space, `time_unit` for time.
         codes: those of sform and qform; that of a qform which names another place than the sform is 0.
         qform: such a qform, `(4, 4)` in mm, and its own code; else None.
-        unit: of the header: "mm", "meter", "micron" or "unknown".
+        unit: unit of the header: "mm", "meter", "micron" or "unknown".
         time_unit: "sec", "msec", "usec" or "unknown".
     """
 

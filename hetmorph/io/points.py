@@ -37,7 +37,7 @@ class Points:
         coordinates: `[P, N]`, N = 2 or 3.
         suffix: ending of the file they came from.
         encode: the content of that file with other coordinates `[P, N]` in their place.
-        names: of the points, from a column `name` or `label`; None for a file without.
+        names: the names of the points, from a column `name` or `label`; None for a file without.
     """
 
     coordinates: np.ndarray
@@ -81,7 +81,7 @@ def world_points(coordinates: np.ndarray, grid: Grid, frame: str = "LPS") -> np.
 
     Args:
         coordinates: `[P, 3]` mm, or `[P, 2]` for a 2-D image in a plane of constant z; for "voxel" `[P, N]`.
-        grid: of the image that they lie in.
+        grid: the grid of the image that they lie in.
         frame: "LPS", "RAS" or "voxel".
 
     Raises:

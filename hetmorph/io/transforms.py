@@ -234,7 +234,7 @@ def convert(
         target: file to write.
         format, provenance: format and origin of the target, as `write_transform` takes them.
         fixed, moving: grids, as `read_transform`.
-        field_convention: of the source, as `read_transform`.
+        field_convention: convention of the source, as `read_transform`.
     """
     transform = read_transform(source, fixed, moving, field_convention=field_convention)
     if provenance is not None:

@@ -162,7 +162,7 @@ class DropPath(Configured, KL.Layer):
 
     Args:
         rate: probability, in [0, 1).
-        seed: of the draws; the generator is part of the layer's state.
+        seed: seed of the draws; the generator is part of the layer's state.
 
     Reference:
         Huang et al., ECCV 2016, doi:10.1007/978-3-319-46493-0_39.

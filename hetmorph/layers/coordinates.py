@@ -25,7 +25,7 @@ class CoordinateAttention(Configured, keras.layers.Layer):
         padding: voxels of the margin on every side, in the features of both images; of the fixed one it is dropped.
         block_size: most voxels of either image whose weights are in memory together. It decides memory and time, no
             number.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
 
     Inputs `[moving, fixed]`, features of the padded images, `[B, *(S + 2·padding), C]` each; the images may have
     different sizes. Returns the displacement `[B, *S, N]` on the voxels of the fixed image.
@@ -81,7 +81,7 @@ class Margin(Configured, keras.layers.Layer):
 
     Args:
         padding: voxels on every side.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, padding: int, **kwargs):
@@ -101,8 +101,8 @@ class FeatureNorm(Configured, keras.layers.Layer):
     """Features of a length just below `length`: length·f/(0.001 + ‖f‖), so that their products are bounded; float32.
 
     Args:
-        length: of each voxel's features.
-        kwargs: of `keras.layers.Layer`.
+        length: length of each voxel's features.
+        kwargs: further arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, length: float = 4.0, **kwargs):
@@ -123,7 +123,7 @@ class Flip(Configured, keras.layers.Layer):
 
     Args:
         axes: spatial ones, from 0.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, axes: Sequence[int], **kwargs):

@@ -20,8 +20,8 @@ class FourierFeatures(Configured, keras.layers.Layer):
     Args:
         waves: how many.
         scale: standard deviation of B; of places from −1 to 1, waves of two over a length of 1/scale.
-        seed: of B; None draws another one in each layer.
-        kwargs: of `keras.layers.Layer`.
+        seed: seed of B; None draws another one in each layer.
+        kwargs: further arguments of `keras.layers.Layer`.
 
     Reference:
         Tancik et al., Fourier features let networks learn high frequency functions in low dimensional domains,
@@ -58,7 +58,7 @@ class Sines(Configured, keras.layers.Dense):
         units: how many.
         frequency: ω.
         first: whether its input is no such layer's: its initial weights are then up to 1/inputs, else √(6/inputs)/ω.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
 
     Reference:
         Sitzmann et al., Implicit neural representations with periodic activation functions, NeurIPS 2020,
@@ -88,7 +88,7 @@ class Cells(Configured, keras.layers.Layer):
 
     Args:
         count: voxels along each axis.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
 
     `[B, *S, C]` → `[B, count, …, count, C]`.
     """
@@ -114,10 +114,10 @@ class CodeTable(Configured, keras.layers.Layer):
     """Codes of some pairs of images as weights: what an encoder predicts, free to be optimised.
 
     Args:
-        cells: of the grid of local codes, `(*L)`.
+        cells: number of cells of the grid of local codes, `(*L)`.
         pairs: how many.
         shared, local: numbers of the code of a pair, and of each local one.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
 
     Called with a tensor of as many samples as there are pairs, which says no more. Returns `[pairs, shared]` and
     `[pairs, *cells, local]`, drawn at first from normal distributions of variance 1/shared and 1/local.

@@ -13,7 +13,7 @@ class _Resampled(Configured, keras.layers.Layer):
 
     Args:
         filters: output channels.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, filters: int, **kwargs):
@@ -44,7 +44,7 @@ class HalvedResidual(_Resampled):
 
     Args:
         filters: output channels.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
 
     `[B, *S, C]` → `[B, *⌈S/2⌉, filters]`.
     """
@@ -73,7 +73,7 @@ class DoubledResidual(_Resampled):
 
     Args:
         filters: output channels.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
 
     `[B, *S, C]` → `[B, *2S, filters]`.
     """
@@ -101,7 +101,7 @@ class BlockMean(Configured, keras.layers.Layer):
 
     Args:
         factor: voxels along each side of a block.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, factor: int = 2, **kwargs):

@@ -16,7 +16,7 @@ class SampleNormalLogVar(keras.layers.Layer):
     Inputs `[mean, log_variance]`, each `[B, *S, N]`.
 
     Args:
-        seed: of ε; None draws one.
+        seed: seed of ε; None draws one.
 
     Reference:
         Dalca et al., Medical Image Analysis 2019, doi:10.1016/j.media.2019.07.006.

@@ -37,7 +37,7 @@ def inverse_consistency(
         weight: λ.
         jitter: standard deviation of a random shift of each point, in voxels of the last axis. Between voxels linear
             interpolation hides no error that vanishes on them. 0 takes the voxels themselves.
-        seed: of the shift: an integer, or a tensor of two, gives the same at each call; a
+        seed: seed of the shift: an integer, or a tensor of two, gives the same at each call; a
             `keras.random.SeedGenerator` or None (Keras' own) another one at each call, also within a graph.
 
     Returns:

@@ -22,7 +22,7 @@ class MIND(SerializableLoss):
     nor on contrast and its sign.
 
     Args:
-        radius: of a patch, voxels; it is 2·radius + 1 wide.
+        radius: radius of a patch, voxels; it is 2·radius + 1 wide.
         dilation: distance of the neighbours, voxels.
 
     Reference:

@@ -93,7 +93,7 @@ def of_images(losses, names: Sequence[str], replaced: Callable):
 
     Args:
         losses: one for all outputs, a list, or a dictionary by the names of the outputs.
-        names: of the outputs; the last is no image.
+        names: the names of the outputs; the last is no image.
         replaced: function `(loss, view) → loss`, `view` the number of the direction.
     """
     images = names[:-1]
@@ -125,7 +125,7 @@ class InMask:
 
         Args:
             losses: one for all outputs, a list, or a dictionary by the names of the outputs.
-            names: of the outputs; the last is no image.
+            names: the names of the outputs; the last is no image.
         """
         return of_images(losses, names, cls._of)
 

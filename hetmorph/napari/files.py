@@ -15,7 +15,7 @@ def reader(path: str | list[str]) -> Callable:
     """What reads an image into a layer, at the place that its header gives it.
 
     Args:
-        path: of a file, or several that become a layer each.
+        path: path of a file, or several that become a layer each.
     """
     paths = [path] if isinstance(path, str) else path
     return lambda _: [_read(Path(one)) for one in paths]
@@ -34,8 +34,8 @@ def write_layer(path: str, data, attributes: Mapping) -> list[str]:
 
     Args:
         path: file, `.nii.gz` (LPS, mm, intent 1007), or of ITK's transforms `.tfm`, `.h5`, which 3D Slicer reads.
-        data: of the layer.
-        attributes: of the layer.
+        data: data of the layer.
+        attributes: attributes of the layer.
 
     Raises:
         ValueError: a layer that the plug-in did not make.
@@ -48,7 +48,7 @@ def write_displacement(path: str | Path, metadata: Mapping) -> Path:
 
     Args:
         path: file to write, of an ending that `io.write_transform` knows.
-        metadata: of a layer that shows arrows or the moved image.
+        metadata: metadata of a layer that shows arrows or the moved image.
     """
     if KEY not in metadata:
         raise ValueError(f"{path}: this layer holds no displacement; expected one that a registration added")

@@ -23,8 +23,8 @@ def layers_of(found: Found, names: tuple[str, str], units: str | None = None) ->
 
     Args:
         found: what `work.steps` returned.
-        names: of the moving and the fixed layer.
-        units: of the world; None leaves them to napari.
+        names: the names of the moving and the fixed layer.
+        units: units of the world; None leaves them to napari.
     """
     transform, pair = found.transform, f"{names[0]} → {names[1]}"
     n = transform.grid.ndim

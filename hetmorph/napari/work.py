@@ -95,7 +95,7 @@ def steps(moving: Image, fixed: Image, options: dict, uncertain: bool = False) -
 
     Args:
         moving, fixed: the images.
-        options: of `cli.register_job.Settings`.
+        options: options of `cli.register_job.Settings`.
         uncertain: whether to map the uncertainty, and where the model has a calibration, the bound of its error.
 
     Returns:

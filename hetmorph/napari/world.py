@@ -22,8 +22,8 @@ def image_of(data, to_world: np.ndarray, name: str, units: Sequence = ()) -> Ima
     Args:
         data: `[Z, Y, X]` or `[Y, X]`.
         to_world: `(N+1, N+1)`, from indices of the data to the world of the viewer.
-        name: of the layer; errors are told with it.
-        units: of the axes of the world, as of `napari.layers.Layer.units`; none, or one that is no length: mm.
+        name: the name of the layer; errors are told with it.
+        units: units of the axes of the world, as of `napari.layers.Layer.units`; none, or one that is no length: mm.
 
     Raises:
         DataError: voxels that are not real numbers, or another number of axes.
@@ -47,7 +47,7 @@ def affine_by(place: Callable, n: int) -> np.ndarray:
     """The matrix `(N+1, N+1)` of an affine function.
 
     Args:
-        place: of N numbers, as `napari.layers.Layer.data_to_world`.
+        place: a place of N numbers, as `napari.layers.Layer.data_to_world`.
         n: N.
     """
     matrix, origin = np.eye(n + 1), np.array(place([0.0] * n))
@@ -62,8 +62,8 @@ def layer_affine(grid: Grid, axes: int | None = None) -> np.ndarray:
     A 2-D image in another plane than one of constant z has no place in a 2-D layer, and keeps its voxel size alone.
 
     Args:
-        grid: of the array.
-        axes: of the layer, where it has more: those before the others are of one voxel each.
+        grid: the grid of the array.
+        axes: number of axes of the layer, where it has more: those before the others are of one voxel each.
     """
     n, reverse = grid.ndim, slice(None, None, -1)
     lps = RAS_TO_LPS[:, None] * grid.affine[:3]
@@ -79,7 +79,7 @@ def millimetres(unit) -> float:
     """One of a unit in millimetres; 1 where it is no length, as a pixel.
 
     Args:
-        unit: of the package pint.
+        unit: a unit of the package pint.
     """
     return float((1 * unit).to("mm").magnitude) if (1 * unit).check("[length]") else 1.0
 
@@ -88,6 +88,6 @@ def in_length(units: Sequence) -> bool:
     """Whether any of the units is one of length.
 
     Args:
-        units: of the axes of a layer.
+        units: units of the axes of a layer.
     """
     return any((1 * unit).check("[length]") for unit in units)

@@ -39,7 +39,7 @@ def gradicon(ndims: int, width: float = 1.0, channels: int = 1, nb_unet_features
     Args:
         ndims: spatial axes of the images.
         width: features, as a multiple of the published ones.
-        channels: of each image.
+        channels: number of channels of each image.
         nb_unet_features: as of `tall_unet`, instead of a multiple of the published ones.
         stage: 1 makes the first three alone, 2 all.
 
@@ -60,7 +60,7 @@ def carl(ndims: int, width: float = 1.0, channels: int = 1, stage: int = 2, turn
     Args:
         ndims: spatial axes of the images.
         width: features, as a multiple of the published ones.
-        channels: of each image.
+        channels: number of channels of each image.
         stage: 1 makes the attention and the first two U-Nets alone, 2 all.
         turns: also follow rotations, CARL{ROT}: features are averaged over half turns and see further, a displacement
             that is linear stays so outside the image, and training turns each image at random.
@@ -88,7 +88,7 @@ def unicarl(ndims: int, width: float = 1.0, channels: int = 1) -> Step:
     Args:
         ndims: spatial axes of the images.
         width: features, as a multiple of the published ones.
-        channels: of each image.
+        channels: number of channels of each image.
 
     Reference:
         The package icon-registration 1.1.9, `unicarl`; a preview without a paper of its own. CARL is arXiv:2405.16738.
@@ -112,7 +112,7 @@ def nephi(ndims: int, width: float = 1.0, channels: int = 1, size: int = 128) ->
     Args:
         ndims: spatial axes of the images.
         width: features of the encoder and units of the other networks, as a multiple of the published ones.
-        channels: of each image.
+        channels: number of channels of each image.
         size: voxels of the longest axis of the images that it is made for, see `code_encoder`.
 
     Reference:
@@ -143,7 +143,7 @@ def constricon(ndims: int, width: float = 1.0, channels: int = 1) -> Step:
     Args:
         ndims: spatial axes of the images.
         width: features, as a multiple of the published ones.
-        channels: of each image.
+        channels: number of channels of each image.
 
     Reference:
         Greer et al., Inverse consistency by construction for multistep deep registration, MICCAI 2023,

@@ -204,7 +204,7 @@ class LoadableModel(Trained, keras.Model):
         Args:
             filepath: `.h5` in either layout, or `.keras`.
             skip_mismatch: take the layers whose names and shapes fit, and leave the others as they are.
-            kwargs: of `keras.Model.load_weights`; `by_name` has no effect.
+            kwargs: further arguments of `keras.Model.load_weights`; `by_name` has no effect.
         """
         path = str(filepath)
         if path.endswith((".h5", ".hdf5")) and not (path.endswith(".weights.h5") and not hdf5.has_layer_names(path)):

@@ -30,15 +30,15 @@ def feature_encoder(
 
     Args:
         ndims: spatial axes of the image, 2 or 3.
-        features: of each voxel.
+        features: number of features of each voxel.
         padding: voxels of the margin, a multiple of 2^halvings.
-        dilations: of the convolutions of a block.
+        dilations: dilations of the convolutions of a block.
         blocks: how many.
         halvings: how often the resolution is halved at first, each time by a convolution two wide and the mean of
             blocks; the last of these convolutions has all features, each before it a quarter of them.
         averaged: take the mean over the image turned by half a turn in each plane, each turned back: half turns then
             pass through.
-        channels: of the image.
+        channels: number of channels of the image.
         name: name and prefix of all layer names.
 
     Returns:

@@ -21,7 +21,7 @@ def opened(path: str) -> h5py.File:
     """The HDF5 file, or that inside a `.keras` file.
 
     Args:
-        path: of either.
+        path: path of either.
 
     Raises:
         ValueError: neither of the two.
@@ -77,7 +77,7 @@ def parts(layer: keras.layers.Layer, prefix: str = "") -> Iterator[Part]:
 
     Args:
         layer: the layer.
-        prefix: of the names.
+        prefix: prefix of the names.
     """
     for inner in layer._flatten_layers(recursive=False, include_self=False):
         yield Part(f"{prefix}{inner.name}", inner)
@@ -122,7 +122,7 @@ def layer_weights(layers) -> dict[str, list[np.ndarray]]:
     """Arrays of every layer that has any, as `read_layer_weights` reads them from a file.
 
     Args:
-        layers: of a model.
+        layers: the layers of a model.
     """
     return {layer.name: layer.get_weights() for layer in named_layers(layers) if layer.weights}
 
@@ -266,7 +266,7 @@ def read_config(path: str) -> dict:
     """Constructor arguments of the saved model.
 
     Args:
-        path: of an `.h5` file.
+        path: path of an `.h5` file.
 
     Raises:
         ValueError: a file of weights only.

@@ -26,8 +26,8 @@ def coordinate_network(
     Args:
         ndims: N, axes of the places.
         codes: numbers of the codes at each place.
-        units: of each layer.
-        waves: of the Fourier features.
+        units: number of units of each layer.
+        waves: number of the Fourier features.
         name: name and prefix of all layer names.
 
     Returns:
@@ -75,7 +75,7 @@ def code_encoder(
             other sizes are taken too.
         width: features, as a multiple of the published ones.
         shared, local: numbers of the code of the pair, and of each local one.
-        channels: of each image.
+        channels: number of channels of each image.
         name: name and prefix of all layer names.
 
     Returns:
@@ -118,10 +118,10 @@ def code_table(
     """Codes that are weights, in the place of `code_encoder`: for pairs that are optimised, not predicted.
 
     Args:
-        cells: of the grid of local codes, `(*L)`.
+        cells: number of cells of the grid of local codes, `(*L)`.
         pairs: how many, in the order in which they are given as a batch.
         shared, local: numbers of the code of a pair, and of each local one.
-        channels: of each image.
+        channels: number of channels of each image.
         name: name and prefix of all layer names.
 
     Returns:

@@ -47,7 +47,7 @@ def write_preset(model: keras.Model, folder: str | os.PathLike, card: Mapping | 
     """Write a model's config and weights, and a card with their checksums, into a folder.
 
     Args:
-        model: of this library, or any that Keras can serialise.
+        model: model of this library, or any that Keras can serialise.
         folder: is made where it does not exist; what else lies there stays.
         card: name, purpose, anatomy, modality, ndims, direction, training_data; None keeps the one that is there.
 

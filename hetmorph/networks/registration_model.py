@@ -32,10 +32,10 @@ class RegistrationModel(LoadableModel):
         """As `keras.Model.compile`, with terms besides the losses of the outputs.
 
         Args:
-            args: of `keras.Model.compile`.
+            args: arguments of `keras.Model.compile`.
             terms: what else is minimised, `hetmorph.objectives.Term`s of the registered pair; with them `loss` may be
                 left out.
-            kwargs: of `keras.Model.compile`.
+            kwargs: further arguments of `keras.Model.compile`.
         """
         if len({term.name for term in terms}) < len(terms):
             raise ValueError(f"expected terms of different names, received {[term.name for term in terms]}")
@@ -109,7 +109,7 @@ class RegistrationModel(LoadableModel):
                 `volume_moving` and `volume_fixed`, `[B, *S]`, what each voxel stands for: then intensities are
                 densities, such as Hounsfield units above air, and each moved image conserves its mass, by the
                 determinant of the Jacobian, before it is compared. Not for models that predict a variance.
-            args, kwargs: of `keras.Model.fit`.
+            args, kwargs: arguments of `keras.Model.fit`.
 
         Raises:
             ValueError: an empty mask, a mask, labels or volumes of another grid, volumes that are not above 0, or

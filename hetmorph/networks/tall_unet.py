@@ -64,7 +64,7 @@ def affine_network(
     Args:
         inshape: spatial sizes of the images, two or three; None entries take any.
         features: channels of the convolutions, each followed by the mean of blocks of 2^N voxels.
-        units: of the dense layer between the mean over the image and the numbers.
+        units: number of units of the dense layer between the mean over the image and the numbers.
         src_feats, trg_feats: image channels.
         name: name and prefix of all layer names.
 

@@ -83,13 +83,13 @@ class TwoNetworks:
         """Configure training.
 
         Args:
-            optimizer: of the displacement network; None takes the paper's Adam(1e-4).
+            optimizer: optimiser of the displacement network; None takes the paper's Adam(1e-4).
             loss: as for `VxmDense`: one image loss (two with `bidir`) and one loss of the field. The image loss must
                 be known voxel by voxel to be weighted: MSE, NCC or TukeyBiweight. None takes the paper's
                 `MSE` and `Grad("l2", loss_mult=int_resolution)`, λ = 0.01, both directions halved with `bidir`.
             loss_weights: one per loss, the last is λ.
-            variance_optimizer: of the variance network; None copies `optimizer`, and follows where the learning rate of
-                that one alone is changed. `optimizers` are both.
+            variance_optimizer: optimiser of the variance network; None copies `optimizer`, and follows where the
+                learning rate of that one alone is changed. `optimizers` are both.
             kwargs: further arguments of `keras.Model.compile`.
         """
         if loss is None:
@@ -184,7 +184,7 @@ class TwoNetworks:
         """How many epochs of a training pass before both networks are trained.
 
         Args:
-            epochs: of the whole training.
+            epochs: number of epochs of the whole training.
         """
         return 2 * warm_start_length(epochs, self.references.warm_start)
 

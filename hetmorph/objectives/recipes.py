@@ -30,8 +30,8 @@ class Recipe:
 
     Attributes:
         smoothness: λ.
-        landmark_weight: of `Landmarks`, beside everything else.
-        dice_weight: of `Overlap`, of the training pairs' labels, beside everything else.
+        landmark_weight: weight of `Landmarks`, beside everything else.
+        dice_weight: weight of `Overlap`, of the training pairs' labels, beside everything else.
         model: kind of model that trains it; `hetmorph.networks.build` knows the class.
         samples: whether the velocity is a distribution that training samples from.
         transforms: whether its terms look at the transforms of both directions as functions of points, which only a
@@ -212,7 +212,7 @@ class Het(Weighted):
     """The heteroscedastic method: squared difference, weighted.
 
     Attributes:
-        residual_smoothing: of the displacement's loss, as for `Mse`; the variance remains that of the difference.
+        residual_smoothing: scale of the displacement's loss, as for `Mse`; the variance remains that of the difference.
     """
 
     residual_smoothing: float = 0.0
@@ -342,7 +342,7 @@ class NePhi(Recipe):
     Attributes:
         points: where the images are compared; None takes 2 % of the voxels, from 1024 to 100,000.
         points_regular: where Jacobians are; None takes a ten-thousandth of the voxels, from 64 to 500.
-        code_weight: of the length of the codes.
+        code_weight: weight of the length of the codes.
     """
 
     smoothness: float = 10.0

@@ -26,7 +26,7 @@ class _AtPoints(Term):
         weight, name: as every term's.
 
     Attributes:
-        stream: of the random numbers, so that the points of no two terms are the same.
+        stream: stream of the random numbers, so that the points of no two terms are the same.
         of_pair: how many at least where a single pair is optimised, or one for each voxel: the points stay the same
             there, and what is wrong between few of them would be found.
     """

@@ -15,7 +15,7 @@ def warm_start_length(epochs: int, warm_start: int | None) -> int:
     """Length of each of the two warm-start phases; None takes the paper's share, 20 of 300 epochs.
 
     Args:
-        epochs: of the whole training.
+        epochs: number of epochs of the whole training.
         warm_start: length asked for, epochs.
     """
     return epochs * 20 // 300 if warm_start is None else warm_start

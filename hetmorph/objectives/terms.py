@@ -63,7 +63,7 @@ class Similarity(Term):
     """How unlike each moved image is its fixed one, where they count, summed over the directions that are registered.
 
     Args:
-        loss: of `hetmorph.losses`, the object or its `.loss`.
+        loss: one of `hetmorph.losses`, the object or its `.loss`.
         weight, name: as every term's.
     """
 
@@ -94,7 +94,7 @@ class Smoothness(Similarity):
     """A penalty of the field that the model wants to be smooth, its displacement unless it says otherwise.
 
     Args:
-        loss: of `hetmorph.losses`, such as `Grad("l2")`.
+        loss: one of `hetmorph.losses`, such as `Grad("l2")`.
         weight, name: as every term's.
     """
 

@@ -12,7 +12,7 @@ def in_blocks(function: Callable, rows: tf.Tensor, *others: tf.Tensor, most: int
     """`function(rows, *others)` block by block, each computed again for its gradient instead of being kept.
 
     Args:
-        function: of `[B, n, C]` and the others, gives `[B, n, C]`, each row by itself; differentiable, also with
+        function: takes `[B, n, C]` and the others and gives `[B, n, C]`, each row by itself; differentiable, also with
             respect to the variables that it reads.
         rows: `[B, length, C]`.
         others: what every row is computed of, differentiable too.

@@ -25,7 +25,7 @@ def lowest_and_highest(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Least and largest of all values of the whole batch, without gradient.
 
     Args:
-        values: of the samples of this replica, of any shape.
+        values: values of the samples of this replica, of any shape.
     """
     values = tf.stop_gradient(values)
     ends = tf.stack([tf.reduce_min(values), tf.reduce_max(values)])[None]

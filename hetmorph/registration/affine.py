@@ -29,7 +29,7 @@ class Alignment:
     Attributes:
         initial: fixed to moving, what a model shall see the moving image through; after an earlier transform, both.
         linear: the same, if the earlier transform was linear, too; else what comes before it.
-        kind, metric: of `KINDS` and `METRICS`.
+        kind, metric: one each of `KINDS` and `METRICS`.
         start: "header", "centre", "turned or shifted" with a number, or "initial": from where it found this.
         before, after: how alike the fixed image is to the moving one as the headers, or the earlier transform, place
             it, and through `initial`: normalised mutual information, 1 to 2, or squared correlation, 0 to 1.

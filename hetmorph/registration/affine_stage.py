@@ -44,6 +44,6 @@ def aligner(kind: str | None) -> Aligner | None:
     """The affine stage of this kind; None for "none" or None.
 
     Args:
-        kind: of `Aligner`, or "none".
+        kind: one of the kinds of `Aligner`, or "none".
     """
     return None if kind in (None, NOT) else Aligner(kind)

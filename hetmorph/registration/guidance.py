@@ -17,10 +17,10 @@ class Guidance:
         mask_moving: the same of the moving image, on the grid of that; it is moved with the image.
         points_fixed: `[P, 3]` RAS+ mm, points of the fixed image; None for none.
         points_moving: `[P, 3]` RAS+ mm, where each of them lies in the moving image.
-        points_weight: of their mean squared distance, mm², in the loss; 0: they are only measured.
+        points_weight: weight of their mean squared distance, mm², in the loss; 0: they are only measured.
         labels_fixed: structures of the fixed image, on any grid; None for none.
         labels_moving: the same of the moving image.
-        dice_weight: of 1 − Dice of the structures that both have, in the loss; 0: they steer nothing.
+        dice_weight: weight of 1 − Dice of the structures that both have, in the loss; 0: they steer nothing.
         conserve_mass: multiply the moved image by how volumes change before it is compared. Of volumes in intensities
             that are proportional to density.
     """
@@ -100,7 +100,7 @@ def labels_on(grid: Grid, labels: Image, fixed: Image, through: Transform | Chai
 
     Args:
         grid: the voxels that the model sees.
-        labels: of the fixed or the moving image.
+        labels: labels of the fixed or the moving image.
         fixed: the fixed image.
         through: what those of the moving image go through before the model sees them.
     """

@@ -31,7 +31,7 @@ class Intensities:
         """What a model is shown that was made for images of some modalities; where that is one, it need not be told.
 
         Args:
-            modalities: of the model; none stretches images.
+            modalities: those of the model; none stretches images.
             given: what is known of the pair.
 
         Raises:

@@ -102,9 +102,9 @@ def search(level: Level, kind: str, matrix: np.ndarray, metric: str = "mi") -> n
 
     Args:
         level: both images.
-        kind: of `KINDS`.
+        kind: one of `KINDS`.
         matrix: where it starts; of this kind, or of one with fewer parameters.
-        metric: of `METRICS`.
+        metric: one of `METRICS`.
 
     Raises:
         RegistrationFailed: what SimpleITK says, as where the images do not meet.

@@ -39,7 +39,7 @@ def further(starts: dict[str, np.ndarray], level: Level, metric: str) -> dict[st
     Args:
         starts: matrices by names.
         level: both images, at any resolution.
-        metric: of `METRICS`.
+        metric: one of `METRICS`.
 
     Returns:
         Up to three matrices by names, "turned or shifted 1" and so on.

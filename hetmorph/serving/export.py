@@ -103,7 +103,7 @@ def of_size(model: keras.Model, size: tuple[int, ...] | None = None) -> keras.Mo
 
     Args:
         model: a registration model.
-        size: of its images, None for any.
+        size: the size of its images, None for any.
     """
     references = getattr(model, "references", None)
     if getattr(references, "pos_flow", None) is None or getattr(references, "y_source", None) is None:

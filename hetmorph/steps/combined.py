@@ -20,7 +20,7 @@ class Then(Step):
 
     Args:
         steps: in order.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
 
     Reference:
         Zhao et al., Recursive cascaded networks for unsupervised medical image registration, ICCV 2019,
@@ -57,7 +57,7 @@ class Around(Step):
 
     Args:
         step: the other one.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, step: Step, **kwargs):

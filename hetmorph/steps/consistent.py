@@ -17,7 +17,7 @@ class TwoStepConsistent(Step):
     Args:
         first: a step with a root, `Consistent`.
         second: a step that is consistent itself: `Consistent`, or again a `TwoStepConsistent`; so any number is nested.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
 
     Raises:
         ValueError: a first step without a root.

@@ -21,7 +21,7 @@ class FeatureStep(NetworkStep):
         spacing: voxels of the image for one voxel of the displacement; the first and the last of either lie on each
             other.
         beyond: as of `FieldStep`.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
 
     Example:
         >>> encoder = hetmorph.networks.feature_encoder(2, padding=9)

@@ -15,9 +15,10 @@ class ImplicitStep(NetworkStep):
     training makes them inverse to each other. So the transform of the exchanged images is not φ_BA.
 
     Args:
-        network: of `[moving, fixed]`, gives codes of the pair, `[B, G]`, and of places, `[B, *L, C]`.
-        forward, backward: of `[places, codes]`, see `transforms.Implicit`.
-        kwargs: of `keras.layers.Layer`.
+        network: Keras model that takes `[moving, fixed]` and gives codes of the pair, `[B, G]`, and of places,
+            `[B, *L, C]`.
+        forward, backward: Keras models that take `[places, codes]`, see `transforms.Implicit`.
+        kwargs: further arguments of `keras.layers.Layer`.
 
     Raises:
         ValueError: networks of other inputs or outputs, or that do not take the codes.
@@ -58,7 +59,7 @@ class ImplicitStep(NetworkStep):
         """The transforms of both directions by their codes.
 
         Args:
-            codes: of the pairs.
+            codes: codes of the pairs.
             moving, fixed: images, of which the grids are taken.
         """
         there = Implicit(self.forward, codes, spatial_shape(fixed))

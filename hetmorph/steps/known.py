@@ -137,7 +137,7 @@ def as_map(values, image, dtype: tf.DType | None = None) -> tf.Tensor | None:
     Args:
         values: `[B, *S]` or `[B, *S, 1]`; None stays None.
         image: one of the pair's, `[B, *S, C]`.
-        dtype: of the result; None keeps that of the values.
+        dtype: data type of the result; None keeps that of the values.
     """
     if values is None:
         return None
@@ -163,7 +163,7 @@ def moved_within(plain, moving, displacement, masks: Ends) -> Moved:
         plain: the image, moved with all its voxels, `[B, *S, C]`.
         moving: the image.
         displacement: `[B, *S, N]`.
-        masks: of both images, `[B, *S, 1]`.
+        masks: masks of both images, `[B, *S, 1]`.
     """
     if not masks.there():
         return Moved(plain, None)
@@ -194,7 +194,7 @@ def conserved(view: View, displacement, volumes: Ends) -> View:
     Args:
         view: images `[B, *S, C]`, in intensities that are proportional to density.
         displacement: `[B, *S, N]`, by which the moved image was moved.
-        volumes: of the moving and the fixed image, `[B, *S, 1]`; None is 1.
+        volumes: volumes of the moving and the fixed image, `[B, *S, 1]`; None is 1.
 
     Returns:
         The view with fixed and moved image, and what counts, on `[B, *(S − 1), C]`.

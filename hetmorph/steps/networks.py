@@ -17,7 +17,7 @@ class NetworkStep(Step):
 
     Args:
         network: Keras model of `[moving, fixed]`, or of one image; what it gives is said by the step.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
 
     Attributes:
         asked: how many images its network takes.
@@ -66,7 +66,7 @@ class FieldStep(NetworkStep):
     """A network whose output is the displacement, `[B, *S, N]` voxels on the grid of the fixed image.
 
     Args:
-        network: of `[moving, fixed]`.
+        network: Keras model that takes `[moving, fixed]`.
         beyond: how the displacement goes on outside the image: "edge", as at the nearest voxel, or "odd", see
             `transforms.ContinuedDisplacement`.
     """
@@ -101,7 +101,7 @@ class VelocityStep(_Generated):
     """A network whose output is a stationary velocity, `[B, *S / spacing, N]`, voxels of its own grid.
 
     Args:
-        network: of `[moving, fixed]`.
+        network: Keras model that takes `[moving, fixed]`.
         int_steps: steps of the integration.
         spacing: voxels of the image for one voxel of the velocity.
         int_method: "squaring", or "midpoint" where both directions must be inverse to a thousandth of a voxel, see
@@ -133,7 +133,7 @@ class AffineStep(_Generated):
     φ = exp(L), L = [A t; 0 0] in units of the longest side of the image: the identity at 0, and always with an inverse.
 
     Args:
-        network: of `[moving, fixed]`.
+        network: Keras model that takes `[moving, fixed]`.
         rigid: keep the part of A that rotates alone, A − Aᵀ.
     """
 

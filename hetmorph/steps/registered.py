@@ -25,7 +25,7 @@ class Registered:
         fill_value: value outside the images, which they reach within the voxel beyond the edge; None repeats the edge.
         read_variance: function from a `View` to its log σ², `[B, *S, C]`; None without a variance network.
         step: number of the update, from which the random numbers of a term follow.
-        masks: of both images, `[B, *S]` or `[B, *S, 1]`, not 0 where an image counts; None counts everywhere.
+        masks: masks of both images, `[B, *S]` or `[B, *S, 1]`, not 0 where an image counts; None counts everywhere.
         points: `[B, P, N]` voxels in the moving and the same in the fixed image; NaN fills up where a sample has fewer.
         labels: structures of both images, whole numbers `[B, *S]` or `[B, *S, 1]`.
         volumes: what a voxel of either image stands for, `[B, *S]` or `[B, *S, 1]`, None for 1. Where there are any,

@@ -20,7 +20,7 @@ class Smoothed(Around):
     Args:
         step: the step.
         sigma: standard deviation, voxels of the images that this step sees; the Gaussian ends after 1.5 of it.
-        kwargs: of `keras.layers.Layer`.
+        kwargs: further arguments of `keras.layers.Layer`.
     """
 
     invertible = False

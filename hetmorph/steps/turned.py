@@ -22,8 +22,8 @@ class Turned(Around):
         rotation: standard deviation of the entries whose antisymmetric part is exponentiated; from some 5 on all
             rotations are alike.
         shear: standard deviation of what is added to the matrix, and, as a share of the longest side, to the shift.
-        seed: of the draws; the generator is part of the layer's state.
-        kwargs: of `keras.layers.Layer`.
+        seed: seed of the draws; the generator is part of the layer's state.
+        kwargs: further arguments of `keras.layers.Layer`.
 
     Reference:
         Greer et al., CARL: a framework for equivariant image registration, CVPR 2025, arXiv:2405.16738.

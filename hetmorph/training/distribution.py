@@ -31,7 +31,7 @@ class Distribution:
     """Where a training runs.
 
     Attributes:
-        strategy: of TensorFlow; None on one device.
+        strategy: strategy of TensorFlow; None on one device.
         cluster: the hosts; None where there is one.
     """
 
@@ -57,7 +57,7 @@ class Distribution:
 
         Args:
             batches: `(k, n)` → the k-th of n equal parts of every batch; each host reads only its own.
-            batch_size: of the whole batch, a multiple of `replicas`.
+            batch_size: pairs in the whole batch, a multiple of `replicas`.
         """
         if self.strategy is None:
             return batches(0, 1)
@@ -89,9 +89,9 @@ def check(devices: int, cluster: Cluster | None, batch_size: int) -> None:
     """Refuse what `distribute` could not bring about; nothing is prepared, and nobody is waited for.
 
     Args:
-        devices: of this process.
+        devices: how many this process uses.
         cluster: the workers; None is this process alone.
-        batch_size: of the whole batch.
+        batch_size: pairs in the whole batch.
 
     Raises:
         ValueError: more devices than there are, or a batch that they cannot share equally: the mean of their means
@@ -118,8 +118,8 @@ def distribute(devices: int, cluster: Cluster | None, plan: Mapping, seconds: fl
     """Prepare this process; with several hosts before it has computed anything, and not before all workers are there.
 
     Args:
-        devices: of this process: the first GPUs, or where there are none as many parts of the processor. Workers that
-            share a host share its GPUs out.
+        devices: how many this process uses: the first GPUs, or where there are none as many parts of the processor.
+            Workers that share a host share its GPUs out.
         cluster: the workers; None is this process alone.
         plan: what all workers have to agree in, see `hosts.meet`.
         seconds: how long to wait for the others.
@@ -183,7 +183,7 @@ def clipped_together(gradients: list, optimizer: keras.optimizers.Optimizer) -> 
     Keras clips before it adds the replicas' gradients up.
 
     Args:
-        gradients: of the loss as the optimiser scaled it, some of them None.
+        gradients: gradients of the loss as the optimiser scaled it, some of them None.
         optimizer: what will apply them.
 
     Raises:

@@ -72,8 +72,8 @@ class InverseDisplacement(Transform):
         forward: the transform whose inverse it is.
 
     Attributes:
-        residual: of the last call, `[B, *T]`: how far from each point the forward transform takes what was found,
-            voxels. Not 0 up to rounding only where the forward transform folds.
+        residual: what the last call left, `[B, *T]`: how far from each point the forward transform takes what was
+            found, voxels. Not 0 up to rounding only where the forward transform folds.
     """
 
     def __init__(self, forward: Displacement):

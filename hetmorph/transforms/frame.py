@@ -13,7 +13,7 @@ def unit_cube(shape: Sequence[int]) -> Affine:
     """From voxel indices to the unit cube, in which the first voxel is 0 and the last 1 along each axis.
 
     Args:
-        shape: of the grid, at least two voxels along each axis.
+        shape: the shape of the grid, at least two voxels along each axis.
 
     Raises:
         ValueError: an axis of one voxel, which has no extent.

@@ -54,8 +54,8 @@ class Implicit(Transform):
     points grows the memory for their coordinates alone. It is made of tensors, also where points are arrays.
 
     Args:
-        network: of `[places, codes]`, `[B, P, N]` and `[B, P, G + C]`, gives u, `[B, P, N]`.
-        codes: of the pairs.
+        network: Keras model that takes `[places, codes]`, `[B, P, N]` and `[B, P, G + C]`, and gives u, `[B, P, N]`.
+        codes: codes of the pairs.
         shape: sizes of the voxel grid that points are told in.
 
     Raises:
@@ -141,8 +141,8 @@ class InverseImplicit(Transform):
         forward: the transform whose inverse it is.
 
     Attributes:
-        residual: of the last call, `[B, *T]`: how far from each point the forward transform takes what was found,
-            voxels. Not next to 0 only where the forward transform folds.
+        residual: what the last call left, `[B, *T]`: how far from each point the forward transform takes what was
+            found, voxels. Not next to 0 only where the forward transform folds.
     """
 
     def __init__(self, forward: Implicit):

@@ -26,7 +26,7 @@ class Velocity(Transform):
 
     Args:
         velocity: v, `[B, *S, N]`, voxels per unit time.
-        steps: of the integration.
+        steps: number of steps of the integration.
         spacing: voxels of the image for one voxel of the field's grid, where that is coarser: voxel i of the field lies
             on voxel i · spacing of the image.
         method: "squaring" integrates on the field's grid, see `ops.fields.integrate`, and interpolates the result: one

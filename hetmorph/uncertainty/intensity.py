@@ -87,10 +87,10 @@ def from_one(name: str, model, moving, fixed, values, unit: str = INTENSITY) -> 
     """The map that a function of the prediction and the fixed image makes of one registration.
 
     Args:
-        name: of the map.
+        name: the name of the map.
         model, moving, fixed: as for `variance_uncertainty`.
         values: the function; it returns `[*S]`.
-        unit: of its values.
+        unit: unit of its values.
     """
     start = time.perf_counter()
     std = values(wrap(model)(moving, fixed), np.asarray(fixed, np.float32)).astype(np.float32)

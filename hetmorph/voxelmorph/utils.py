@@ -145,7 +145,7 @@ def invert_affine(mat) -> tf.Tensor:
     """Inverse of affine matrices `[…, N, N+1]`.
 
     Args:
-        mat: of any batch.
+        mat: matrices of any batch.
     """
     return tf.linalg.inv(make_square_affine(tf.convert_to_tensor(mat)))[..., :-1, :]
 

@@ -34,7 +34,7 @@ class SynthStrip(LoadableModel):
         inshape: spatial size.
         labels_in: all labels of the training segmentations.
         labels_out: labels of the output, a list or a dictionary from input to output labels.
-        nb_unet_features, nb_unet_levels, unet_feat_mult, nb_unet_conv_per_level: of `neurite.models.unet`.
+        nb_unet_features, nb_unet_levels, unet_feat_mult, nb_unet_conv_per_level: arguments of `neurite.models.unet`.
         src_feats: must be 1.
         gen_args: further arguments of `labels_to_image`.
 
