@@ -149,6 +149,8 @@ def both_directions(config: TrainConfig) -> bool:
 
 def _step(config: TrainConfig, inshape) -> Step:
     network, ndims = config.network, len(inshape)
+    if any(size is not None and size <= network.resolution for size in inshape):
+        raise ValueError(f"network.resolution must be below the images' sizes {inshape}, got {network.resolution}")
     if network.arch in ARCHITECTURES:
         own = {} if "stage" in IDLE[network.arch] else {"stage": network.stage}
         own |= {"size": max(inshape)} if network.arch == "nephi" and None not in inshape else {}

@@ -143,6 +143,12 @@ def test_what_steps_and_their_objectives_cannot_do_is_refused(network, objective
         model_class(config.from_dict({"network": network, "objective": {"name": "mse", **objective}}))
 
 
+def test_images_that_leave_a_single_voxel_are_refused():
+    settings = config.from_dict({"network": {"resolution": 16}, "objective": {"name": "mse"}})
+    with pytest.raises(ValueError, match=r"network.resolution must be below the images' sizes \(16, 20\), got 16"):
+        build(settings, (16, 20))
+
+
 # What an export of large networks costs is spent on one of each architecture, among the slow tests.
 STEPS = [
     pytest.param({"arch": "gradicon", "width": 0.1}, {"name": "gradicon", "similarity": "mse"}, marks=pytest.mark.slow),
