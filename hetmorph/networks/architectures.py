@@ -6,10 +6,10 @@ from collections.abc import Callable
 import keras
 
 from hetmorph.layers import CoordinateAttention
+from hetmorph.networks.assembly import widened
 from hetmorph.networks.encoders import FEATURES as FEATURES_OF_ENCODER
 from hetmorph.networks.encoders import feature_encoder
 from hetmorph.networks.implicit import UNITS, code_encoder, coordinate_network
-from hetmorph.networks.parts import widened
 from hetmorph.networks.registration_model import RegistrationModel
 from hetmorph.networks.tall_unet import FEATURES, MATRIX_FEATURES, affine_network, tall_unet
 from hetmorph.steps import (

@@ -8,10 +8,10 @@ import keras
 from hetmorph.config import NetworkConfig, OptimizerConfig, TrainConfig
 from hetmorph.networks.adareg import AdaRegTransMorph, AdaRegVxmDense
 from hetmorph.networks.architectures import ARCHITECTURES, REFINED, as_step
+from hetmorph.networks.assembly import widened
 from hetmorph.networks.base import LoadableModel
 from hetmorph.networks.het import HetRegistration, HetTransMorph, HetVxmDense, check_variance_pass
 from hetmorph.networks.nll import NllTransMorph, NllVxmDense
-from hetmorph.networks.parts import widened
 from hetmorph.networks.registration import Registration
 from hetmorph.networks.tall_unet import FEATURES
 from hetmorph.networks.transmorph import TransMorph

@@ -7,7 +7,7 @@ import keras
 from keras import layers as KL
 
 from hetmorph import layers
-from hetmorph.networks.parts import check_inshape, image_inputs, widened
+from hetmorph.networks.assembly import check_inshape, image_inputs, widened
 
 SHARED = LOCAL = 32  # numbers of the codes
 UNITS = 128

@@ -3,8 +3,8 @@
 import keras
 
 from hetmorph import layers
+from hetmorph.networks.assembly import float32, image_inputs, warped
 from hetmorph.networks.base import references, store_config_args
-from hetmorph.networks.parts import float32, image_inputs, warped
 from hetmorph.networks.registration_model import RegistrationModel
 from hetmorph.networks.two_networks import TwoNetworks, full_model
 

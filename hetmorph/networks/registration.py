@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
+from hetmorph.networks.assembly import check_inshape, float32, image_inputs, warped
 from hetmorph.networks.base import references, store_config_args
-from hetmorph.networks.parts import check_inshape, float32, image_inputs, warped
 from hetmorph.networks.registration_model import RegistrationModel
 from hetmorph.networks.vxm import VxmDense
 from hetmorph.steps import AtResolution, NetworkStep, Registered, Step, check_direction

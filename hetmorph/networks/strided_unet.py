@@ -4,8 +4,8 @@ import keras
 from keras import layers as KL
 
 from hetmorph import layers
+from hetmorph.networks.assembly import check_inshape, image_inputs, padded_inputs, velocity_conv
 from hetmorph.networks.base import store_config_args
-from hetmorph.networks.parts import check_inshape, image_inputs, padded_inputs, velocity_conv
 from hetmorph.networks.registration import Registration
 from hetmorph.networks.unet import Upsampled, conv_block
 from hetmorph.steps import FieldStep

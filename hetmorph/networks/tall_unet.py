@@ -4,7 +4,7 @@ import keras
 from keras import layers as KL
 
 from hetmorph import layers
-from hetmorph.networks.parts import check_inshape, image_inputs
+from hetmorph.networks.assembly import check_inshape, image_inputs
 
 FEATURES = [[16, 32, 64, 256, 512], [256, 128, 64, 32, 16]]
 MATRIX_FEATURES = (16, 32, 64, 128, 256, 512)

@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers as KL
 
 from hetmorph import layers
-from hetmorph.networks import parts
+from hetmorph.networks import assembly
 from hetmorph.networks.base import references, store_config_args
 from hetmorph.networks.grids import plan_grids
 from hetmorph.networks.registration_model import RegistrationModel
@@ -78,38 +78,38 @@ class TransMorph(RegistrationModel):
         name="transmorph",
         precision=None,
     ):
-        inshape = parts.check_inshape(inshape)
+        inshape = assembly.check_inshape(inshape)
         ndims = len(inshape)
         window_size = _check_stages(ndims, embed_dim, depths, num_heads, window_size, patch_size)
-        reg_field = parts.check_reg_field(reg_field)
+        reg_field = assembly.check_reg_field(reg_field)
         two_passes = bidir and int_steps == 0
         if two_passes and src_feats != trg_feats:
             raise ValueError(
                 "bidir without int_steps exchanges the images, which needs equal channels, "
                 f"got src_feats={src_feats}, trg_feats={trg_feats}"
             )
-        images = parts.image_inputs(inshape, src_feats, trg_feats, name)
+        images = assembly.image_inputs(inshape, src_feats, trg_feats, name)
         source, target = images.outputs
         halvings = int(np.log2(patch_size)) + len(depths) - 1
         coarse_integration = int_resolution if int_steps > 0 and int_resolution > 1 else None
         grids = plan_grids(inshape, halvings, 0, 1, coarse_integration)
         self_name = f"{name}_".__add__
-        crop = parts.cropper(source if grids.multiple else None, self_name)
-        padded = parts.padded_inputs(images, grids.multiple, self_name).outputs
+        crop = assembly.cropper(source if grids.multiple else None, self_name)
+        padded = assembly.padded_inputs(images, grids.multiple, self_name).outputs
         network = _Network(
             ndims, embed_dim, depths, num_heads, window_size, mlp_ratio, patch_size, drop_path, reg_head_features,
             qkv_bias, self_name,
         )  # fmt: skip
 
         svf = network(*padded)
-        flows = parts.integrated_flows(svf, grids, int_steps, bidir and not two_passes, crop, self_name)
+        flows = assembly.integrated_flows(svf, grids, int_steps, bidir and not two_passes, crop, self_name)
         if two_passes:
             flows = flows._replace(neg_flow=crop(network(*reversed(padded)), 1, "neg_diffflow"))
-            field = parts.float32(KL.Concatenate, self_name("flows"))([flows.pos_flow, flows.neg_flow])
+            field = assembly.float32(KL.Concatenate, self_name("flows"))([flows.pos_flow, flows.neg_flow])
         else:
-            field = parts.chosen_field(reg_field, flows, 1, coarse_integration, crop)
-        y_source = parts.warped(source, flows.pos_flow, fill_value, self_name("transformer"))
-        y_target = parts.warped(target, flows.neg_flow, fill_value, self_name("neg_transformer")) if bidir else None
+            field = assembly.chosen_field(reg_field, flows, 1, coarse_integration, crop)
+        y_source = assembly.warped(source, flows.pos_flow, fill_value, self_name("transformer"))
+        y_target = assembly.warped(target, flows.neg_flow, fill_value, self_name("neg_transformer")) if bidir else None
 
         outputs = [y_source, y_target, field] if bidir else [y_source, field]
         super().__init__(name=name, inputs=images.inputs, outputs=outputs)
@@ -167,7 +167,7 @@ class _Network:
             _Conv(ndims, count, label(f"image_conv{level}")) for level, count in enumerate(image_features)
         ]
         self.ups = [_Up(ndims, count, label(f"up{level}")) for level, count in enumerate(features + image_features)]
-        self.flow = parts.velocity_conv(ndims, label)
+        self.flow = assembly.velocity_conv(ndims, label)
 
     def __call__(self, source, target):
         images = self.join([source, target])

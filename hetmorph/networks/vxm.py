@@ -8,7 +8,7 @@ from keras import initializers as KI
 from keras import layers as KL
 
 from hetmorph import layers
-from hetmorph.networks import parts
+from hetmorph.networks import assembly
 from hetmorph.networks.base import references, store_config_args
 from hetmorph.networks.grids import plan_grids
 from hetmorph.networks.registration_model import RegistrationModel, checked_pair
@@ -84,12 +84,12 @@ class VxmDense(RegistrationModel):
         precision=None,
         slabs=1,
     ):
-        inshape = parts.check_inshape(inshape)
-        reg_field = parts.check_reg_field(reg_field)
+        inshape = assembly.check_inshape(inshape)
+        reg_field = assembly.check_reg_field(reg_field)
         int_resolution = deprecated(int_downsize, "int_downsize", "int_resolution", int_resolution)
         svf_resolution = deprecated(2 if unet_half_res else None, "unet_half_res", "svf_resolution", svf_resolution)
         if input_model is None:
-            input_model = parts.image_inputs(inshape, src_feats, trg_feats, name)
+            input_model = assembly.image_inputs(inshape, src_feats, trg_feats, name)
         source, target = input_model.outputs[:2]
 
         encoder, _ = unet_features(nb_unet_features, nb_unet_levels, unet_feat_mult, nb_unet_conv_per_level)
@@ -97,12 +97,12 @@ class VxmDense(RegistrationModel):
         coarse_integration = int_resolution if int_steps > 0 and int_resolution > 1 else None
         grids = plan_grids(inshape, depth, skips, svf_resolution, coarse_integration)
         self_name = f"{name}_".__add__
-        crop = parts.cropper(source if grids.multiple else None, self_name)
+        crop = assembly.cropper(source if grids.multiple else None, self_name)
 
-        to_velocity = parts.velocity_conv(len(inshape), self_name)
+        to_velocity = assembly.velocity_conv(len(inshape), self_name)
         ends_in_velocity = slabs > 1 and not use_probs
         unet_model = Unet(
-            input_model=parts.padded_inputs(input_model, grids.multiple, self_name),
+            input_model=assembly.padded_inputs(input_model, grids.multiple, self_name),
             nb_features=nb_unet_features,
             nb_levels=nb_unet_levels,
             feat_mult=unet_feat_mult,
@@ -117,14 +117,14 @@ class VxmDense(RegistrationModel):
 
         mean = unet_model.output if ends_in_velocity else to_velocity(unet_model.output)
         flow, flow_params = _sampled(mean, unet_model.output, self_name) if use_probs else (mean, None)
-        svf = parts.rescaled(flow, grids.to_svf, self_name("svf_resize"))
-        flows = parts.integrated_flows(svf, grids, int_steps, bidir, crop, self_name)
-        y_source = parts.warped(source, flows.pos_flow, fill_value, self_name("transformer"))
-        y_target = parts.warped(target, flows.neg_flow, fill_value, self_name("neg_transformer")) if bidir else None
+        svf = assembly.rescaled(flow, grids.to_svf, self_name("svf_resize"))
+        flows = assembly.integrated_flows(svf, grids, int_steps, bidir, crop, self_name)
+        y_source = assembly.warped(source, flows.pos_flow, fill_value, self_name("transformer"))
+        y_target = assembly.warped(target, flows.neg_flow, fill_value, self_name("neg_transformer")) if bidir else None
         if use_probs:
             field = crop(flow_params, 2**skips, "prob_concat")
         else:
-            field = parts.chosen_field(reg_field, flows, svf_resolution, coarse_integration, crop)
+            field = assembly.chosen_field(reg_field, flows, svf_resolution, coarse_integration, crop)
 
         inputs = list(input_model.inputs) + ([] if hyp_model is None else [hyp_model.input])
         outputs = [y_source, y_target, field] if bidir else [y_source, field]
@@ -172,5 +172,5 @@ def _sampled(mean, features, name):
         name=name("log_sigma"),
         dtype="float32",
     )(features)
-    parameters = parts.float32(KL.Concatenate, name("prob_concat"))([mean, log_variance])
-    return parts.float32(layers.SampleNormalLogVar, name("z_sample"))([mean, log_variance]), parameters
+    parameters = assembly.float32(KL.Concatenate, name("prob_concat"))([mean, log_variance])
+    return assembly.float32(layers.SampleNormalLogVar, name("z_sample"))([mean, log_variance]), parameters

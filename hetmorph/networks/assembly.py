@@ -1,4 +1,4 @@
-"""Pieces of every registration network: inputs, padding and cropping, integration, warping."""
+"""What every registration network is put together of: inputs, padding and cropping, integration, warping."""
 
 from typing import NamedTuple
 
