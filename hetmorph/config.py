@@ -70,7 +70,7 @@ class NetworkConfig:
         int_steps: squarings of the integration; None takes the backbone's default: 7, and 0 for "transmorph".
         int_resolution: voxel size of the integration grid, in image voxels; where `resolution` is larger, that.
         resolution: voxel size of the images that the network sees, in image voxels: 2 averages them in blocks of 2 a
-            side, and an update costs a quarter in 2-D and an eighth in 3-D. The losses see the whole images; see
+            side, which leaves a quarter of the voxels in 2-D and an eighth in 3-D. The losses see the whole images; see
             `hetmorph.steps.AtResolution`.
         bidir: register in both directions.
         precision: "float32", "bfloat16", also of the variance network, or "exact": float32 whose products a GPU does

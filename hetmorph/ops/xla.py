@@ -59,14 +59,11 @@ def run(kernel: Callable, *tensors: tf.Tensor, **static) -> tf.Tensor:
         kernel: function of tensors and of hashable keyword arguments.
         static: sizes and flags; with a tensor among them the kernel is called as it is.
     """
-    if any(map(tf.is_tensor, tf.nest.flatten(static))):
+    compiled = active() and all(t.shape.rank and t.shape[1:].is_fully_defined() for t in tensors)
+    if (tf.executing_eagerly() and not compiled) or any(map(tf.is_tensor, tf.nest.flatten(static))):
         return kernel(*tensors, **static)
     signature = kernel, tuple(tf.TensorSpec(t.shape, t.dtype) for t in tensors), tuple(static.items())
-    if active() and all(t.shape.rank and t.shape[1:].is_fully_defined() for t in tensors):
-        return _compiled(*signature)(*tensors)
-    if tf.executing_eagerly():
-        return kernel(*tensors, **static)
-    return _traced(*signature, active())(*tensors)
+    return (_compiled(*signature) if compiled else _traced(*signature, active()))(*tensors)
 
 
 @functools.lru_cache(maxsize=256)
