@@ -67,7 +67,8 @@ class NetworkConfig:
             published ones.
         stage: "gradicon", "unigradicon", "carl", "carl-rot": 1 leaves the fourth network out, 2 trains all of them. A
             training of stage 2 that starts (`init`) from one of stage 1 begins with what that does.
-        int_steps: squarings of the integration; None takes the backbone's default: 7, and 0 for "transmorph".
+        int_steps: squarings of the integration, steps of the midpoint's method for "constricon"; None takes the
+            architecture's default: 7, 0 for "transmorph", 4 for "constricon".
         int_resolution: voxel size of the integration grid, in image voxels; where `resolution` is larger, that.
         resolution: voxel size of the images that the network sees, in image voxels: 2 averages them in blocks of 2 a
             side, which leaves a quarter of the voxels in 2-D and an eighth in 3-D. The losses see the whole images; see

@@ -67,7 +67,11 @@ FLAGS = {
         "gradicon, unigradicon, carl: 1 trains the first three networks, 2 all four, with --init from those of stage 1",
     ),
     "--init": ("network.init", str, "start from the weights of a .keras or .h5 file, a SavedModel, or a shipped model"),
-    "--int-steps": ("network.int_steps", int, "squarings of a velocity; default 7, transmorph 0: a displacement"),
+    "--int-steps": (
+        "network.int_steps",
+        int,
+        "squarings of a velocity (default: 7; transmorph 0, a displacement), or steps of constricon's integration (4)",
+    ),
     "--resolution": ("network.resolution", int, "voxel size of the images that the network sees, image voxels"),
     "--bidir": ("network.bidir", True, "both directions, each weighted by half; icon and gradicon register both"),
     "--precision": (

@@ -137,13 +137,15 @@ def _refined(coarsest: Step, field: Callable[[str], FieldStep], stage: int, corn
     return Then([coarse, field("whole"), *([field(REFINED)] if stage > 1 else [])])
 
 
-def constricon(ndims: int, width: float = 1.0, channels: int = 1) -> Step:
+def constricon(ndims: int, width: float = 1.0, channels: int = 1, int_steps: int = 4) -> Step:
     """Two affine steps, then two velocities: exchanging the images inverts the whole by its structure.
 
     Args:
         ndims: spatial axes of the images.
         width: features, as a multiple of the published ones.
         channels: number of channels of each image.
+        int_steps: steps of each integration, by the midpoint's method. What a registration costs grows with them, and
+            the inverse error falls with their square.
 
     Reference:
         Greer et al., Inverse consistency by construction for multistep deep registration, MICCAI 2023,
@@ -157,7 +159,7 @@ def constricon(ndims: int, width: float = 1.0, channels: int = 1) -> Step:
         for i in range(2)
     ]
     velocity = [
-        VelocityStep(_tall_unet(ndims, width, channels, f"velocity_{i}"), int_steps=8, int_method="midpoint")
+        VelocityStep(_tall_unet(ndims, width, channels, f"velocity_{i}"), int_steps, int_method="midpoint")
         for i in range(2)
     ]
     first, *others = [Consistent(step) for step in reversed(affine + velocity)]

@@ -38,13 +38,13 @@ MODELS = {
 }
 OF_STEPS = {"plain": Registration, "heteroscedastic": HetRegistration}
 UNIVERSAL = {"plain": UniGradICON}
-INT_STEPS = {"vxm": 7, "transmorph": 0}
+INT_STEPS = {"vxm": 7, "transmorph": 0, "constricon": 4}
 # what a network of steps decides itself, and only one of a backbone has
 IDLE = {
     "vxm": ("width", "stage"),
     "transmorph": ("features", "slabs", "width", "stage"),
     "gradicon": ("features", "slabs", "int_steps", "int_resolution", "precision"),
-    "constricon": ("features", "slabs", "int_steps", "int_resolution", "precision", "stage"),
+    "constricon": ("features", "slabs", "int_resolution", "precision", "stage"),
     "carl": ("features", "slabs", "int_steps", "int_resolution", "precision"),
     "carl-rot": ("features", "slabs", "int_steps", "int_resolution", "precision"),
     "unicarl": ("features", "slabs", "int_steps", "int_resolution", "precision", "stage"),
@@ -102,8 +102,9 @@ def model_class(config: TrainConfig) -> type[LoadableModel]:
         raise ValueError(
             f"objective {config.objective.name} samples velocities, which network.arch {network.arch} has not"
         )
-    velocities = network.arch == "constricon" or (network.arch in MODELS and int_steps(network) > 0)
-    if config.objective.name == "velocity-diffusion" and not velocities:
+    if network.arch == "constricon" and int_steps(network) < 1:
+        raise ValueError(f"network.int_steps must be at least 1 for network.arch constricon, got {network.int_steps}")
+    if config.objective.name == "velocity-diffusion" and int_steps(network) == 0:
         raise ValueError(
             f"objective velocity-diffusion needs velocities, which network.arch {network.arch} has not here"
         )
@@ -153,6 +154,7 @@ def _step(config: TrainConfig, inshape) -> Step:
         raise ValueError(f"network.resolution must be below the images' sizes {inshape}, got {network.resolution}")
     if network.arch in ARCHITECTURES:
         own = {} if "stage" in IDLE[network.arch] else {"stage": network.stage}
+        own |= {"int_steps": int_steps(network)} if network.arch in INT_STEPS else {}
         own |= {"size": max(inshape)} if network.arch == "nephi" and None not in inshape else {}
         step = ARCHITECTURES[network.arch](ndims, network.width, **own)
     else:
@@ -192,13 +194,13 @@ def _network_arguments(network: NetworkConfig) -> dict:
 
 
 def int_steps(network: NetworkConfig) -> int:
-    """Squarings of the configured network, the backbone's own where they are left open."""
+    """Steps of the configured network's integration, the architecture's own where they are left open."""
     return INT_STEPS.get(network.arch, 0) if network.int_steps is None else network.int_steps
 
 
 def _losses(config: TrainConfig, method: Recipe, ndims: int) -> dict:
     network, images = config.network, 2 if both_directions(config) else 1
-    resolution = network.int_resolution if int_steps(network) > 0 else 1
+    resolution = network.int_resolution if network.arch in MODELS and int_steps(network) > 0 else 1
     field_loss, weight = method.field_loss(resolution, ndims)
     image_loss, share = method.image_loss(), 1.0 if method.transforms else 1.0 / images
     if image_loss is None and field_loss is None:

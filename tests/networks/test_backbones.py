@@ -117,6 +117,7 @@ def test_objectives_that_sample_velocities_are_refused_on_transmorph(name):
     [
         ({"arch": "gradicon", "features": [[4], [4]]}, {}, "network.features has no effect on network.arch gradicon"),
         ({"arch": "constricon", "width": 0.0}, {}, "network.width must be positive, got 0"),
+        ({"arch": "constricon", "int_steps": 0}, {}, "network.int_steps must be at least 1 for .* constricon"),
         ({"width": 2.0}, {}, "network.width has no effect on network.arch vxm"),
         ({"arch": "gradicon"}, {"name": "nll"}, "objective nll has no form for network.arch gradicon"),
         ({"repeats": 2}, {"name": "adareg"}, "objective adareg has no form for .* network.repeats 2"),
@@ -190,6 +191,12 @@ def test_networks_of_steps_go_through_every_door(network, objective, pair, tmp_p
     assert ("backward" in served) == (len(model.outputs) == 3)
     if "backward" in served:
         np.testing.assert_allclose(served["backward"], model(pair, record=True)[0].backward_displacement, atol=1e-4)
+
+
+@pytest.mark.parametrize(("asked", "steps"), [(None, 4), (2, 2)])
+def test_an_integration_takes_the_configured_steps(asked, steps):
+    model = build(of("constricon", "velocity-diffusion", width=0.1, int_steps=asked), (16, 16))
+    assert str(model.get_config()).count(f"'int_steps': {steps}") == 2
 
 
 @pytest.mark.parametrize("option", [{"slabs": 2}, {"features": [[4], [4, 4]]}])
