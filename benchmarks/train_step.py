@@ -16,12 +16,15 @@ compiling. "device MiB" is the most that the framework's tensors and working mem
 
 Examples:
     python benchmarks/train_step.py --threads 1
+    python benchmarks/train_step.py --threads 1 --only "hetmorph mse" "hetmorph het" --against ../hetmorph-before
     python benchmarks/train_step.py --device gpu
     python benchmarks/train_step.py --device gpu --cases 96x96x96:1 160x192x224:1 --only "hetmorph mse" torch.compile
 """
 
 import contextlib
+import dataclasses
 import itertools
+from pathlib import Path
 
 from common import command
 from common.report import table
@@ -60,6 +63,7 @@ CASES = {
 def main() -> None:
     args = arguments().parse_args()
     contenders = command.chosen(CONTENDERS, args.only, args.device)
+    contenders += of_clone(contenders, args.against) if args.against else []
     pythons = command.pythons(contenders, args.python)
     sizes = args.cases or [command.size(text) for text in CASES[args.device]]
     results = []
@@ -80,7 +84,20 @@ def arguments():
     parser.add_argument(
         "--cases", type=command.size, nargs="+", metavar="SIZE:BATCH", help="in place of those of the device"
     )
+    parser.add_argument("--against", type=Path, metavar="CLONE", help="another clone, whose hetmorph is timed too")
     return parser
+
+
+def of_clone(contenders: list[Contender], clone: Path) -> list[Contender]:
+    """The contenders that are hetmorph, from another clone of it."""
+    if not (clone / "hetmorph").is_dir():
+        raise SystemExit(f"--against: expected a clone of hetmorph, received {clone}")
+    variables = {"HETMORPH_CLONE": str(clone.resolve())}
+    return [
+        dataclasses.replace(one, label=f"{one.label}, {clone.name}", variables={**one.variables, **variables})
+        for one in contenders
+        if one.script == HETMORPH[1]
+    ]
 
 
 def timed(team: list, case: dict, args) -> list[dict]:

@@ -88,7 +88,7 @@ def save(name: str, args: argparse.Namespace, results: list[dict], text: str) ->
         args.out.mkdir(parents=True, exist_ok=True)
         kept = {"command": words, "device": where(args, 0), "results": results, "table": text}
         (args.out / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
-    elif not (args.quick or args.only or getattr(args, "cases", None) or getattr(args, "operations", None)):
+    elif not (args.quick or args.only or any(getattr(args, name, None) for name in ("cases", "operations", "against"))):
         report.save(name, results, text, words, _page(args), None if args.device == "cpu" else report.graphics())
 
 

@@ -1,12 +1,13 @@
-"""hetmorph, from the clone this file lies in."""
+"""hetmorph, from the clone this file lies in, or from that of HETMORPH_CLONE."""
 
+import os
 import sys
 from pathlib import Path
 
 import problem
 import worker
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, os.environ.get("HETMORPH_CLONE") or str(Path(__file__).resolve().parents[2]))
 
 
 def build(case: dict):

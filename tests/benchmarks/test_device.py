@@ -113,6 +113,17 @@ def test_each_device_has_its_contenders(benchmark):
     assert "voxelmorph 0.2, TF 2.15" in labels["cpu"] - labels["gpu"]  # whose environment has no GPU
 
 
+def test_another_clone_competes_in_what_hetmorph_does(tmp_path):
+    (tmp_path / "before" / "hetmorph").mkdir(parents=True)
+    twins = train_step.of_clone(train_step.CONTENDERS, tmp_path / "before")
+    assert {twin.script for twin in twins} == {"hetmorph_tf.py"}
+    assert twins[0].label == "hetmorph mse, before"
+    assert all(twin.variables["HETMORPH_CLONE"] == str(tmp_path / "before") for twin in twins)
+    assert [twin.options for twin in twins] == [c.options for c in train_step.CONTENDERS if c.script == twins[0].script]
+    with pytest.raises(SystemExit, match="--against: expected a clone of hetmorph, received"):
+        train_step.of_clone(train_step.CONTENDERS, tmp_path)
+
+
 def test_sizes_of_the_cases():
     assert command.size("160x192x224:1") == {"shape": [160, 192, 224], "batch": 1}
     for text in ("128x128", "axb:1", "128x128:8:2"):
