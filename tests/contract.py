@@ -118,7 +118,7 @@ def check_loss(
             for half in ("float16", "bfloat16"):
                 halves = tf.cast(y_true, half), tf.cast(y_pred, half)
                 _finite(loss(*halves), f"{cls.__name__} in {half}")
-        _check_compiled(cls, kwargs, y_true, y_pred)
+    _check_compiled(cls, kwargs, y_true, y_pred)  # whatever the number of axes
 
 
 def _graph_of_loss(loss, *targets):

@@ -51,7 +51,9 @@ def dense(queries, keys, values):
 @pytest.mark.parametrize(("block", "compiled"), [(5, False), (16, True), (53, False), (1000, False)])
 def test_blocks_are_the_dense_form(block, compiled, rows):
     expected = with_gradients(dense, *rows)
-    run = tf.function(lambda *of: with_gradients(lambda *of: attend(*of, block), *of), jit_compile=compiled)
+    run = tf.function(
+        lambda *of: with_gradients(lambda *of: attend(*of, block), *of), jit_compile=compiled, autograph=False
+    )
     for a, b in zip(run(*rows), expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
@@ -80,7 +82,9 @@ def test_logits_of_any_size(rows):
 def test_no_tensor_is_as_large_as_queries_times_keys():
     shape = tf.TensorSpec([1, 512, 4])
     values = tf.zeros([512, 2])
-    run = tf.function(lambda q, k: with_gradients(lambda *of: attend(*of, 32), q, k, values, tf.ones([1, 512, 2])))
+    run = tf.function(
+        lambda q, k: with_gradients(lambda *of: attend(*of, 32), q, k, values, tf.ones([1, 512, 2])), autograph=False
+    )
     graph = run.get_concrete_function(shape, shape).graph
     functions = [graph, *(function.graph for function in graph._functions.values())]
     sizes = [out.shape.num_elements() or 0 for one in functions for op in one.get_operations() for out in op.outputs]

@@ -106,7 +106,7 @@ def test_upsampled_convolution_of_sizes_known_at_run_time_only(rng, shape):
     kernel = normal(rng, *[3] * len(shape), 7, 5)
     unknown = [None] * (len(shape) + 1)
 
-    @tf.function(input_signature=[tf.TensorSpec([*unknown, 4]), tf.TensorSpec([*unknown, 3])])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([*unknown, 4]), tf.TensorSpec([*unknown, 3])])
     def traced(coarse, fine):
         value = convolve_upsampled(coarse, fine, kernel, None, 2)
         return value, *tf.gradients(value, [coarse, fine])
@@ -135,7 +135,7 @@ def test_leaky_relu_and_gradient_equal_tensorflows(rng, slope):
 
 
 def test_leaky_relu_does_not_keep_its_input():
-    @tf.function(input_signature=[tf.TensorSpec([1, 4, 4, 1])])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([1, 4, 4, 1])])
     def gradient(image):
         return tf.gradients(leaky_relu(image, 0.2), image)
 
@@ -177,7 +177,7 @@ def test_pooling_falls_back_where_blocks_do_not_fill_the_image(rng, shape, facto
 
 @pytest.mark.parametrize("known", [(None, 4, 6), (2, None, None)])
 def test_pooling_of_sizes_known_at_run_time_only(rng, known):
-    @tf.function(input_signature=[tf.TensorSpec([*known, 2])])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([*known, 2])])
     def traced(image):
         with xla.compiled_kernels():
             value = max_pool(image, 2)

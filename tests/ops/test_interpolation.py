@@ -230,7 +230,7 @@ def test_gradients_where_sizes_are_known_at_run_time_only(rng, known):
     upstream = rng.normal(size=image.shape).astype("float32")
     expected = value_and_gradients(reference_warp, image, u, upstream=upstream)
 
-    @tf.function(input_signature=[tf.TensorSpec([*known, 2])] * 3)
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([*known, 2])] * 3)
     def traced(image, u, upstream):
         with compiled_kernels():
             value = warp(image, u)
@@ -243,14 +243,14 @@ def test_images_beyond_32_bit_indices_are_refused():
     displacement = tf.TensorSpec([1, 4, 4, 2])
     too_many, just_fits = tf.TensorSpec([1, 2**16, 2**15, 1]), tf.TensorSpec([1, 2**16, 2**15 - 1, 1])
     with pytest.raises(ValueError, match="2147483648 numbers.*split the batch"):
-        tf.function(lambda i, u: warp(i, u)).get_concrete_function(too_many, displacement)
-    tf.function(lambda i, u: warp(i, u)).get_concrete_function(just_fits, displacement)
+        tf.function(lambda i, u: warp(i, u), autograph=False).get_concrete_function(too_many, displacement)
+    tf.function(lambda i, u: warp(i, u), autograph=False).get_concrete_function(just_fits, displacement)
 
 
 def test_the_gradient_needs_the_inputs_only():
     # What else it took from the forward pass would be kept in memory until then.
 
-    @tf.function(input_signature=[tf.TensorSpec([1, 8, 8, channels]) for channels in (1, 2, 1)])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([1, 8, 8, channels]) for channels in (1, 2, 1)])
     def gradients(image, u, upstream):
         return tf.gradients(warp(image, u), [image, u], upstream, name="backward")
 
@@ -279,7 +279,7 @@ def test_a_large_grid_is_interpolated_slab_by_slab(relative, rng, monkeypatch):
     monkeypatch.setattr(
         interpolation, "_pull", lambda *args, own=interpolation._pull, **how: calls.append(args) or own(*args, **how)
     )
-    for parts in (values(), tf.function(values)()):
+    for parts in (values(), tf.function(values, autograph=False)()):
         for one, other in zip(parts, whole, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-5)
     assert len(calls) == 3 + 1, "once a slab, and in a graph once for all slabs"

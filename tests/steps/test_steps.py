@@ -152,7 +152,7 @@ def test_affine_steps_train_in_compiled_graphs(images):
     """XLA compiles the gradient of no loop of unknown length; on a GPU Keras compiles by default."""
     step = affine_step()
 
-    @tf.function(jit_compile=True)
+    @tf.function(autograph=False, jit_compile=True)
     def gradient(generator):
         with tf.GradientTape() as tape:
             tape.watch(generator)
@@ -242,7 +242,7 @@ def test_what_is_computed_again_has_the_same_gradient(images, graph):
     kept = gradient()
     step.recomputed, runs = True, []
     network, step.network.call = step.network.call, lambda *a, **k: runs.append(1) or network(*a, **k)
-    again = (tf.function(gradient) if graph else gradient)()
+    again = (tf.function(gradient, autograph=False) if graph else gradient)()
     assert len(runs) == 2, "once for the value, and once more for the gradient"
     for one, other in zip(again, kept, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -60,14 +60,14 @@ def test_blocks_change_neither_values_nor_gradients(transform, monkeypatch):
     points = tf.constant(np.random.default_rng(1).uniform(0, 10, (2, 41, 2)), tf.float32)
     expected = answer(points)
     monkeypatch.setattr(implicit, "BLOCK", 8)  # the last of them is filled up
-    for run in (answer, tf.function(answer)):
+    for run in (answer, tf.function(answer, autograph=False)):
         for found, wanted in zip(run(points), expected, strict=True):
             np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4 * np.abs(wanted).max())
 
 
 def test_a_graph_of_any_size_answers_alike(transform):
     any_size = tf.TensorSpec([None, None, None, 2])
-    traced = tf.function(lambda points: transform(points), input_signature=[any_size])
+    traced = tf.function(lambda points: transform(points), input_signature=[any_size], autograph=False)
     for shape in (SHAPE, (3, 5)):
         points = tf.constant(voxels(shape), tf.float32)
         np.testing.assert_allclose(traced(points), transform(points), atol=1e-5)

@@ -57,7 +57,9 @@ def test_the_inverse_of_a_tensor_is_that_of_the_array(shape, rng):
     """By cofactors, with no operation that other runtimes lack."""
     matrix = np.eye(shape[-1]) + rng.uniform(-0.3, 0.3, shape)
     offset = rng.normal(size=shape[:-1])
-    traced = tf.function(lambda *parts: (lambda found: (found.matrix, found.offset))(Affine(*parts).inverse()))
+    traced = tf.function(
+        lambda *parts: (lambda found: (found.matrix, found.offset))(Affine(*parts).inverse()), autograph=False
+    )
     constants = [tf.constant(part, tf.float32) for part in (matrix, offset)]
     exact = Affine(matrix, offset).inverse()
     for found, expected in zip(traced(*constants), (exact.matrix, exact.offset), strict=True):
@@ -248,7 +250,7 @@ def test_a_graph_does_not_hold_the_coordinates_of_its_voxels():
             Affine(2 * np.eye(3), np.ones(3)), Displacement(field), Affine(np.eye(3) / 2, np.zeros(3))
         ).displacement(shape)
 
-    traced = tf.function(on_grid).get_concrete_function(tf.TensorSpec([1, 20, 15, 10, 3]))
+    traced = tf.function(on_grid, autograph=False).get_concrete_function(tf.TensorSpec([1, 20, 15, 10, 3]))
     meta = meta_graph_pb2.MetaGraphDef(graph_def=traced.graph.as_graph_def())
     meta.collection_def["train_op"].node_list.value.extend(output.name for output in traced.outputs)
     nodes = tf_optimizer.OptimizeGraph(config_pb2.ConfigProto(), meta).node
