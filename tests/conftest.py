@@ -76,11 +76,16 @@ def _seldom_collected(_two_cpus):
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_calls(_two_cpus):
-    """Two things that take long and have nothing to do with what is tested: TensorFlow makes a kernel for each name of
-    a variable, and keeps it; Python before 3.12 lists the members of a protocol again at each `isinstance`."""
+    """Three things that take long and have nothing to do with what is tested: TensorFlow makes a kernel for each name
+    of a variable, and keeps it; whoever leaves a stream before its end waits, see `data.pipeline._untuned`; Python
+    before 3.12 lists the members of a protocol again at each `isinstance`."""
     import typing
 
+    import tensorflow as tf
     from tensorflow.python.ops import gen_resource_variable_ops as ops
+
+    untuned, iterate = tf.data.Options(), tf.data.Dataset.__iter__
+    untuned.autotune.enabled = False
 
     made = ops.var_handle_op
 
@@ -90,6 +95,7 @@ def _quick_calls(_two_cpus):
     members = typing._get_protocol_attrs
     with (
         mock.patch.object(ops, "var_handle_op", nameless),
+        mock.patch.object(tf.data.Dataset, "__iter__", lambda data: iterate(data.with_options(untuned))),
         mock.patch.object(typing, "_get_protocol_attrs", functools.cache(members)),
     ):
         yield

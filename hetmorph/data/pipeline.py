@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -107,9 +108,18 @@ def pipeline(
     order = numbers.map(_AS_WRITTEN(lambda step: _indices(step, batch_size, kinds, seed)[own]))
     samples = order.map(_reader(pairs, form, len(rows)), num_parallel_calls=READERS, deterministic=True)
     # Beside a GPU the cores have nothing else to do; without one they train.
-    at_once = tf.data.AUTOTUNE if tf.config.list_physical_devices("GPU") else 1
+    at_once = (os.cpu_count() or 1) if tf.config.list_physical_devices("GPU") else 1
     batches = tf.data.Dataset.zip((numbers, samples)).map(batch, num_parallel_calls=at_once, deterministic=True)
-    return batches.apply(tf.data.experimental.assert_cardinality(steps - start_step)).prefetch(2)
+    batches = batches.apply(tf.data.experimental.assert_cardinality(steps - start_step)).prefetch(2)
+    return batches.with_options(_untuned())
+
+
+def _untuned() -> tf.data.Options:
+    """TensorFlow's thread that looks for better numbers sleeps up to a minute, and whoever lets go of a stream before
+    its end, as `fit` does, waits until it wakes. All numbers are given above: there is nothing for it to find."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 class _Form(NamedTuple):

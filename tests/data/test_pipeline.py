@@ -298,6 +298,11 @@ def test_memory_stays_flat():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 25_000
 
 
+def test_whoever_lets_go_of_it_waits_for_nobody():
+    """TensorFlow's tuner of streams sleeps up to a minute, longer the longer the stream has run, and is waited for."""
+    assert pipeline(make(7), 4, 12, 3).options().autotune.enabled is False
+
+
 def test_keras_fit_takes_it():
     import keras
 
