@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import resource
 from collections import Counter, defaultdict
 from pathlib import Path
 from unittest import mock
@@ -21,6 +22,7 @@ pytest.register_assert_rewrite("tests.contract")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+ROOM = 1_300_000  # kilobytes: once a process has had so many, every file of tests leaves nothing behind
 # glibc gives back what is freed only where nothing lies above it: a block of a megabyte or more stands by itself.
 LIBC = ctypes.CDLL(None)
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of malloc.h
@@ -76,25 +78,26 @@ def _seldom_collected(_two_cpus):
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_calls(_two_cpus):
-    """Three things that take long and have nothing to do with what is tested: TensorFlow makes a kernel for each name
-    of a variable, and keeps it; whoever leaves a stream before its end waits, see `data.pipeline._untuned`; Python
-    before 3.12 lists the members of a protocol again at each `isinstance`."""
+    """Things that take long and have nothing to do with what is tested. TensorFlow makes a kernel for each name of a
+    variable, and keeps it; it notes the lines of Python that made each operation of a graph; whoever leaves a stream
+    before its end waits, see `data.pipeline._untuned`. Python before 3.12 lists the members of a protocol again at each
+    `isinstance`."""
     import typing
 
     import tensorflow as tf
     from tensorflow.python.ops import gen_resource_variable_ops as ops
+    from tensorflow.python.util import tf_stack
 
-    untuned, iterate = tf.data.Options(), tf.data.Dataset.__iter__
+    made, iterate, members = ops.var_handle_op, tf.data.Dataset.__iter__, typing._get_protocol_attrs
+    here, untuned = tf_stack.extract_stack(), tf.data.Options()
     untuned.autotune.enabled = False
-
-    made = ops.var_handle_op
 
     def nameless(*args, debug_name="", **kwargs):
         return made(*args, **kwargs)
 
-    members = typing._get_protocol_attrs
     with (
         mock.patch.object(ops, "var_handle_op", nameless),
+        mock.patch.object(tf_stack, "extract_stack", lambda stacklevel=1: here),
         mock.patch.object(tf.data.Dataset, "__iter__", lambda data: iterate(data.with_options(untuned))),
         mock.patch.object(typing, "_get_protocol_attrs", functools.cache(members)),
     ):
@@ -147,6 +150,8 @@ def eager(request):
 def _release():
     """Models hold each other in cycles, and compiled kernels are kept: a process would grow by gigabytes."""
     yield
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < ROOM:
+        return
     import gc
 
     import keras
