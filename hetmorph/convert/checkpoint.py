@@ -60,7 +60,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
         raise ValueError(f"{path}: {error}; nothing of it was run") from error
     except (zipfile.BadZipFile, zipfile.LargeZipFile, OSError, EOFError, NotImplementedError) as error:
         raise ValueError(f"{path}: the checkpoint is damaged ({str(error).splitlines()[0]})") from error
-    except (pickle.UnpicklingError, AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
+    except (pickle.UnpicklingError, MemoryError, AttributeError, LookupError, OverflowError, TypeError) as error:
         raise ValueError(f"{path}: expected tensors in a checkpoint of PyTorch, received {error!r:.200}") from error
     if not isinstance(found, Mapping):
         raise ValueError(f"{path}: expected a dictionary of tensors, received a {type(found).__name__}")

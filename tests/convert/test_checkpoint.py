@@ -71,6 +71,7 @@ def test_strides_and_offsets(tmp_path):
 BAD = [
     (tensor(6, (4, 2), (2, 1)), r"makes a tensor of \(4, 2\) from 6 numbers"),
     (tensor(6, (2, 2), (-1, 1)), "stride"),
+    (tensor(6, (2**24, 2**24), (0, 0)), "MemoryError"),
     (tensor(7), "has 24 bytes instead of 28"),
     (tensor(6, kind=b"UntypedStorage"), "wants to call torch.UntypedStorage"),
     (pickled([1]), "expected a dictionary of tensors, received a list"),
