@@ -44,7 +44,8 @@ def inverse_consistency(
         One number per sample, `[B]` float32.
 
     Raises:
-        ValueError: a direction is missing, the numbers of axes differ, no grid is known, or a number is out of range.
+        ValueError: a direction is missing, grids or their numbers of axes differ, none is known, or a number is out of
+            range.
 
     Example:
         >>> there, back = model.register(moving, fixed), model.register(fixed, moving)
@@ -178,11 +179,12 @@ def _both_ways(forward, backward, shape) -> tuple[Transform, Transform, tuple]:
     for name, given in (("forward", forward), ("backward", backward)):
         if given is None:
             raise ValueError(f"expected a transform or a displacement [B, *S, N] in each direction, {name} is None")
+    fields = [given for given in (forward, backward) if not isinstance(given, Transform)]
+    grids = [spatial_shape(tf.convert_to_tensor(field)) for field in fields]
     if shape is None:
-        grids = [given for given in (forward, backward) if not isinstance(given, Transform)]
         if not grids:
             raise ValueError("expected the shape of the images' grid beside two transforms, received None")
-        shape = spatial_shape(tf.convert_to_tensor(grids[0]))
+        shape = grids[0]
     both = [x if isinstance(x, Transform) else Displacement(tf.cast(x, tf.float32)) for x in (forward, backward)]
     if {transform.ndims for transform in both} != {len(shape)}:
         raise ValueError(
@@ -191,6 +193,9 @@ def _both_ways(forward, backward, shape) -> tuple[Transform, Transform, tuple]:
         )
     if any(isinstance(size, int) and size < 2 for size in shape):
         raise ValueError(f"expected a grid of at least 2 voxels along each axis, received {tuple(shape)}")
+    for grid in grids:
+        if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(grid, shape, strict=True)):
+            raise ValueError(f"expected displacements on the grid {tuple(shape)}, received one on {tuple(grid)}")
     return *both, tuple(shape)
 
 

@@ -161,6 +161,8 @@ BAD = [
     (lambda f: f(FIELD, None), "in each direction, backward is None"),
     (lambda f: f(Identity(2), Identity(2)), "expected the shape.*received None"),
     (lambda f: f(Identity(2), Identity(3), (4, 4)), "2 axes on the grid .*received 2 and 3"),
+    (lambda f: f(FIELD, FIELD[:, :3]), r"on the grid \(4, 4\), received one on \(3, 4\)"),
+    (lambda f: f(FIELD, Identity(2), (4, 5)), r"on the grid \(4, 5\), received one on \(4, 4\)"),
     (lambda f: f(FIELD[..., :1], FIELD), r"\[B, \*S, N\].*\(1, 4, 4, 1\)"),
     (lambda f: f(Identity(2), Identity(2), (4, 1)), r"at least 2 voxels.*\(4, 1\)"),
     (lambda f: f(FIELD, FIELD, points=np.zeros((1, 5, 3))), r"points \[B, ..., 2\], received shape \(1, 5, 3\)"),
