@@ -88,9 +88,10 @@ def _quick_calls(_two_cpus):
     from tensorflow.python.ops import gen_resource_variable_ops as ops
     from tensorflow.python.util import tf_stack
 
+    from hetmorph.data.pipeline import _untuned
+
     made, iterate, members = ops.var_handle_op, tf.data.Dataset.__iter__, typing._get_protocol_attrs
-    here, untuned = tf_stack.extract_stack(), tf.data.Options()
-    untuned.autotune.enabled = False
+    here, untuned = tf_stack.extract_stack(), _untuned()
 
     def nameless(*args, debug_name="", **kwargs):
         return made(*args, **kwargs)

@@ -20,6 +20,7 @@ SHIFT_FRACTION = 1 / 16
 GAMMA = 1.25
 DARKEST = 0.85
 READERS = 2  # batches that are read at once
+MAKERS = 8  # ... and, beside a GPU, made at once, at most: all of them may lie in memory
 # No condition or loop below asks for a tensor: there is nothing for autograph to convert, which takes its time.
 _AS_WRITTEN = tf.autograph.experimental.do_not_convert
 
@@ -108,7 +109,7 @@ def pipeline(
     order = numbers.map(_AS_WRITTEN(lambda step: _indices(step, batch_size, kinds, seed)[own]))
     samples = order.map(_reader(pairs, form, len(rows)), num_parallel_calls=READERS, deterministic=True)
     # Beside a GPU the cores have nothing else to do; without one they train.
-    at_once = (os.cpu_count() or 1) if tf.config.list_physical_devices("GPU") else 1
+    at_once = min(os.cpu_count() or 1, MAKERS) if tf.config.list_physical_devices("GPU") else 1
     batches = tf.data.Dataset.zip((numbers, samples)).map(batch, num_parallel_calls=at_once, deterministic=True)
     batches = batches.apply(tf.data.experimental.assert_cardinality(steps - start_step)).prefetch(2)
     return batches.with_options(_untuned())
@@ -116,7 +117,7 @@ def pipeline(
 
 def _untuned() -> tf.data.Options:
     """TensorFlow's thread that looks for better numbers sleeps up to a minute, and whoever lets go of a stream before
-    its end, as `fit` does, waits until it wakes. All numbers are given above: there is nothing for it to find."""
+    its end, as `fit` does, may wait until it wakes. All numbers are given above: there is nothing for it to find."""
     options = tf.data.Options()
     options.autotune.enabled = False
     return options

@@ -119,7 +119,7 @@ def jacobian_inverse_consistency(forward: Transform, backward: Transform, points
         ECCV 2024, arXiv:2309.07322.
     """
     _at_least_zero(weight, "weight λ")
-    forward, backward, _ = _both_ways(forward, backward, (2,) * tf.convert_to_tensor(points).shape[-1])
+    forward, backward, _ = _both_ways(forward, backward, (None,) * tf.convert_to_tensor(points).shape[-1])
     points = tf.cast(points, tf.float32)
     both = Composition(forward, backward), Composition(backward, forward)
     orders = [differentiated(way, points) - tf.eye(points.shape[-1]) for way in both]
@@ -175,17 +175,16 @@ def _extent(sizes: Sequence) -> tf.Tensor:
 
 
 def _both_ways(forward, backward, shape) -> tuple[Transform, Transform, tuple]:
-    """The two as transforms that compute in float32, and the sizes of the grid."""
+    """The two as transforms that compute in float32, and the sizes of the grid; those given as None may be any."""
     for name, given in (("forward", forward), ("backward", backward)):
         if given is None:
             raise ValueError(f"expected a transform or a displacement [B, *S, N] in each direction, {name} is None")
-    fields = [given for given in (forward, backward) if not isinstance(given, Transform)]
-    grids = [spatial_shape(tf.convert_to_tensor(field)) for field in fields]
+    both = [x if isinstance(x, Transform) else Displacement(tf.cast(x, tf.float32)) for x in (forward, backward)]
+    grids = [spatial_shape(way.field) for way, x in zip(both, (forward, backward), strict=True) if way is not x]
     if shape is None:
         if not grids:
             raise ValueError("expected the shape of the images' grid beside two transforms, received None")
         shape = grids[0]
-    both = [x if isinstance(x, Transform) else Displacement(tf.cast(x, tf.float32)) for x in (forward, backward)]
     if {transform.ndims for transform in both} != {len(shape)}:
         raise ValueError(
             f"expected two transforms of {len(shape)} axes on the grid {tuple(shape)}, "

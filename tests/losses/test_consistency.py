@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hetmorph.losses import gradient_inverse_consistency, inverse_consistency, velocity_diffusion
+from hetmorph.losses import (
+    gradient_inverse_consistency,
+    inverse_consistency,
+    jacobian_inverse_consistency,
+    velocity_diffusion,
+)
 from hetmorph.transforms import Affine, Composition, Displacement, Identity, Transform, Velocity
 from tests import reference
 
@@ -174,6 +179,11 @@ BAD = [
 def test_bad_input_is_refused(penalty, call, message):
     with pytest.raises(ValueError, match=message):
         call(penalty)
+
+
+def test_jacobians_at_points_ask_for_no_grid():
+    points = np.full((1, 5, 2), 1.3, "float32")
+    np.testing.assert_allclose(jacobian_inverse_consistency(FIELD, FIELD, points), [0], atol=1e-10)
 
 
 def test_bad_numbers_of_their_own_are_refused():

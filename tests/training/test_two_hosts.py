@@ -84,9 +84,8 @@ def test_a_killed_worker_stops_the_other_and_both_go_on(killed, whole, tmp_path)
     results = ended(processes)
     status, said = results[1 - killed]
     assert results[killed][0] == -signal.SIGKILL and status == 2
-    *of_tensorflow, ours = said.splitlines()  # which says what it likes of its devices and connections
-    assert f"worker {killed} (localhost:" in ours and "start all of them again to resume" in ours
-    assert not any("Traceback" in line for line in of_tensorflow)
+    assert f"worker {killed} (localhost:" in said and "start all of them again to resume" in said
+    assert len(said.splitlines()) == 1
     assert not (out / "summary.json").exists()
     assert [status for status, _ in ended(start(out, "--resume", hosts=2))] == [0, 0]
     assert_same_run(out, whole)
