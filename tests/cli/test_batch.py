@@ -143,6 +143,7 @@ def test_the_table_of_verdicts_and_the_list_of_the_bad(hetmorph, table, models):
     hetmorph(*words, "--resume", "--fail-on", "review", status=1)  # what is missing is worse than what is bad
 
 
+@pytest.mark.slow
 def test_labels_steer_the_rows_that_have_them_as_they_steer_a_pair(hetmorph, tmp_path):
     """The same transform as of the pair by itself; a row without labels fails alone."""
     folder, table = tmp_path, tmp_path / "pairs.csv"

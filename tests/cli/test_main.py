@@ -82,6 +82,7 @@ ALIKE = [("--help",), ("nonsense",)]  # the module calls what the script calls
 WORDS = [*ALIKE, ("register", "--help"), ("train", "--help"), ("evaluate", "--help"), ("apply",)]
 
 
+@pytest.mark.quick("words0-script", "words2-script", "words7-module")
 @pytest.mark.parametrize(("words", "start"), [*((w, "script") for w in WORDS), *((w, "module") for w in ALIKE)])
 def test_help_and_mistakes_do_not_wait_for_tensorflow(words, start):
     done = run(words, ("-c", STARTS[start]))

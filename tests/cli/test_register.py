@@ -27,6 +27,7 @@ def register(hetmorph, folder, model, *more, results=("moved", "transform"), **s
     return hetmorph("register", *pair, *files, *labels, "--model", model, *more, **status)
 
 
+@pytest.mark.quick("spacing1")
 @pytest.mark.parametrize("spacing", [(), ("--spacing", 1.7)])
 def test_what_is_written_fits_together(hetmorph, volumes, models, spacing):
     """The transform written, applied, gives --moved and --labels-out; points go there and back; the inverse inverts."""
@@ -203,6 +204,7 @@ def test_an_initial_warp_of_another_program_is_understood_as_it_is_said(hetmorph
     assert "--initial" in register(hetmorph, volumes, "undeformed", *words, results=("transform",), status=2).output
 
 
+@pytest.mark.quick("True")
 @pytest.mark.parametrize("backwards", [False, True])
 def test_an_initial_transform_is_a_part_of_the_result(hetmorph, volumes, models, backwards):
     """The image goes through it first; what is written is one transform, applied once."""

@@ -102,7 +102,7 @@ def pair_of(shape=(16, 16), **known):
     return Pair("a", "a", None, None, image, image, None, None, (1.0,) * len(shape), **known)
 
 
-@pytest.mark.quick("shape0", "shape2")
+@pytest.mark.quick("shape2")
 @pytest.mark.parametrize("shape", [(16, 16), (16, 32), (8, 8, 16)])
 def test_augmentation_moves_all_of_a_pair_alike(shape, rng):
     """Each landmark of a stream lies on the bright voxel of its image, its mask is the image above a threshold."""

@@ -58,6 +58,7 @@ def test_damage_is_named_or_skipped(folder, file, array, message):
     assert [patient for patient, _ in loaded.skipped] == ["OASIS_OAS1_0002"] and len(loaded.pairs) == 3
 
 
+@pytest.mark.quick("oasis2d")
 @pytest.mark.parametrize("name", ["oasis2d", "oasis2d-tissue"])
 def test_real_slices_show_the_main_structure_everywhere(data_dir, name):
     if not (data_dir / "OASIS2D").is_dir():

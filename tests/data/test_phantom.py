@@ -54,6 +54,7 @@ def test_labels_follow_the_displacement(index):
     assert overlap(moved == 2, pair.fixed_labels == 2) > 0.9
 
 
+@pytest.mark.quick("size1", "size2")
 @pytest.mark.parametrize("size", SIZES)
 def test_no_fold_anywhere(size):
     for seed in range(3):

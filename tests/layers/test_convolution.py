@@ -21,6 +21,7 @@ def coarse_and_fine(ndims, batch, rng):
     return [image(ndims, batch, rng), rng.normal(size=(batch, *[2 * n for n in SHAPES[ndims]], 2))]
 
 
+@pytest.mark.quick("1", "2")
 @pytest.mark.parametrize("ndims", [1, 2, 3])
 def test_contract(ndims):
     named = lambda name: getattr(layers, f"{name}{ndims}D")  # noqa: E731

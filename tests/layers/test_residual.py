@@ -13,6 +13,7 @@ def features(ndims, batch, rng):
     return rng.normal(size=(batch, *range(5, 5 + ndims), 3))
 
 
+@pytest.mark.quick("2-HalvedResidual", "5-DoubledResidual")
 @pytest.mark.parametrize("cls", [layers.HalvedResidual, layers.DoubledResidual])
 @pytest.mark.parametrize("filters", [2, 5])
 def test_contract(cls, filters):

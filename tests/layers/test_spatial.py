@@ -44,7 +44,7 @@ NO_GRADIENT = (layers.CropToReference, layers.SampleNormalLogVar)
 FIXED = {1, 7}
 
 
-@pytest.mark.quick(*(str(case) for case in range(len(CONTRACTS)) if case not in (3, 6)))
+@pytest.mark.quick("0", "2", "7", "8", "9", "10", "11", "12")
 @pytest.mark.parametrize("case", range(len(CONTRACTS)))
 def test_contract(case):
     cls, kwargs, inputs = CONTRACTS[case]

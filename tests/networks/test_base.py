@@ -67,6 +67,7 @@ def test_a_file_of_weights_is_called_that(name, tmp_path):
         VxmDense.load(tmp_path / name)
 
 
+@pytest.mark.quick(".keras")
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
 def test_a_file_of_another_class_is_made_into_this_one_or_named(suffix, tmp_path, rng):
     path, (source, target, _) = tmp_path / f"m{suffix}", batch(rng)
@@ -96,6 +97,7 @@ def test_a_file_of_no_model_is_refused(tmp_path):
         VxmDense.load(tmp_path / "m.h5")
 
 
+@pytest.mark.quick(".keras")
 @pytest.mark.parametrize("suffix", [".h5", ".keras"])
 def test_a_model_saved_before_its_first_step_is_loaded(suffix, tmp_path, rng):
     """Every training script of VoxelMorph begins with such a file."""

@@ -35,6 +35,7 @@ def plane():
     return attention(2)
 
 
+@pytest.mark.slow
 def test_the_encoders_have_as_many_weights(original):
     def count(*of, **options):
         return sum(np.prod(w.shape) for w in feature_encoder(*of, **options).trainable_weights)

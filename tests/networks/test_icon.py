@@ -51,6 +51,7 @@ def in_voxels(field, shape):
     return field * (np.array(shape) - 1)
 
 
+@pytest.mark.quick("2-shape0")
 @pytest.mark.parametrize(("ndims", "shape"), [(2, (21, 26)), (3, (17, 19, 18))])
 def test_the_tall_unet(ndims, shape, original):
     network = filled(tall_unet([None] * ndims), recipes.unet_weights(ndims, seed=ndims))

@@ -124,10 +124,7 @@ class Own(keras.callbacks.Callback):
         self.model.optimizer.learning_rate = 0.05
 
 
-@pytest.mark.quick(
-    *(f"False-{case}" for case in ("<lambda>-0.2-expected2", "Own-None-expected3")),
-    *(f"True-{case}" for case in ("<lambda>-0.2-expected1", "Own-0.2-expected4")),
-)
+@pytest.mark.quick("False-Own-None-expected3", "True-<lambda>-0.2-expected1")
 @pytest.mark.parametrize(
     ("callback", "second", "expected"),
     [
@@ -148,6 +145,7 @@ def test_learning_rates_of_both_networks_are_lowered(callback, second, expected,
     np.testing.assert_allclose(rates(model), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_both_networks_hold_their_averages_when_the_training_ends(batch):
     averaging = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9)
     model = optimized(averaging)
@@ -249,7 +247,7 @@ def test_a_clone_is_refused_with_what_to_do_instead():
     assert [w.shape for w in again.weights] == [w.shape for w in model.weights]
 
 
-@pytest.mark.quick("HetVxmDense-.keras", "VxmDense-.h5")
+@pytest.mark.quick("HetVxmDense-.keras")
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.parametrize("cls", [VxmDense, HetVxmDense])
 def test_frozen_layers_stay_frozen_in_files_and_copies(cls, suffix, batch, tmp_path):
@@ -273,6 +271,7 @@ def test_frozen_layers_stay_frozen_in_files_and_copies(cls, suffix, batch, tmp_p
     assert "frozen" not in loaded.get_config()
 
 
+@pytest.mark.quick("HetVxmDense")
 @pytest.mark.parametrize("cls", [VxmDense, HetVxmDense])
 def test_layers_unfrozen_between_trainings_are_trained(cls, batch):
     model = model_of(cls)
@@ -332,6 +331,7 @@ def channels_first():
     keras.config.set_image_data_format("channels_last")
 
 
+@pytest.mark.quick("<lambda>1", "<lambda>3", "<lambda>4")
 @pytest.mark.parametrize(
     "make",
     [

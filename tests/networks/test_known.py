@@ -95,7 +95,7 @@ def test_a_mask_of_ones_is_none(kind, images):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
-@pytest.mark.quick("adareg", "het steps")
+@pytest.mark.quick("het steps")
 @kinds
 def test_a_step_with_masks_and_landmarks(kind, images, masks, points):
     """It moves the weights elsewhere than a step without either, and the loss it shows has both in it."""
@@ -280,6 +280,7 @@ def test_a_mask_says_where_mass_counts(rng, images, masks):
     np.testing.assert_allclose(*values, rtol=1e-5)
 
 
+@pytest.mark.quick("steps")
 @pytest.mark.parametrize("kind", ["vxm both ways", "steps"])
 def test_a_step_keeps_mass(kind, images):
     """By the displacements that the model had before it; what else is minimised stays."""

@@ -73,6 +73,7 @@ def test_the_variance_is_that_of_the_last_moved_image(pair, rng):
     np.testing.assert_allclose(prediction.log_variance, expected[0, ..., 0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_file_holds_the_variance_network(pair, rng, tmp_path):
     model = moving(*MODELS[1], rng)
     model.compile(keras.optimizers.Adam(1e-3))

@@ -185,14 +185,14 @@ def trained():
     keras.utils.set_random_seed(0)
     with eagerly():
         model = build(settings(points=100, points_regular=4), SIZE)
-        history = model.fit(pair, batch_size=2, epochs=6, verbose=0).history
+        history = model.fit(pair, batch_size=2, epochs=3, verbose=0).history
     return model, pair, history
 
 
 def test_it_is_trained_in_both_directions(trained):
     model, pair, history = trained
     assert {"similarity", "inverse_consistency", "codes"} < history.keys()
-    assert np.mean(history["loss"][-3:]) < np.mean(history["loss"][:3])
+    assert history["loss"][-1] < history["loss"][0]
     record = model(pair, record=True)[0]
     assert record.forward.codes.shared is record.backward.codes.shared
     np.testing.assert_allclose(record.displacement, model.register(*pair), atol=1e-5)
@@ -215,7 +215,7 @@ def test_its_file_goes_on(trained, tmp_path):
 def test_a_pair_is_optimised_by_its_codes_or_all(of, trained):
     model, (moving, fixed), _ = trained
     before = model.register(moving[:1], fixed[:1])
-    refined = Refined(model, 3, of=of, loss="own")
+    refined = Refined(model, 2, of=of, loss="own")
     result = refined.refine(moving[0, ..., 0], fixed[0, ..., 0])
     assert result.losses[-1] < result.losses[0] and result.loss == min(result.losses)
     (problem,) = refined._problems.values()

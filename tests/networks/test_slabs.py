@@ -68,7 +68,7 @@ def test_results_and_training_are_those_of_one_slab(cls, inshape, options, rng):
     assert_same_weights(whole, in_slabs, 2e-4 if options.get("use_probs") else 2e-5)
 
 
-@pytest.mark.quick("VxmDense")
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [VxmDense, HetVxmDense])
 def test_files_are_exchanged_with_one_slab(cls, rng, tmp_path):
     whole, in_slabs, _ = pair_of(cls, (32, 16), {}, rng)

@@ -34,6 +34,7 @@ def test_published_sizes():
     assert count(affine_network([None] * 3)) == 4_873_368
 
 
+@pytest.mark.slow
 def test_sizes_of_the_networks_of_several_steps():
     """The numbers of docs/objectives.md, trainable weights in 2-D."""
     assert count(ARCHITECTURES["gradicon"](2)) == 4 * 4_756_902

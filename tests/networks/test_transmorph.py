@@ -60,6 +60,7 @@ def test_equals_pytorch_here(rng, qkv_bias):
     np.testing.assert_allclose(model(images)[-1], np.moveaxis(expected, 1, -1), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape, count", [((128, 128), 31_013_570), ((None, None, None), 46_771_251)])
 def test_published_number_of_parameters(shape, count):
     assert TransMorph(shape).count_params() == count
@@ -167,6 +168,7 @@ def test_exported_for_any_size(rng, tmp_path):
 # -- the two directions ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick("shape0")
 @pytest.mark.parametrize("shape", [(16, 24), (13, 21)])
 def test_backward_is_a_second_pass_with_exchanged_images(rng, shape):
     model = lively(small(shape, bidir=True), rng)
@@ -204,6 +206,7 @@ def test_a_velocity_does_not_fold(rng):
     assert folds[0] > 0.01 and folds[1] == 0
 
 
+@pytest.mark.quick("svf-16", "preintegrated-8", "warp-13")
 @pytest.mark.parametrize("reg_field, size", [("svf", 16), ("preintegrated", 8), ("postintegrated", 8), ("warp", 13)])
 def test_field_of_a_velocity(rng, reg_field, size):
     model = small((13, 13), int_steps=2, reg_field=reg_field)
@@ -221,6 +224,7 @@ def test_starts_at_the_identity(rng, shape):
     np.testing.assert_allclose(moved, moving, atol=1e-3)
 
 
+@pytest.mark.quick("shape0")
 @pytest.mark.parametrize("shape", [(32, 32), (16, 16, 16)])
 def test_gradient_reaches_every_weight(rng, shape):
     model = lively(small(shape), rng)
@@ -262,6 +266,7 @@ def test_learns_a_translation(rng, monkeypatch):
     assert u[..., 0].mean() < -1.2 and abs(u[..., 1].mean()) < 0.3  # pulls from two rows above
 
 
+@pytest.mark.quick("options0")
 @pytest.mark.parametrize("options", [{}, {"int_steps": 2}])
 def test_both_directions_are_trained_and_regularised(rng, options):
     model = lively(small((16, 16), bidir=True, drop_path=0.0, **options), rng)

@@ -37,7 +37,7 @@ def test_a_coarse_grid_finds_the_noise_where_a_fine_one_repeats_the_residual(rng
     assert correlation[1] > 0.9 and correlation[1] > correlation[0] + 0.05
 
 
-@pytest.mark.quick("inshape1", "inshape2")
+@pytest.mark.quick("inshape2")
 @pytest.mark.parametrize("inshape", [(37, 50), (None, None), (20, 18, 33)])
 def test_any_size(inshape, rng):
     network = variance_network(inshape, FEATURES, resolution=8)

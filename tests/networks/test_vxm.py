@@ -32,7 +32,7 @@ def test_published_number_of_parameters():
     assert VxmDense((32, 32)).count_params() == 109_170
 
 
-@pytest.mark.quick("options0-shape0", "options2-shape1", "options3-shape1")
+@pytest.mark.quick("options2-shape1", "options3-shape1")
 @pytest.mark.parametrize("shape", [(37,), (20, 27), (13, 18, 9)])
 @pytest.mark.parametrize("options", [{}, {"int_steps": 0}, {"bidir": True}, {"use_probs": True}, {"reg_field": "warp"}])
 def test_any_size(rng, shape, options):
@@ -44,7 +44,7 @@ def test_any_size(rng, shape, options):
     assert model.register(*pair(rng, shape)).shape == (2, *shape, len(shape))
 
 
-@pytest.mark.quick("options0", "options3")
+@pytest.mark.quick("options3")
 @pytest.mark.parametrize("options", [{}, {"svf_resolution": 2}, {"bidir": True}, {"int_resolution": 1}])
 def test_unknown_size_equals_known_size(rng, options):
     fixed_size = lively(VxmDense((16, 24), **SMALL | options), rng)

@@ -18,7 +18,7 @@ from tests.graphs import eagerly
 NAMES = sorted(RECIPES)
 # What looks at both directions has its definition in test_terms.py.
 ONE_WAY = [name for name in NAMES if not RECIPES[name].transforms]
-IN_A_GRAPH = ("het-ncc", "adareg", "vxm-diff")  # the kinds of training step; of each loss see tests/losses
+IN_A_GRAPH = ("adareg", "vxm-diff")  # of two players see networks/test_backbones.py, of each loss tests/losses
 LAMBDA, RESOLUTION = 0.3, 2
 
 
@@ -155,6 +155,7 @@ def test_the_loss_is_its_definition(name, graph, pair, rng):
         assert loss == pytest.approx(expected_loss(name, model, *pair, moved, field), rel=2e-4)
 
 
+@pytest.mark.quick("ncc-option0", "mi-option2")
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("name,option", [("ncc", {"window": 5}), ("het-ncc", {"window": 5}), ("mi", {"bins": 8})])
 def test_similarities_take_their_options(name, option, pair, rng):

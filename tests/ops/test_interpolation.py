@@ -69,10 +69,7 @@ def assert_equal(results, references, tolerance=1e-5):
         np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance * scale, err_msg=name)
 
 
-@pytest.mark.quick(
-    *("shape0-3-plain", "shape1-1-plain", "shape2-3-plain", "shape1-16-plain"),
-    *("shape0-1-compiled", "shape1-3-compiled"),
-)
+@pytest.mark.quick("shape0-3-plain", "shape1-1-plain", "shape1-3-compiled", "shape1-16-plain", "shape2-3-plain")
 @MODES
 @pytest.mark.parametrize("channels", [1, 3, 16])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -97,6 +94,7 @@ def test_zero_displacement_has_the_derivative_of_the_upper_side(rng, shape, comp
         np.testing.assert_array_equal(gradient[..., axis], np.diff(image, axis=axis + 1, append=last)[..., 0])
 
 
+@pytest.mark.quick("plain")
 @MODES
 def test_image_and_displacement_of_unequal_sizes(rng, compiled):
     image = rng.normal(size=(3, 5, 8, 2)).astype("float32")
@@ -162,7 +160,7 @@ def test_push_keeps_the_sum(rng, shape):
     np.testing.assert_allclose(np.sum(pushed, axis=tuple(range(1, len(shape) + 2))), b.reshape(2, -1).sum(1))
 
 
-@pytest.mark.quick("shape1-False", "shape3-True")
+@pytest.mark.quick("shape1-False")
 @pytest.mark.parametrize(("shape", "compiled"), [*zip(SHAPES, [False] * 3, strict=True), ((9,), True), COMPILED])
 def test_gradient_of_the_gradient(rng, shape, compiled):
     image = tf.constant(rng.normal(size=(2, *shape, 1)), tf.float32)
@@ -197,6 +195,7 @@ def test_nan_position_gives_nan_there_and_nowhere_else(rng, shape, compiled):
         np.testing.assert_allclose(warp(image, u), expected, atol=1e-5)
 
 
+@pytest.mark.quick("10000000000.0-plain", "-10000000000.0-plain", "inf-plain", "-inf-plain")
 @MODES
 @pytest.mark.parametrize("far", [1e10, -1e10, np.inf, -np.inf])
 def test_far_outside_is_the_edge_and_has_no_slope(rng, far, compiled):

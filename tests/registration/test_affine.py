@@ -88,7 +88,7 @@ def test_a_shift_of_a_third_of_the_image(start):
     assert error(found, matrix, VOLUME) < 0.3
 
 
-@pytest.mark.quick("25-part0-mi", "-25-part1-correlation", "0-part2-mi", "-25-part3-correlation")
+@pytest.mark.quick("25-part0-mi", "-25-part1-correlation")
 @pytest.mark.parametrize("metric", ["mi", "correlation"])
 @pytest.mark.parametrize(("degrees", "part"), [(25, (0.3, 0)), (-25, (-0.3, 0)), (0, (0, 0.3)), (-25, (0.2, 0.2))])
 def test_a_slice_far_away_of_which_a_part_is_lost(degrees, part, metric):
@@ -114,6 +114,7 @@ def test_images_that_do_not_meet_are_matched_by_their_centres():
         align(moving, fixed, "rigid", "header")
 
 
+@pytest.mark.quick("mi")
 @pytest.mark.parametrize("metric", ["mi", "correlation"])
 def test_metrics(metric):
     """Mutual information does not mind an inverted contrast; neither minds one hot voxel."""
@@ -137,6 +138,7 @@ def test_any_grids():
         assert error(align(moved_by(matrix, grid, other), fixed_of(grid), "rigid"), matrix, grid) < 0.4
 
 
+@pytest.mark.quick("1", "3")
 @pytest.mark.parametrize("slices", [1, 3, 6])
 def test_a_stack_of_few_thick_slices(slices):
     """A single slice is aligned in its plane."""
@@ -219,7 +221,7 @@ def test_it_goes_on_from_an_earlier_transform():
 
 def test_the_same_each_time():
     pair = moved_by(motion(VOLUME, (0, 8, 0)), VOLUME), fixed_of(VOLUME)
-    first, second = (align(*pair, "affine").linear.matrix for _ in range(2))
+    first, second = (align(*pair, "rigid").linear.matrix for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 

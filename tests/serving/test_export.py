@@ -333,6 +333,7 @@ def test_graph_is_bound_to_no_device(exported):
     assert not pinned & computing
 
 
+@pytest.mark.slow
 def test_runs_in_a_tensorflow_1_session(plane):
     model, _, folder = plane
     moving, fixed = images((17, 20))
@@ -386,6 +387,7 @@ def test_tensorflow_lite_runs_an_export_by_its_own_operations(tmp_path):
     np.testing.assert_allclose(moved, model([moving, fixed], training=False)[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_tensorflow_lite_does_not_find_the_weights_of_keras_models():
     """Of none: what it makes of a function and a model reads variables that nobody fills, as docs/deploying.md says."""
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])

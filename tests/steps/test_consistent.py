@@ -70,6 +70,7 @@ def test_affine_steps_are_inverse_to_rounding(images):
     assert float(tf.reduce_max(inverse_consistency(there, back, SIZE))) < 1e-9
 
 
+@pytest.mark.quick("affine, velocity")
 @pytest.mark.parametrize("step", ["affine, velocity", "nested"])
 def test_the_error_of_velocities_falls_with_the_squarings(step, images):
     make = {
@@ -92,6 +93,7 @@ def test_points_that_are_followed_lead_back_the_closer_the_smaller_their_steps(i
     assert errors[-1] < 1e-4 and lost(8, "squaring") > 100 * errors[2]  # voxels
 
 
+@pytest.mark.quick("affine, velocity")
 @every_step
 def test_exchanging_the_images_exchanges_the_transforms(name, images):
     step = STEPS[name]()

@@ -148,6 +148,7 @@ def test_by_construction_exchanging_the_images_inverts_an_affine_step_exactly(ri
         np.testing.assert_allclose(tf.linalg.det(there.matrix), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_affine_steps_train_in_compiled_graphs(images):
     """XLA compiles the gradient of no loop of unknown length; on a GPU Keras compiles by default."""
     step = affine_step()

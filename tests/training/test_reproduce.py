@@ -7,6 +7,8 @@ import pytest
 from hetmorph.cli import train
 from training import reproduce
 
+TABLES = ("lambda", "main", "gamma", "sigma_z", "noise")
+
 
 def plan_of(table, out, *flags):
     args = reproduce.parser().parse_args(["--table", table, "--out", str(out), *flags])
@@ -26,8 +28,9 @@ def write_run(folder, scores, **columns):
         writer.writerows(rows)
 
 
+@pytest.mark.quick(*(case for table in TABLES for case in (f"8-{table}-vxm", f"2-{table}-transmorph")))
 @pytest.mark.parametrize("arch", ["vxm", "transmorph"])
-@pytest.mark.parametrize("table", ["lambda", "main", "gamma", "sigma_z", "noise"])
+@pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize("batch", ["8", "2"])
 def test_every_command_is_understood(table, arch, batch, tmp_path):
     """The flags are those of train.py, and each objective accepts its own."""
@@ -43,7 +46,7 @@ def test_every_command_is_understood(table, arch, batch, tmp_path):
         assert settings.schedule.steps - resting == 3000  # updates of the displacement network
 
 
-@pytest.mark.parametrize("table", ["lambda", "main", "gamma", "sigma_z", "noise"])
+@pytest.mark.parametrize("table", TABLES)
 def test_no_two_rows_share_a_folder_unless_they_are_the_same(table, tmp_path):
     plan = plan_of(table, tmp_path)
     commands = {}

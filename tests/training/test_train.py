@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = """
 data: {name: phantom, size: [32, 32]}
 network: {features: [[4], [4, 4]], int_steps: 1}
-schedule: {steps: 7, steps_per_epoch: 2, batch_size: 2}
+schedule: {steps: 5, steps_per_epoch: 2, batch_size: 2}
 objective: {warm_start: 1}
 """
 
@@ -75,7 +75,7 @@ def test_one_command_leaves_everything(finished):
     served = tf.saved_model.load(str(finished / "saved_model" / "1"))
     assert {"serving_default", "register", "variance", "warp"} <= set(served.signatures)
     rows = (finished / "log.csv").read_text().splitlines()
-    assert len(rows) == 1 + 4 and {"val_dice", "variance_loss", "folds_percent"} <= set(rows[0].split(","))
+    assert len(rows) == 1 + 3 and {"val_dice", "variance_loss", "folds_percent"} <= set(rows[0].split(","))
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_several_sets_are_validated_and_scored_each_by_itself(tmp_path, capsys, 
     monkeypatch.setattr(triangles, "SHAPES", 14)
     out = tmp_path / "joined"
     plain = tmp_path / "plain.yaml"
-    plain.write_text(TINY.replace("warm_start: 1", "name: mse").replace("steps: 7", "steps: 2"))
+    plain.write_text(TINY.replace("warm_start: 1", "name: mse").replace("steps: 5", "steps: 2"))
     flags = ("--config", str(plain), "--data", "phantom+triangles", "--keep", "best", "--out", str(out))
     assert train.main([*flags, "--dry-run"]) == 0
     assert re.search(r"mse on \d+ pairs \(phantom \d+, triangles \d+\)", capsys.readouterr().out)

@@ -57,7 +57,7 @@ def test_blocks_change_neither_values_nor_gradients(transform, monkeypatch):
         sources = [points, *transform.codes, *transform.network.trainable_variables]
         return [moved, *tape.gradient(loss, sources)]
 
-    points = tf.constant(np.random.default_rng(1).uniform(0, 10, (2, 41, 2)), tf.float32)
+    points = tf.constant(np.random.default_rng(1).uniform(0, 10, (2, 11, 2)), tf.float32)
     expected = answer(points)
     monkeypatch.setattr(implicit, "BLOCK", 8)  # the last of them is filled up
     for run in (answer, tf.function(answer, autograph=False)):

@@ -70,6 +70,7 @@ CASES = {
 }
 
 
+@pytest.mark.quick("2-D 0", "2-D 1", "2-D 2", "2-D 3", "3-D 0", "2-D rough", "3-D rough", "shear", "steep")
 @pytest.mark.parametrize("name", CASES)
 def test_where_nothing_folds_every_voxel_is_found(name):
     """Law: on any map with det > 0 the residual is below 1e-3 voxel, by our own word and by scipy's."""

@@ -21,6 +21,7 @@ def patients(rng, count):
     return {f"p{k}": patient(rng, int(rng.integers(50, 400))) for k in range(count)}
 
 
+@pytest.mark.quick("9-0.9", "20-0.9", "4-0.8")
 @pytest.mark.parametrize(("count", "coverage"), [(9, 0.9), (20, 0.9), (4, 0.8), (30, 0.5)])
 def test_the_promise_holds_for_new_patients(rng, count, coverage):
     """A voxel of a new patient, averaged over calibrations: at least the stated coverage."""

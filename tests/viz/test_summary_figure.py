@@ -140,6 +140,7 @@ def test_refuses_what_it_cannot_show(pairs, tmp_path):
         summary_figure(constant((0, 0)), [], [], tmp_path / "x.png")
 
 
+@pytest.mark.slow
 def test_a_volume_shows_the_slice_through_the_middle_of_the_main_structure(monkeypatch, tmp_path):
     sample = volume(2)
     assert run(constant((-2, 0, 1)), [sample], tmp_path / "v.png").exists()

@@ -77,6 +77,7 @@ def test_keras_transform_equals_the_original(rng):
     )
 
 
+@pytest.mark.quick("<lambda>1", "<lambda>2", "<lambda>4")
 @pytest.mark.parametrize(
     "function",
     [

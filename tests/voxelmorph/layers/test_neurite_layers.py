@@ -49,6 +49,16 @@ LAYERS = [
 ]
 
 
+@pytest.mark.quick(
+    "HyperConv2DFromDense",
+    "MeanStream",
+    "CovStream",
+    "LocalParamWithInput",
+    "AddIdentity",
+    "InvertAffine",
+    "ParamsToAffineMatrix",
+    "PointTransformer",
+)
 @pytest.mark.parametrize(("name", "kwargs", "inputs", "options"), LAYERS, ids=[name for name, *_ in LAYERS])
 def test_keeps_the_contract(name, kwargs, inputs, options):
     check_layer(getattr(layers, name), kwargs, inputs, **options)

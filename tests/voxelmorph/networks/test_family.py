@@ -94,6 +94,7 @@ def test_continues_from_a_keras_file_in_a_fresh_process(name, trained):
     np.testing.assert_allclose(again[name], following[name], rtol=1e-4)
 
 
+@pytest.mark.quick("points-keras", "instance-keras", "conditional-keras", "atlas-keras")
 @pytest.mark.parametrize("suffix", [pytest.param("h5", marks=pytest.mark.slow), "keras"])
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_file_keeps_arguments_weights_and_metadata(name, suffix, tmp_path):

@@ -61,6 +61,7 @@ def test_the_global_seed_repeats_the_images(label_map):
     np.testing.assert_array_equal(*images)
 
 
+@pytest.mark.quick("out_shape1")
 @pytest.mark.parametrize("out_shape", [(12, 12), (8, 9), (15, 10)])
 def test_out_shape_crops_and_pads_around_the_centre(out_shape, label_map):
     one_hot = labels_to_image((12, 10), [0, 2, 5], out_shape=out_shape, **QUIET)(label_map)[1]

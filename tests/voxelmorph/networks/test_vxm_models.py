@@ -34,7 +34,7 @@ def test_every_public_model_of_the_original_is_there():
 # -- semi-supervised ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.quick("seg", "points_one_way")
+@pytest.mark.quick("seg")
 @pytest.mark.parametrize("name", ["seg", "points", "points_one_way"])
 def test_register_takes_the_two_images(name):
     path, inputs, _, arrays = golden(name)
@@ -71,6 +71,7 @@ def test_set_flow_sets_the_field(rng):
         np.testing.assert_allclose(model(np.zeros((1, *SIZE, 1)))[1][0], velocity, atol=1e-5)
 
 
+@pytest.mark.quick("size1")
 @pytest.mark.parametrize("size", [(16, 16), (15, 13)])
 def test_set_flow_takes_the_displacement_of_another_model(size):
     """`train_instance.py --model` does this, and the field there has the size of the image."""
@@ -156,7 +157,7 @@ def hyper_weighted(model):
     return image_loss, field_loss
 
 
-@pytest.mark.quick("float64")
+@pytest.mark.slow
 @pytest.mark.graph
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_hyperparameter_enters_the_loss_in_a_graph(dtype, rng):
@@ -172,6 +173,7 @@ def test_the_hyperparameter_enters_the_loss_in_a_graph(dtype, rng):
     assert value == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_own_losses_are_restored_by_name(tmp_path, rng):
     model = HyperVxmDense(SIZE, nb_hyp_layers=1, nb_hyp_units=3, **SMALL)
 
@@ -252,6 +254,7 @@ def test_templates_of_any_size(size, rng):
     assert [tuple(y.shape[1:-1]) for y in model(image)] == [size] * 4
 
 
+@pytest.mark.slow
 def test_conditional_template_depends_on_the_attributes():
     path, inputs, outputs, _ = golden("conditional")
     model = ConditionalTemplateCreation.load(path)
