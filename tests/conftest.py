@@ -33,8 +33,8 @@ if hasattr(LIBC, "mallopt"):
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what -m does not ask for
 def pytest_collection_modifyitems(config, items):
-    """Of a test marked `quick("a", "b")` only these cases belong to the quick suite; the others are slow. The trainings,
-    which later tests look at, come first: at the end two workers would share their file, and each make its own."""
+    """Of a test marked `quick("a", "b")` only these cases belong to the quick suite; the others are slow. The training
+    that a whole file looks at comes first: at the end two workers would share the file, and each train its own."""
     items.sort(key=lambda item: item.path.name != "test_train.py")
     whole_files = not any("::" in argument for argument in config.args)
     known = defaultdict(set)
