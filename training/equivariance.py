@@ -3,8 +3,8 @@
 Both images are moved by whole voxels, alike ([U,U]) or each by itself ([W,U]), by up to so much of the image's size;
 what the model then answers is compared with its own answer for the pair as it was, moved: mean distance over the
 foreground, voxels, and of [W,U] in percent of |w - u|, which a model that does not see the motion is off by. Dice is
-that of all labelled structures where the moving image alone is moved, by exactly so much of its size along one axis.
-Images lie within zeros, so that nothing leaves the grid.
+that of all labelled structures where the moving image alone is moved, by exactly so much of its size along one axis,
+or turned about its middle by so many degrees. Images lie within zeros, so that nothing leaves the grid.
 
 The uncertainty is the spread of the answers under translations of the moving image (docs/uncertainty.md). It is
 compared with the error for images that are warped by known transforms: "blind" is a spread below a tenth of the error,
@@ -19,8 +19,9 @@ Examples:
 """
 
 import argparse
+import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # a clone without `pip install -e .`
@@ -36,7 +37,7 @@ from hetmorph import config, data, evaluation  # noqa: E402
 from hetmorph.cli import options  # noqa: E402
 from hetmorph.cli.models import find_model  # noqa: E402
 from hetmorph.evaluation import known_truth  # noqa: E402
-from hetmorph.evaluation.translations import departure, framed, overlap  # noqa: E402
+from hetmorph.evaluation.motions import departure, framed, overlap, shifted, turned  # noqa: E402
 from hetmorph.networks.build import IDLE, MODELS, build  # noqa: E402
 from hetmorph.uncertainty import equivariance_uncertainty  # noqa: E402
 from hetmorph.viz.figures import save  # noqa: E402
@@ -44,8 +45,9 @@ from hetmorph.viz.figures import save  # noqa: E402
 RANDOM = ("vxm", "transmorph", "gradicon", "carl")
 COARSEST = 16  # voxels of the image in one of the coarsest grid of VxmDense
 LENGTH = 2.0  # of the displacements of random networks, voxels
-SHARES = (0.05, 0.25)
-CURVE = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)
+SHARES, ANGLES = (0.05, 0.25), (30, 90)  # of the table: of the image's size, degrees
+SHARES_DRAWN = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+ANGLES_DRAWN = (0, 15, 30, 45, 60, 90, 135, 180)
 BLIND, RANKED = 0.1, 0.3
 
 
@@ -138,7 +140,7 @@ class Moved:
 
     def __init__(self, predictor, pairs: Sequence[data.Pair], moves: int, seed: int):
         self.predictor, self.pairs, self.moves, self.seed = predictor, pairs, moves, seed
-        margins = [int(np.ceil(max(SHARES) * max(pair.moving.shape))) for pair in pairs]
+        margins = [int(np.ceil(max(SHARES_DRAWN) * max(pair.moving.shape))) for pair in pairs]
         self.framed = [framed(pair, margin + -margin % COARSEST) for pair, margin in zip(pairs, margins, strict=True)]
         self.answers = [predictor(pair.moving, pair.fixed).displacement for pair in self.framed]
 
@@ -153,14 +155,28 @@ class Moved:
                 lengths.append(np.linalg.norm(w - u))
         return float(np.mean(found)), float(np.mean(lengths))
 
-    def dice(self, share: float, structures: Sequence[int]) -> float:
+    def dice_shifted(self, share: float, structures: Sequence[int]) -> float:
         """Mean over the pairs, and over both directions of each axis; NaN where nothing is labelled."""
-        scores = []
-        for own, pair in zip(self.pairs, self.framed, strict=True):
-            if pair.moving_labels is not None and pair.fixed_labels is not None:
-                steps = np.round(share * np.diag(own.moving.shape)).astype(int)
-                every = np.concatenate([steps, -steps]) if share else steps[:1]
-                scores += [overlap(self.predictor, pair, by, structures) for by in every]
+
+        def motions(pair: data.Pair) -> Iterator[Callable]:
+            steps = np.round(share * np.diag(pair.moving.shape)).astype(int)
+            for by in np.concatenate([steps, -steps]) if share else steps[:1]:
+                yield functools.partial(shifted, by=by)
+
+        return self._dice(motions, structures)
+
+    def dice_turned(self, degrees: float, structures: Sequence[int]) -> float:
+        """Mean over the pairs and both directions; NaN where nothing is labelled."""
+        angles = (degrees, -degrees) if degrees % 180 else (degrees,)
+        return self._dice(lambda _: [functools.partial(turned, degrees=angle) for angle in angles], structures)
+
+    def _dice(self, motions: Callable[[data.Pair], Iterable[Callable]], structures: Sequence[int]) -> float:
+        scores = [
+            overlap(self.predictor, pair, motion, structures)
+            for own, pair in zip(self.pairs, self.framed, strict=True)
+            if pair.moving_labels is not None and pair.fixed_labels is not None
+            for motion in motions(own)
+        ]
         return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
 
 
@@ -191,15 +207,15 @@ def models(args: argparse.Namespace, pair: data.Pair) -> Iterator[tuple[str, obj
         yield str(path.parent if path.name == "model.keras" else name), evaluation.load(find_model(name))
 
 
-def cells(moved: Moved, dices: dict[float, float], args: argparse.Namespace) -> Iterator[str]:
+def cells(moved: Moved, curves: tuple[dict[float, float], ...], args: argparse.Namespace) -> Iterator[str]:
     """Of a model's row, all but its name."""
     for step in (COARSEST, 1):
         yield f"{moved.departure(max(SHARES), step, alike=True)[0]:.2g}"
     for share in SHARES:
         error, length = moved.departure(share)
         yield f"{error:.2f} ({100 * error / length:.0f} %)"
-    for share in (0.0, *SHARES):
-        yield f"{dices[share]:.3f}"
+    for curve, points in zip(curves, ((0.0, *SHARES), ANGLES), strict=True):
+        yield from (f"{curve[point]:.3f}" for point in points)
     yield from believed(moved.predictor, moved.pairs, args)
 
 
@@ -209,29 +225,36 @@ def table(args: argparse.Namespace) -> Iterator[str]:
     pairs = first_pairs(loaded.pairs, args.pairs)
     percent = [f"{100 * share:.0f} %" for share in SHARES]
     header = ["model", f"[U,U], by {COARSEST}", "[U,U], any", *(f"[W,U], {part}" for part in percent)]
-    header += [*(f"Dice, {part}" for part in ("0 %", *percent)), "error", "spread", "rank", "believed"]
+    header += [f"Dice, {part}" for part in ("0 %", *percent, *(f"{angle}°" for angle in ANGLES))]
+    header += ["error", "spread", "rank", "believed"]
     yield f"{len(pairs)} pairs of {args.data}, {args.moves} translations each; voxels, mean over the foreground.\n"
     for row in (header, ["---"] * len(header)):
         yield f"| {' | '.join(row)} |"
     curves = {}
     for name, predictor in models(args, framed(pairs[0], COARSEST)):
         moved = Moved(predictor, pairs, args.moves, args.seed)
-        curves[name] = {share: moved.dice(share, [*loaded.labels.values()]) for share in CURVE}
+        structures = [*loaded.labels.values()]
+        curves[name] = (
+            {share: moved.dice_shifted(share, structures) for share in SHARES_DRAWN},
+            {angle: moved.dice_turned(angle, structures) for angle in ANGLES_DRAWN},
+        )
         yield f"| {' | '.join([name, *cells(moved, curves[name], args)])} |"
     if args.picture:
         yield f"\nwrote {draw(curves, args.picture)}"
 
 
-def draw(curves: dict[str, dict[float, float]], path: Path) -> Path:
-    """Dice of every model as the moving image is moved away."""
+def draw(curves: dict[str, tuple[dict[float, float], ...]], path: Path) -> Path:
+    """Dice of every model as the moving image is moved away, and as it is turned."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
-    axes = figure.subplots()
-    for name, curve in curves.items():
-        axes.plot([100 * share for share in curve], [*curve.values()], marker="o", markersize=3, label=name)
-    axes.set(xlabel="motion of the moving image, % of its size", ylabel="Dice, mean", xlim=(0, None), ylim=(0, 1))
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
+    figure = Figure(figsize=(9.2, 3.4), layout="constrained")
+    both = figure.subplots(1, 2, sharey=True)
+    for name, of_model in curves.items():
+        for axes, curve, unit in zip(both, of_model, (100, 1), strict=True):
+            axes.plot([unit * by for by in curve], [*curve.values()], marker="o", markersize=3, label=name)
+    both[0].set(xlabel="motion of the moving image, % of its size", ylabel="Dice, mean", xlim=(0, None), ylim=(0, 1))
+    both[1].set(xlabel="turn of the moving image, degrees", xlim=(0, None), xticks=range(0, 181, 45))
+    figure.legend(*both[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
     return save(figure, path)
 
 

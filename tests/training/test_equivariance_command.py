@@ -27,6 +27,7 @@ def test_a_trained_model_has_a_row_and_a_curve(capsys, tmp_path):
     assert float(row["[U,U], by 16"]) < 0.5  # away from the edges nothing
     assert row["[W,U], 25 %"].endswith("(100 %)")  # which it does not see
     assert float(row["Dice, 0 %"]) > 2 * float(row["Dice, 25 %"])
+    assert float(row["Dice, 0 %"]) > float(row["Dice, 30°"]) > 0
     assert row["believed"] in ("yes", "no", "blind")
     assert (tmp_path / "dice.png").stat().st_size > 1000
 

@@ -1,13 +1,14 @@
-"""Whether a registration follows translations: 0 is measured for one that does, else the motion."""
+"""Whether a registration follows motion: 0 is measured for one that does, else the motion."""
 
 import dataclasses
+import functools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from hetmorph import data
-from hetmorph.evaluation.translations import departure, framed, overlap, shifted
+from hetmorph.evaluation.motions import departure, framed, overlap, shifted, turned
 
 
 @pytest.fixture
@@ -36,6 +37,18 @@ def test_an_image_is_moved_by_whole_voxels():
         shifted(image, (0.5, 0))
 
 
+def test_an_image_is_turned_about_its_middle():
+    image = np.zeros((5, 5), np.float32)
+    image[4, 2] = 1.0  # at the end of the first axis
+    np.testing.assert_allclose(turned(image, 90)[2, 4], 1, atol=1e-6)
+    smooth = np.exp(-np.sum((np.indices((31, 31)) - [[[12]], [[18]]]) ** 2, 0) / 20)
+    np.testing.assert_allclose(turned(turned(smooth, 30), -30), smooth, atol=0.05)
+    labels = np.pad(np.full((9, 9), 7, np.uint8), 5)
+    assert set(np.unique(turned(labels, 33))) == {0, 7} and turned(labels, 33).dtype == np.uint8
+    volume = np.stack([image, 2 * image], -1)
+    np.testing.assert_allclose(turned(volume, 40)[..., 1], 2 * turned(image, 40), atol=1e-6)
+
+
 def test_what_stands_still_follows_both_images_together_alone(pair):
     assert departure(standing, pair, (3, -2), (3, -2)) == 0
     assert departure(standing, pair, (3, -2), (0, 2)) == pytest.approx(5)
@@ -50,6 +63,8 @@ def test_the_overlap_is_that_of_the_moved_labels(pair):
     labels = np.zeros(pair.moving.shape, "uint8")
     labels[10:14, 9:13], labels[5, 5] = 1, 2
     labelled = dataclasses.replace(pair, fixed=pair.moving, moving_labels=labels, fixed_labels=labels)
-    assert overlap(following, labelled, (4, -2), [1, 2]) == pytest.approx(1)
-    assert overlap(standing, labelled, (2, 0), [1]) == pytest.approx(0.5)
-    assert np.isnan(overlap(standing, labelled, (0, 0), [7]))
+    by = {by: functools.partial(shifted, by=by) for by in ((4, -2), (2, 0), (0, 0))}
+    assert overlap(following, labelled, by[4, -2], [1, 2]) == pytest.approx(1)
+    assert overlap(standing, labelled, by[2, 0], [1]) == pytest.approx(0.5)
+    assert np.isnan(overlap(standing, labelled, by[0, 0], [7]))
+    assert overlap(standing, labelled, functools.partial(turned, degrees=180), [2]) == 0

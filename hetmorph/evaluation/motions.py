@@ -1,9 +1,10 @@
-"""Whether a registration follows translations: φ[A∘W, B∘U] = W⁻¹∘φ[A, B]∘U, of both images alike or each by itself."""
+"""Whether a registration follows when its images are moved: φ[A∘W, B∘U] = W⁻¹∘φ[A, B]∘U, alike or each by itself."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy import ndimage
 
 from hetmorph.data import Pair
 from hetmorph.data.pair import ARTEFACTS, MASKS, POINTS
@@ -28,6 +29,17 @@ def shifted(array: np.ndarray, by: Sequence[int]) -> np.ndarray:
     here = tuple(slice(max(0, -k), max(0, n - max(0, k))) for n, k in zip(array.shape, by, strict=False))
     result[here] = array[there]
     return result
+
+
+def turned(array: np.ndarray, degrees: float) -> np.ndarray:
+    """The array turned about its middle, from the first axis to the second, zeros from outside.
+
+    Args:
+        array: `[*S]`, of floats, which are interpolated linearly, or of whole numbers, of which the nearest are taken.
+        degrees: angle, for voxels that are as wide along both axes.
+    """
+    order = 1 if np.issubdtype(array.dtype, np.floating) else 0
+    return ndimage.rotate(array, degrees, axes=(1, 0), reshape=False, order=order)
 
 
 def framed(pair: Pair, margin: int) -> Pair:
@@ -66,14 +78,15 @@ def departure(
     return float(error[shifted(foreground(pair), of_fixed)].mean())
 
 
-def overlap(predictor, pair: Pair, of_moving: Sequence[int], structures: Sequence[int]) -> float:
+def overlap(predictor, pair: Pair, motion: Callable[[np.ndarray], np.ndarray], structures: Sequence[int]) -> float:
     """Mean Dice of the structures that both images have, after the moved moving image was registered; NaN without any.
 
     Args:
-        predictor, pair, of_moving: as of `departure`.
+        predictor, pair: as of `departure`.
+        motion: moves an image or its labels, as `shifted` and `turned` do.
         structures: values of the labels.
     """
-    moving, labels = (shifted(array, of_moving) for array in (pair.moving, pair.moving_labels))
+    moving, labels = motion(pair.moving), motion(pair.moving_labels)
     warped = warp_labels(labels, predictor(moving, pair.fixed).displacement, structures)
     scores = [
         dice(mask, pair.fixed_labels == value)
