@@ -44,6 +44,7 @@ FLAGS = {
     "--noise-in": ("data.noise_in", str, f"the image that an artefact goes into: {', '.join(options.NOISE_IN)}"),
     "--known-warp": ("data.known_warp", float, "fixed image: the moving one, warped by up to so many voxels"),
     "--rounds": ("data.rounds", int, "pairs a subject, for sets of pairs between subjects"),
+    "--patients": ("data.patients", int, "train on so many patients of the training part, of each set (default: all)"),
     "--memory": ("data.memory", float, "GiB of images of a split that stay in memory; others are read when needed"),
     "--affine": ("data.affine", str, f"bring each moving image near first: {', '.join(options.AFFINE)}"),
     "--no-augment": ("data.augment", False, "train on the pairs as they are"),

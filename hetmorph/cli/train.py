@@ -310,6 +310,7 @@ def _load(settings: TrainConfig, out: Path, split: str) -> data.LoadedSet:
         noise_in=settings.data.noise_in,
         known_warp=settings.data.known_warp,
         rounds=1 if split == "val" else settings.data.rounds,  # after every epoch, one pair a subject tells enough
+        patients=settings.data.patients,
         memory=settings.data.memory,
         align=_aligner(settings.data.affine),
         splits=stored if stored.exists() else None,

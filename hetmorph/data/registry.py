@@ -15,7 +15,7 @@ from hetmorph.data.join import check_owners, folders, join
 from hetmorph.data.known_warp import warp_known
 from hetmorph.data.lazy import GIB, LazyPairs
 from hetmorph.data.pair import LoadedSet, Pair
-from hetmorph.data.splits import JOINT, NAMES, check_splits, load_splits, make_splits, splits_of
+from hetmorph.data.splits import JOINT, NAMES, check_splits, fewer, load_splits, make_splits, splits_of
 from hetmorph.data.survey import survey
 from hetmorph.io import DataError, Image
 from hetmorph.io.chain import Linear
@@ -117,6 +117,7 @@ def load(
     align: Callable[[Image, Image], Linear] | None = None,
     noise_kind: str = RICIAN,
     noise_in: str = "both",
+    patients: int | None = None,
 ) -> LoadedSet:
     """Loads one part of a data set: every file is read and checked, and images stay in memory as far as they fit.
 
@@ -145,6 +146,8 @@ def load(
             seen through it, as `registration.aligner("rigid")` finds one.
         noise_kind: "rician", or an artefact: "void", "flow", "ghost", "band", "speckle".
         noise_in: the image that an artefact goes into: "moving", "fixed" or "both".
+        patients: how many of the training part there are to be, of each set; None leaves all. A larger number
+            holds those of a smaller.
 
     Returns:
         A `LoadedSet`: the samples, the skipped cases, the whole division, and what the labels mean.
@@ -164,7 +167,7 @@ def load(
     if noise_kind != RICIAN and not noise:
         raise ValueError(f"expected a level of noise above 0 (--noise) for kind {noise_kind!r}, received {noise}.")
     added = _Noise(noise, seed, noise_kind, noise_in)
-    wanted = _Wanted(split, crop, size, seed, skip_bad, added, known_warp, rounds, memory * GIB, align)
+    wanted = _Wanted(split, crop, size, seed, skip_bad, added, known_warp, rounds, memory * GIB, align, patients)
     division = None if splits is None else _given_splits(splits, name)
     if several := _members(name):
         return _load_several(several, data_dir, wanted, division)
@@ -201,6 +204,7 @@ class _Wanted:
     rounds: int
     memory: float
     align: Callable[[Image, Image], Linear] | None
+    patients: int | None
 
 
 def _load_one(
@@ -363,6 +367,8 @@ def _load(
         least = 2 if chosen.between else 1  # a pair between subjects takes two
         division = make_splits(groups, seed, held_out=found.held_out, least=least)
         hint = f" Drawing one takes at least {3 * least}."
+    if asked.patients is not None:
+        division = fewer(division, asked.patients, seed)
     wanted = _chosen(split, division, list(found.patients), hint)
     entries = {patient: found.patients[patient] for patient in wanted if patient not in skipped}
     seen = survey(chosen, entries, options, budget, skip_bad)

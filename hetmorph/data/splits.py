@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections import defaultdict
@@ -146,12 +147,30 @@ def _share(fraction: float, count: int, least: int) -> int:
     return max(least, round(fraction * count))
 
 
+def fewer(splits: Mapping[str, list[str]], patients: int, seed: int = 0) -> dict[str, list[str]]:
+    """The division with so many training patients; more of them hold those of fewer.
+
+    Args:
+        splits: patients of each part.
+        patients: how many stay in the training part; the others are in none.
+        seed: of their order.
+
+    Raises:
+        ValueError: the training part has no such number of patients.
+    """
+    train = splits["train"]
+    if not 1 <= patients <= len(train):
+        raise ValueError(f"expected 1 to {len(train)} patients (--patients) to train on, received {patients}.")
+    return {**splits, "train": sorted(sorted(train, key=lambda patient: _draw(seed, patient))[:patients])}
+
+
+def _draw(seed: int, text: str) -> str:
+    return hashlib.sha256(f"{seed}/{text}".encode()).hexdigest()
+
+
 def _stratified_order(groups: Mapping[str, str | None], seed: int) -> list[str]:
     """All patients so that every stretch of the list holds the groups in their proportion."""
-
-    def draw(text: str) -> str:
-        return hashlib.sha256(f"{seed}/{text}".encode()).hexdigest()
-
+    draw = functools.partial(_draw, seed)
     members = defaultdict(list)
     for patient, group in groups.items():
         members[group].append(patient)

@@ -7,6 +7,7 @@ import pytest
 
 from hetmorph import data
 from hetmorph.data import DataError, datasets, load, save_splits
+from hetmorph.data.splits import fewer
 from tests.data import sets
 from tests.data.conftest import SHAPE
 
@@ -168,6 +169,13 @@ def test_the_whole_field_of_view_has_no_size(acdc_tree):
     assert load("acdc", acdc_tree, crop="none").pairs[0].moving.shape == SHAPE[:2]
     with pytest.raises(ValueError, match="expected size to be left out, crop 'none'"):
         load("acdc", acdc_tree, crop="none", size=SIZE)
+
+
+def test_fewer_patients_are_trained_on_and_the_same_validated():
+    whole, few = (load("phantom", split="train", size=(32, 32), patients=count) for count in (None, 3))
+    assert few.splits == fewer(whole.splits, 3) and {pair.patient for pair in few.pairs} == set(few.splits["train"])
+    again = load("phantom", split="val", size=(32, 32), splits=few.splits, patients=3)
+    assert {pair.patient for pair in again.pairs} == set(whole.splits["val"]) and again.splits == few.splits
 
 
 def test_of_patients_outside_a_given_division_nothing_is_read(acdc_tree):

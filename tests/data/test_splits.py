@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hetmorph.data import DataError, load_splits, make_splits, save_splits, splits_name
+from hetmorph.data.splits import fewer
 
 ACDC = {f"patient{n:03d}": ["NOR", "DCM", "HCM", "MINF", "RV"][n % 5] for n in range(80)}
 KNOWN = {"train": ["p0", "p1", "p2", "p3", "p5", "p6", "p7"], "val": ["p8"], "test": ["p4", "p9"]}
@@ -25,6 +26,17 @@ def test_eighty_patients_give_sixty_eight_twelve_stratified():
 def test_known_answer_holds_on_every_machine():
     # written down once; a change would silently move patients between training and test
     assert make_splits({f"p{n}": "AB"[n % 2] for n in range(10)}, seed=3) == KNOWN
+
+
+def test_fewer_training_patients_are_some_of_more():
+    whole = make_splits(ACDC)
+    few, more = (fewer(whole, count) for count in (10, 30))
+    assert len(few["train"]) == 10 and set(few["train"]) < set(more["train"]) < set(whole["train"])
+    assert all(few[part] == whole[part] for part in ("val", "test")) and fewer(few, 10) == few
+    assert fewer(whole, 10, seed=1) != few and few["train"] == sorted(few["train"])
+    for count in (0, 61):
+        with pytest.raises(ValueError, match=rf"1 to 60 patients \(--patients\) .*, received {count}"):
+            fewer(whole, count)
 
 
 def test_order_of_the_folders_does_not_matter():

@@ -209,6 +209,7 @@ EFFECTS = [
     (["--noise", "0.5", "--noise-kind", "void", "--noise-in", "fixed"], "data.noise_in", "fixed"),
     (["--known-warp", "4"], "data.known_warp", 4.0),
     (["--rounds", "2"], "data.rounds", 2),
+    (["--patients", "7"], "data.patients", 7),
     (["--memory", "0.5"], "data.memory", 0.5),
     (["--size", "64", "48"], "data.size", (64, 48)),
     (["--affine", "rigid"], "data.affine", "rigid"),
