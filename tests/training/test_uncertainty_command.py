@@ -38,7 +38,7 @@ def run_folder(tmp_path_factory):
 
 
 def flags(run_folder, out, *more):
-    own = ["--model", str(run_folder / "model.keras"), "--out", str(out), "--every", "16", "--draws", "4"]
+    own = ["--model", str(run_folder / "model.keras"), "--out", str(out), "--every", "24", "--draws", "4"]
     return [*PHANTOM, *own, "--coverage", "0.8", "--kinds", "translation", "bspline", "motion", *more]
 
 
