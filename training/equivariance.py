@@ -4,7 +4,8 @@ Both images are moved by whole voxels, alike ([U,U]) or each by itself ([W,U]), 
 what the model then answers is compared with its own answer for the pair as it was, moved: mean distance over the
 foreground, voxels, and of [W,U] in percent of |w - u|, which a model that does not see the motion is off by. Dice is
 that of all labelled structures where the moving image alone is moved, by exactly so much of its size along one axis,
-or turned about its middle by so many degrees. Images lie within zeros, so that nothing leaves the grid.
+or turned about its middle by so many degrees. Images lie within zeros, so that nothing leaves the grid. --affine adds
+Dice of each model after an affine stage, which looks for the motion by itself.
 
 The uncertainty is the spread of the answers under translations of the moving image (docs/uncertainty.md). It is
 compared with the error for images that are warped by known transforms: "blind" is a spread below a tenth of the error,
@@ -33,11 +34,13 @@ import_tensorflow()
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
-from hetmorph import config, data, evaluation  # noqa: E402
+from hetmorph import config, data, evaluation, registration  # noqa: E402
 from hetmorph.cli import options  # noqa: E402
 from hetmorph.cli.models import find_model  # noqa: E402
 from hetmorph.evaluation import known_truth  # noqa: E402
 from hetmorph.evaluation.motions import departure, framed, overlap, shifted, turned  # noqa: E402
+from hetmorph.io import Image  # noqa: E402
+from hetmorph.io.chain import Linear  # noqa: E402
 from hetmorph.networks.build import IDLE, MODELS, build  # noqa: E402
 from hetmorph.uncertainty import equivariance_uncertainty  # noqa: E402
 from hetmorph.viz.figures import save  # noqa: E402
@@ -63,6 +66,7 @@ def arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--moves", type=int, default=3, help="translations of each kind and pair (default: 3)")
     parser.add_argument("--draws", type=int, default=20, help="registrations of a map of uncertainty (default: 20)")
     parser.add_argument("--kinds", nargs="+", default=["translation", "bspline"], choices=options.KINDS)
+    parser.add_argument("--affine", choices=options.AFFINE, default="none", help="also after such a stage")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw Dice against the motion (.png, .svg)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and translations (default: 0)")
     args = parser.parse_args(argv)
@@ -136,13 +140,18 @@ class Moved:
         pairs: as they are.
         moves: translations of each kind and pair.
         seed: of the translations.
+        align: what brings a moved image near before Dice is measured, if anything.
     """
 
-    def __init__(self, predictor, pairs: Sequence[data.Pair], moves: int, seed: int):
-        self.predictor, self.pairs, self.moves, self.seed = predictor, pairs, moves, seed
+    def __init__(self, predictor, pairs: Sequence[data.Pair], moves: int, seed: int, align=None):
+        self.predictor, self.pairs, self.moves, self.seed, self.align = predictor, pairs, moves, seed, align
         margins = [int(np.ceil(max(SHARES_DRAWN) * max(pair.moving.shape))) for pair in pairs]
         self.framed = [framed(pair, margin + -margin % COARSEST) for pair, margin in zip(pairs, margins, strict=True)]
-        self.answers = [predictor(pair.moving, pair.fixed).displacement for pair in self.framed]
+
+    @functools.cached_property
+    def answers(self) -> list[np.ndarray]:
+        """Displacements of the pairs as they are."""
+        return [self.predictor(pair.moving, pair.fixed).displacement for pair in self.framed]
 
     def departure(self, share: float, step: int = 1, alike: bool = False) -> tuple[float, float]:
         """How far its answers are from its moved answers, and how long w - u is; means, voxels."""
@@ -172,12 +181,12 @@ class Moved:
 
     def _dice(self, motions: Callable[[data.Pair], Iterable[Callable]], structures: Sequence[int]) -> float:
         scores = [
-            overlap(self.predictor, pair, motion, structures)
+            overlap(self.predictor, pair, motion, structures, self.align)
             for own, pair in zip(self.pairs, self.framed, strict=True)
             if pair.moving_labels is not None and pair.fixed_labels is not None
             for motion in motions(own)
         ]
-        return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
+        return _mean(scores)
 
 
 def believed(predictor, pairs: Sequence[data.Pair], args: argparse.Namespace) -> Iterator[str]:
@@ -192,31 +201,49 @@ def believed(predictor, pairs: Sequence[data.Pair], args: argparse.Namespace) ->
                 )
             }
             rows.append(known_truth.score(evaluation.measure(predictor, known, maps, kind), "spread"))
-    error, spread, rank = (float(np.nanmean([row[name] for row in rows])) for name in ("epe", "std", "spearman"))
+    error, spread, rank = (_mean([row[name] for row in rows]) for name in ("epe", "std", "spearman"))
     verdict = "blind" if spread < BLIND * error else "yes" if rank >= RANKED else "no"
     yield from (f"{error:.2f}", f"{spread:.2f}", f"{rank:.2f}", verdict)
 
 
-def models(args: argparse.Namespace, pair: data.Pair) -> Iterator[tuple[str, object]]:
-    """Names and predictors."""
+def _mean(scores: Sequence[float]) -> float:
+    """Of those that are numbers; NaN where none is, as the rank of a spread that is nought everywhere."""
+    return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
+
+
+def models(args: argparse.Namespace, pairs: Sequence[data.Pair]) -> Iterator[tuple[str, Moved]]:
+    """Names and answers; those of the trained models also after the affine stage."""
     for arch in args.random:
-        network = random_model(arch, args.width, pair, args.seed)
-        yield f"{arch}, random", evaluation.wrap(network)
+        network = random_model(arch, args.width, framed(pairs[0], COARSEST), args.seed)
+        yield f"{arch}, random", Moved(evaluation.wrap(network), pairs, args.moves, args.seed)
     for name in args.model:
-        path = Path(name)
-        yield str(path.parent if path.name == "model.keras" else name), evaluation.load(find_model(name))
+        path, predictor = Path(name), evaluation.load(find_model(name))
+        shown = str(path.parent if path.name == "model.keras" else name)
+        yield shown, Moved(predictor, pairs, args.moves, args.seed)
+        if args.affine != "none":
+            align = functools.partial(aligning, kind=args.affine)
+            yield f"{shown}, {args.affine} first", Moved(predictor, pairs, args.moves, args.seed, align)
+
+
+def aligning(moving: Image, fixed: Image, kind: str) -> Linear:
+    """What takes points of the fixed image to the moving one; nothing, where nothing was found."""
+    try:
+        return registration.align(moving, fixed, kind).linear
+    except evaluation.RegistrationFailed:
+        return Linear(np.eye(4))
 
 
 def cells(moved: Moved, curves: tuple[dict[float, float], ...], args: argparse.Namespace) -> Iterator[str]:
-    """Of a model's row, all but its name."""
+    """Of a model's row, all but its name; the network alone is asked how it follows."""
+    alone = moved.align is None
     for step in (COARSEST, 1):
-        yield f"{moved.departure(max(SHARES), step, alike=True)[0]:.2g}"
+        yield f"{moved.departure(max(SHARES), step, alike=True)[0]:.2g}" if alone else ""
     for share in SHARES:
-        error, length = moved.departure(share)
-        yield f"{error:.2f} ({100 * error / length:.0f} %)"
+        error, length = moved.departure(share) if alone else (0, 1)
+        yield f"{error:.2f} ({100 * error / length:.0f} %)" if alone else ""
     for curve, points in zip(curves, ((0.0, *SHARES), ANGLES), strict=True):
         yield from (f"{curve[point]:.3f}" for point in points)
-    yield from believed(moved.predictor, moved.pairs, args)
+    yield from believed(moved.predictor, moved.pairs, args) if alone else [""] * 4
 
 
 def table(args: argparse.Namespace) -> Iterator[str]:
@@ -231,8 +258,7 @@ def table(args: argparse.Namespace) -> Iterator[str]:
     for row in (header, ["---"] * len(header)):
         yield f"| {' | '.join(row)} |"
     curves = {}
-    for name, predictor in models(args, framed(pairs[0], COARSEST)):
-        moved = Moved(predictor, pairs, args.moves, args.seed)
+    for name, moved in models(args, pairs):
         structures = [*loaded.labels.values()]
         curves[name] = (
             {share: moved.dice_shifted(share, structures) for share in SHARES_DRAWN},

@@ -7,8 +7,11 @@ import numpy as np
 from scipy import ndimage
 
 from hetmorph.data import Pair
+from hetmorph.data.aligned import aligned
 from hetmorph.data.pair import ARTEFACTS, MASKS, POINTS
 from hetmorph.evaluation.cases import foreground, warp_labels
+from hetmorph.io import Image
+from hetmorph.io.chain import Linear
 from hetmorph.metrics import dice
 
 
@@ -78,16 +81,25 @@ def departure(
     return float(error[shifted(foreground(pair), of_fixed)].mean())
 
 
-def overlap(predictor, pair: Pair, motion: Callable[[np.ndarray], np.ndarray], structures: Sequence[int]) -> float:
+def overlap(
+    predictor,
+    pair: Pair,
+    motion: Callable[[np.ndarray], np.ndarray],
+    structures: Sequence[int],
+    align: Callable[[Image, Image], Linear] | None = None,
+) -> float:
     """Mean Dice of the structures that both images have, after the moved moving image was registered; NaN without any.
 
     Args:
         predictor, pair: as of `departure`.
         motion: moves an image or its labels, as `shifted` and `turned` do.
         structures: values of the labels.
+        align: a stage that brings the moved image near before the predictor sees it, as of `data.load`.
     """
-    moving, labels = motion(pair.moving), motion(pair.moving_labels)
-    warped = warp_labels(labels, predictor(moving, pair.fixed).displacement, structures)
+    moved = dataclasses.replace(pair, moving=motion(pair.moving), moving_labels=motion(pair.moving_labels))
+    moved = moved if align is None else aligned(moved, align)
+    labels = moved.moving_labels
+    warped = warp_labels(labels, predictor(moved.moving, pair.fixed).displacement, structures)
     scores = [
         dice(mask, pair.fixed_labels == value)
         for mask, value in zip(warped, structures, strict=True)
