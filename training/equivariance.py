@@ -22,6 +22,7 @@ Examples:
 import argparse
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from hetmorph.cli import options  # noqa: E402
 from hetmorph.cli.models import find_model  # noqa: E402
 from hetmorph.evaluation import known_truth  # noqa: E402
 from hetmorph.evaluation.motions import departure, framed, overlap, shifted, turned  # noqa: E402
-from hetmorph.io import Image  # noqa: E402
+from hetmorph.io import DataWarning, Image  # noqa: E402
 from hetmorph.io.chain import Linear  # noqa: E402
 from hetmorph.networks.build import IDLE, MODELS, build  # noqa: E402
 from hetmorph.uncertainty import equivariance_uncertainty  # noqa: E402
@@ -226,11 +227,13 @@ def models(args: argparse.Namespace, pairs: Sequence[data.Pair]) -> Iterator[tup
 
 
 def aligning(moving: Image, fixed: Image, kind: str) -> Linear:
-    """What takes points of the fixed image to the moving one; nothing, where nothing was found."""
-    try:
-        return registration.align(moving, fixed, kind).linear
-    except evaluation.RegistrationFailed:
-        return Linear(np.eye(4))
+    """What takes points of the fixed image to the moving one; where nothing is found, nothing is moved."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # where both lie as they should
+        try:
+            return registration.align(moving, fixed, kind).linear
+        except evaluation.RegistrationFailed:
+            return Linear(np.eye(4))
 
 
 def cells(moved: Moved, curves: tuple[dict[float, float], ...], args: argparse.Namespace) -> Iterator[str]:

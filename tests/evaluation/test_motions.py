@@ -9,6 +9,7 @@ import pytest
 
 from hetmorph import data
 from hetmorph.evaluation.motions import departure, framed, overlap, shifted, turned
+from hetmorph.io.chain import Linear
 
 
 @pytest.fixture
@@ -67,4 +68,6 @@ def test_the_overlap_is_that_of_the_moved_labels(pair):
     assert overlap(following, labelled, by[4, -2], [1, 2]) == pytest.approx(1)
     assert overlap(standing, labelled, by[2, 0], [1]) == pytest.approx(0.5)
     assert np.isnan(overlap(standing, labelled, by[0, 0], [7]))
+    shift = Linear(np.eye(4) - 2 * pair.spacing[0] * np.eye(4)[:, :1] * np.eye(4)[3])
+    assert overlap(standing, labelled, by[2, 0], [1, 2], lambda moving, fixed: shift) == pytest.approx(1)
     assert overlap(standing, labelled, functools.partial(turned, degrees=180), [2]) == 0

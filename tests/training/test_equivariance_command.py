@@ -32,13 +32,14 @@ def test_a_trained_model_has_a_row_and_a_curve(capsys, tmp_path):
     assert (tmp_path / "dice.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_an_affine_stage_has_a_row_of_its_own(capsys, monkeypatch):
     """It is asked anew for each motion, which it finds and the network does not see."""
     monkeypatch.setattr(equivariance, "ANGLES_DRAWN", (30, 90))
     alone, aligned = rows(capsys, "--model", "undeformed", "--affine", "rigid")
     assert aligned["model"] == "undeformed, rigid first" and aligned["[U,U], by 16"] == aligned["error"] == ""
     for motion in ("25 %", "30°"):
-        assert float(alone[f"Dice, {motion}"]) + 0.2 < float(aligned[f"Dice, {motion}"]) <= 1
+        assert float(alone[f"Dice, {motion}"]) + 0.1 < float(aligned[f"Dice, {motion}"]) <= 1
 
 
 @pytest.mark.slow
