@@ -20,6 +20,7 @@ Examples:
 """
 
 import argparse
+import contextlib
 import functools
 import sys
 import warnings
@@ -214,6 +215,7 @@ def _mean(scores: Sequence[float]) -> float:
 
 def models(args: argparse.Namespace, pairs: Sequence[data.Pair]) -> Iterator[tuple[str, Moved]]:
     """Names and answers; those of the trained models also after the affine stage."""
+    align = aligning(args.affine)
     for arch in args.random:
         network = random_model(arch, args.width, framed(pairs[0], COARSEST), args.seed)
         yield f"{arch}, random", Moved(evaluation.wrap(network), pairs, args.moves, args.seed)
@@ -222,18 +224,23 @@ def models(args: argparse.Namespace, pairs: Sequence[data.Pair]) -> Iterator[tup
         shown = str(path.parent if path.name == "model.keras" else name)
         yield shown, Moved(predictor, pairs, args.moves, args.seed)
         if args.affine != "none":
-            align = functools.partial(aligning, kind=args.affine)
             yield f"{shown}, {args.affine} first", Moved(predictor, pairs, args.moves, args.seed, align)
 
 
-def aligning(moving: Image, fixed: Image, kind: str) -> Linear:
-    """What takes points of the fixed image to the moving one; where nothing is found, nothing is moved."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # where both lie as they should
-        try:
-            return registration.align(moving, fixed, kind).linear
-        except evaluation.RegistrationFailed:
-            return Linear(np.eye(4))
+def aligning(kind: str) -> Callable[[Image, Image], Linear]:
+    """What finds the transform from points of the fixed image to the moving one, once for two images, whatever the model
+    that is asked after it; where it finds nothing, nothing is moved."""
+    found = {}
+
+    def align(moving: Image, fixed: Image) -> Linear:
+        images = moving.array.tobytes(), fixed.array.tobytes()
+        if images not in found:
+            with warnings.catch_warnings(), contextlib.suppress(evaluation.RegistrationFailed):
+                warnings.simplefilter("ignore", DataWarning)  # where both lie as they should
+                found[images] = registration.align(moving, fixed, kind).linear
+        return found.setdefault(images, Linear(np.eye(4)))
+
+    return align
 
 
 def cells(moved: Moved, curves: tuple[dict[float, float], ...], args: argparse.Namespace) -> Iterator[str]:
