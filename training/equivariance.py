@@ -228,8 +228,8 @@ def models(args: argparse.Namespace, pairs: Sequence[data.Pair]) -> Iterator[tup
 
 
 def aligning(kind: str) -> Callable[[Image, Image], Linear]:
-    """What finds the transform from points of the fixed image to the moving one, once for two images, whatever the model
-    that is asked after it; where it finds nothing, nothing is moved."""
+    """What finds the transform from points of the fixed image to the moving one, once for two images, whatever model is
+    asked after it; where it finds nothing, nothing is moved."""
     found = {}
 
     def align(moving: Image, fixed: Image) -> Linear:
