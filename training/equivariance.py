@@ -54,6 +54,7 @@ SHARES, ANGLES = (0.05, 0.25), (30, 90)  # of the table: of the image's size, de
 SHARES_DRAWN = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 ANGLES_DRAWN = (0, 15, 30, 45, 60, 90, 135, 180)
 BLIND, RANKED = 0.1, 0.3
+AFTER = " first"  # at the end of the name of a row with an affine stage
 
 
 def arguments(argv=None) -> argparse.Namespace:
@@ -224,7 +225,7 @@ def models(args: argparse.Namespace, pairs: Sequence[data.Pair]) -> Iterator[tup
         shown = str(path.parent if path.name == "model.keras" else name)
         yield shown, Moved(predictor, pairs, args.moves, args.seed)
         if args.affine != "none":
-            yield f"{shown}, {args.affine} first", Moved(predictor, pairs, args.moves, args.seed, align)
+            yield f"{shown}, {args.affine}{AFTER}", Moved(predictor, pairs, args.moves, args.seed, align)
 
 
 def aligning(kind: str) -> Callable[[Image, Image], Linear]:
@@ -280,14 +281,16 @@ def table(args: argparse.Namespace) -> Iterator[str]:
 
 
 def draw(curves: dict[str, tuple[dict[float, float], ...]], path: Path) -> Path:
-    """Dice of every model as the moving image is moved away, and as it is turned."""
+    """Dice of every model as the moving image is moved away, and as it is turned; dashed after the affine stage."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.2, 3.4), layout="constrained")
-    both = figure.subplots(1, 2, sharey=True)
+    both, colours = figure.subplots(1, 2, sharey=True), {}
     for name, of_model in curves.items():
+        alone = name.rpartition(", ")[0] if name.endswith(AFTER) else name
+        style = {"color": colours.setdefault(alone, f"C{len(colours)}"), "linestyle": "-" if name == alone else "--"}
         for axes, curve, unit in zip(both, of_model, (100, 1), strict=True):
-            axes.plot([unit * by for by in curve], [*curve.values()], marker="o", markersize=3, label=name)
+            axes.plot([unit * by for by in curve], [*curve.values()], marker="o", markersize=3, label=name, **style)
     both[0].set(xlabel="motion of the moving image, % of its size", ylabel="Dice, mean", xlim=(0, None), ylim=(0, 1))
     both[1].set(xlabel="turn of the moving image, degrees", xlim=(0, None), xticks=range(0, 181, 45))
     figure.legend(*both[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
