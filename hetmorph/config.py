@@ -31,7 +31,7 @@ class DataConfig:
         noise_in: the image that an artefact goes into: "moving", "fixed" or "both".
         known_warp: replace each fixed image by the moving one, warped by up to so many voxels.
         rounds: sets of pairs between subjects: pairs a subject, as fixed image; in validation one.
-        patients: of the training part, how many are trained on, of each set; None takes all.
+        patients: number of patients of the training part that are trained on, of each set; None takes all.
         memory: GiB of images of a split that stay in memory; others are read when needed. It decides no number.
         affine: "rigid", "similarity" or "affine": each moving image is brought near by such a transform first, here and
             wherever the trained model is applied by this configuration; "none" leaves it.

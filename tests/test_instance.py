@@ -243,6 +243,7 @@ def test_another_image_loss_takes_the_place_of_the_models_own(rng, trained, obje
     assert len(views) == (2 if objective == "gradicon" else 1) and abs(expected) > 0.01
 
 
+@pytest.mark.slow
 def test_what_a_model_was_trained_by_knows_masks_points_and_labels(rng, trained):
     """Of both directions the mean, as the terms of a training have it; what no mask holds adds nothing."""
     pair, model = (smooth(rng, (24, 24)), smooth(rng, (24, 24))), trained("gradicon")
@@ -396,7 +397,7 @@ def test_what_no_mask_holds_counts_nothing(rng, loss):
     np.testing.assert_allclose(result.displacement, plain.displacement, atol=1e-3)
 
 
-@pytest.mark.quick("mse")
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("loss", [None, "mse", "mind", "ngf", MutualInformation().loss])
 def test_a_mask_of_everything_is_none(rng, loss):

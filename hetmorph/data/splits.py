@@ -153,14 +153,14 @@ def fewer(splits: Mapping[str, list[str]], patients: int, seed: int = 0) -> dict
     Args:
         splits: patients of each part.
         patients: how many stay in the training part; the others are in none.
-        seed: of their order.
+        seed: another seed takes other patients.
 
     Raises:
         ValueError: the training part has no such number of patients.
     """
     train = splits["train"]
     if not 1 <= patients <= len(train):
-        raise ValueError(f"expected 1 to {len(train)} patients (--patients) to train on, received {patients}.")
+        raise ValueError(f"expected 1 to {len(train)} patients to train on, received {patients}.")
     return {**splits, "train": sorted(sorted(train, key=lambda patient: _draw(seed, patient))[:patients])}
 
 

@@ -29,7 +29,7 @@ TINY = {
 KINDS = [(arch, kind) for arch in MODELS for kind in MODELS[arch]]
 
 
-@pytest.mark.quick("vxm-plain", "vxm-heteroscedastic")
+@pytest.mark.quick("vxm-heteroscedastic")
 @pytest.mark.parametrize("arch,kind", KINDS)
 def test_contract(arch, kind):
     check_model(MODELS[arch][kind], {"int_steps": 2, **TINY[arch]})
@@ -206,6 +206,7 @@ def test_options_of_the_unet_are_refused_on_transmorph(option):
         model_class(of("transmorph", **option))
 
 
+@pytest.mark.slow
 def test_both_directions_of_adareg_have_their_own_residual(pair, rng):
     model = tiny("transmorph", "adaptive field", bidir=True)
     model.compile("sgd", loss=[MSE().loss, MSE().loss, Grad("l2").loss], loss_weights=[0, 0, 1])

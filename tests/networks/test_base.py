@@ -31,6 +31,7 @@ def lists(rng):
         yield [source, target], [target, zeros]
 
 
+@pytest.mark.slow
 def test_generators_may_yield_lists(rng):
     model = compiled(run_eagerly=True)
     fitted = model.fit(lists(rng), steps_per_epoch=2, validation_data=lists(rng), validation_steps=1)

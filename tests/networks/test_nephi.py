@@ -199,6 +199,7 @@ def test_it_is_trained_in_both_directions(trained):
     assert np.abs(record.displacement).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_its_file_goes_on(trained, tmp_path):
     model, pair, _ = trained
     model.save(tmp_path / "model.keras")

@@ -237,6 +237,7 @@ def test_gradient_reaches_every_weight(rng, shape):
         assert np.abs(gradient).max() > 0, variable.path
 
 
+@pytest.mark.slow
 def test_paths_are_dropped_while_training_only(rng):
     model = lively(small((16, 16), drop_path=0.9), rng)
     images = pair(rng, (16, 16), batch=4)

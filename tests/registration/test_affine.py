@@ -219,6 +219,7 @@ def test_it_goes_on_from_an_earlier_transform():
     assert np.abs(found.initial.world(places) - Linear(matrix).world(places)).max() < 0.3 * 2
 
 
+@pytest.mark.slow
 def test_the_same_each_time():
     pair = moved_by(motion(VOLUME, (0, 8, 0)), VOLUME), fixed_of(VOLUME)
     first, second = (align(*pair, "rigid").linear.matrix for _ in range(2))

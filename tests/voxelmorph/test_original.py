@@ -208,6 +208,7 @@ print(matplotlib.rcParams._get_backend_or_none())
 """
 
 
+@pytest.mark.slow
 def test_nothing_else_in_the_program_changes():
     """And it works after `import voxelmorph` failed, selects no plotting backend and imports no torch."""
     lines = run(SNAPSHOT, MPLBACKEND="").splitlines()
