@@ -35,5 +35,6 @@ def __getattr__(name: str):
     if name in __all__:
         from hetmorph.transforms import implicit
 
-        return getattr(implicit, name)
+        globals().update({lazy: getattr(implicit, lazy) for lazy in ("Codes", "Implicit", "InverseImplicit")})
+        return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

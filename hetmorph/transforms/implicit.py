@@ -1,7 +1,5 @@
 """Transforms by networks of coordinates, and their inverses. Of tensors alone: TensorFlow is imported here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -92,7 +90,7 @@ class Implicit(Transform):
         """
         return differentiated(self, self._of_each_pair(points))
 
-    def inverse(self) -> InverseImplicit:
+    def inverse(self) -> "InverseImplicit":
         """Searched point by point; exact up to rounding where nothing folds. Without gradients."""
         return InverseImplicit(self)
 

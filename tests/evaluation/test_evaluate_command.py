@@ -37,6 +37,9 @@ def command(*arguments, cwd=None):
     )
 
 
+SLICES = phantom.SLICES
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _few_slices():
     """A phantom of which a patient has three slices in this process."""
@@ -413,6 +416,7 @@ def stopping_after(count):
 
 @pytest.mark.slow
 def test_a_stopped_evaluation_goes_on_and_ends_as_if_it_had_not_been(small_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(phantom, "SLICES", SLICES)
     load = evaluation.load
     model = str(small_run / "best.keras")
     flags = ["--data", "phantom", "--model", model, "--out"]
@@ -439,10 +443,10 @@ def test_a_stopped_evaluation_goes_on_and_ends_as_if_it_had_not_been(small_run, 
 
 
 @pytest.mark.slow
-def test_parts_and_workers_end_as_one_process_does(result, run_folder, tmp_path):
+def test_parts_and_workers_end_as_one_process_does(run_folder, tmp_path):
     pytest.importorskip("distributed")
-    _, whole = result
-    flags = [*PHANTOM, "--model", run_folder / "best.keras", "--out"]
+    whole, flags = tmp_path / "whole", [*PHANTOM, "--model", run_folder / "best.keras", "--out"]
+    assert command(*flags, whole, cwd=tmp_path).returncode == 0
     for part in ("1/2", "2/2"):
         done = command(*flags, tmp_path / "parts", "--shard", part, "--resume", cwd=tmp_path)
         assert done.returncode == 0 and f"cases-{part[0]}-of-2.partial.jsonl" in done.stdout, done.stderr
