@@ -54,7 +54,6 @@ SHARES, ANGLES = (0.05, 0.25), (30, 90)  # of the table: of the image's size, de
 SHARES_DRAWN = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 ANGLES_DRAWN = (0, 15, 30, 45, 60, 90, 135, 180)
 BLIND, RANKED = 0.1, 0.3
-AFTER = " first"  # at the end of the name of a row with an affine stage
 
 
 def arguments(argv=None) -> argparse.Namespace:
@@ -225,7 +224,7 @@ def models(args: argparse.Namespace, pairs: Sequence[data.Pair]) -> Iterator[tup
         shown = str(path.parent if path.name == "model.keras" else name)
         yield shown, Moved(predictor, pairs, args.moves, args.seed)
         if args.affine != "none":
-            yield f"{shown}, {args.affine}{AFTER}", Moved(predictor, pairs, args.moves, args.seed, align)
+            yield f"{shown}, {args.affine} first", Moved(predictor, pairs, args.moves, args.seed, align)
 
 
 def aligning(kind: str) -> Callable[[Image, Image], Linear]:
@@ -246,15 +245,20 @@ def aligning(kind: str) -> Callable[[Image, Image], Linear]:
 
 def cells(moved: Moved, curves: tuple[dict[float, float], ...], args: argparse.Namespace) -> Iterator[str]:
     """Of a model's row, all but its name; the network alone is asked how it follows."""
-    alone = moved.align is None
-    for step in (COARSEST, 1):
-        yield f"{moved.departure(max(SHARES), step, alike=True)[0]:.2g}" if alone else ""
-    for share in SHARES:
-        error, length = moved.departure(share) if alone else (0, 1)
-        yield f"{error:.2f} ({100 * error / length:.0f} %)" if alone else ""
+    alone, blank = moved.align is None, [""] * 4
+    yield from departures(moved) if alone else blank
     for curve, points in zip(curves, ((0.0, *SHARES), ANGLES), strict=True):
         yield from (f"{curve[point]:.3f}" for point in points)
-    yield from believed(moved.predictor, moved.pairs, args) if alone else [""] * 4
+    yield from believed(moved.predictor, moved.pairs, args) if alone else blank
+
+
+def departures(moved: Moved) -> Iterator[str]:
+    """The cells of [U,U] and [W,U]."""
+    for step in (COARSEST, 1):
+        yield f"{moved.departure(max(SHARES), step, alike=True)[0]:.2g}"
+    for share in SHARES:
+        error, length = moved.departure(share)
+        yield f"{error:.2f} ({100 * error / length:.0f} %)"
 
 
 def table(args: argparse.Namespace) -> Iterator[str]:
@@ -268,28 +272,28 @@ def table(args: argparse.Namespace) -> Iterator[str]:
     yield f"{len(pairs)} pairs of {args.data}, {args.moves} translations each; voxels, mean over the foreground.\n"
     for row in (header, ["---"] * len(header)):
         yield f"| {' | '.join(row)} |"
-    curves = {}
+    structures, drawn = [*loaded.labels.values()], []
     for name, moved in models(args, pairs):
-        structures = [*loaded.labels.values()]
-        curves[name] = (
+        curves = (
             {share: moved.dice_shifted(share, structures) for share in SHARES_DRAWN},
             {angle: moved.dice_turned(angle, structures) for angle in ANGLES_DRAWN},
         )
-        yield f"| {' | '.join([name, *cells(moved, curves[name], args)])} |"
+        drawn.append((name, moved.align is None, curves))
+        yield f"| {' | '.join([name, *cells(moved, curves, args)])} |"
     if args.picture:
-        yield f"\nwrote {draw(curves, args.picture)}"
+        yield f"\nwrote {draw(drawn, args.picture)}"
 
 
-def draw(curves: dict[str, tuple[dict[float, float], ...]], path: Path) -> Path:
+def draw(drawn: Sequence[tuple[str, bool, tuple[dict[float, float], ...]]], path: Path) -> Path:
     """Dice of every model as the moving image is moved away, and as it is turned; dashed after the affine stage."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.2, 3.4), layout="constrained")
-    both, colours = figure.subplots(1, 2, sharey=True), {}
-    for name, of_model in curves.items():
-        alone = name.rpartition(", ")[0] if name.endswith(AFTER) else name
-        style = {"color": colours.setdefault(alone, f"C{len(colours)}"), "linestyle": "-" if name == alone else "--"}
-        for axes, curve, unit in zip(both, of_model, (100, 1), strict=True):
+    both, colour = figure.subplots(1, 2, sharey=True), -1
+    for name, alone, curves in drawn:
+        colour += alone  # a model after the stage follows the model alone
+        style = {"color": f"C{colour}", "linestyle": "-" if alone else "--"}
+        for axes, curve, unit in zip(both, curves, (100, 1), strict=True):
             axes.plot([unit * by for by in curve], [*curve.values()], marker="o", markersize=3, label=name, **style)
     both[0].set(xlabel="motion of the moving image, % of its size", ylabel="Dice, mean", xlim=(0, None), ylim=(0, 1))
     both[1].set(xlabel="turn of the moving image, degrees", xlim=(0, None), xticks=range(0, 181, 45))

@@ -35,7 +35,7 @@ def draws(which, shape, count=200):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_motions_reach_their_share_of_each_axis(shape):
+def test_translations_reach_their_share_of_each_axis(shape):
     ndims = len(shape)
     matrices, shifts = zip(*(parts(one, ndims) for one in draws(Translation(0.1), shape)), strict=True)
     np.testing.assert_allclose(matrices, np.broadcast_to(np.eye(ndims), np.shape(matrices)), atol=1e-12)

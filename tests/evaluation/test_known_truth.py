@@ -40,7 +40,7 @@ def test_the_fixed_image_is_the_moving_one_under_the_truth(shape, kind):
     assert np.linalg.det(np.stack(gradient, -2)).min() > 0, "it does not fold"
 
 
-def test_motions_reach_a_tenth_of_the_image():
+def test_translations_reach_a_tenth_of_the_image():
     shifts = [known_pair(pair_of((40, 44), f"c{k}"), "translation").displacement for k in range(40)]
     assert all(np.ptp(shift, axis=(0, 1)).max() == pytest.approx(0, abs=1e-5) for shift in shifts)
     largest = np.abs([shift[0, 0] for shift in shifts]).max(0)

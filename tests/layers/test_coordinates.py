@@ -113,7 +113,7 @@ def test_the_place_is_found_and_may_lie_outside():
 
 
 @pytest.mark.parametrize("ndims", [2, 3])
-def test_motions_of_both_images_pass_through_exactly(ndims, rng):
+def test_translations_of_both_images_pass_through_exactly(ndims, rng):
     """φ[A∘W, B∘U] = W⁻¹∘φ[A, B]∘U, where what moves out of the moving grid, and into it, has no weight."""
     size, w, u = (12, 11, 10)[:ndims], (2, -3, 1)[:ndims], (-1, 3, -2)[:ndims]
     padding, object_, axes = 2, (0, *[slice(6, 10)] * ndims), tuple(range(1, ndims + 1))
