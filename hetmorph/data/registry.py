@@ -367,7 +367,7 @@ def _load(
         least = 2 if chosen.between else 1  # a pair between subjects takes two
         division = make_splits(groups, seed, held_out=found.held_out, least=least)
         hint = f" Drawing one takes at least {3 * least}."
-    if asked.patients is not None:
+    if asked.patients is not None and division["train"]:  # without any, the set is there to be scored
         division = fewer(division, asked.patients, seed)
     wanted = _chosen(split, division, list(found.patients), hint)
     entries = {patient: found.patients[patient] for patient in wanted if patient not in skipped}

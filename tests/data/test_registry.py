@@ -176,6 +176,8 @@ def test_fewer_patients_are_trained_on_and_the_same_validated():
     assert few.splits == fewer(whole.splits, 3) and {pair.patient for pair in few.pairs} == set(few.splits["train"])
     again = load("phantom", split="val", size=(32, 32), splits=few.splits, patients=3)
     assert {pair.patient for pair in again.pairs} == set(whole.splits["val"]) and again.splits == few.splits
+    scored = {"train": [], "val": [], "test": whole.splits["test"]}
+    assert load("phantom", split="test", size=(32, 32), splits=scored, patients=3).splits == scored
 
 
 def test_of_patients_outside_a_given_division_nothing_is_read(acdc_tree):
